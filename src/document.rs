@@ -1,0 +1,1006 @@
+//! A YAML file that knows where everything in it stands.
+//!
+//! `serde_yaml` says what a file says; `saphyr-parser` says where. [`Document::decode`] reads a
+//! spec (a struct with serde derives) and does not stop at the first mistake: unknown keys, wrong
+//! types and bad units each become a [`Problem`] and the rest is read on. That works because every
+//! field of a spec is an [`At`], which remembers its place and survives a value that is wrong.
+//!
+//! No meaning of any key is known here.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::str::FromStr;
+
+use saphyr_parser::{Event, Parser};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_yaml::Value;
+
+use crate::problem::{Mark, Problem, Severity, suggest};
+
+/// A parsed file: its values and where they stand.
+#[derive(Debug)]
+pub struct Document {
+    value: Value,
+    marks: Marks,
+}
+
+/// Where a value stands and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Line and column.
+    pub mark: Mark,
+    /// Path such as `routes[2].match.path`.
+    pub path: Rc<str>,
+}
+
+impl Place {
+    /// An error at this place.
+    pub fn error(&self, message: impl Into<String>, hint: Option<String>) -> Problem {
+        self.problem(Severity::Error, message.into(), hint)
+    }
+
+    /// A warning at this place.
+    pub fn warning(&self, message: impl Into<String>, hint: Option<String>) -> Problem {
+        self.problem(Severity::Warning, message.into(), hint)
+    }
+
+    fn problem(&self, severity: Severity, message: String, hint: Option<String>) -> Problem {
+        Problem {
+            mark: self.mark,
+            path: self.path.to_string(),
+            message,
+            hint,
+            severity,
+        }
+    }
+}
+
+/// A value of a spec together with its place.
+///
+/// A field of type `At<T>` is required: when the key is absent or its value is wrong, the problem
+/// is reported and [`At::get`] is `None`. An optional key is an `Option<At<T>>`.
+#[derive(Clone, Debug)]
+pub struct At<T> {
+    value: Option<T>,
+    place: Option<Place>,
+}
+
+impl<T> At<T> {
+    /// The value, unless the key is absent or its value was wrong (which has been reported).
+    pub fn get(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
+    /// As [`At::get`], by value.
+    pub fn into_inner(self) -> Option<T> {
+        self.value
+    }
+
+    /// The place of the value; `None` when the key is absent.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+}
+
+/// A scalar that is written as text and parsed by its type: sizes, durations, addresses.
+#[derive(Clone, Copy, Debug)]
+pub struct Parsed<T>(pub T);
+
+/// A text, or a mapping with more to say.
+#[derive(Clone, Debug)]
+pub enum TextOr<T> {
+    /// The short form.
+    Text(String),
+    /// The long form.
+    Full(T),
+}
+
+/// One value, or a list of them.
+#[derive(Clone, Debug)]
+pub struct OneOrMany<T>(pub Vec<At<T>>);
+
+impl Document {
+    /// Parses YAML. Syntax errors and duplicate keys are reported, and then there is no document.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let at = |mark, path: &str, message: String, hint| Problem {
+            mark,
+            path: path.to_owned(),
+            message,
+            hint,
+            severity: Severity::Error,
+        };
+        let marks = match Marks::read(text) {
+            Ok(marks) => marks,
+            Err((mark, message)) => {
+                return Err(vec![at(
+                    mark,
+                    "",
+                    format!("not valid YAML: {message}"),
+                    None,
+                )]);
+            }
+        };
+        if !marks.duplicates.is_empty() {
+            let twice = |(path, mark): &(String, Mark)| {
+                let first = marks.keys.get(path).map_or(0, |first| first.line);
+                let message = format!("this key stands in the same mapping twice (line {first})");
+                at(*mark, path, message, Some("keep one of them".to_owned()))
+            };
+            return Err(marks.duplicates.iter().map(twice).collect());
+        }
+        let parsed = serde_yaml::from_str(text).and_then(|mut value: Value| {
+            value.apply_merge()?;
+            Ok(value)
+        });
+        match parsed {
+            Ok(value) => Ok(Self { value, marks }),
+            Err(error) => {
+                let mark = error.location().map_or(Mark::START, |location| Mark {
+                    line: location.line(),
+                    column: location.column(),
+                });
+                Err(vec![at(mark, "", format!("not valid YAML: {error}"), None)])
+            }
+        }
+    }
+
+    /// Replaces `${env:NAME}` and `${env:NAME:-default}` in every text of the document.
+    pub fn interpolate(
+        &mut self,
+        lookup: &dyn Fn(&str) -> Option<String>,
+        problems: &mut Vec<Problem>,
+    ) {
+        let mut value = std::mem::take(&mut self.value);
+        self.interpolate_value(&mut value, "", lookup, problems);
+        self.value = value;
+    }
+
+    fn interpolate_value(
+        &self,
+        value: &mut Value,
+        path: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+        problems: &mut Vec<Problem>,
+    ) {
+        match value {
+            Value::String(text) if text.contains("${env:") => match expand(text, lookup) {
+                Ok(expanded) => *text = expanded,
+                Err(message) => {
+                    let place = self.marks.value_place(path);
+                    let hint = "set it, or write a default: `${env:NAME:-default}`".to_owned();
+                    problems.push(place.error(message, Some(hint)));
+                }
+            },
+            Value::Sequence(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    let path = format!("{path}[{index}]");
+                    self.interpolate_value(item, &path, lookup, problems);
+                }
+            }
+            Value::Mapping(map) => {
+                for (key, item) in map.iter_mut() {
+                    let path = join(path, &scalar_text(key).unwrap_or_default());
+                    self.interpolate_value(item, &path, lookup, problems);
+                }
+            }
+            Value::Tagged(tagged) => {
+                self.interpolate_value(&mut tagged.value, path, lookup, problems);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// Reads the document as a `T`, reporting every mistake. `None` only when the file is not a
+    /// mapping at all.
+    pub fn decode<T: DeserializeOwned>(&self, problems: &mut Vec<Problem>) -> Option<T> {
+        let context = Context {
+            marks: &self.marks,
+            problems: RefCell::new(Vec::new()),
+        };
+        let result = T::deserialize(Node {
+            value: &self.value,
+            path: String::new(),
+            cx: &context,
+        });
+        problems.append(&mut context.problems.borrow_mut());
+        match result {
+            Ok(spec) => Some(spec),
+            Err(error) => {
+                problems.push(self.marks.value_place("").error(error.0, None));
+                None
+            }
+        }
+    }
+
+    /// The place of a path, or of what is nearest above it.
+    pub fn place(&self, path: &str) -> Place {
+        self.marks.key_place(path)
+    }
+}
+
+fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${env:") {
+        out.push_str(before);
+        let (reference, tail) = after
+            .split_once('}')
+            .ok_or_else(|| format!("`{text}` lacks a closing `}}`"))?;
+        let (name, default) = match reference.split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (reference, None),
+        };
+        match (lookup(name), default) {
+            (Some(value), _) if !value.is_empty() || default.is_none() => out.push_str(&value),
+            (_, Some(default)) => out.push_str(default),
+            _ => return Err(format!("environment variable `{name}` is not set")),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+// === positions ===
+
+#[derive(Debug, Default)]
+struct Marks {
+    keys: HashMap<String, Mark>,
+    values: HashMap<String, Mark>,
+    duplicates: Vec<(String, Mark)>,
+}
+
+/// An open collection while walking the events.
+enum Open {
+    Sequence {
+        path: String,
+        next: usize,
+    },
+    Mapping {
+        path: String,
+        key: Option<String>,
+        seen: BTreeSet<String>,
+    },
+}
+
+impl Marks {
+    fn read(text: &str) -> Result<Self, (Mark, String)> {
+        let mut marks = Self::default();
+        let mut open: Vec<Open> = Vec::new();
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| {
+                let marker = error.marker();
+                let mark = Mark {
+                    line: marker.line(),
+                    column: marker.col() + 1,
+                };
+                (mark, error.info().to_owned())
+            })?;
+            let mark = Mark {
+                line: span.start.line(),
+                column: span.start.col() + 1,
+            };
+            match event {
+                Event::Scalar(text, ..) => {
+                    if !marks.take_key(&mut open, &text, mark) {
+                        marks.take_value(&mut open, mark);
+                    }
+                }
+                Event::Alias(_) => {
+                    if !marks.take_key(&mut open, "*", mark) {
+                        marks.take_value(&mut open, mark);
+                    }
+                }
+                Event::SequenceStart(..) => {
+                    let path = marks.take_value(&mut open, mark);
+                    open.push(Open::Sequence { path, next: 0 });
+                }
+                Event::MappingStart(..) => {
+                    let path = marks.take_value(&mut open, mark);
+                    open.push(Open::Mapping {
+                        path,
+                        key: None,
+                        seen: BTreeSet::new(),
+                    });
+                }
+                Event::SequenceEnd | Event::MappingEnd => {
+                    open.pop();
+                }
+                _ => {}
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Takes a scalar as a key when a mapping waits for one.
+    fn take_key(&mut self, open: &mut [Open], text: &str, mark: Mark) -> bool {
+        let Some(Open::Mapping {
+            path,
+            key: key @ None,
+            seen,
+        }) = open.last_mut()
+        else {
+            return false;
+        };
+        let full = join(path, text);
+        if !seen.insert(text.to_owned()) && text != "<<" {
+            self.duplicates.push((full.clone(), mark));
+        }
+        self.keys.entry(full).or_insert(mark);
+        *key = Some(text.to_owned());
+        true
+    }
+
+    /// Takes the value that is due and returns its path.
+    fn take_value(&mut self, open: &mut [Open], mark: Mark) -> String {
+        let path = match open.last_mut() {
+            None => String::new(),
+            Some(Open::Sequence { path, next }) => {
+                *next += 1;
+                format!("{path}[{}]", *next - 1)
+            }
+            Some(Open::Mapping { path, key, .. }) => join(path, &key.take().unwrap_or_default()),
+        };
+        self.values.entry(path.clone()).or_insert(mark);
+        path
+    }
+
+    fn value_place(&self, path: &str) -> Place {
+        self.nearest(path, |path| self.values.get(path))
+    }
+
+    fn key_place(&self, path: &str) -> Place {
+        self.nearest(path, |path| {
+            self.keys.get(path).or_else(|| self.values.get(path))
+        })
+    }
+
+    /// What an alias or a merge brought in has no position of its own: take the nearest above.
+    fn nearest<'a>(&'a self, path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
+        let mut at = path;
+        loop {
+            if let Some(mark) = find(at) {
+                return Place {
+                    mark: *mark,
+                    path: path.into(),
+                };
+            }
+            let Some(cut) = at.rfind(['.', '[']) else {
+                let mark = find("").copied().unwrap_or(Mark::START);
+                return Place {
+                    mark,
+                    path: path.into(),
+                };
+            };
+            at = at.get(..cut).unwrap_or_default();
+        }
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+fn scalar_text(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(value) => Some(value.to_string()),
+        Value::String(value) => Some(value.clone()),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+        Value::Tagged(_) => "a tagged value",
+    }
+}
+
+// === decoding ===
+
+struct Context<'a> {
+    marks: &'a Marks,
+    problems: RefCell<Vec<Problem>>,
+}
+
+/// One value of the document on its way into a spec.
+struct Node<'a> {
+    value: &'a Value,
+    path: String,
+    cx: &'a Context<'a>,
+}
+
+#[derive(Debug)]
+struct DecodeError(String);
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl de::Error for DecodeError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        let list = expected
+            .iter()
+            .map(|e| format!("`{e}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let close = suggest(variant, expected.iter().copied());
+        let close = close.map_or_else(String::new, |close| format!("; did you mean `{close}`?"));
+        Self(format!("`{variant}` is not one of {list}{close}"))
+    }
+}
+
+const AT: &str = "$hookward::at";
+const TEXT_OR: &str = "$hookward::text_or";
+const ONE_OR_MANY: &str = "$hookward::one_or_many";
+
+impl Node<'_> {
+    fn unexpected(&self, expected: &str) -> DecodeError {
+        DecodeError(format!("expected {expected}, got {}", kind(self.value)))
+    }
+
+    /// A number or boolean, also when interpolation made it a text.
+    fn parse<T: FromStr>(&self, expected: &str) -> Result<T, DecodeError> {
+        let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
+        text.trim()
+            .parse()
+            .map_err(|_| DecodeError(format!("expected {expected}, got `{text}`")))
+    }
+}
+
+macro_rules! deserialize_parsed {
+    ($($method:ident $visit:ident $ty:ty, $expected:literal;)+) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+            visitor.$visit(self.parse::<$ty>($expected)?)
+        })+
+    };
+}
+
+impl<'de> Deserializer<'de> for Node<'_> {
+    type Error = DecodeError;
+
+    deserialize_parsed! {
+        deserialize_bool visit_bool bool, "`true` or `false`";
+        deserialize_i8 visit_i8 i8, "a small whole number";
+        deserialize_i16 visit_i16 i16, "a whole number";
+        deserialize_i32 visit_i32 i32, "a whole number";
+        deserialize_i64 visit_i64 i64, "a whole number";
+        deserialize_u8 visit_u8 u8, "a whole number from 0 to 255";
+        deserialize_u16 visit_u16 u16, "a whole number from 0 to 65535";
+        deserialize_u32 visit_u32 u32, "a whole number";
+        deserialize_u64 visit_u64 u64, "a whole number";
+        deserialize_f32 visit_f32 f32, "a number";
+        deserialize_f64 visit_f64 f64, "a number";
+        deserialize_char visit_char char, "one character";
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.value {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
+                (Some(value), ..) => visitor.visit_u64(value),
+                (_, Some(value), _) => visitor.visit_i64(value),
+                (.., value) => visitor.visit_f64(value.unwrap_or(f64::NAN)),
+            },
+            Value::String(text) => visitor.visit_str(text),
+            Value::Sequence(_) => self.deserialize_seq(visitor),
+            Value::Mapping(_) => self.deserialize_map(visitor),
+            Value::Tagged(_) => Err(self.unexpected("a value without a YAML tag")),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match scalar_text(self.value) {
+            Some(text) => visitor.visit_string(text),
+            None => Err(self.unexpected("a text")),
+        }
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        match self.value {
+            Value::Null => visitor.visit_none(),
+            _ => visitor.visit_some(self),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match (name, self.value) {
+            (AT, _) => visitor.visit_seq(Placed {
+                node: Some(self),
+                step: 0,
+            }),
+            (TEXT_OR, Value::String(text)) => visitor.visit_str(text),
+            (ONE_OR_MANY, Value::Sequence(_)) => self.deserialize_seq(visitor),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Value::Sequence(items) = self.value else {
+            return Err(self.unexpected("a list"));
+        };
+        visitor.visit_seq(Items {
+            items: items.iter().enumerate(),
+            path: self.path,
+            cx: self.cx,
+        })
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        let Value::Mapping(map) = self.value else {
+            return Err(self.unexpected("a mapping"));
+        };
+        let entries = map
+            .iter()
+            .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value));
+        let entries = entries
+            .filter(|(key, _)| !key.starts_with("x-"))
+            .collect::<Vec<_>>();
+        visitor.visit_map(Entries {
+            entries: entries.into_iter(),
+            next: None,
+            path: self.path,
+            cx: self.cx,
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        let Value::Mapping(map) = self.value else {
+            return Err(self.unexpected("a mapping"));
+        };
+        let mut entries = Vec::with_capacity(map.len());
+        for (key, value) in map {
+            let key = scalar_text(key).unwrap_or_default();
+            if fields.contains(&key.as_str()) {
+                entries.push((key, value));
+            } else if !key.starts_with("x-") {
+                let place = self.cx.marks.key_place(&join(&self.path, &key));
+                let hint = suggest(&key, fields.iter().copied()).map_or_else(
+                    || format!("known keys here: {}", fields.join(", ")),
+                    |close| format!("did you mean `{close}`?"),
+                );
+                let problem = place.error(format!("unknown key `{key}`"), Some(hint));
+                self.cx.problems.borrow_mut().push(problem);
+            }
+        }
+        visitor.visit_map(Entries {
+            entries: entries.into_iter(),
+            next: None,
+            path: self.path,
+            cx: self.cx,
+        })
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
+        match scalar_text(self.value) {
+            Some(text) => visitor.visit_enum(text.into_deserializer()),
+            None => Err(self.unexpected("a word")),
+        }
+    }
+
+    serde::forward_to_deserialize_any! {
+        i128 u128 bytes byte_buf unit unit_struct tuple tuple_struct ignored_any
+    }
+}
+
+struct Items<'a> {
+    items: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    path: String,
+    cx: &'a Context<'a>,
+}
+
+impl<'de> de::SeqAccess<'de> for Items<'_> {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        let Some((index, value)) = self.items.next() else {
+            return Ok(None);
+        };
+        let path = format!("{}[{index}]", self.path);
+        seed.deserialize(Node {
+            value,
+            path,
+            cx: self.cx,
+        })
+        .map(Some)
+    }
+}
+
+struct Entries<'a> {
+    entries: std::vec::IntoIter<(String, &'a Value)>,
+    next: Option<(String, &'a Value)>,
+    path: String,
+    cx: &'a Context<'a>,
+}
+
+impl<'de> de::MapAccess<'de> for Entries<'_> {
+    type Error = DecodeError;
+
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        self.next = self.entries.next();
+        let Some((key, _)) = &self.next else {
+            return Ok(None);
+        };
+        seed.deserialize(key.as_str().into_deserializer()).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, DecodeError> {
+        let (key, value) = self
+            .next
+            .take()
+            .ok_or_else(|| DecodeError("value before key".to_owned()))?;
+        seed.deserialize(Node {
+            value,
+            path: join(&self.path, &key),
+            cx: self.cx,
+        })
+    }
+}
+
+/// What an [`At`] reads: line, column, path, then the value. An error in the value is reported
+/// here, so that the `At` can leave it out and its neighbours are still read.
+struct Placed<'a> {
+    node: Option<Node<'a>>,
+    step: u8,
+}
+
+impl<'de> de::SeqAccess<'de> for Placed<'_> {
+    type Error = DecodeError;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, DecodeError> {
+        let Some(node) = &self.node else {
+            return Ok(None);
+        };
+        let place = node.cx.marks.value_place(&node.path);
+        self.step += 1;
+        match self.step {
+            1 => seed
+                .deserialize((place.mark.line as u64).into_deserializer())
+                .map(Some),
+            2 => seed
+                .deserialize((place.mark.column as u64).into_deserializer())
+                .map(Some),
+            3 => seed
+                .deserialize(node.path.as_str().into_deserializer())
+                .map(Some),
+            _ => {
+                let Some(node) = self.node.take() else {
+                    return Ok(None);
+                };
+                let cx = node.cx;
+                seed.deserialize(node).map(Some).inspect_err(|error| {
+                    cx.problems
+                        .borrow_mut()
+                        .push(place.error(error.0.clone(), None));
+                })
+            }
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AtVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
+            type Value = At<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value with its place")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<At<T>, A::Error> {
+                let line = seq.next_element::<usize>()?.unwrap_or(1);
+                let column = seq.next_element::<usize>()?.unwrap_or(1);
+                let path: String = seq.next_element()?.unwrap_or_default();
+                let place = Place {
+                    mark: Mark { line, column },
+                    path: path.into(),
+                };
+                let value = seq.next_element::<T>().ok().flatten();
+                Ok(At {
+                    value,
+                    place: Some(place),
+                })
+            }
+        }
+
+        // serde asks a missing field to deserialize from nothing, which fails: then it is absent.
+        let read = deserializer.deserialize_newtype_struct(AT, AtVisitor(PhantomData));
+        Ok(read.unwrap_or(Self {
+            value: None,
+            place: None,
+        }))
+    }
+}
+
+impl<'de, T: FromStr> Deserialize<'de> for Parsed<T>
+where
+    T::Err: fmt::Display,
+{
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map(Self)
+            .map_err(de::Error::custom)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for TextOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for TextOrVisitor<T> {
+            type Value = TextOr<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a mapping")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<TextOr<T>, E> {
+                Ok(TextOr::Text(text.to_owned()))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                node: D,
+            ) -> Result<TextOr<T>, D::Error> {
+                T::deserialize(node).map(TextOr::Full)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(TEXT_OR, TextOrVisitor(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or a list of them")
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(
+                self,
+                mut seq: A,
+            ) -> Result<OneOrMany<T>, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    items.push(item);
+                }
+                Ok(OneOrMany(items))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                node: D,
+            ) -> Result<OneOrMany<T>, D::Error> {
+                Ok(OneOrMany(vec![At::deserialize(node)?]))
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(ONE_OR_MANY, ListVisitor(PhantomData))
+    }
+}
+
+// === JSON Schema: the wrappers are invisible in it ===
+
+macro_rules! schema_as {
+    ($ty:ident as $inner:ident, |$generator:ident| $schema:expr) => {
+        impl<$inner: schemars::JsonSchema> schemars::JsonSchema for $ty<$inner> {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $inner::schema_name()
+            }
+            fn json_schema($generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
+    };
+}
+
+schema_as!(At as T, |generator| generator.subschema_for::<T>());
+schema_as!(TextOr as T, |generator| schemars::json_schema!({
+    "anyOf": [{ "type": "string" }, generator.subschema_for::<T>()]
+}));
+schema_as!(OneOrMany as T, |generator| {
+    let one = generator.subschema_for::<T>();
+    schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+});
+
+impl<T> schemars::JsonSchema for Parsed<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Scalar".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": ["string", "integer"] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::ByteSize;
+
+    #[derive(Debug, Deserialize)]
+    struct Spec {
+        name: At<String>,
+        size: Option<At<Parsed<ByteSize>>>,
+        items: Option<At<Vec<At<Item>>>>,
+        tags: Option<At<OneOrMany<String>>>,
+        secret: Option<At<TextOr<Item>>>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Item {
+        id: At<u16>,
+    }
+
+    fn decode(text: &str) -> (Option<Spec>, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let document = Document::parse(text).unwrap();
+        let spec = document.decode(&mut problems);
+        (spec, problems)
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_place() {
+        let (spec, problems) = decode(
+            "name: [1]\nsize: 5x\nitmes: []\nitems:\n  - id: 70000\n  - id: 7\n    x-note: free\n",
+        );
+        let spec = spec.unwrap();
+        let items = spec.items.unwrap().into_inner().unwrap();
+        assert_eq!(items[1].get().unwrap().id.get(), Some(&7));
+        let mut seen: Vec<_> = problems
+            .iter()
+            .map(|p| (p.mark.line, p.mark.column, p.path.as_str()))
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(
+            seen,
+            [
+                (1, 7, "name"),
+                (2, 7, "size"),
+                (3, 1, "itmes"),
+                (5, 9, "items[0].id")
+            ]
+        );
+        let unknown = problems.iter().find(|p| p.path == "itmes").unwrap();
+        assert_eq!(unknown.hint.as_deref(), Some("did you mean `items`?"));
+    }
+
+    #[test]
+    fn absent_keys_are_told_from_wrong_ones() {
+        let (spec, problems) = decode("size: 1KiB\n");
+        let spec = spec.unwrap();
+        assert!(problems.is_empty(), "{problems:?}");
+        assert!(spec.name.get().is_none() && spec.name.place().is_none());
+        assert_eq!(spec.size.unwrap().get().unwrap().0, ByteSize(1024));
+    }
+
+    #[test]
+    fn one_or_many_and_text_or() {
+        let (spec, problems) = decode("name: a\ntags: one\nsecret: { id: 3 }\n");
+        assert!(problems.is_empty(), "{problems:?}");
+        let spec = spec.unwrap();
+        assert_eq!(spec.tags.unwrap().get().unwrap().0[0].get().unwrap(), "one");
+        assert!(
+            matches!(spec.secret.unwrap().get(), Some(TextOr::Full(item)) if item.id.get() == Some(&3))
+        );
+        let (spec, _) = decode("name: a\ntags: [one, two]\nsecret: env:X\n");
+        let spec = spec.unwrap();
+        assert_eq!(spec.tags.unwrap().get().unwrap().0.len(), 2);
+        assert!(matches!(spec.secret.unwrap().get(), Some(TextOr::Text(text)) if text == "env:X"));
+    }
+
+    #[test]
+    fn duplicate_keys_are_errors() {
+        let problems = Document::parse("a: 1\nb:\n  c: 1\n  c: 2\n").unwrap_err();
+        assert_eq!(
+            (problems[0].mark.line, problems[0].path.as_str()),
+            (4, "b.c")
+        );
+    }
+
+    #[test]
+    fn syntax_errors_have_a_place() {
+        let problems = Document::parse("a: [1\nb: 2\n").unwrap_err();
+        assert!(problems[0].mark.line >= 1 && problems[0].message.contains("not valid YAML"));
+    }
+
+    #[test]
+    fn environment_in_scalars() {
+        let mut document =
+            Document::parse("name: ${env:A}-${env:B:-two}\nsize: ${env:C}\n").unwrap();
+        let lookup = |name: &str| (name == "A").then(|| "one".to_owned());
+        let mut problems = Vec::new();
+        document.interpolate(&lookup, &mut problems);
+        assert_eq!(problems.len(), 1);
+        assert_eq!(
+            (problems[0].mark.line, problems[0].path.as_str()),
+            (2, "size")
+        );
+        let spec: Spec = document.decode(&mut Vec::new()).unwrap();
+        assert_eq!(spec.name.get().unwrap(), "one-two");
+    }
+
+    #[test]
+    fn anchors_merges_and_bombs() {
+        let (spec, problems) = decode("x-base: &b { size: 2KiB }\n<<: *b\nname: a\n");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(spec.unwrap().size.unwrap().get().unwrap().0, ByteSize(2048));
+
+        let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+        for (name, before) in ('b'..='z').zip('a'..) {
+            let refs = vec![format!("*{before}"); 9].join(", ");
+            bomb.push_str(&format!("{name}: &{name} [{refs}]\n"));
+        }
+        assert!(Document::parse(&bomb).is_err(), "DS-21");
+    }
+}

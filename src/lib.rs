@@ -1,0 +1,9 @@
+#![doc = "x"]
+pub mod clock;
+pub mod document;
+pub mod problem;
+pub mod reason;
+pub mod route;
+pub mod scheme;
+pub mod secret;
+pub mod units;

@@ -1,0 +1,144 @@
+//! What is wrong with a file: every problem of it, each with its place and what to change.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Where in a file: line and column count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mark {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl Mark {
+    /// The start of a file.
+    pub const START: Self = Self { line: 1, column: 1 };
+}
+
+/// Whether a problem keeps the file from being used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The file cannot be used.
+    Error,
+    /// The file is used; somebody should look.
+    Warning,
+}
+
+/// One thing wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Place in the file.
+    pub mark: Mark,
+    /// Configuration path, such as `routes[2].verify[0].provider`; empty for the whole file.
+    pub path: String,
+    /// What is wrong. Lower case, no final period, literals in backticks.
+    pub message: String,
+    /// What to change.
+    pub hint: Option<String>,
+    /// Error or warning.
+    pub severity: Severity,
+}
+
+/// All problems of one file, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    file: PathBuf,
+    problems: Vec<Problem>,
+}
+
+impl Report {
+    /// An empty report about `file`.
+    pub fn new(file: impl Into<PathBuf>) -> Self {
+        Self {
+            file: file.into(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// Adds a problem, in the order of the file.
+    pub fn push(&mut self, problem: Problem) {
+        let at = self
+            .problems
+            .partition_point(|other| other.mark <= problem.mark);
+        self.problems.insert(at, problem);
+    }
+
+    /// The problems, in the order of the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Whether any problem keeps the file from being used.
+    pub fn has_errors(&self) -> bool {
+        self.problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// How many errors and warnings.
+    pub fn counts(&self) -> (usize, usize) {
+        let errors = self
+            .problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count();
+        (errors, self.problems.len() - errors)
+    }
+
+    /// The problems as `validate --format json` prints them.
+    pub fn to_json(&self) -> serde_json::Value {
+        let problems: Vec<_> = self
+            .problems
+            .iter()
+            .map(|problem| {
+                serde_json::json!({
+                    "file": self.file.display().to_string(),
+                    "line": problem.mark.line,
+                    "column": problem.mark.column,
+                    "path": problem.path,
+                    "message": problem.message,
+                    "hint": problem.hint,
+                    "severity": problem.severity,
+                })
+            })
+            .collect();
+        serde_json::json!({ "valid": !self.has_errors(), "problems": problems })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            let severity = match problem.severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+            };
+            let Mark { line, column } = problem.mark;
+            let file = self.file.display();
+            write!(f, "{file}:{line}:{column}: {severity}: ")?;
+            if !problem.path.is_empty() {
+                write!(f, "{}: ", problem.path)?;
+            }
+            writeln!(f, "{}", problem.message)?;
+            if let Some(hint) = &problem.hint {
+                writeln!(f, "  hint: {hint}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The closest of `known` to `word`, when close enough to be a slip: `did you mean ...?`.
+pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,150 @@
+//! What a request must prove: a tree of checks. An open route is written out, never an empty list.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use crate::scheme::Scheme;
+use crate::scheme::keys::KeySet;
+use crate::secret::Secret;
+
+/// The `verify` list of a route.
+#[derive(Debug)]
+pub enum AuthPolicy {
+    /// Every check must hold. Never empty.
+    All(Vec<Check>),
+    /// `verify: none`, written out by the operator.
+    Open,
+}
+
+/// One item of a `verify` list.
+#[derive(Debug)]
+pub enum Check {
+    /// One of these must hold. Never empty, never nested.
+    Any(Vec<Check>),
+    /// `Authorization: Basic`.
+    Basic(BasicCheck),
+    /// A client certificate.
+    ClientCert(ClientCertCheck),
+    /// A signature by a preset or a scheme of the operator's own.
+    Signature(SignatureCheck),
+    /// A static token.
+    Token(TokenCheck),
+}
+
+/// A token in query, header, bearer or path.
+#[derive(Debug)]
+pub struct TokenCheck {
+    /// Where it stands.
+    pub location: TokenLocation,
+    /// Which values are right.
+    pub keys: KeySet,
+}
+
+/// Where a token stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenLocation {
+    /// `Authorization: Bearer TOKEN`.
+    Bearer,
+    /// A header of its own.
+    Header(HeaderName),
+    /// A `{name}` segment of the route's path.
+    Path(Arc<str>),
+    /// A query field, by its decoded name.
+    Query(Arc<str>),
+}
+
+/// Users and their passwords.
+#[derive(Debug)]
+pub struct BasicCheck {
+    /// Shown in `WWW-Authenticate`; the route's name where absent.
+    pub realm: Option<Arc<str>>,
+    /// Known users. Never empty; names are unique.
+    pub users: Vec<BasicUser>,
+}
+
+/// One user.
+#[derive(Debug)]
+pub struct BasicUser {
+    /// User name; also the key id.
+    pub name: Arc<str>,
+    /// What the password is compared with.
+    pub password: Password,
+}
+
+/// What a Basic password is compared with.
+#[derive(Debug)]
+pub enum Password {
+    /// An Argon2id PHC string, checked for syntax and cost at load.
+    Argon2(String),
+    /// A bcrypt hash, as htpasswd writes them.
+    Bcrypt(String),
+    /// The password itself.
+    Plain(Secret),
+}
+
+/// Client certificate names.
+#[derive(Debug)]
+pub struct ClientCertCheck {
+    /// DNS names, IP addresses, e-mail addresses or URIs of which the certificate must carry one.
+    pub san: Vec<String>,
+}
+
+/// A signature and the keys that may have made it.
+#[derive(Debug)]
+pub struct SignatureCheck {
+    /// Preset name, without the scheme; `None` for a `scheme:` of the operator's own.
+    pub provider: Option<Arc<str>>,
+    /// What is signed and how.
+    pub scheme: Arc<Scheme>,
+    /// Which keys may have signed.
+    pub keys: KeySet,
+}
+
+impl Check {
+    /// How `X-Hookward-Verified` names this check.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Any(_) => "any".to_owned(),
+            Self::Basic(_) => "basic".to_owned(),
+            Self::ClientCert(_) => "client_cert".to_owned(),
+            Self::Signature(check) => match &check.provider {
+                Some(provider) => format!("provider:{provider}"),
+                None => "scheme".to_owned(),
+            },
+            Self::Token(_) => "token".to_owned(),
+        }
+    }
+}
+
+impl AuthPolicy {
+    /// Every check that is not itself a choice, in the order of the file.
+    pub fn checks(&self) -> Vec<&Check> {
+        let Self::All(checks) = self else {
+            return Vec::new();
+        };
+        checks
+            .iter()
+            .flat_map(|check| match check {
+                Check::Any(choices) => choices.iter().collect(),
+                Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) | Check::Token(_) => {
+                    vec![check]
+                }
+            })
+            .collect()
+    }
+
+    /// Ids of every configured key, for the metric that shows which are in use.
+    pub fn key_ids(&self) -> Vec<Arc<str>> {
+        let mut ids = Vec::new();
+        for check in self.checks() {
+            match check {
+                Check::Any(_) | Check::ClientCert(_) => {}
+                Check::Basic(basic) => ids.extend(basic.users.iter().map(|u| Arc::clone(&u.name))),
+                Check::Signature(check) => ids.extend(check.keys.ids()),
+                Check::Token(check) => ids.extend(check.keys.ids()),
+            }
+        }
+        ids
+    }
+}
