@@ -1,9 +1,20 @@
-#![doc = "x"]
-pub mod clock;
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// The core: no I/O, no async, no clocks.
 pub mod document;
 pub mod problem;
 pub mod reason;
 pub mod route;
 pub mod scheme;
 pub mod secret;
+pub mod settings;
 pub mod units;
+
+// The data path.
+pub mod clock;
+pub mod gateway;
+pub mod store;
+pub mod telemetry;
+
+// The edges.
+pub mod net;

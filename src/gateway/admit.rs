@@ -1,0 +1,161 @@
+//! Stage: sources, quotas and room. What is refused here cost no body and no cryptography.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{HeaderMap, header};
+
+use super::quota::Limiter;
+use super::rejection::Rejection;
+use crate::reason::Reason;
+use crate::route::policy::{BodyPolicy, Sources};
+
+/// `allow_ips` and `deny_ips`.
+pub fn source(sources: &Sources, client: IpAddr) -> Result<(), Rejection> {
+    if sources.admit(client) {
+        return Ok(());
+    }
+    Err(Rejection::new(Reason::SourceDenied, "this address may not call the route"))
+}
+
+/// Takes one from each of `limits`.
+pub fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
+    for limit in limits {
+        limit.check(client).map_err(|wait| {
+            Rejection::new(Reason::RateLimited, "the rate limit is used up").retry_after(wait)
+        })?;
+    }
+    Ok(())
+}
+
+/// What `Content-Length` and `Content-Type` promise, before a byte of the body is read.
+pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if declared.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n > policy.size_max.0) {
+        return Err(Rejection::new(Reason::BodyTooLarge, "Content-Length is above `max_size`"));
+    }
+    Ok(())
+}
+
+/// `content_types`, and no encoding where the text itself is judged.
+pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+    let media_type = media_type(headers);
+    if let Some(accepted) = &policy.content_types {
+        let known = media_type
+            .as_deref()
+            .is_some_and(|media_type| accepted.iter().any(|own| **own == *media_type));
+        if !known {
+            let detail = "the content type is not one of `content_types`";
+            return Err(Rejection::new(Reason::ContentTypeUnsupported, detail));
+        }
+    }
+    let judged = policy.well_formed
+        && media_type.as_deref().and_then(super::well_formed::Syntax::of).is_some();
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if judged && encodings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let detail = "an encoded body cannot be judged for well-formedness";
+        return Err(Rejection::new(Reason::ContentEncodingUnsupported, detail));
+    }
+    Ok(())
+}
+
+/// The media type of a request: lower case, without parameters. Several fields count as none.
+pub fn media_type(headers: &HeaderMap) -> Option<String> {
+    let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
+    let field = fields.next()?.to_str().ok()?;
+    if fields.next().is_some() {
+        return None;
+    }
+    let media_type = field.split(';').next().unwrap_or_default().trim();
+    (!media_type.is_empty()).then(|| media_type.to_ascii_lowercase())
+}
+
+/// Counts requests between their head and the end of their answer.
+#[derive(Debug, Default)]
+pub struct InFlight(AtomicUsize);
+
+/// One request's place; given back when dropped.
+#[derive(Debug)]
+pub struct Permit(Arc<InFlight>);
+
+impl InFlight {
+    /// Takes a place, unless `max` are taken.
+    pub fn admit(self: &Arc<Self>, max: usize) -> Result<Permit, Rejection> {
+        let taken = self.0.fetch_add(1, Ordering::Relaxed);
+        let permit = Permit(Arc::clone(self));
+        if taken >= max {
+            let detail = "`requests_in_flight` is used up";
+            return Err(Rejection::new(Reason::Overloaded, detail));
+        }
+        Ok(permit)
+    }
+
+    /// How many places are taken.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::units::ByteSize;
+
+    fn policy() -> BodyPolicy {
+        BodyPolicy {
+            size_max: ByteSize(10),
+            content_types: Some(vec!["application/json".into()]),
+            well_formed: true,
+        }
+    }
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn declared_sizes() {
+        // SECURITY SM-14, DS-11
+        assert!(body(&policy(), &headers(&[("content-length", "10")])).is_ok());
+        for length in ["11", "18446744073709551613"] {
+            let refused = body(&policy(), &headers(&[("content-length", length)])).unwrap_err();
+            assert_eq!(refused.reason, Reason::BodyTooLarge);
+        }
+    }
+
+    #[test]
+    fn content_types() {
+        let judge = |fields| content_type(&policy(), &headers(fields)).map_err(|r| r.reason);
+        assert_eq!(judge(&[("content-type", "Application/JSON; charset=utf-8")]), Ok(()));
+        let unsupported = Err(Reason::ContentTypeUnsupported);
+        assert_eq!(judge(&[]), unsupported);
+        assert_eq!(judge(&[("content-type", "text/json")]), unsupported);
+        let twice = [("content-type", "application/json"), ("content-type", "application/json")];
+        assert_eq!(judge(&twice), unsupported);
+        let encoded = [("content-type", "application/json"), ("content-encoding", "gzip")];
+        assert_eq!(judge(&encoded), Err(Reason::ContentEncodingUnsupported));
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let in_flight = Arc::new(InFlight::default());
+        let first = in_flight.admit(1).unwrap();
+        assert_eq!(in_flight.admit(1).unwrap_err().reason, Reason::Overloaded);
+        drop(first);
+        assert!(in_flight.admit(1).is_ok());
+        assert_eq!(in_flight.count(), 0);
+    }
+}

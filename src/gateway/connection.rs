@@ -1,0 +1,148 @@
+//! What is known of a connection before its first request, and who the client behind it is.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::route::matcher::normalize_host;
+
+/// One accepted connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket's other end: the client, or a proxy in front.
+    pub peer: SocketAddr,
+    /// Name of the listener that accepted it.
+    pub listener: Arc<str>,
+    /// Facts of the TLS handshake; `None` on plaintext.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What the TLS handshake established.
+#[derive(Debug)]
+pub struct TlsFacts {
+    /// Names of the certificate that SNI chose; `None` when the default one was served for want of
+    /// a match, for then the routes alone decide.
+    pub certificate: Option<Arc<CertificateNames>>,
+    /// Names in the client's certificate; `None` when it sent none.
+    pub client: Option<CertificateNames>,
+}
+
+/// The names in a certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// DNS names, lower case; a wildcard keeps its `*`.
+    pub dns: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+    /// E-mail addresses and URIs, as written.
+    pub others: Vec<String>,
+}
+
+impl CertificateNames {
+    /// Whether the certificate is good for `host` (normalized, without port). RFC 6125: a wildcard
+    /// stands for one label.
+    pub fn covers(&self, host: &str) -> bool {
+        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return self.ips.contains(&address);
+        }
+        let suffix = host.find('.').and_then(|dot| host.get(dot..));
+        self.dns.iter().any(|name| match name.strip_prefix('*') {
+            Some(wildcard) => suffix == Some(wildcard),
+            None => name == host,
+        })
+    }
+
+    /// Whether the certificate carries `name` literally: what a `client_cert` check asks.
+    pub fn carries(&self, name: &str) -> bool {
+        let dns = normalize_host(name);
+        self.dns.iter().any(|own| *own == dns)
+            || self.others.iter().any(|own| own == name)
+            || name.parse().is_ok_and(|address: IpAddr| self.ips.contains(&address))
+    }
+}
+
+impl Connection {
+    /// Whether the peer is a proxy whose forwarding headers are believed.
+    pub fn is_trusted(&self, trusted: &[IpNet]) -> bool {
+        let peer = self.peer.ip().to_canonical();
+        trusted.iter().any(|net| net.contains(&peer))
+    }
+
+    /// The client: the peer, or, behind trusted proxies, the rightmost hop of `X-Forwarded-For` that
+    /// is not one of them. What is not an address ends the walk (SECURITY RT-31).
+    pub fn client_ip(&self, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
+        let mut client = self.peer.ip().to_canonical();
+        if !self.is_trusted(trusted) {
+            return client;
+        }
+        let fields = headers.get_all("x-forwarded-for").iter().rev();
+        let hops = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
+        for hop in hops {
+            let Some(address) = std::str::from_utf8(hop).ok().and_then(parse_hop) else { break };
+            client = address;
+            if !trusted.iter().any(|net| net.contains(&client)) {
+                break;
+            }
+        }
+        client
+    }
+}
+
+/// An address as proxies write it: with or without port, IPv6 with or without brackets.
+fn parse_hop(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches([' ', '\t']);
+    let address = text
+        .parse::<IpAddr>()
+        .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
+        .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>());
+    address.ok().map(|address| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&'static str]) -> String {
+        let connection = Connection {
+            peer: SocketAddr::new(peer.parse().unwrap(), 1),
+            listener: "https".into(),
+            tls: None,
+        };
+        let mut headers = HeaderMap::new();
+        for field in forwarded {
+            headers.append("x-forwarded-for", HeaderValue::from_static(field));
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        connection.client_ip(&trusted, &headers).to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_rightmost_untrusted_hop() {
+        // SECURITY RT-31, Z-06
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.1.1.1"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7, junk, 10.1.1.1"]), "10.1.1.1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["10.1.1.1, 10.2.2.2"]), "10.1.1.1");
+        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_wildcard_certificate_covers_one_label() {
+        let names = CertificateNames {
+            dns: vec!["*.example.org".to_owned(), "example.net".to_owned()],
+            ips: vec!["192.0.2.1".parse().unwrap()],
+            others: Vec::new(),
+        };
+        assert!(names.covers("hooks.example.org") && names.covers("example.net"));
+        assert!(names.covers("192.0.2.1"));
+        assert!(!names.covers("a.b.example.org") && !names.covers("example.org"));
+        assert!(!names.covers("192.0.2.2"));
+    }
+}

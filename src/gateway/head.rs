@@ -1,0 +1,359 @@
+//! Stage: request line and headers become a [`Head`], or the request is malformed.
+//!
+//! hyper reads the bytes; what it lets through and a gateway must not (SECURITY SM, RT) ends here.
+//! Nothing is decoded, folded or repaired: what passes is forwarded as it came.
+
+use std::sync::Arc;
+
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
+
+use super::connection::Connection;
+use super::rejection::Rejection;
+use crate::reason::Reason;
+use crate::route::matcher::normalize_host;
+
+/// The part of a request before its body.
+#[derive(Debug)]
+pub struct Head {
+    /// Method.
+    pub method: Method,
+    /// Path and query as in the request line; begins with `/`.
+    pub target: PathAndQuery,
+    /// Host as received, with its port.
+    pub host: HeaderValue,
+    /// Host as it is compared: lower case, without port and trailing dot.
+    pub host_name: String,
+    /// Header fields as received.
+    pub headers: HeaderMap,
+    /// HTTP version.
+    pub version: Version,
+}
+
+impl Head {
+    /// The raw path.
+    pub fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// The raw query.
+    pub fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
+}
+
+/// Longest target, in bytes: hyper's own limit is far above what any provider sends.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Longest method, in bytes.
+const METHOD_BYTES_MAX: usize = 32;
+/// Longest host name, in bytes: RFC 1035 2.3.4 allows 253, a port adds six.
+const HOST_BYTES_MAX: usize = 260;
+
+/// Judges the head of a request.
+pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<Head, Rejection> {
+    let http::request::Parts { method, uri, version, headers, .. } = request;
+    if method.as_str().len() > METHOD_BYTES_MAX {
+        return Err(malformed("the method is longer than 32 bytes"));
+    }
+    if method == Method::CONNECT || (method == Method::OPTIONS && uri.path() == "*") {
+        return Err(not_allowed());
+    }
+    framing(&headers)?;
+    for name in headers.keys() {
+        reserved_name(name)?;
+    }
+    if version == Version::HTTP_2 {
+        untrimmed_values(&headers)?;
+    }
+    let authority = authority(&uri, version, &headers)?;
+    let target = target(uri)?;
+    let host = HeaderValue::from_str(authority.as_str())
+        .map_err(|_| malformed("the host holds bytes that no host name has"))?;
+    let host_name = normalize_host(authority.host());
+    if let Some(certificate) = connection.tls.as_ref().and_then(|tls| tls.certificate.as_ref())
+        && !certificate.covers(&host_name)
+    {
+        let detail = "the certificate that SNI chose does not cover this host";
+        return Err(Rejection::new(Reason::HostMismatch, detail));
+    }
+    Ok(Head { method, target, host, host_name, headers, version })
+}
+
+fn malformed(detail: &'static str) -> Rejection {
+    Rejection::new(Reason::MalformedRequest, detail)
+}
+
+fn not_allowed() -> Rejection {
+    let mut rejection =
+        Rejection::new(Reason::MethodNotAllowed, "this method makes no webhook delivery");
+    rejection.header = Some((header::ALLOW, HeaderValue::from_static("POST")));
+    rejection
+}
+
+/// The host that the sender means, from exactly one source.
+fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authority, Rejection> {
+    let mut fields = headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(malformed("Host stands more than once"));
+    }
+    let field = field.map(|value| parse_authority(value.as_bytes())).transpose()?;
+    let in_target = uri.authority().map(|own| parse_authority(own.as_str().as_bytes()));
+    match (field, in_target.transpose()?) {
+        (None, None) => Err(malformed("Host is missing")),
+        // RFC 9112 3.2: an HTTP/1.1 request carries Host even when its target is absolute.
+        (None, Some(_)) if version < Version::HTTP_2 => Err(malformed("Host is missing")),
+        (Some(host), None) | (None, Some(host)) => Ok(host),
+        (Some(host), Some(target)) if host == target => Ok(host),
+        (Some(_), Some(_)) => Err(malformed("Host and the target's authority differ")),
+    }
+}
+
+fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
+    let ill_formed = || malformed("Host is not a host name");
+    if bytes.is_empty() || bytes.len() > HOST_BYTES_MAX {
+        return Err(ill_formed());
+    }
+    let authority = Authority::try_from(bytes).map_err(|_| ill_formed())?;
+    let (text, host) = (authority.as_str(), authority.host());
+    let port = text.strip_prefix(host).ok_or_else(ill_formed)?;
+    let bracketed = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    let host_ok = match bracketed {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host != "."
+                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    };
+    let port_ok = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| {
+            digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
+        });
+    if host_ok && port_ok { Ok(authority) } else { Err(ill_formed()) }
+}
+
+/// Origin form, or absolute form over http or https; a path that means the same to everyone.
+fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
+    let parts = uri.into_parts();
+    if let Some(scheme) = &parts.scheme
+        && !matches!(scheme.as_str(), "http" | "https")
+    {
+        return Err(malformed("the target's scheme is neither http nor https"));
+    }
+    let target = parts.path_and_query.filter(|target| target.path().starts_with('/'));
+    let target = target.ok_or_else(|| malformed("the target is neither a path nor a URL"))?;
+    if target.as_str().len() > TARGET_BYTES_MAX {
+        return Err(Rejection::new(Reason::UriTooLong, "the target is longer than 8 KiB"));
+    }
+    for segment in target.path().split('/') {
+        segment_is_plain(segment.as_bytes())?;
+    }
+    Ok(target)
+}
+
+/// Refuses what decoders read differently: dot segments in any spelling, controls, bad escapes.
+fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
+    let mut decoded = Vec::with_capacity(if segment.contains(&b'%') { segment.len() } else { 0 });
+    let mut plain = segment;
+    if segment.contains(&b'%') {
+        let mut bytes = segment.iter().copied();
+        while let Some(byte) = bytes.next() {
+            let byte = if byte == b'%' {
+                let hex = |digit: Option<u8>| (digit? as char).to_digit(16);
+                let (high, low) = (hex(bytes.next()), hex(bytes.next()));
+                let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+                value.ok_or_else(|| malformed("the path holds a `%` that is no escape"))?
+            } else {
+                byte
+            };
+            decoded.push(byte);
+        }
+        plain = &decoded;
+    }
+    if plain.iter().any(u8::is_ascii_control) {
+        return Err(malformed("the path holds a control character"));
+    }
+    // `..;x` is a parent to servlet containers (SECURITY RT-15). An escaped separator can hide one.
+    let mut names = plain.split(|byte| matches!(byte, b'/' | b'\\'));
+    let is_dots = |name: &[u8]| {
+        let name = name.split(|byte| *byte == b';').next().unwrap_or(name);
+        matches!(name, b"." | b"..")
+    };
+    if names.any(is_dots) {
+        return Err(malformed("the path holds a dot segment"));
+    }
+    Ok(())
+}
+
+/// RFC 9112 6: one `Transfer-Encoding`, exactly `chunked`; `Connection` must not name what frames,
+/// routes or identifies (SECURITY SM-03 to SM-05, RT-28, RT-29).
+fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if !chunked || codings.next().is_some() {
+            return Err(malformed("Transfer-Encoding is not exactly `chunked`"));
+        }
+    }
+    for field in headers.get_all(header::CONNECTION) {
+        for option in field.as_bytes().split(|byte| *byte == b',') {
+            let option = option.trim_ascii().to_ascii_lowercase();
+            let protected = matches!(
+                option.as_slice(),
+                b"host" | b"content-length" | b"transfer-encoding" | b"authorization" | b"forwarded"
+            );
+            if protected || option.starts_with(b"x-forwarded-") || option.starts_with(b"x-hookward-")
+            {
+                return Err(malformed("Connection names a field that must not be dropped"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refuses `Content_Length` and its like: apps that read `_` as `-` would take it for the real one.
+fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
+    if !name.as_str().contains('_') {
+        return Ok(());
+    }
+    let dashed = name.as_str().replace('_', "-");
+    let reserved = super::headers::is_hop_by_hop(&dashed)
+        || super::headers::is_forwarding(&dashed)
+        || dashed.starts_with("x-hookward-")
+        || matches!(dashed.as_str(), "content-length" | "host");
+    if reserved { Err(malformed("a reserved field name is spelt with `_`")) } else { Ok(()) }
+}
+
+/// HTTP/1.1 trims values, HTTP/2 does not: a value with outer blanks would be two values (RT-35).
+fn untrimmed_values(headers: &HeaderMap) -> Result<(), Rejection> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let untrimmed = |value: &HeaderValue| {
+        blank(value.as_bytes().first()) || blank(value.as_bytes().last())
+    };
+    if headers.values().any(untrimmed) {
+        return Err(malformed("a field value begins or ends with a blank"));
+    }
+    Ok(())
+}
+
+/// The URL as the sender wrote it.
+pub fn sender_url(
+    head: &Head,
+    public_origin: Option<&Arc<str>>,
+    is_tls: bool,
+) -> crate::scheme::SenderUrl {
+    let origin = match public_origin {
+        Some(origin) => Arc::clone(origin),
+        None => {
+            let scheme = if is_tls { "https" } else { "http" };
+            format!("{scheme}://{}", head.host.to_str().unwrap_or_default()).into()
+        }
+    };
+    crate::scheme::SenderUrl { origin, target: head.target.as_str().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::gateway::connection::{CertificateNames, TlsFacts};
+
+    fn connection() -> Connection {
+        Connection { peer: ([192, 0, 2, 1], 1).into(), listener: "https".into(), tls: None }
+    }
+
+    fn judge(target: &str, headers: &[(&str, &str)]) -> Result<Head, Reason> {
+        let mut request = Request::post(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        parse(parts, &connection()).map_err(|rejection| rejection.reason)
+    }
+
+    const HOST: (&str, &str) = ("host", "hooks.example.org");
+    const BAD: Result<(), Reason> = Err(Reason::MalformedRequest);
+
+    #[test]
+    fn hosts() {
+        // SECURITY RT-01 to RT-06, RT-12
+        assert_eq!(judge("/a", &[]).map(drop), BAD);
+        assert_eq!(judge("/a", &[HOST, HOST]).map(drop), BAD);
+        for host in
+            ["", "a, b", "a/b", "u@h", "h:99999", "h:1x", "h:+1", "[::1", "[x]", "a b", "a..b?c", "."]
+        {
+            assert_eq!(judge("/a", &[("host", host)]).map(drop), BAD, "{host:?}");
+        }
+        for (host, name) in [
+            ("Hooks.Example.ORG.", "hooks.example.org"),
+            ("hooks.example.org:8443", "hooks.example.org"),
+            ("192.0.2.1:80", "192.0.2.1"),
+            ("[2001:db8::1]:443", "[2001:db8::1]"),
+        ] {
+            assert_eq!(judge("/a", &[("host", host)]).unwrap().host_name, name);
+        }
+        assert_eq!(judge("http://other.example.org/a", &[HOST]).map(drop), BAD);
+        assert_eq!(judge("http://u@hooks.example.org/a", &[HOST]).map(drop), BAD);
+        assert_eq!(judge("ftp://hooks.example.org/a", &[HOST]).map(drop), BAD);
+        assert_eq!(judge("https://hooks.example.org/a?b", &[HOST]).unwrap().target, "/a?b");
+    }
+
+    #[test]
+    fn paths() {
+        // SECURITY RT-13 to RT-18
+        for path in [
+            "/a/../b", "/a/./b", "/..", "/a/%2e%2e/b", "/a/%2E./b", "/a/..;x/b", "/a/%2e;/b",
+            "/%00", "/%0a", "/%0d", "/%7f", "/%zz", "/%", "/%a", "/a/..%2fb", "/a/..%5cb",
+        ] {
+            assert_eq!(judge(path, &[HOST]).map(drop), BAD, "{path}");
+        }
+        for path in ["//evil/p", "/a%2fb", "/a/...", "/a;x=1/b", "/%252e%252e/", "/%68ooks", "/a?%zz"] {
+            assert_eq!(judge(path, &[HOST]).unwrap().target, path);
+        }
+        let long = format!("/{}", "a".repeat(TARGET_BYTES_MAX));
+        assert_eq!(judge(&long, &[HOST]).map(drop), Err(Reason::UriTooLong));
+    }
+
+    #[test]
+    fn framing_and_reserved_names() {
+        // SECURITY SM-03 to SM-05, SM-08, RT-28, RT-29, RT-33
+        for header in [
+            ("transfer-encoding", "gzip, chunked"),
+            ("transfer-encoding", "chunked, chunked"),
+            ("transfer-encoding", "identity"),
+            ("connection", "close, Host"),
+            ("connection", "transfer-encoding"),
+            ("connection", "x-forwarded-for"),
+            ("content_length", "3"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded_for", "192.0.2.9"),
+            ("x_hookward_verified", "token"),
+            ("x-hookward_verified", "token"),
+        ] {
+            assert_eq!(judge("/a", &[HOST, header]).map(drop), BAD, "{header:?}");
+        }
+        let twice = [HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        assert_eq!(judge("/a", &twice).map(drop), BAD);
+        assert!(judge("/a", &[HOST, ("transfer-encoding", "Chunked")]).is_ok());
+        assert!(judge("/a", &[HOST, ("my_header", "1")]).is_ok());
+    }
+
+    #[test]
+    fn a_host_outside_the_chosen_certificate_is_misdirected() {
+        // SECURITY RT-11
+        let names = CertificateNames { dns: vec!["a.example.org".to_owned()], ..Default::default() };
+        let connection = Connection {
+            tls: Some(TlsFacts { certificate: Some(Arc::new(names)), client: None }),
+            ..connection()
+        };
+        for (host, expected) in
+            [("a.example.org", Ok(())), ("b.example.org", Err(Reason::HostMismatch))]
+        {
+            let (parts, ()) =
+                Request::post("/").header("host", host).body(()).unwrap().into_parts();
+            assert_eq!(parse(parts, &connection).map(drop).map_err(|r| r.reason), expected);
+        }
+    }
+}

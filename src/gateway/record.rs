@@ -1,0 +1,169 @@
+//! What is said of one request: one access event and its counters, closed exactly once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method};
+use uuid::Uuid;
+
+use super::rejection::Rejection;
+use super::snapshot::RouteState;
+use super::verify::Proof;
+use crate::clock::Clock;
+use crate::reason::{Fault, Reason};
+use crate::telemetry::log::AccessEvent;
+use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::{Outcome, Telemetry};
+
+/// Facts of one request, gathered while it passes the stages.
+///
+/// When it is dropped without [`Record::close`], the sender has gone: it is closed as incomplete.
+#[derive(Debug)]
+pub struct Record {
+    telemetry: Telemetry,
+    clock: Clock,
+    started: Duration,
+    metrics: Arc<RouteMetrics>,
+    closed: bool,
+    /// Id in log, answer and forwarded request.
+    pub request_id: HeaderValue,
+    /// Route, once chosen.
+    pub route: Option<Arc<str>>,
+    /// Client address.
+    pub client_ip: IpAddr,
+    /// Method.
+    pub method: Method,
+    /// Path as it may be logged: without query, secrets masked.
+    pub path: Option<String>,
+    /// Body bytes received.
+    pub bytes_in: u64,
+    /// Status that the upstream answered.
+    pub upstream_status: Option<u16>,
+    provider: Option<Arc<str>>,
+    event_id: Option<String>,
+    key_id: Option<Arc<str>>,
+}
+
+impl Record {
+    /// Opens the record of a request from `client_ip`.
+    pub fn open(telemetry: &Telemetry, clock: &Clock, client_ip: IpAddr, method: Method) -> Self {
+        Self {
+            metrics: Arc::clone(telemetry.metrics.none()),
+            telemetry: telemetry.clone(),
+            clock: clock.clone(),
+            started: clock.monotonic(),
+            closed: false,
+            request_id: new_request_id(),
+            route: None,
+            client_ip,
+            method,
+            path: None,
+            bytes_in: 0,
+            upstream_status: None,
+            provider: None,
+            event_id: None,
+            key_id: None,
+        }
+    }
+
+    /// Keeps the id that a trusted proxy gave, when it is one.
+    pub fn keep_request_id(&mut self, headers: &HeaderMap) {
+        if let Some(id) = headers.get("x-request-id")
+            && (1..=128).contains(&id.len())
+            && id.as_bytes().iter().all(u8::is_ascii_graphic)
+        {
+            self.request_id = id.clone();
+        }
+    }
+
+    /// The request belongs to this route.
+    pub fn routed(&mut self, state: &RouteState) {
+        self.route = Some(Arc::clone(&state.route.name));
+        self.metrics = Arc::clone(&state.metrics);
+    }
+
+    /// The request proved this.
+    pub fn verified(&mut self, proof: &Proof) {
+        self.provider.clone_from(&proof.provider);
+        self.event_id.clone_from(&proof.event_id);
+        self.key_id.clone_from(&proof.key_id);
+        if let Some(key_id) = &proof.key_id {
+            self.metrics.key_used(key_id);
+        }
+    }
+
+    /// Counts an exchange with the upstream; `code` is `None` when it gave no answer.
+    pub fn upstream(&self, code: Option<u16>, took: Duration) {
+        self.metrics.upstream(code.unwrap_or(0), took);
+    }
+
+    /// Moment on the clock that durations are measured with.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.monotonic().saturating_sub(self.started)
+    }
+
+    /// Closes as accepted.
+    pub fn close(mut self, outcome: Outcome, reason: Option<Reason>, status: u16) {
+        if matches!(outcome, Outcome::Forwarded | Outcome::Duplicate) {
+            self.metrics.accepted(self.clock.now());
+        }
+        self.write(outcome, reason, Some(status));
+    }
+
+    /// Closes as refused, and says in the operator's log what only an operator can mend.
+    pub fn refuse(mut self, rejection: &Rejection, status: u16) {
+        let route = self.route.as_deref().unwrap_or("_none");
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        let Rejection { reason, detail, .. } = rejection;
+        match reason.row().fault {
+            Fault::Gateway => {
+                tracing::error!(route, request_id, reason = reason.code(), "{detail}");
+            }
+            Fault::Upstream => {
+                tracing::warn!(route, request_id, reason = reason.code(), "{detail}");
+            }
+            Fault::Load | Fault::Sender => {
+                tracing::debug!(route, request_id, reason = reason.code(), "{detail}");
+            }
+        }
+        self.write(Outcome::Rejected, Some(*reason), Some(status));
+    }
+
+    fn write(&mut self, outcome: Outcome, reason: Option<Reason>, status: Option<u16>) {
+        self.closed = true;
+        let took = self.elapsed();
+        self.metrics.count(outcome, reason);
+        self.metrics.observe_duration(outcome, took);
+        self.telemetry.access.write(&AccessEvent {
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            route: self.route.as_deref().unwrap_or("_none"),
+            provider: self.provider.as_deref(),
+            outcome,
+            reason,
+            status,
+            client_ip: Some(self.client_ip),
+            method: self.method.as_str(),
+            path: self.path.as_deref().unwrap_or_default(),
+            bytes_in: self.bytes_in,
+            event_id: self.event_id.as_deref(),
+            key_id: self.key_id.as_deref(),
+            upstream_status: self.upstream_status,
+            duration: took,
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.write(Outcome::Rejected, Some(Reason::BodyIncomplete), None);
+        }
+    }
+}
+
+fn new_request_id() -> HeaderValue {
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unknown"))
+}

@@ -1,0 +1,52 @@
+//! A refused request on its way to its answer.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::reason::Reason;
+use crate::scheme::SignatureError;
+
+/// Why a request is refused, with what the answer must carry.
+#[derive(Debug)]
+pub struct Rejection {
+    /// Row of the reason table.
+    pub reason: Reason,
+    /// What exactly was found: for the operator's log, never for the sender.
+    pub detail: &'static str,
+    /// `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// `Allow` (405) or `WWW-Authenticate` (401): RFC 9110 15.5.6 and 11.6.1.
+    pub header: Option<(http::HeaderName, HeaderValue)>,
+}
+
+/// What `Retry-After` says where nothing better is known.
+const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
+
+impl Rejection {
+    /// A refusal with nothing to add.
+    pub fn new(reason: Reason, detail: &'static str) -> Self {
+        let retry_after = match reason {
+            Reason::Overloaded
+            | Reason::Draining
+            | Reason::DeliveryInFlight
+            | Reason::RateLimited
+            | Reason::StateUnavailable
+            | Reason::KeyUnavailable => Some(RETRY_AFTER_DEFAULT),
+            _ => None,
+        };
+        Self { reason, detail, retry_after, header: None }
+    }
+
+    /// With `Retry-After`.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+}
+
+impl From<SignatureError> for Rejection {
+    fn from(error: SignatureError) -> Self {
+        Self::new(error.reason, error.detail)
+    }
+}

@@ -1,0 +1,153 @@
+//! Stage: every answer that is not the app's own. Cannot fail, and tells a sender nothing that
+//! helps to guess.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+
+use super::admit::Permit;
+use super::forward::{BoxError, UpstreamBody};
+use super::headers;
+use super::rejection::Rejection;
+
+/// Body of an answer. Holds the request's place until its last byte is handed over.
+#[derive(Debug, Default)]
+pub struct Answer {
+    kind: Kind,
+    permit: Option<Permit>,
+}
+
+#[derive(Debug, Default)]
+enum Kind {
+    #[default]
+    Empty,
+    Own(Bytes),
+    Upstream(UpstreamBody),
+}
+
+impl Answer {
+    fn own(text: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Own(text.into()), permit: None }
+    }
+
+    /// Keeps `permit` until the body has been sent or given up.
+    pub fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = Kind::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Kind::Upstream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Own(_) => false,
+            Kind::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Upstream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// A refusal: RFC 9457 problem details that name the status and the request, never the check.
+pub fn refusal(
+    rejection: &Rejection,
+    status: StatusCode,
+    request_id: &HeaderValue,
+) -> Response<Answer> {
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Refused"),
+        "status": status.as_u16(),
+        "request_id": request_id.to_str().unwrap_or_default(),
+    });
+    let mut response = Response::new(Answer::own(problem.to_string()));
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Some(wait) = rejection.retry_after {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
+    }
+    if let Some((name, value)) = &rejection.header {
+        fields.insert(name.clone(), value.clone());
+    }
+    with_request_id(response, request_id)
+}
+
+/// Whole seconds, rounded up, at least one.
+fn seconds_up(wait: Duration) -> u64 {
+    let partial = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(partial).max(1)
+}
+
+/// A duplicate is acknowledged: the sender may stop trying.
+pub fn acknowledgement(request_id: &HeaderValue) -> Response<Answer> {
+    with_request_id(Response::new(Answer::default()), request_id)
+}
+
+/// 308 keeps method and body (RFC 9110 15.4.9), so a POST stays a POST.
+pub fn redirect(location: HeaderValue, request_id: &HeaderValue) -> Response<Answer> {
+    let mut response = Response::new(Answer::default());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, location);
+    with_request_id(response, request_id)
+}
+
+/// The app's own answer, whatever its status, unchanged but for the fields of one connection.
+pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
+    let (mut parts, body) = response.into_parts();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+    Response::from_parts(parts, Answer { kind: Kind::Upstream(body), permit: None })
+}
+
+fn with_request_id(mut response: Response<Answer>, request_id: &HeaderValue) -> Response<Answer> {
+    response.headers_mut().insert("x-request-id", request_id.clone());
+    response
+}
+
+/// Whether `Connection: close` is due: after what makes a connection unsafe to keep.
+pub fn close_connection(fields: &mut HeaderMap) {
+    fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up() {
+        for (millis, seconds) in [(0, 1), (1, 1), (1000, 1), (1001, 2), (59_999, 60)] {
+            assert_eq!(seconds_up(Duration::from_millis(millis)), seconds);
+        }
+    }
+}

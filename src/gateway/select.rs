@@ -1,0 +1,48 @@
+//! Stage: which route takes the request.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, header};
+
+use super::head::Head;
+use super::rejection::Rejection;
+use super::snapshot::{RouteState, Snapshot};
+use crate::reason::Reason;
+use crate::route::Route;
+use crate::route::auth::{Check, TokenLocation};
+use crate::route::matcher::Found;
+
+/// Finds the route, or says what is missing.
+pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteState>, Rejection> {
+    match snapshot.routes.find(&head.host_name, head.path(), &head.method) {
+        Found::Route(route) => snapshot
+            .state(route)
+            .ok_or_else(|| Rejection::new(Reason::Internal, "a route has no state")),
+        Found::MethodNotAllowed(routes) => {
+            let mut methods: Vec<&str> = routes
+                .iter()
+                .flat_map(|route| route.matches.methods.iter().map(http::Method::as_str))
+                .collect();
+            methods.sort_unstable();
+            let mut rejection =
+                Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
+            rejection.header = HeaderValue::from_str(&methods.join(", "))
+                .ok()
+                .map(|methods| (header::ALLOW, methods));
+            Err(rejection)
+        }
+        Found::Nothing => Err(Rejection::new(Reason::RouteNotFound, "no route matches")),
+    }
+}
+
+/// The path as it may be logged under `route`: a token in it is masked.
+pub fn loggable_path(route: &Route, path: &str) -> String {
+    let token = route.auth.checks().into_iter().find_map(|check| match check {
+        Check::Token(token) => match &token.location {
+            TokenLocation::Path(name) => Some(name),
+            TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
+        },
+        Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
+    });
+    token.map_or_else(|| path.to_owned(), |name| route.matches.path.mask(name, path))
+}

@@ -1,0 +1,122 @@
+//! Everything a request reads: immutable, swapped whole by a reload.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use ipnet::IpNet;
+
+use super::forward::Upstream;
+use super::quota::Limiter;
+use crate::route::auth::{Check, TokenLocation};
+use crate::route::matcher::RouteTable;
+use crate::route::{Route, auth};
+use crate::settings::{Limits, Plaintext};
+use crate::telemetry::metrics::RouteMetrics;
+
+/// What the requests of one moment are judged by.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Which route takes a request.
+    pub routes: RouteTable,
+    /// Sizes and times.
+    pub limits: Limits,
+    listeners: HashMap<Arc<str>, ListenerPolicy>,
+    states: HashMap<Arc<str>, Arc<RouteState>>,
+}
+
+/// What a listener adds to the judgement.
+#[derive(Debug, Default)]
+pub struct ListenerPolicy {
+    /// What plain HTTP gets; `None` on a TLS listener.
+    pub plaintext: Option<Plaintext>,
+    /// Scheme and authority that senders call, with a path prefix if there is one.
+    pub public_origin: Option<Arc<str>>,
+    /// Proxies whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// A route with what lives beside it.
+#[derive(Debug)]
+pub struct RouteState {
+    /// What the operator asked for.
+    pub route: Arc<Route>,
+    /// Its counters.
+    pub metrics: Arc<RouteMetrics>,
+    /// Rate limits by client address.
+    pub client_limits: Vec<Arc<Limiter>>,
+    /// Rate limits of the whole route.
+    pub route_limits: Vec<Arc<Limiter>>,
+    /// Where it forwards to.
+    pub upstream: Arc<dyn Upstream>,
+    /// Longest that one delivery can take: how long a replay claim is leased.
+    pub lease: Duration,
+    /// What is removed from a request before it is forwarded.
+    pub credentials: CredentialFields,
+}
+
+/// The fields that carry bare secrets, which the app need not see.
+#[derive(Clone, Debug, Default)]
+pub struct CredentialFields {
+    /// Whether `Authorization` goes.
+    pub authorization: bool,
+    /// Header fields.
+    pub headers: Vec<HeaderName>,
+    /// Query fields, by decoded name.
+    pub query: Vec<Arc<str>>,
+}
+
+impl CredentialFields {
+    /// The fields that the checks of `policy` read secrets from.
+    pub fn of(policy: &auth::AuthPolicy) -> Self {
+        let mut fields = Self::default();
+        for check in policy.checks() {
+            match check {
+                Check::Basic(_) => fields.authorization = true,
+                Check::Token(token) => match &token.location {
+                    TokenLocation::Bearer => fields.authorization = true,
+                    TokenLocation::Header(name) => fields.headers.push(name.clone()),
+                    TokenLocation::Query(name) => fields.query.push(Arc::clone(name)),
+                    TokenLocation::Path(_) => {}
+                },
+                Check::Signature(check) if check.scheme.is_bare_secret() => {
+                    fields.headers.extend(check.scheme.header_names().iter().cloned());
+                }
+                Check::Any(_) | Check::ClientCert(_) | Check::Signature(_) => {}
+            }
+        }
+        fields
+    }
+}
+
+impl Snapshot {
+    /// Joins what a reload built.
+    pub fn new(
+        routes: RouteTable,
+        limits: Limits,
+        listeners: HashMap<Arc<str>, ListenerPolicy>,
+        states: Vec<RouteState>,
+    ) -> Self {
+        let states = states
+            .into_iter()
+            .map(|state| (Arc::clone(&state.route.name), Arc::new(state)))
+            .collect();
+        Self { routes, limits, listeners, states }
+    }
+
+    /// What lives beside a route of this snapshot.
+    pub fn state(&self, route: &Route) -> Option<&Arc<RouteState>> {
+        self.states.get(&route.name)
+    }
+
+    /// All routes with what lives beside them.
+    pub fn states(&self) -> impl Iterator<Item = &Arc<RouteState>> {
+        self.states.values()
+    }
+
+    /// The policy of a listener; `None` once a reload removed it.
+    pub fn listener(&self, name: &str) -> Option<&ListenerPolicy> {
+        self.listeners.get(name)
+    }
+}

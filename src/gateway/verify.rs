@@ -1,0 +1,358 @@
+//! Stage: what a request must prove. The only maker of [`Proof`].
+//!
+//! Twice around the same tree: once with the head alone, so that a request without credentials
+//! never costs a body, and once with the body for the checks that need it.
+
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::connection::CertificateNames;
+use super::head::Head;
+use super::headers::{decode_component, decoded_name};
+use super::password::{Passwords, PasswordError};
+use super::rejection::Rejection;
+use crate::reason::Reason;
+use crate::route::Route;
+use crate::route::auth::{
+    AuthPolicy, BasicCheck, Check, ClientCertCheck, SignatureCheck, TokenCheck, TokenLocation,
+};
+use crate::scheme::{Content, Evidence, Message, SenderUrl};
+use crate::units::UnixTime;
+
+/// What a request has proved.
+#[derive(Clone, Debug, Default)]
+pub struct Proof {
+    /// The checks that held, as `X-Hookward-Verified` names them.
+    pub checks: Vec<String>,
+    /// Whose signature it is.
+    pub provider: Option<Arc<str>>,
+    /// Which key proved it.
+    pub key_id: Option<Arc<str>>,
+    /// The provider's id of the event.
+    pub event_id: Option<String>,
+    /// What makes two deliveries the same, one part for each signature.
+    pub fingerprints: Vec<[u8; 32]>,
+}
+
+/// A request as checks see it before its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Its head.
+    pub head: &'a Head,
+    /// The route that took it.
+    pub route: &'a Route,
+    /// The URL that its sender called.
+    pub url: &'a SenderUrl,
+    /// Names in the client's certificate.
+    pub client: Option<&'a CertificateNames>,
+}
+
+/// How far the head alone has led, check by check.
+#[derive(Debug)]
+pub struct Progress(Vec<Step>);
+
+#[derive(Debug)]
+enum Step {
+    NeedsBody,
+    Proven(Proof),
+}
+
+/// Judges what the head alone can tell.
+pub async fn from_head(
+    presented: Presented<'_>,
+    passwords: &Passwords,
+    now: UnixTime,
+) -> Result<Progress, Rejection> {
+    let AuthPolicy::All(checks) = &presented.route.auth else { return Ok(Progress(Vec::new())) };
+    let mut steps = Vec::with_capacity(checks.len());
+    for check in checks {
+        let step = match check {
+            Check::Any(choices) => any_from_head(choices, presented, passwords, now).await?,
+            check => one_from_head(check, presented, passwords, now).await?,
+        };
+        steps.push(step);
+    }
+    Ok(Progress(steps))
+}
+
+/// Judges the rest, with the body.
+pub fn from_message(
+    progress: Progress,
+    presented: Presented<'_>,
+    body: &Content,
+    now: UnixTime,
+) -> Result<Proof, Rejection> {
+    let AuthPolicy::All(checks) = &presented.route.auth else { return Ok(Proof::default()) };
+    let Head { method, headers, .. } = presented.head;
+    let message = Message { method, url: presented.url, headers, body };
+    let mut proof = Proof::default();
+    for (check, step) in checks.iter().zip(progress.0) {
+        let part = match (step, check) {
+            (Step::Proven(part), _) => part,
+            (Step::NeedsBody, Check::Any(choices)) => {
+                let judged = choices.iter().filter_map(|choice| match choice {
+                    Check::Signature(check) => Some(signature(check, &message, presented, now)),
+                    _ => None,
+                });
+                first_that_holds(judged)?
+            }
+            (Step::NeedsBody, Check::Signature(check)) => {
+                signature(check, &message, presented, now)?
+            }
+            (Step::NeedsBody, _) => return Err(internal()),
+        };
+        proof.join(part);
+    }
+    Ok(proof)
+}
+
+fn internal() -> Rejection {
+    Rejection::new(Reason::Internal, "a check was left without its verdict")
+}
+
+impl Proof {
+    fn of(check: &Check, key_id: Option<Arc<str>>) -> Self {
+        Self { checks: vec![check.label()], key_id, ..Self::default() }
+    }
+
+    fn join(&mut self, other: Self) {
+        self.checks.extend(other.checks);
+        self.provider = self.provider.take().or(other.provider);
+        self.event_id = self.event_id.take().or(other.event_id);
+        // The key that signed says more than the one that merely opened the door.
+        self.key_id = if self.fingerprints.is_empty() && !other.fingerprints.is_empty() {
+            other.key_id.or(self.key_id.take())
+        } else {
+            self.key_id.take().or(other.key_id)
+        };
+        self.fingerprints.extend(other.fingerprints);
+    }
+}
+
+async fn any_from_head(
+    choices: &[Check],
+    presented: Presented<'_>,
+    passwords: &Passwords,
+    now: UnixTime,
+) -> Result<Step, Rejection> {
+    let mut needs_body = false;
+    let mut refusals = Vec::new();
+    for choice in choices {
+        match one_from_head(choice, presented, passwords, now).await {
+            Ok(Step::Proven(proof)) => return Ok(Step::Proven(proof)),
+            Ok(Step::NeedsBody) => needs_body = true,
+            Err(refusal) => refusals.push(Err(refusal)),
+        }
+    }
+    if needs_body { Ok(Step::NeedsBody) } else { first_that_holds(refusals).map(Step::Proven) }
+}
+
+/// The first proof; else the refusal that says most: one about a credential that was there.
+fn first_that_holds(
+    judged: impl IntoIterator<Item = Result<Proof, Rejection>>,
+) -> Result<Proof, Rejection> {
+    let mut refusal: Option<Rejection> = None;
+    for verdict in judged {
+        match verdict {
+            Ok(proof) => return Ok(proof),
+            Err(other) => {
+                let absent = |rejection: &Rejection| {
+                    matches!(rejection.reason, Reason::CredentialMissing | Reason::SignatureMissing)
+                };
+                if refusal.as_ref().is_none_or(|first| absent(first) && !absent(&other)) {
+                    refusal = Some(other);
+                }
+            }
+        }
+    }
+    Err(refusal.unwrap_or_else(internal))
+}
+
+async fn one_from_head(
+    check: &Check,
+    presented: Presented<'_>,
+    passwords: &Passwords,
+    now: UnixTime,
+) -> Result<Step, Rejection> {
+    let Head { method, headers, .. } = presented.head;
+    match check {
+        Check::Any(_) => Err(internal()),
+        Check::Basic(basic_check) => {
+            let user = basic(basic_check, presented, passwords).await?;
+            Ok(Step::Proven(Proof::of(check, Some(user))))
+        }
+        Check::ClientCert(names) => {
+            client_cert(names, presented)?;
+            Ok(Step::Proven(Proof::of(check, None)))
+        }
+        Check::Signature(signature) => {
+            let judged = signature.scheme.precheck(method, presented.url, headers);
+            judged.map_err(|error| signature_refusal(error, signature, presented))?;
+            Ok(Step::NeedsBody)
+        }
+        Check::Token(token_check) => {
+            let key_id = token(token_check, presented, now)?;
+            Ok(Step::Proven(Proof::of(check, Some(key_id))))
+        }
+    }
+}
+
+fn signature(
+    check: &SignatureCheck,
+    message: &Message<'_>,
+    presented: Presented<'_>,
+    now: UnixTime,
+) -> Result<Proof, Rejection> {
+    let verdict = check.scheme.verify(message, &check.keys, now);
+    let Evidence { key_id, event_id, fingerprint, .. } =
+        verdict.map_err(|error| signature_refusal(error, check, presented))?;
+    let checks = vec![match &check.provider {
+        Some(provider) => format!("provider:{provider}"),
+        None => "scheme".to_owned(),
+    }];
+    let fingerprints = fingerprint.into_iter().collect();
+    let provider = check.provider.clone();
+    Ok(Proof { checks, provider, key_id: Some(key_id), event_id, fingerprints })
+}
+
+fn signature_refusal(
+    error: crate::scheme::SignatureError,
+    check: &SignatureCheck,
+    presented: Presented<'_>,
+) -> Rejection {
+    challenged(Rejection::from(error), check.scheme.challenge(), &presented.route.name)
+}
+
+/// Adds `WWW-Authenticate` to a 401 (RFC 9110 11.6.1).
+fn challenged(mut rejection: Rejection, scheme: &str, realm: &str) -> Rejection {
+    if rejection.reason.row().status == 401 {
+        let realm: String = realm.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+        rejection.header = HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+            .ok()
+            .map(|value| (header::WWW_AUTHENTICATE, value));
+    }
+    rejection
+}
+
+fn token(
+    check: &TokenCheck,
+    presented: Presented<'_>,
+    now: UnixTime,
+) -> Result<Arc<str>, Rejection> {
+    let refuse = |reason, detail| {
+        Err(challenged(Rejection::new(reason, detail), "Bearer", &presented.route.name))
+    };
+    let presented_token = match find_token(&check.location, presented) {
+        Ok(Some(token)) if !token.is_empty() => token,
+        Ok(_) => return refuse(Reason::CredentialMissing, "the token is missing"),
+        Err(detail) => return refuse(Reason::CredentialInvalid, detail),
+    };
+    if check.keys.usable(now).next().is_none() {
+        return refuse(Reason::KeyUnavailable, "every token of the route has passed `not_after`");
+    }
+    match check.keys.matching(&presented_token, now) {
+        Some(key) => Ok(Arc::clone(&key.id)),
+        None => refuse(Reason::CredentialInvalid, "the token is none of the route's"),
+    }
+}
+
+/// The token as presented; an error when it stands more than once (SECURITY RT-24, RT-27).
+fn find_token(
+    location: &TokenLocation,
+    presented: Presented<'_>,
+) -> Result<Option<Vec<u8>>, &'static str> {
+    let head = presented.head;
+    match location {
+        TokenLocation::Bearer => {
+            let Some(field) = single(&head.headers, &header::AUTHORIZATION)? else { return Ok(None) };
+            match split_scheme(field.as_bytes()) {
+                (scheme, token) if scheme.eq_ignore_ascii_case(b"bearer") => {
+                    Ok(Some(token.to_vec()))
+                }
+                _ => Ok(None),
+            }
+        }
+        TokenLocation::Header(name) => {
+            Ok(single(&head.headers, name)?.map(|field| field.as_bytes().to_vec()))
+        }
+        TokenLocation::Path(name) => {
+            let raw = presented.route.matches.path.param(name, head.path());
+            Ok(raw.map(|raw| percent_encoding::percent_decode_str(raw).collect()))
+        }
+        TokenLocation::Query(name) => {
+            let fields = head.query().unwrap_or_default().split('&');
+            let mut values = fields.filter(|field| *decoded_name(field) == **name);
+            let value = values.next().map(|field| {
+                let value = field.split_once('=').map_or("", |(_, value)| value);
+                decode_component(value).into_bytes()
+            });
+            match values.next() {
+                Some(_) => Err("the token stands in the query more than once"),
+                None => Ok(value),
+            }
+        }
+    }
+}
+
+fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &http::HeaderName,
+) -> Result<Option<&'h HeaderValue>, &'static str> {
+    let mut fields = headers.get_all(name).iter();
+    let field = fields.next();
+    match fields.next() {
+        Some(_) => Err("the credential stands in more than one field"),
+        None => Ok(field),
+    }
+}
+
+/// `Basic abc` is `Basic` and `abc`; RFC 9110 11.4 allows more than one blank between them.
+fn split_scheme(field: &[u8]) -> (&[u8], &[u8]) {
+    let end = field.iter().position(|byte| *byte == b' ').unwrap_or(field.len());
+    let (scheme, rest) = field.split_at(end);
+    (scheme, rest.trim_ascii_start())
+}
+
+async fn basic(
+    check: &BasicCheck,
+    presented: Presented<'_>,
+    passwords: &Passwords,
+) -> Result<Arc<str>, Rejection> {
+    let realm = check.realm.as_deref().unwrap_or(&presented.route.name);
+    let refuse = |reason, detail| challenged(Rejection::new(reason, detail), "Basic", realm);
+    let invalid = |detail| refuse(Reason::CredentialInvalid, detail);
+    let field = single(&presented.head.headers, &header::AUTHORIZATION).map_err(invalid)?;
+    let missing = || refuse(Reason::CredentialMissing, "Basic credentials are missing");
+    let (scheme, encoded) = split_scheme(field.ok_or_else(missing)?.as_bytes());
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return Err(missing());
+    }
+    // RFC 7617: user-id, colon, password; the first colon splits.
+    let decoded = BASE64.decode(encoded).map_err(|_| invalid("Basic credentials are not base64"))?;
+    let colon = decoded.iter().position(|byte| *byte == b':');
+    let (user, password) = colon
+        .and_then(|colon| decoded.split_at_checked(colon))
+        .and_then(|(user, rest)| Some((std::str::from_utf8(user).ok()?, rest.get(1..)?)))
+        .ok_or_else(|| invalid("Basic credentials are not `user:password`"))?;
+    passwords.check(check, user, password).await.map_err(|error| match error {
+        PasswordError::Wrong => invalid("user or password is wrong"),
+        PasswordError::Busy => {
+            Rejection::new(Reason::Overloaded, "too many passwords are being checked")
+        }
+    })
+}
+
+fn client_cert(check: &ClientCertCheck, presented: Presented<'_>) -> Result<(), Rejection> {
+    let refuse = |reason, detail| {
+        Err(challenged(Rejection::new(reason, detail), "ClientCertificate", &presented.route.name))
+    };
+    let Some(names) = presented.client else {
+        return refuse(Reason::CredentialMissing, "the client sent no certificate");
+    };
+    if check.san.iter().any(|name| names.carries(name)) {
+        return Ok(());
+    }
+    refuse(Reason::CredentialInvalid, "the client's certificate carries none of the names")
+}

@@ -1,0 +1,369 @@
+//! The one place where hyper's servers are built, and where a connection's time is kept.
+//!
+//! hyper has no idle limit apart from its header limit, and an HTTP/2 connection that never speaks
+//! is open for ever (SECURITY 0.3, 0.4): [`Watch`] ends what waits too long.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::gateway::connection::Connection;
+use crate::gateway::forward::BoxError;
+use crate::gateway::respond::Answer;
+use crate::reason::Reason;
+use crate::settings::Limits;
+
+/// Streams at once on an HTTP/2 connection: times the body limit, it bounds what one client holds.
+const STREAMS_MAX: u32 = 64;
+/// Unread bytes of one stream, and of one connection.
+const STREAM_WINDOW: u32 = 65_535;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// Bytes of an answer that wait for a slow reader, for each stream.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06, H2-07).
+const RESET_STREAMS_MAX: usize = 20;
+const LOCAL_RESETS_MAX: usize = 128;
+/// Pings find dead peers; living ones are judged by [`Watch`].
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for an overdue HTTP/2 client to take its GOAWAY.
+const GOAWAY_TIME: Duration = Duration::from_secs(1);
+/// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
+/// meeting a reset (SECURITY SM-17).
+const LINGER_TIME: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Serves HTTP/1.1 on `io` until one side ends it.
+pub async fn serve_http1<I>(
+    io: I,
+    connection: Connection,
+    gateway: Arc<Gateway>,
+    limits: &Limits,
+    drain: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watch = Arc::new(Watch::new(limits));
+    let io = TokioIo::new(Watched { io, watch: Arc::clone(&watch) });
+    let header_bytes = limits.header_bytes.as_usize();
+    let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
+    let mut conn = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_header_size(header_bytes)
+        .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024))
+        .serve_connection(io, service_fn(service));
+    let end = watch
+        .guard(&drain, |cx, draining| {
+            let mut conn = Pin::new(&mut conn);
+            if draining {
+                conn.as_mut().graceful_shutdown();
+            }
+            conn.poll_without_shutdown(cx)
+        })
+        .await;
+    count_refusal(&gateway, &end);
+    if matches!(end, End::Finished(Ok(()))) {
+        let io = conn.into_parts().io.into_inner().io;
+        close(io, watch.lingers.load(Ordering::Relaxed)).await;
+    }
+}
+
+/// Serves HTTP/2 on `io` until one side ends it.
+pub async fn serve_http2<I>(
+    io: I,
+    connection: Connection,
+    gateway: Arc<Gateway>,
+    limits: &Limits,
+    drain: CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let watch = Arc::new(Watch::new(limits));
+    let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
+    let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
+    let mut conn = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(header_bytes)
+            .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
+            .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(io), service_fn(service))
+    );
+    let end = watch
+        .guard(&drain, |cx, draining| {
+            if draining {
+                conn.as_mut().graceful_shutdown();
+            }
+            conn.as_mut().poll(cx)
+        })
+        .await;
+    count_refusal(&gateway, &end);
+    if matches!(end, End::Overdue) {
+        conn.as_mut().graceful_shutdown();
+        drop(timeout(GOAWAY_TIME, conn).await);
+    }
+}
+
+/// The service of one connection: the gateway, with the watch told of each request.
+fn service(
+    connection: Connection,
+    gateway: Arc<Gateway>,
+    watch: Arc<Watch>,
+) -> impl Fn(Request<Incoming>) -> ServiceFuture {
+    let connection = Arc::new(connection);
+    move |request| {
+        let exchange = Exchange::begin(&watch);
+        let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
+        Box::pin(async move {
+            let response = gateway.handle(&connection, request).await;
+            if response.headers().contains_key(header::CONNECTION) {
+                exchange.0.lingers.store(true, Ordering::Relaxed);
+            }
+            Ok(response.map(|body| Tracked { body, _exchange: exchange }))
+        })
+    }
+}
+
+type ServiceFuture =
+    Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send + 'static>>;
+
+/// How a connection ended.
+enum End {
+    Finished(hyper::Result<()>),
+    Overdue,
+}
+
+/// What hyper refused never reached the gateway: it is counted here.
+fn count_refusal(gateway: &Gateway, end: &End) {
+    let End::Finished(Err(error)) = end else { return };
+    if error.is_parse_too_large() {
+        gateway.refused_by_http(Reason::HeaderTooLarge);
+    } else if error.is_parse() {
+        gateway.refused_by_http(Reason::MalformedRequest);
+    }
+}
+
+/// Ends our side, and after a refusal reads on a little so that the answer is not lost to a reset.
+async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, linger: bool) {
+    let polite = async {
+        io.shutdown().await?;
+        if linger {
+            let mut sink = vec![0; 16 * 1024];
+            let mut left = LINGER_BYTES;
+            while left > 0 {
+                match io.read(&mut sink).await? {
+                    0 => break,
+                    n => left = left.saturating_sub(n),
+                }
+            }
+        }
+        io::Result::Ok(())
+    };
+    // The peer may have gone first; there is nobody to tell.
+    drop(timeout(LINGER_TIME, polite).await);
+}
+
+/// What a connection waits for, and since when.
+#[derive(Debug)]
+struct Watch {
+    started: Instant,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    phase: AtomicU8,
+    since_ms: AtomicU64,
+    requests: AtomicUsize,
+    lingers: AtomicBool,
+}
+
+/// Waiting for the first head, or in the middle of a later one.
+const PHASE_HEAD: u8 = 0;
+/// Waiting between requests.
+const PHASE_IDLE: u8 = 1;
+
+impl Watch {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            started: Instant::now(),
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+            phase: AtomicU8::new(PHASE_HEAD),
+            since_ms: AtomicU64::new(0),
+            requests: AtomicUsize::new(0),
+            lingers: AtomicBool::new(false),
+        }
+    }
+
+    fn enter(&self, phase: u8) {
+        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since_ms.store(since, Ordering::Relaxed);
+        self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// Bytes came while no request was being served: the next head has begun.
+    fn woken(&self) {
+        let idle = self.phase.load(Ordering::Relaxed) == PHASE_IDLE;
+        if idle && self.requests.load(Ordering::Relaxed) == 0 {
+            self.enter(PHASE_HEAD);
+        }
+    }
+
+    /// When the wait ends; `None` while a request is being served, which has its own deadlines.
+    fn deadline(&self) -> Option<Instant> {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let since = self.started + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        let limit = match self.phase.load(Ordering::Relaxed) {
+            PHASE_HEAD => self.header_timeout,
+            _ => self.idle_timeout,
+        };
+        Some(since + limit)
+    }
+
+    /// Drives a connection until it ends or has waited too long. `poll` is told once when to drain.
+    async fn guard(
+        &self,
+        drain: &CancellationToken,
+        mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+    ) -> End {
+        let mut drained = pin!(drain.cancelled());
+        let mut draining = false;
+        let mut timer = pin!(sleep(self.header_timeout));
+        poll_fn(|cx| {
+            let begin = !draining && drained.as_mut().poll(cx).is_ready();
+            draining |= begin;
+            if let Poll::Ready(result) = poll(cx, begin) {
+                return Poll::Ready(End::Finished(result));
+            }
+            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            if timer.deadline() != deadline {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+            Poll::Ready(End::Overdue)
+        })
+        .await
+    }
+}
+
+/// A request being served, until its answer's body is done with.
+#[derive(Debug)]
+struct Exchange(Arc<Watch>);
+
+impl Exchange {
+    fn begin(watch: &Arc<Watch>) -> Self {
+        watch.requests.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(watch))
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.enter(PHASE_IDLE);
+        }
+    }
+}
+
+/// An answer's body that tells the watch when it is done with.
+#[derive(Debug)]
+struct Tracked {
+    body: Answer,
+    _exchange: Exchange,
+}
+
+impl Body for Tracked {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that tells the watch when bytes come in.
+#[derive(Debug)]
+struct Watched<I> {
+    io: I,
+    watch: Arc<Watch>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.watch.woken();
+        }
+        result
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

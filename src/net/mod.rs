@@ -1,0 +1,6 @@
+//! Sockets: listeners, TLS, HTTP connections and the way to the upstreams.
+
+pub mod http;
+pub mod listener;
+pub mod tls;
+pub mod upstream;

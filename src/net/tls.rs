@@ -1,0 +1,211 @@
+//! TLS: which certificate a name gets, and what a handshake establishes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerConnection,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::gateway::connection::{CertificateNames, TlsFacts};
+use crate::route::matcher::normalize_host;
+use crate::settings::{CertificateSource, TlsSettings, TlsVersion};
+use crate::units::UnixTime;
+
+/// A listener's TLS, built from its settings; replaced whole by a reload.
+#[derive(Debug)]
+pub struct TlsAcceptor {
+    config: Arc<ServerConfig>,
+    certificates: Arc<Certificates>,
+}
+
+/// When a certificate ends, for the metric of its name.
+#[derive(Clone, Debug)]
+pub struct Expiry {
+    /// Name of the certificate in metrics.
+    pub name: Arc<str>,
+    /// End of its validity.
+    pub not_after: UnixTime,
+}
+
+/// The crypto provider of the whole program.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+impl TlsAcceptor {
+    /// Builds the server side. Fails when a key does not fit its certificate.
+    pub fn new(settings: &TlsSettings) -> anyhow::Result<Self> {
+        let certificates = Arc::new(Certificates::new(&settings.certificates)?);
+        let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
+            TlsVersion::Tls12 => &[&rustls::version::TLS12, &rustls::version::TLS13],
+            TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        };
+        let builder =
+            ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
+        let builder = match &settings.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
+                let roots = roots_of(authorities)?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                        .allow_unauthenticated()
+                        .build()?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(&certificates);
+        let mut config = builder.with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        if settings.client_ca.is_some() {
+            // A resumed session would carry a client certificate past its expiry or a new CA
+            // (SECURITY A-49): every connection proves itself anew.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+            config.send_tls13_tickets = 1;
+        }
+        Ok(Self { config: Arc::new(config), certificates })
+    }
+
+    /// For `tokio_rustls::TlsAcceptor`.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// What the finished handshake established.
+    pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
+        let chosen = connection.server_name().and_then(|name| self.certificates.by_name(name));
+        TlsFacts {
+            certificate: chosen.map(|certificate| Arc::clone(&certificate.names)),
+            client: connection
+                .peer_certificates()
+                .and_then(<[CertificateDer<'_>]>::first)
+                .map(|certificate| names_of(certificate)),
+        }
+    }
+
+    /// When the listener's certificates end.
+    pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
+        self.certificates.list.iter().map(|certificate| &certificate.expiry)
+    }
+}
+
+/// A trust store of exactly these authorities.
+pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
+}
+
+/// A listener's certificates, by the names they are good for.
+#[derive(Debug)]
+struct Certificates {
+    list: Vec<Certificate>,
+    by_name: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Certificate {
+    key: Arc<CertifiedKey>,
+    names: Arc<CertificateNames>,
+    expiry: Expiry,
+}
+
+impl Certificates {
+    fn new(source: &CertificateSource) -> anyhow::Result<Self> {
+        let list = match source {
+            CertificateSource::Files(pairs) => pairs
+                .iter()
+                .map(|pair| Certificate::new(&pair.name, pair.chain.clone(), pair.key.clone_key()))
+                .collect::<anyhow::Result<Vec<_>>>()?,
+            CertificateSource::SelfSigned(names) => vec![self_signed(names)?],
+        };
+        let mut by_name = HashMap::new();
+        for (index, certificate) in list.iter().enumerate() {
+            for name in &certificate.names.dns {
+                by_name.entry(name.clone()).or_insert(index);
+            }
+        }
+        Ok(Self { list, by_name })
+    }
+
+    /// The certificate that is good for a name that the client asked for.
+    fn by_name(&self, name: &str) -> Option<&Certificate> {
+        let name = normalize_host(name);
+        let wildcard = name.find('.').and_then(|dot| name.get(dot..)).map(|tail| format!("*{tail}"));
+        let index = self
+            .by_name
+            .get(&name)
+            .or_else(|| wildcard.and_then(|wildcard| self.by_name.get(&wildcard)))?;
+        self.list.get(*index)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| self.by_name(name));
+        named.or_else(|| self.list.first()).map(|certificate| Arc::clone(&certificate.key))
+    }
+}
+
+impl Certificate {
+    fn new(
+        name: &Arc<str>,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> anyhow::Result<Self> {
+        let leaf = chain.first().ok_or_else(|| anyhow::anyhow!("no certificate in `{name}`"))?;
+        let names = Arc::new(names_of(leaf));
+        let not_after = not_after(leaf).unwrap_or(UnixTime::from_secs(0));
+        let key = CertifiedKey::from_der(chain, key, &provider())?;
+        let expiry = Expiry { name: Arc::clone(name), not_after };
+        Ok(Self { key: Arc::new(key), names, expiry })
+    }
+}
+
+/// A certificate made at start, for a laptop: nobody but the operator should trust it.
+fn self_signed(names: &[String]) -> anyhow::Result<Certificate> {
+    let made = rcgen::generate_simple_self_signed(names.to_vec())?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    Certificate::new(&"self_signed".into(), vec![made.cert.der().clone()], key)
+}
+
+/// The names in a certificate.
+pub fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
+    let mut names = CertificateNames::default();
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return names };
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else { return names };
+    for name in &extension.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => names.dns.push(normalize_host(name)),
+            GeneralName::IPAddress(octets) => names.ips.extend(address(octets)),
+            GeneralName::RFC822Name(name) | GeneralName::URI(name) => {
+                names.others.push((*name).to_owned());
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).ok().map(IpAddr::from);
+    v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(UnixTime::from_secs(parsed.validity().not_after.timestamp()))
+}

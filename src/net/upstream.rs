@@ -1,0 +1,427 @@
+//! The way to the apps: pooled connections, several servers, health, and one copy of each request.
+//!
+//! A request is sent again only when not a byte of it was taken: a delivery is never doubled.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::tls::{provider, roots_of};
+use crate::gateway::forward::{BoxError, Exchange, Frames, Upstream, UpstreamBody, UpstreamError};
+use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
+
+/// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
+/// or a request would meet a connection that is just being closed (SECURITY U-09).
+const POOL_IDLE: Duration = Duration::from_millis(1500);
+/// Idle connections kept for one server, in each worker.
+const POOL_SIZE: usize = 64;
+/// How long a server that refused a connection is left alone, when there is another.
+const PASSIVE_DOWN: Duration = Duration::from_secs(10);
+/// Longest that the head of an answer may be.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+
+/// The servers of one upstream, shared by all workers.
+#[derive(Debug)]
+pub struct Cluster {
+    settings: UpstreamSettings,
+    servers: Vec<Server>,
+    next: AtomicUsize,
+    started: Instant,
+}
+
+/// One server of an upstream.
+#[derive(Debug)]
+struct Server {
+    id: u64,
+    address: ServerAddress,
+    tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    /// What the last active check found.
+    healthy: AtomicBool,
+    /// Until when, in ms after `Cluster::started`, a refused connection counts against it.
+    down_until_ms: AtomicU64,
+}
+
+/// Tells the servers of all upstreams apart, over reloads: the key of the pools.
+static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// Idle connections of this worker. A worker is one thread with one runtime, so nothing here is
+    /// shared or locked.
+    static POOL: RefCell<HashMap<u64, Vec<Idle>>> = RefCell::default();
+}
+
+struct Idle {
+    sender: SendRequest<Frames>,
+    since: Instant,
+}
+
+impl Cluster {
+    /// Builds the servers of an upstream.
+    pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
+        let tls = LazyTls::default();
+        let servers = settings
+            .servers
+            .iter()
+            .map(|address| Server::new(address, &settings.tls, &tls))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { settings, servers, next: AtomicUsize::new(0), started: Instant::now() })
+    }
+
+    /// What it was built from; a reload keeps a cluster whose settings did not change.
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Checks the health of the servers until `closed`. Returns at once when none is asked for.
+    pub async fn watch(self: Arc<Self>, closed: CancellationToken) {
+        let Some(check) = self.settings.health.clone() else { return };
+        loop {
+            for server in &self.servers {
+                let healthy = probe(server, &check, self.settings.connect_timeout).await;
+                if server.healthy.swap(healthy, Ordering::Relaxed) != healthy {
+                    let (upstream, address) = (&*self.settings.name, server.address.to_string());
+                    if healthy {
+                        tracing::info!(upstream, server = address, "server is healthy again");
+                    } else {
+                        tracing::warn!(upstream, server = address, "server failed its health check");
+                    }
+                }
+            }
+            tokio::select! {
+                () = closed.cancelled() => return,
+                () = sleep(check.interval) => {}
+            }
+        }
+    }
+
+    /// Servers in the order to try: round robin over the good ones, then the rest, for a server
+    /// that is said to be down may be the only hope.
+    fn candidates(&self) -> Vec<&Server> {
+        let count = self.servers.len();
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
+        let (good, bad): (Vec<_>, Vec<_>) = self
+            .servers
+            .iter()
+            .cycle()
+            .skip(first)
+            .take(count)
+            .partition(|server| server.is_up(self.now_ms()));
+        good.into_iter().chain(bad).collect()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn exchange(
+        &self,
+        mut request: Request<Frames>,
+        wait: Duration,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let mut refusal = String::from("it has no servers");
+        for server in self.candidates() {
+            while let Some(sender) = take_idle(server.id) {
+                match send(server, sender, request, wait).await? {
+                    Sent::Answered(response) => return Ok(response),
+                    Sent::NotTaken(untouched) => request = untouched,
+                }
+            }
+            match timeout(self.settings.connect_timeout, server.connect()).await {
+                Ok(Ok(sender)) => match send(server, sender, request, wait).await? {
+                    Sent::Answered(response) => return Ok(response),
+                    Sent::NotTaken(untouched) => {
+                        request = untouched;
+                        refusal = format!("{}: closed at once", server.address);
+                    }
+                },
+                Ok(Err(error)) => refusal = format!("{}: {error:#}", server.address),
+                Err(_) => refusal = format!("{}: connect timeout", server.address),
+            }
+            let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
+            server.down_until_ms.store(self.now_ms().saturating_add(down), Ordering::Relaxed);
+        }
+        Err(UpstreamError::Unreachable(refusal))
+    }
+}
+
+impl Upstream for Cluster {
+    fn send(&self, request: Request<Frames>, limit: Option<Duration>) -> Exchange<'_> {
+        let wait = limit.unwrap_or(self.settings.timeout);
+        Box::pin(async move {
+            let response = self.exchange(request, wait).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                return Err(UpstreamError::Invalid("101 to a request that asked for none".into()));
+            }
+            Ok(response.map(|body| UpstreamBody::new(Paced::new(body, wait))))
+        })
+    }
+
+    fn patience(&self, limit: Option<Duration>) -> Duration {
+        let servers = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
+        let connects = self.settings.connect_timeout.saturating_mul(servers);
+        limit.unwrap_or(self.settings.timeout).saturating_add(connects)
+    }
+}
+
+/// What became of a request.
+enum Sent {
+    Answered(Response<Incoming>),
+    /// The connection closed before it took a byte: the request is as good as new.
+    NotTaken(Request<Frames>),
+}
+
+async fn send(
+    server: &Server,
+    mut sender: SendRequest<Frames>,
+    request: Request<Frames>,
+    wait: Duration,
+) -> Result<Sent, UpstreamError> {
+    let answer = match timeout(wait, sender.try_send_request(request)).await {
+        Err(_) => return Err(UpstreamError::Timeout(wait)),
+        Ok(answer) => answer,
+    };
+    match answer {
+        Ok(response) => {
+            give_back(server.id, sender);
+            Ok(Sent::Answered(response))
+        }
+        Err(mut error) => match error.take_message() {
+            Some(request) => Ok(Sent::NotTaken(request)),
+            None => Err(classify(error.error())),
+        },
+    }
+}
+
+fn classify(error: &hyper::Error) -> UpstreamError {
+    if error.is_parse() || error.is_parse_too_large() {
+        UpstreamError::Invalid(error.to_string())
+    } else {
+        UpstreamError::Aborted(error.to_string())
+    }
+}
+
+/// The youngest idle connection that is still open.
+fn take_idle(server: u64) -> Option<SendRequest<Frames>> {
+    POOL.with_borrow_mut(|pool| {
+        let idle = pool.get_mut(&server)?;
+        while let Some(Idle { sender, since }) = idle.pop() {
+            if since.elapsed() > POOL_IDLE {
+                idle.clear(); // What lies below is older still.
+                return None;
+            }
+            if sender.is_ready() {
+                return Some(sender);
+            }
+        }
+        None
+    })
+}
+
+/// Puts a connection back once its answer has been read to the end; one that never gets there is
+/// closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
+fn give_back(server: u64, mut sender: SendRequest<Frames>) {
+    tokio::spawn(async move {
+        if sender.ready().await.is_ok() {
+            POOL.with_borrow_mut(|pool| {
+                let idle = pool.entry(server).or_default();
+                idle.retain(|other| other.since.elapsed() <= POOL_IDLE);
+                if idle.len() < POOL_SIZE {
+                    idle.push(Idle { sender, since: Instant::now() });
+                }
+            });
+        }
+    });
+}
+
+/// Roots and client configuration, built once for the https servers of an upstream.
+#[derive(Default)]
+struct LazyTls(std::cell::OnceCell<Arc<ClientConfig>>);
+
+impl LazyTls {
+    fn get(&self, settings: &UpstreamTls) -> anyhow::Result<Arc<ClientConfig>> {
+        if let Some(config) = self.0.get() {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(client_config(settings)?);
+        Ok(Arc::clone(self.0.get_or_init(|| config)))
+    }
+}
+
+/// TLS towards an upstream: its own authorities, or the system's; never none.
+fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
+    let roots = match &settings.ca {
+        Some(authorities) => roots_of(authorities)?,
+        None => system_roots(),
+    };
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    Ok(match &settings.client {
+        Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
+        None => builder.with_no_client_auth(),
+    })
+}
+
+/// The authorities that the system trusts.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a system root certificate cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+impl Server {
+    fn new(address: &ServerAddress, tls: &UpstreamTls, lazy: &LazyTls) -> anyhow::Result<Self> {
+        let tls = match address {
+            ServerAddress::Https { host, .. } => {
+                let name = tls.server_name.as_ref().unwrap_or(host).clone();
+                Some((ServerName::try_from(name)?, lazy.get(tls)?))
+            }
+            ServerAddress::Http { .. } | ServerAddress::Unix(_) => None,
+        };
+        Ok(Self {
+            id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
+            address: address.clone(),
+            tls,
+            healthy: AtomicBool::new(true),
+            down_until_ms: AtomicU64::new(0),
+        })
+    }
+
+    fn is_up(&self, now_ms: u64) -> bool {
+        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
+    }
+
+    async fn connect(&self) -> anyhow::Result<SendRequest<Frames>> {
+        match &self.address {
+            ServerAddress::Unix(path) => start(connect_unix(path).await?).await,
+            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                stream.set_nodelay(true)?;
+                match &self.tls {
+                    None => start(stream).await,
+                    Some((name, config)) => {
+                        let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
+                        start(connector.connect(name.clone(), stream).await?).await
+                    }
+                }
+            }
+        }
+    }
+
+    fn authority(&self) -> String {
+        match &self.address {
+            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
+                format!("{host}:{port}")
+            }
+            ServerAddress::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+async fn start<I>(io: I) -> anyhow::Result<SendRequest<Frames>>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_header_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(io))
+        .await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an upstream connection ended");
+        }
+    });
+    Ok(sender)
+}
+
+/// One active health check: any answer from 200 to 399 is health.
+async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) -> bool {
+    let exchange = async {
+        let mut sender = server.connect().await.ok()?;
+        let mut request = Request::new(Frames::default());
+        *request.uri_mut() = check.path.parse::<Uri>().ok()?;
+        request.headers_mut().insert(header::HOST, server.authority().parse().ok()?);
+        sender.send_request(request).await.ok().map(|response| response.status())
+    };
+    let answered = timeout(connect_timeout + check.interval, exchange).await;
+    answered.ok().flatten().is_some_and(|status| status.is_success() || status.is_redirection())
+}
+
+/// An answer's body that must keep coming: each wait is bounded.
+#[derive(Debug)]
+struct Paced {
+    body: Incoming,
+    wait: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Paced {
+    fn new(body: Incoming, wait: Duration) -> Self {
+        Self { body, wait, timer: None }
+    }
+}
+
+impl Body for Paced {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.body).poll_frame(cx) {
+            Poll::Ready(frame) => {
+                this.timer = None;
+                // Trailers of an answer are not passed on.
+                match frame {
+                    Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
+                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
+                    Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+                    None => Poll::Ready(None),
+                }
+            }
+            Poll::Pending => {
+                let wait = this.wait;
+                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
+                ready!(timer.as_mut().poll(cx));
+                Poll::Ready(Some(Err(UpstreamError::Timeout(wait).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,216 @@
+//! What the edges are told: limits, listeners, upstreams. Plain data, built by `config`.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::units::ByteSize;
+
+/// Sizes, counts and times that hold for the whole gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections, all listeners together.
+    pub connections: usize,
+    /// Requests between their head and the end of their answer.
+    pub requests_in_flight: usize,
+    /// Buffered bodies, all together.
+    pub body_memory: ByteSize,
+    /// Request line and headers of one request.
+    pub header_bytes: ByteSize,
+    /// From accept to the end of the TLS handshake.
+    pub tls_handshake_timeout: Duration,
+    /// From the first byte of a head to its last; also from accept to the first head.
+    pub header_timeout: Duration,
+    /// From the head to the last byte of the body.
+    pub body_timeout: Duration,
+    /// Between two requests of a connection.
+    pub idle_timeout: Duration,
+    /// Longest that a stop waits for what is under way.
+    pub drain_timeout: Duration,
+    /// Between failing `/readyz` and closing the listeners.
+    pub drain_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            requests_in_flight: 1024,
+            body_memory: ByteSize(256 << 20),
+            header_bytes: ByteSize(32 << 10),
+            tls_handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            // Longer than the keep-alive of common load balancers (60 s), so that they close first.
+            idle_timeout: Duration::from_secs(75),
+            drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSettings {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// TLS or plaintext.
+    pub transport: Transport,
+    /// What senders call, for schemes that sign the URL and for redirects.
+    pub public_url: Option<PublicUrl>,
+    /// Proxies whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// TLS or plaintext.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Without TLS.
+    Plaintext(Plaintext),
+    /// With TLS.
+    Tls(TlsSettings),
+}
+
+/// What plain HTTP gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plaintext {
+    /// The same as over TLS: something in front ends TLS.
+    Allow,
+    /// 308 to https.
+    Redirect,
+    /// 403.
+    Reject,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// Certificates, the first is the default.
+    pub certificates: CertificateSource,
+    /// Lowest version.
+    pub min_version: TlsVersion,
+    /// Authorities of client certificates; when given, clients are asked for one.
+    pub client_ca: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Files, already read.
+    Files(Vec<CertificatePair>),
+    /// Made at start for these names.
+    SelfSigned(Vec<String>),
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePair {
+    /// Its file, as written in the configuration: label of the expiry metric.
+    pub name: Arc<str>,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: Arc<PrivateKeyDer<'static>>,
+}
+
+/// The URL that senders call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host, with the port when one was written.
+    pub authority: String,
+    /// Path prefix without a trailing slash; mostly empty.
+    pub path: String,
+}
+
+impl PublicUrl {
+    /// What stands before the path of a request: `https://hooks.example.org`.
+    pub fn origin(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.authority, self.path)
+    }
+}
+
+/// One upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// Its name, or the URL that a route gave.
+    pub name: Arc<str>,
+    /// Its servers.
+    pub servers: Vec<ServerAddress>,
+    /// To connect, TLS included.
+    pub connect_timeout: Duration,
+    /// To the head of the answer, and for each wait within it.
+    pub timeout: Duration,
+    /// Active health checks.
+    pub health: Option<HealthCheck>,
+    /// TLS towards it.
+    pub tls: UpstreamTls,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// Over TCP.
+    Http {
+        /// Name or address, IPv6 without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Over TLS.
+    Https {
+        /// Name or address, IPv6 without brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Over a unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
+            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// TLS towards an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Authorities instead of the system's.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// Name in its certificate, where it is not its host.
+    pub server_name: Option<String>,
+    /// Client certificate and key.
+    pub client: Option<(Vec<CertificateDer<'static>>, Arc<PrivateKeyDer<'static>>)>,
+}
+
+/// An active health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Path to GET.
+    pub path: String,
+    /// Time between checks.
+    pub interval: Duration,
+}
