@@ -1,0 +1,476 @@
+//! Every metric of the program, with typed labels, in one file.
+//!
+//! Labels come only from enums and configured names, so that no request can add a series
+//! (SECURITY DS-27). Each route resolves its counters once; a request then costs only atomics.
+//! The series of a route that a reload removed stay until the program ends: a counter that vanishes
+//! looks like a reset, and only the operator can make new ones.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use super::Outcome;
+use crate::reason::Reason;
+use crate::units::UnixTime;
+
+/// The route label of requests that no route took.
+pub const ROUTE_NONE: &str = "_none";
+
+/// The key label of a key that the configuration does not name (a provider's key set, a client
+/// certificate).
+pub const KEY_OTHER: &str = "_other";
+
+/// The code label of an upstream that gave no answer.
+pub const CODE_NONE: &str = "none";
+
+/// Seconds. 3, 5 and 10 are the deadlines after which providers hang up.
+const BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.0, 5.0, 10.0, 30.0,
+];
+
+/// Refusals that every route shows from the start, at zero.
+const REASONS_KNOWN: &[Reason] = &[
+    Reason::RateLimited,
+    Reason::CredentialMissing,
+    Reason::CredentialInvalid,
+    Reason::SignatureMissing,
+    Reason::SignatureMalformed,
+    Reason::SignatureMismatch,
+    Reason::TimestampMissing,
+    Reason::TimestampMalformed,
+    Reason::TimestampStale,
+    Reason::TimestampAhead,
+];
+
+/// All metrics, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    vectors: Vectors,
+    none: Arc<RouteMetrics>,
+    reload_success: IntCounter,
+    reload_failure: IntCounter,
+    certificate_not_after: IntGaugeVec,
+    /// Open connections of all data listeners.
+    pub connections: IntGauge,
+    /// Connections closed at once because of `limits.connections`.
+    pub connections_refused: IntCounter,
+    /// Requests between their head and the end of their answer.
+    pub requests_in_flight: IntGauge,
+    /// TLS handshakes that failed or took too long.
+    pub tls_handshake_failures: IntCounter,
+}
+
+/// The metrics that have a route label.
+#[derive(Clone, Debug)]
+struct Vectors {
+    requests: IntCounterVec,
+    durations: HistogramVec,
+    keys_used: IntCounterVec,
+    last_accepted: IntGaugeVec,
+    upstream_requests: IntCounterVec,
+    upstream_durations: HistogramVec,
+}
+
+/// The counters of one route. Made anew by a reload, over the same series.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    route: Box<str>,
+    vectors: Vectors,
+    /// By outcome and reason (the last column is `none`), resolved when first needed.
+    requests: Box<[OnceLock<IntCounter>]>,
+    durations: [OnceLock<Histogram>; Outcome::ALL.len()],
+    keys_used: HashMap<Arc<str>, IntCounter>,
+    last_accepted: IntGauge,
+    upstream_durations: Histogram,
+}
+
+impl Metrics {
+    /// Every metric, with the series that are known before any route is.
+    pub fn new(version: &str) -> Self {
+        let registry = Registry::new();
+        let vectors = Vectors::new(&registry);
+        let reloads = counters(
+            &registry,
+            "hookward_config_reloads_total",
+            "Attempts to load the configuration again.",
+            &["result"],
+        );
+        gauges(
+            &registry,
+            "hookward_build_info",
+            "Always 1; the label says which version runs.",
+            &["version"],
+        )
+        .with_label_values(&[version])
+        .set(1);
+        let none = Arc::new(RouteMetrics::new(&vectors, ROUTE_NONE, &[]));
+        Self {
+            none,
+            vectors,
+            reload_success: reloads.with_label_values(&["success"]),
+            reload_failure: reloads.with_label_values(&["failure"]),
+            certificate_not_after: gauges(
+                &registry,
+                "hookward_tls_certificate_not_after_timestamp_seconds",
+                "When a served certificate ends, in Unix seconds.",
+                &["name"],
+            ),
+            connections: gauge(
+                &registry,
+                "hookward_connections",
+                "Open connections of all data listeners.",
+            ),
+            connections_refused: counter(
+                &registry,
+                "hookward_connections_refused_total",
+                "Connections closed at once because limits.connections was reached.",
+            ),
+            requests_in_flight: gauge(
+                &registry,
+                "hookward_requests_in_flight",
+                "Requests that are being served.",
+            ),
+            tls_handshake_failures: counter(
+                &registry,
+                "hookward_tls_handshake_failures_total",
+                "TLS handshakes that failed or took too long.",
+            ),
+            registry,
+        }
+    }
+
+    /// The counters of a route, with every configured key at zero. Asking again for a name, as a
+    /// reload does, gives the same series.
+    pub fn route(&self, name: &str, key_ids: &[Arc<str>]) -> Arc<RouteMetrics> {
+        Arc::new(RouteMetrics::new(&self.vectors, name, key_ids))
+    }
+
+    /// The counters of requests that no route took.
+    pub fn none(&self) -> &Arc<RouteMetrics> {
+        &self.none
+    }
+
+    /// Counts an attempt to load the configuration again.
+    pub fn config_reload(&self, succeeded: bool) {
+        if succeeded {
+            self.reload_success.inc();
+        } else {
+            self.reload_failure.inc();
+        }
+    }
+
+    /// Says when a served certificate ends. `name` is a configured name.
+    pub fn certificate_not_after(&self, name: &str, not_after: UnixTime) {
+        self.certificate_not_after
+            .with_label_values(&[name])
+            .set(not_after.secs());
+    }
+
+    /// Forgets the certificates before a reload names them again.
+    pub fn reset_certificates(&self) {
+        self.certificate_not_after.reset();
+    }
+
+    /// Adds a counter that lives elsewhere to the page: once, or it panics.
+    pub fn show(&self, counter: &IntCounter) {
+        fixed(self.registry.register(Box::new(counter.clone())));
+    }
+
+    /// The page that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut page) {
+            tracing::error!(%error, "cannot render the metrics");
+        }
+        page
+    }
+}
+
+impl Vectors {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            requests: counters(
+                registry,
+                "hookward_requests_total",
+                "Requests, by how they ended and why they were refused.",
+                &["route", "outcome", "reason"],
+            ),
+            durations: histograms(
+                registry,
+                "hookward_request_duration_seconds",
+                "From a request's head to the end of its answer.",
+                &["route", "outcome"],
+            ),
+            keys_used: counters(
+                registry,
+                "hookward_verification_key_used_total",
+                "Requests that a key proved. A key that stays at zero can be retired.",
+                &["route", "key_id"],
+            ),
+            last_accepted: gauges(
+                registry,
+                "hookward_route_last_accepted_timestamp_seconds",
+                "When a route last accepted a request, in Unix seconds; 0 before the first.",
+                &["route"],
+            ),
+            upstream_requests: counters(
+                registry,
+                "hookward_upstream_requests_total",
+                "Requests to upstreams, by the status they answered; `none` without an answer.",
+                &["route", "code"],
+            ),
+            upstream_durations: histograms(
+                registry,
+                "hookward_upstream_request_duration_seconds",
+                "From the call of an upstream to the head of its answer, or to giving up.",
+                &["route"],
+            ),
+        }
+    }
+}
+
+impl RouteMetrics {
+    fn new(vectors: &Vectors, route: &str, key_ids: &[Arc<str>]) -> Self {
+        let cells = Outcome::ALL.len() * (Reason::ALL.len() + 1);
+        let key = |id: &Arc<str>| {
+            let counter = vectors.keys_used.with_label_values(&[route, id]);
+            (Arc::clone(id), counter)
+        };
+        let metrics = Self {
+            route: route.into(),
+            requests: (0..cells).map(|_| OnceLock::new()).collect(),
+            durations: std::array::from_fn(|_| OnceLock::new()),
+            keys_used: key_ids.iter().map(key).collect(),
+            last_accepted: vectors.last_accepted.with_label_values(&[route]),
+            upstream_durations: vectors.upstream_durations.with_label_values(&[route]),
+            vectors: vectors.clone(),
+        };
+        metrics.requests(Outcome::Forwarded, None);
+        metrics.duration(Outcome::Forwarded);
+        for reason in REASONS_KNOWN {
+            metrics.requests(Outcome::Rejected, Some(*reason));
+        }
+        metrics
+    }
+
+    /// Counts a request. `reason` is why it was refused or, observed, would have been.
+    pub fn count(&self, outcome: Outcome, reason: Option<Reason>) {
+        if let Some(counter) = self.requests(outcome, reason) {
+            counter.inc();
+        }
+    }
+
+    /// How long a request took, to the end of its answer.
+    pub fn observe_duration(&self, outcome: Outcome, duration: Duration) {
+        if let Some(histogram) = self.duration(outcome) {
+            histogram.observe(duration.as_secs_f64());
+        }
+    }
+
+    /// Counts a request that this key proved; one that is not configured counts as [`KEY_OTHER`].
+    pub fn key_used(&self, key_id: &str) {
+        match self.keys_used.get(key_id) {
+            Some(counter) => counter.inc(),
+            None => self
+                .vectors
+                .keys_used
+                .with_label_values(&[&*self.route, KEY_OTHER])
+                .inc(),
+        }
+    }
+
+    /// A request was accepted just now.
+    pub fn accepted(&self, now: UnixTime) {
+        self.last_accepted.set(now.secs());
+    }
+
+    /// Counts a call of the upstream. `code` is the status it answered; anything that is not a
+    /// status, by convention 0, counts as [`CODE_NONE`].
+    pub fn upstream(&self, code: u16, duration: Duration) {
+        let status = StatusCode::from_u16(code).ok();
+        let label = status.as_ref().map_or(CODE_NONE, StatusCode::as_str);
+        self.vectors
+            .upstream_requests
+            .with_label_values(&[&*self.route, label])
+            .inc();
+        self.upstream_durations.observe(duration.as_secs_f64());
+    }
+
+    fn requests(&self, outcome: Outcome, reason: Option<Reason>) -> Option<&IntCounter> {
+        let column = reason.map_or(Reason::ALL.len(), Reason::index);
+        let cell = self
+            .requests
+            .get(outcome.index() * (Reason::ALL.len() + 1) + column)?;
+        Some(cell.get_or_init(|| {
+            let reason = reason.map_or("none", Reason::code);
+            let labels = [&*self.route, outcome.code(), reason];
+            self.vectors.requests.with_label_values(&labels)
+        }))
+    }
+
+    fn duration(&self, outcome: Outcome) -> Option<&Histogram> {
+        let cell = self.durations.get(outcome.index())?;
+        Some(cell.get_or_init(|| {
+            let labels = [&*self.route, outcome.code()];
+            self.vectors.durations.with_label_values(&labels)
+        }))
+    }
+}
+
+/// What the operational log counts its losses with.
+pub(super) fn log_dropped() -> IntCounter {
+    fixed(IntCounter::new(
+        "hookward_log_dropped_total",
+        "Lines of the operational log lost because standard error was closed, full or too slow.",
+    ))
+}
+
+/// What the access log counts its losses with.
+pub(super) fn access_log_dropped() -> IntCounter {
+    fixed(IntCounter::new(
+        "hookward_access_log_dropped_total",
+        "Access events lost because standard output was closed, full or too slow.",
+    ))
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    registered(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    registered(registry, IntGauge::new(name, help))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
+    registered(registry, HistogramVec::new(options, labels))
+}
+
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
+    let metric = fixed(made);
+    fixed(registry.register(Box::new(metric.clone())));
+    metric
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names are constants; every test would fail"
+)]
+fn fixed<T>(made: prometheus::Result<T>) -> T {
+    made.expect("metric names are valid and unique")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::log::AccessLog;
+
+    fn keys() -> Vec<Arc<str>> {
+        vec!["2026-09".into(), "secrets[1]".into()]
+    }
+
+    fn series(page: &str) -> usize {
+        page.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    #[test]
+    fn the_page() {
+        let telemetry = Telemetry::new(Metrics::new("0.0.0"), AccessLog::capture());
+        let metrics = &telemetry.metrics;
+        let route = metrics.route("github", &keys());
+        route.count(Outcome::Forwarded, None);
+        route.observe_duration(Outcome::Forwarded, Duration::from_millis(40));
+        route.key_used("2026-09");
+        route.key_used("from the provider");
+        route.accepted(UnixTime::from_secs(1_700_000_000));
+        route.upstream(200, Duration::from_millis(30));
+        route.upstream(0, Duration::from_secs(10));
+        metrics
+            .none()
+            .count(Outcome::Rejected, Some(Reason::RouteNotFound));
+        metrics.config_reload(false);
+        metrics.certificate_not_after("https", UnixTime::from_secs(1_800_000_000));
+        insta::with_settings!({ snapshot_path => "../../tests/snapshots", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!("metrics_page", metrics.render());
+        });
+    }
+
+    #[test]
+    fn known_series_start_at_zero() {
+        let metrics = Metrics::new("0.0.0");
+        metrics.route("github", &keys());
+        let page = metrics.render();
+        for series in [
+            r#"hookward_requests_total{outcome="forwarded",reason="none",route="github"} 0"#,
+            r#"hookward_requests_total{outcome="forwarded",reason="none",route="_none"} 0"#,
+            r#"hookward_verification_key_used_total{key_id="secrets[1]",route="github"} 0"#,
+            r#"hookward_config_reloads_total{result="failure"} 0"#,
+            r#"hookward_config_reloads_total{result="success"} 0"#,
+            r#"hookward_request_duration_seconds_bucket{outcome="forwarded",route="github",le="3"} 0"#,
+        ] {
+            assert!(page.lines().any(|line| line == series), "{series}\n{page}");
+        }
+        for reason in REASONS_KNOWN {
+            let series = format!(
+                r#"hookward_requests_total{{outcome="rejected",reason="{reason}",route="github"}} 0"#
+            );
+            assert!(page.contains(&series), "{series}");
+        }
+    }
+
+    #[test]
+    fn a_reload_keeps_the_counts() {
+        let metrics = Metrics::new("0.0.0");
+        metrics.route("github", &[]).count(Outcome::Duplicate, None);
+        metrics
+            .route("github", &keys())
+            .count(Outcome::Duplicate, None);
+        let line = r#"{outcome="duplicate",reason="none",route="github"} 2"#;
+        assert!(metrics.render().contains(line));
+    }
+
+    #[test]
+    fn no_request_adds_series_without_end() {
+        // SECURITY DS-27
+        let metrics = Metrics::new("0.0.0");
+        let route = metrics.route("github", &keys());
+        let count = || {
+            for outcome in Outcome::ALL {
+                route.count(outcome, None);
+                route.observe_duration(outcome, Duration::ZERO);
+                for reason in Reason::ALL {
+                    route.count(outcome, Some(*reason));
+                }
+            }
+            for code in 0..=u16::MAX {
+                route.upstream(code, Duration::ZERO);
+            }
+            series(&metrics.render())
+        };
+        let first = count();
+        route.key_used("one");
+        route.key_used("another");
+        assert_eq!(count(), first + 1);
+        assert!(first < 2_000, "{first}");
+    }
+}

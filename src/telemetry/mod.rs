@@ -1,0 +1,96 @@
+//! What the program reports about itself: metrics, the access log and the operational log.
+//!
+//! A request costs atomics and one copy into a bounded buffer; nothing here waits for a reader.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+mod line;
+pub mod log;
+pub mod lossy;
+pub mod metrics;
+
+use log::AccessLog;
+use metrics::Metrics;
+
+/// The handle given to everything that reports. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    /// One event per request.
+    pub access: AccessLog,
+}
+
+impl Telemetry {
+    /// Joins the two: the metrics page shows how many events the access log lost.
+    pub fn new(metrics: Metrics, access: AccessLog) -> Self {
+        metrics.show(access.dropped());
+        Self {
+            metrics: Arc::new(metrics),
+            access,
+        }
+    }
+}
+
+/// How a request ended, whatever its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// Verified and passed to the upstream.
+    Forwarded,
+    /// Refused, or lost on the way to the upstream.
+    Rejected,
+    /// A provider's URL validation, answered.
+    Handshake,
+    /// A delivery that had already arrived, acknowledged.
+    Duplicate,
+    /// Would have been refused; forwarded because the route only observes.
+    Observed,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 5] = [
+        Self::Forwarded,
+        Self::Rejected,
+        Self::Handshake,
+        Self::Duplicate,
+        Self::Observed,
+    ];
+
+    /// Stable name: log field and metric label.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Rejected => "rejected",
+            Self::Handshake => "handshake",
+            Self::Duplicate => "duplicate",
+            Self::Observed => "observed",
+        }
+    }
+
+    /// Position in [`Outcome::ALL`], for tables of counters.
+    const fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl Serialize for Outcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_is_the_position() {
+        for (position, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(outcome.index(), position);
+        }
+    }
+}
