@@ -1,0 +1,4 @@
+//! The data path.
+
+pub mod password;
+pub mod quota;
