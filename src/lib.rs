@@ -1,13 +1,16 @@
-#![doc = include_str!("ARCHITECTURE.md")]
-
-// The core: no I/O, no async, no clocks.
+#![doc = "x"]
+pub mod admin;
+pub mod clock;
 pub mod document;
+pub mod gateway;
+pub mod password_hash;
 pub mod problem;
 pub mod reason;
 pub mod route;
 pub mod scheme;
 pub mod secret;
-pub mod settings;
+pub mod store;
+pub mod telemetry;
 pub mod units;
 
 // The data path.

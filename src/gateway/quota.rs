@@ -1,4 +1,313 @@
-#![allow(missing_docs)]
-use std::sync::Arc; use std::net::IpAddr; use std::time::Duration; use crate::route::policy::Quota;
-#[derive(Debug)] pub struct Limiter; impl Limiter { pub fn check(&self, _:IpAddr)->Result<(),Duration>{Ok(())}}
-#[derive(Debug)] pub struct Limiters; impl Limiters { pub fn new()->Self{Self} pub fn get(&mut self,_:&str,_:&Quota)->Arc<Limiter>{Arc::new(Limiter)} pub fn retain_used(&mut self){} pub fn sweep(&self){} }
+//! Rate limits: how often one client, or a whole route, may ask.
+//!
+//! The arithmetic is governor's; the map of clients is ours, because governor's grows with every
+//! address that ever asked. Here the clients of all limits share a fixed number of places, and those
+//! that find none share one bucket: a flood of addresses costs neither memory nor the limit
+//! (SECURITY DS-23). IPv6 clients count by /64, of which one sender has as many addresses as it likes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use governor::RateLimiter;
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::keyed::ShrinkableKeyedStateStore;
+use governor::state::{InMemoryState, NotKeyed, StateStore};
+
+use crate::clock::Clock;
+use crate::route::policy::{Quota, QuotaKey};
+
+/// Clients that all limits together remember.
+pub const CLIENTS_MAX: usize = 1_000_000;
+
+const SHARDS: usize = 64;
+
+/// Longest time from a spent bucket to a full one. governor counts nanoseconds in 64 bits and
+/// multiplies unchecked; nobody waits for a year.
+const REFILL_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+type Direct = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
+type PerClient = RateLimiter<ClientKey, ClientStore, Monotonic, NoOpMiddleware<Nanos>>;
+
+/// Every limiter in use. One quota of one route has one limiter, which a reload keeps when neither
+/// changed; what no route holds any more is dropped.
+#[derive(Debug)]
+pub struct Limiters {
+    clock: Clock,
+    places: Arc<Places>,
+    limiters: Mutex<HashMap<(Arc<str>, Quota), Weak<Limiter>>>,
+}
+
+/// One quota at work.
+#[derive(Debug)]
+pub struct Limiter {
+    key: QuotaKey,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Direct(Direct),
+    PerClient(PerClient),
+}
+
+impl Limiters {
+    /// No limiter yet; all that come share [`CLIENTS_MAX`] places.
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            places: Arc::new(Places::new(CLIENTS_MAX)),
+            limiters: Mutex::default(),
+        }
+    }
+
+    /// The limiter of a quota of a route: the one in use, if a route still holds it.
+    pub fn get(&self, route: &Arc<str>, quota: &Quota) -> Arc<Limiter> {
+        let mut limiters = self.lock();
+        let known = limiters.entry((Arc::clone(route), *quota)).or_default();
+        known.upgrade().unwrap_or_else(|| {
+            let made = Arc::new(Limiter::build(quota, &self.clock, &self.places));
+            *known = Arc::downgrade(&made);
+            made
+        })
+    }
+
+    /// Forgets clients whose bucket is full again and limiters that no route holds. For a timer,
+    /// about every 10 seconds; holds no lock that a request waits for longer than one shard takes.
+    pub fn sweep(&self) {
+        let mut live = Vec::new();
+        self.lock().retain(|_, limiter| {
+            live.extend(limiter.upgrade());
+            limiter.strong_count() > 0
+        });
+        for limiter in live {
+            limiter.sweep();
+        }
+    }
+
+    /// Clients remembered now, by all limiters.
+    pub fn clients(&self) -> usize {
+        self.places.taken.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, Quota), Weak<Limiter>>> {
+        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limiter {
+    /// A limiter of its own, on the machine's clock.
+    pub fn new(quota: &Quota) -> Self {
+        let places = Arc::new(Places::new(CLIENTS_MAX));
+        Self::build(quota, &Clock::system(), &places)
+    }
+
+    fn build(quota: &Quota, clock: &Clock, places: &Arc<Places>) -> Self {
+        let clock = Monotonic(clock.clone());
+        let kind = match quota.key {
+            QuotaKey::Route => {
+                let state = InMemoryState::default();
+                Kind::Direct(RateLimiter::new(convert(quota), state, clock))
+            }
+            QuotaKey::ClientIp => {
+                let state = ClientStore::new(Arc::clone(places));
+                Kind::PerClient(RateLimiter::new(convert(quota), state, clock))
+            }
+        };
+        let key = quota.key;
+        Self { key, kind }
+    }
+
+    /// What this limit counts by.
+    pub fn key(&self) -> QuotaKey {
+        self.key
+    }
+
+    /// Takes one request of `client` (without meaning where the whole route counts), or says how
+    /// long to wait: always more than nothing.
+    pub fn check(&self, client: IpAddr) -> Result<(), Duration> {
+        let (refused, now) = match &self.kind {
+            Kind::Direct(limiter) => (limiter.check().err(), limiter.clock().now()),
+            Kind::PerClient(limiter) => {
+                let refused = limiter.check_key(&ClientKey::of(client)).err();
+                (refused, limiter.clock().now())
+            }
+        };
+        refused.map_or(Ok(()), |until| {
+            Err(until.wait_time_from(now).max(Duration::from_nanos(1)))
+        })
+    }
+
+    fn sweep(&self) {
+        if let Kind::PerClient(limiter) = &self.kind {
+            limiter.retain_recent();
+        }
+    }
+}
+
+fn convert(quota: &Quota) -> governor::Quota {
+    let burst = quota.burst;
+    let period = (quota.rate.per / quota.rate.count.get())
+        .clamp(Duration::from_nanos(1), REFILL_MAX / burst.get());
+    // `None` only for a period of zero.
+    governor::Quota::with_period(period)
+        .unwrap_or_else(|| governor::Quota::per_second(quota.rate.count))
+        .allow_burst(burst)
+}
+
+/// Our clock, as governor reads it.
+#[derive(Clone, Debug)]
+struct Monotonic(Clock);
+
+impl GovernorClock for Monotonic {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        self.0.monotonic().into()
+    }
+}
+
+/// What a client is counted as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum ClientKey {
+    V4(u32),
+    /// The first 64 bits.
+    V6(u64),
+}
+
+impl ClientKey {
+    fn of(client: IpAddr) -> Self {
+        match client.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.to_bits()),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() >> 64;
+                Self::V6(u64::try_from(network).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// Places for clients, shared by all limiters.
+#[derive(Debug)]
+struct Places {
+    most: usize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        let taken = AtomicUsize::new(0);
+        Self { most, taken }
+    }
+
+    fn take(&self) -> bool {
+        let free = |taken| (taken < self.most).then_some(taken + 1);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, free)
+            .is_ok()
+    }
+
+    fn give_back(&self, count: usize) {
+        self.taken.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
+/// The clients of one limiter.
+struct ClientStore {
+    places: Arc<Places>,
+    hasher: RandomState,
+    shards: Vec<Mutex<Clients>>,
+    /// Shared by those who find no place.
+    overflow: InMemoryState,
+}
+
+type Clients = HashMap<ClientKey, Nanos>;
+
+impl ClientStore {
+    fn new(places: Arc<Places>) -> Self {
+        Self {
+            places,
+            hasher: RandomState::new(),
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            overflow: InMemoryState::default(),
+        }
+    }
+
+    fn shard(&self, key: &ClientKey) -> MutexGuard<'_, Clients> {
+        let index = self.hasher.hash_one(key) % (SHARDS as u64);
+        let index = usize::try_from(index).unwrap_or_default();
+        #[expect(clippy::indexing_slicing, reason = "the remainder is below SHARDS")]
+        let shard = &self.shards[index];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn each(&self) -> impl Iterator<Item = MutexGuard<'_, Clients>> {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl StateStore for ClientStore {
+    type Key = ClientKey;
+
+    fn measure_and_replace<T, F, E>(&self, key: &ClientKey, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        let mut shard = self.shard(key);
+        if let Some(state) = shard.get_mut(key) {
+            let (result, next) = measure(Some(*state))?;
+            *state = next;
+            return Ok(result);
+        }
+        if self.places.take() {
+            let measured = measure(None);
+            match &measured {
+                Ok((_, next)) => drop(shard.insert(*key, *next)),
+                Err(_) => self.places.give_back(1),
+            }
+            return measured.map(|(result, _)| result);
+        }
+        drop(shard);
+        self.overflow
+            .measure_and_replace(&NotKeyed::NonKey, measure)
+    }
+}
+
+impl ShrinkableKeyedStateStore<ClientKey> for ClientStore {
+    fn retain_recent(&self, drop_below: Nanos) {
+        for mut shard in self.each() {
+            let before = shard.len();
+            shard.retain(|_, state| *state > drop_below);
+            self.places.give_back(before - shard.len());
+            if shard.len() < shard.capacity() / 4 {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.each().map(|shard| shard.len()).sum()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.each().all(|shard| shard.is_empty())
+    }
+}
+
+impl Drop for ClientStore {
+    fn drop(&mut self) {
+        self.places.give_back(self.len());
+    }
+}
+
+impl std::fmt::Debug for ClientStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientStore").finish_non_exhaustive()
+    }
+}

@@ -143,7 +143,10 @@ impl MemoryClaim {
     pub(super) fn release(self) {
         let inner = &self.store.0;
         let mut shard = inner.shard(&self.key);
-        let ours = shard.entries.get(&self.key).is_some_and(|e| e.id == self.id);
+        let ours = shard
+            .entries
+            .get(&self.key)
+            .is_some_and(|e| e.id == self.id);
         if ours {
             shard.remove(&self.key);
             inner.entries.fetch_sub(1, Ordering::Relaxed);

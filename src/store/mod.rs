@@ -64,7 +64,10 @@ impl ReplayStore {
 
     /// Claims a delivery: for `lease` while it is being forwarded, remembered for `window` once
     /// committed.
-    #[expect(clippy::unused_async, reason = "a store of several replicas is asked over the network")]
+    #[expect(
+        clippy::unused_async,
+        reason = "a store of several replicas is asked over the network"
+    )]
     pub async fn claim(
         &self,
         key: DeliveryKey,
@@ -79,7 +82,10 @@ impl ReplayStore {
 
 impl Claim {
     /// The upstream took the delivery: until the window ends, further attempts are duplicates.
-    #[expect(clippy::unused_async, reason = "a store of several replicas is asked over the network")]
+    #[expect(
+        clippy::unused_async,
+        reason = "a store of several replicas is asked over the network"
+    )]
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.0 {
             Held::Memory(claim) => claim.commit(),
@@ -87,7 +93,10 @@ impl Claim {
     }
 
     /// The upstream did not take the delivery: the next attempt passes.
-    #[expect(clippy::unused_async, reason = "a store of several replicas is asked over the network")]
+    #[expect(
+        clippy::unused_async,
+        reason = "a store of several replicas is asked over the network"
+    )]
     pub async fn release(self) -> Result<(), StoreError> {
         match self.0 {
             Held::Memory(claim) => claim.release(),

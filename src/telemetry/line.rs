@@ -1,6 +1,6 @@
 //! The access event as a line for people, and what both formats do with text from outside.
 
-use std::fmt::{Display, Write};
+use std::fmt::Display;
 use std::time::Duration;
 
 use super::log::AccessEvent;
@@ -43,8 +43,7 @@ pub(super) fn text(event: &AccessEvent<'_>) -> String {
 fn push_or_dash(line: &mut String, label: &str, value: Option<impl Display>) {
     line.push_str(label);
     match value {
-        // Writing to a String cannot fail.
-        Some(value) => drop(write!(line, "{value}")),
+        Some(value) => line.push_str(&value.to_string()),
         None => line.push('-'),
     }
 }
@@ -60,6 +59,8 @@ fn push_text(line: &mut String, label: &str, value: Option<&str>) {
     if !value.is_empty() && value != "-" && value.bytes().all(plain) {
         line.push_str(value);
     } else {
-        drop(write!(line, "{value:?}"));
+        line.push('"');
+        line.extend(value.escape_debug());
+        line.push('"');
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -14,9 +15,8 @@ use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::line;
 use super::lossy::{FlushGuard, LossyWriter};
-use super::Outcome;
+use super::{Outcome, line, metrics};
 use crate::reason::Reason;
 
 /// How logs are written.
@@ -96,6 +96,7 @@ fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S:
 pub struct AccessLog {
     format: LogFormat,
     sink: Sink,
+    dropped: IntCounter,
 }
 
 #[derive(Clone, Debug)]
@@ -117,9 +118,14 @@ impl AccessLog {
         format: LogFormat,
         output: W,
     ) -> std::io::Result<(Self, FlushGuard)> {
-        let (writer, guard) = LossyWriter::start("access-log", output)?;
-        let sink = Sink::Writer(writer);
-        Ok((Self { format, sink }, guard))
+        let dropped = metrics::access_log_dropped();
+        let (writer, guard) = LossyWriter::start("access-log", output, dropped.clone())?;
+        let log = Self {
+            format,
+            sink: Sink::Writer(writer),
+            dropped,
+        };
+        Ok((log, guard))
     }
 
     /// JSON lines kept in memory, for tests.
@@ -127,6 +133,7 @@ impl AccessLog {
         Self {
             format: LogFormat::Json,
             sink: Sink::Memory(Arc::default()),
+            dropped: metrics::access_log_dropped(),
         }
     }
 
@@ -163,11 +170,8 @@ impl AccessLog {
     }
 
     /// Events lost so far.
-    pub fn dropped(&self) -> u64 {
-        match &self.sink {
-            Sink::Memory(_) => 0,
-            Sink::Writer(writer) => writer.dropped(),
-        }
+    pub fn dropped(&self) -> &IntCounter {
+        &self.dropped
     }
 }
 
@@ -175,10 +179,12 @@ impl AccessLog {
 const CAPPED_TARGETS: &[&str] = &["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
 
 /// Starts the operational log on standard error. `filter` is what `RUST_LOG` holds (`info`,
-/// `hookward=debug,warn`); an empty one is `info`. Call once, at the start of a process.
+/// `hookward=debug,warn`); an empty one is `info`. Call once, at the
+/// start of a process; give the guard's count to [`Metrics::show`](metrics::Metrics::show).
 pub fn init(format: LogFormat, filter: &str) -> Result<FlushGuard, LogError> {
     let output = std::io::stderr().as_fd().try_clone_to_owned()?;
-    let (writer, guard) = LossyWriter::start("log", std::fs::File::from(output))?;
+    let output = std::fs::File::from(output);
+    let (writer, guard) = LossyWriter::start("log", output, metrics::log_dropped())?;
     let ansi = std::io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::registry().with(layer(format, filter, ansi, move || writer.clone())?);
@@ -293,7 +299,9 @@ mod tests {
         let written = text(&event);
         assert!(!written.contains(['\u{9b}', '\u{2028}']));
         assert!(
-            written.contains(r#"event_id="1\n200 POST / forwarded\u{1b}[2J\u{9b}m\u{2028} key_id=\"x\"" "#),
+            written.contains(
+                r#"event_id="1\n200 POST / forwarded\u{1b}[2J\u{9b}m\u{2028} key_id=\"x\"" "#
+            ),
             "{written}"
         );
     }
@@ -326,7 +334,10 @@ mod tests {
             });
             let written = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
             assert!(!written.contains("canary"), "{written}");
-            assert!(written.contains("ours") && written.contains("theirs"), "{written}");
+            assert!(
+                written.contains("ours") && written.contains("theirs"),
+                "{written}"
+            );
         }
     }
 

@@ -6,9 +6,10 @@
 //! prints to standard output (which may block for ever) when it is dropped while the reader is stuck.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use prometheus::IntCounter;
 
 /// Bytes that wait for the writing thread; as many again may be in its hands.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -25,12 +26,12 @@ pub struct LossyWriter(Arc<Shared>);
 #[must_use = "lines that wait are lost when nobody keeps this until the end"]
 pub struct FlushGuard(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
     filled: Condvar,
     emptied: Condvar,
-    dropped: AtomicU64,
+    dropped: IntCounter,
 }
 
 #[derive(Debug, Default)]
@@ -43,12 +44,18 @@ struct State {
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to `output`.
+    /// Starts the thread that writes to `output`; lines lost are counted by `dropped`.
     pub fn start<W: Write + Send + 'static>(
         name: &str,
         output: W,
+        dropped: IntCounter,
     ) -> std::io::Result<(Self, FlushGuard)> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+            dropped,
+        });
         let worker = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(name.to_owned())
@@ -61,7 +68,7 @@ impl LossyWriter {
         let mut state = self.0.lock();
         if state.closed || state.bytes.len().saturating_add(line.len()) > BUFFER_BYTES_MAX {
             drop(state);
-            self.0.dropped.fetch_add(1, Ordering::Relaxed);
+            self.0.dropped.inc();
             return;
         }
         state.bytes.extend_from_slice(line);
@@ -71,11 +78,6 @@ impl LossyWriter {
         if idle {
             self.0.filled.notify_one();
         }
-    }
-
-    /// Lines lost so far.
-    pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -116,11 +118,22 @@ impl Shared {
             let lines = std::mem::take(&mut state.lines);
             state.busy = true;
             drop(state);
-            if output.write_all(&batch).and_then(|()| output.flush()).is_err() {
-                self.dropped.fetch_add(lines, Ordering::Relaxed);
+            if output
+                .write_all(&batch)
+                .and_then(|()| output.flush())
+                .is_err()
+            {
+                self.dropped.inc_by(lines);
             }
             batch.clear();
         }
+    }
+}
+
+impl FlushGuard {
+    /// Counts the lines lost.
+    pub fn dropped(&self) -> &IntCounter {
+        &self.0.dropped
     }
 }
 
@@ -183,44 +196,55 @@ mod tests {
         }
     }
 
+    fn start<W: Write + Send + 'static>(output: W) -> (LossyWriter, FlushGuard, IntCounter) {
+        let dropped = IntCounter::new("dropped", "Lines.").unwrap();
+        let (writer, guard) = LossyWriter::start("test", output, dropped.clone()).unwrap();
+        (writer, guard, dropped)
+    }
+
     #[test]
     fn the_guard_writes_out_what_waits() {
         let kept = Kept::default();
-        let (writer, guard) = LossyWriter::start("test", kept.clone()).unwrap();
+        let (writer, guard, dropped) = start(kept.clone());
         for number in 0..1_000 {
             writer.line(format!("{number}\n").as_bytes());
         }
         drop(guard);
         let lines = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
-        assert!(lines.lines().map(|l| l.parse::<u32>().unwrap()).eq(0..1_000));
-        assert_eq!(writer.dropped(), 0);
+        assert!(
+            lines
+                .lines()
+                .map(|l| l.parse::<u32>().unwrap())
+                .eq(0..1_000)
+        );
+        assert_eq!(dropped.get(), 0);
         writer.line(b"too late\n");
-        assert_eq!(writer.dropped(), 1);
+        assert_eq!(dropped.get(), 1);
     }
 
     #[test]
     fn refused_lines_are_counted() {
         // SECURITY DS-26
-        let (writer, guard) = LossyWriter::start("test", Refusing).unwrap();
+        let (writer, guard, dropped) = start(Refusing);
         for _ in 0..10 {
             writer.line(b"line\n");
         }
         drop(guard);
-        assert_eq!(writer.dropped(), 10);
+        assert_eq!(dropped.get(), 10);
     }
 
     #[test]
     fn a_stuck_reader_costs_lines_never_time_or_memory() {
         // SECURITY DS-25
         let (release, stuck) = mpsc::channel();
-        let (writer, guard) = LossyWriter::start("test", Stuck(stuck)).unwrap();
+        let (writer, guard, dropped) = start(Stuck(stuck));
         let line = vec![b'x'; 1 << 16];
         for _ in 0..1_000 {
             writer.line(&line);
         }
         assert!(writer.0.lock().bytes.len() <= BUFFER_BYTES_MAX);
         let most = 1_000 - (BUFFER_BYTES_MAX >> 16) as u64;
-        assert!((most - 64..=most).contains(&writer.dropped()));
+        assert!((most - 64..=most).contains(&dropped.get()));
         drop(release);
         drop(guard);
     }

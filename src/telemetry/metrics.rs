@@ -12,8 +12,8 @@ use std::time::Duration;
 use http::StatusCode;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::Outcome;
@@ -179,20 +179,18 @@ impl Metrics {
         self.certificate_not_after.reset();
     }
 
-    /// The page that Prometheus reads; `access_dropped` is the access log's own count.
-    pub fn render(&self, access_dropped: u64) -> String {
-        let mut families = self.registry.gather();
-        let dropped = fixed(IntCounter::new(
-            "hookward_access_log_dropped_total",
-            "Access events lost because standard output was closed, full or too slow.",
-        ));
-        dropped.inc_by(access_dropped);
-        families.extend(dropped.collect());
-        let mut page = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&families, &mut page) {
+    /// Adds a counter that lives elsewhere to the page: once, or it panics.
+    pub fn show(&self, counter: &IntCounter) {
+        fixed(self.registry.register(Box::new(counter.clone())));
+    }
+
+    /// The page that Prometheus reads.
+    pub fn render(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut page) {
             tracing::error!(%error, "cannot render the metrics");
         }
-        String::from_utf8_lossy(&page).into_owned()
+        page
     }
 }
 
@@ -327,6 +325,22 @@ impl RouteMetrics {
     }
 }
 
+/// What the operational log counts its losses with.
+pub(super) fn log_dropped() -> IntCounter {
+    fixed(IntCounter::new(
+        "hookward_log_dropped_total",
+        "Lines of the operational log lost because standard error was closed, full or too slow.",
+    ))
+}
+
+/// What the access log counts its losses with.
+pub(super) fn access_log_dropped() -> IntCounter {
+    fixed(IntCounter::new(
+        "hookward_access_log_dropped_total",
+        "Access events lost because standard output was closed, full or too slow.",
+    ))
+}
+
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     registered(registry, IntCounter::new(name, help))
 }
@@ -357,7 +371,10 @@ fn registered<C: Collector + Clone + 'static>(
     metric
 }
 
-#[expect(clippy::expect_used, reason = "names are constants; every test would fail")]
+#[expect(
+    clippy::expect_used,
+    reason = "names are constants; every test would fail"
+)]
 fn fixed<T>(made: prometheus::Result<T>) -> T {
     made.expect("metric names are valid and unique")
 }
@@ -365,6 +382,8 @@ fn fixed<T>(made: prometheus::Result<T>) -> T {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Telemetry;
+    use crate::telemetry::log::AccessLog;
 
     fn keys() -> Vec<Arc<str>> {
         vec!["2026-09".into(), "secrets[1]".into()]
@@ -376,7 +395,8 @@ mod tests {
 
     #[test]
     fn the_page() {
-        let metrics = Metrics::new("0.0.0");
+        let telemetry = Telemetry::new(Metrics::new("0.0.0"), AccessLog::capture());
+        let metrics = &telemetry.metrics;
         let route = metrics.route("github", &keys());
         route.count(Outcome::Forwarded, None);
         route.observe_duration(Outcome::Forwarded, Duration::from_millis(40));
@@ -385,11 +405,13 @@ mod tests {
         route.accepted(UnixTime::from_secs(1_700_000_000));
         route.upstream(200, Duration::from_millis(30));
         route.upstream(0, Duration::from_secs(10));
-        metrics.none().count(Outcome::Rejected, Some(Reason::RouteNotFound));
+        metrics
+            .none()
+            .count(Outcome::Rejected, Some(Reason::RouteNotFound));
         metrics.config_reload(false);
         metrics.certificate_not_after("https", UnixTime::from_secs(1_800_000_000));
         insta::with_settings!({ snapshot_path => "../../tests/snapshots", prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!("metrics_page", metrics.render(2));
+            insta::assert_snapshot!("metrics_page", metrics.render());
         });
     }
 
@@ -397,7 +419,7 @@ mod tests {
     fn known_series_start_at_zero() {
         let metrics = Metrics::new("0.0.0");
         metrics.route("github", &keys());
-        let page = metrics.render(0);
+        let page = metrics.render();
         for series in [
             r#"hookward_requests_total{outcome="forwarded",reason="none",route="github"} 0"#,
             r#"hookward_requests_total{outcome="forwarded",reason="none",route="_none"} 0"#,
@@ -405,7 +427,6 @@ mod tests {
             r#"hookward_config_reloads_total{result="failure"} 0"#,
             r#"hookward_config_reloads_total{result="success"} 0"#,
             r#"hookward_request_duration_seconds_bucket{outcome="forwarded",route="github",le="3"} 0"#,
-            "hookward_access_log_dropped_total 0",
         ] {
             assert!(page.lines().any(|line| line == series), "{series}\n{page}");
         }
@@ -421,9 +442,11 @@ mod tests {
     fn a_reload_keeps_the_counts() {
         let metrics = Metrics::new("0.0.0");
         metrics.route("github", &[]).count(Outcome::Duplicate, None);
-        metrics.route("github", &keys()).count(Outcome::Duplicate, None);
+        metrics
+            .route("github", &keys())
+            .count(Outcome::Duplicate, None);
         let line = r#"{outcome="duplicate",reason="none",route="github"} 2"#;
-        assert!(metrics.render(0).contains(line));
+        assert!(metrics.render().contains(line));
     }
 
     #[test]
@@ -442,7 +465,7 @@ mod tests {
             for code in 0..=u16::MAX {
                 route.upstream(code, Duration::ZERO);
             }
-            series(&metrics.render(0))
+            series(&metrics.render())
         };
         let first = count();
         route.key_used("one");

@@ -24,17 +24,13 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Joins the two.
+    /// Joins the two: the metrics page shows how many events the access log lost.
     pub fn new(metrics: Metrics, access: AccessLog) -> Self {
+        metrics.show(access.dropped());
         Self {
             metrics: Arc::new(metrics),
             access,
         }
-    }
-
-    /// The metrics page, lost access events included.
-    pub fn render(&self) -> String {
-        self.metrics.render(self.access.dropped())
     }
 }
 
