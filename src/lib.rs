@@ -1,16 +1,14 @@
-#![doc = "x"]
-pub mod admin;
-pub mod clock;
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// The core: no I/O, no async, no clocks.
 pub mod document;
-pub mod gateway;
 pub mod password_hash;
 pub mod problem;
 pub mod reason;
 pub mod route;
 pub mod scheme;
 pub mod secret;
-pub mod store;
-pub mod telemetry;
+pub mod settings;
 pub mod units;
 
 // The data path.
@@ -20,4 +18,5 @@ pub mod store;
 pub mod telemetry;
 
 // The edges.
+pub mod admin;
 pub mod net;

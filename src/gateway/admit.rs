@@ -10,13 +10,17 @@ use super::quota::Limiter;
 use super::rejection::Rejection;
 use crate::reason::Reason;
 use crate::route::policy::{BodyPolicy, Sources};
+use crate::telemetry::metrics::Metrics;
 
 /// `allow_ips` and `deny_ips`.
 pub fn source(sources: &Sources, client: IpAddr) -> Result<(), Rejection> {
     if sources.admit(client) {
         return Ok(());
     }
-    Err(Rejection::new(Reason::SourceDenied, "this address may not call the route"))
+    Err(Rejection::new(
+        Reason::SourceDenied,
+        "this address may not call the route",
+    ))
 }
 
 /// Takes one from each of `limits`.
@@ -31,9 +35,17 @@ pub fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
 
 /// What `Content-Length` and `Content-Type` promise, before a byte of the body is read.
 pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if declared.and_then(|text| text.parse().ok()).is_some_and(|n: u64| n > policy.size_max.0) {
-        return Err(Rejection::new(Reason::BodyTooLarge, "Content-Length is above `max_size`"));
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok());
+    if declared
+        .and_then(|text| text.parse().ok())
+        .is_some_and(|n: u64| n > policy.size_max.0)
+    {
+        return Err(Rejection::new(
+            Reason::BodyTooLarge,
+            "Content-Length is above `max_size`",
+        ));
     }
     Ok(())
 }
@@ -51,7 +63,10 @@ pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Reje
         }
     }
     let judged = policy.well_formed
-        && media_type.as_deref().and_then(super::well_formed::Syntax::of).is_some();
+        && media_type
+            .as_deref()
+            .and_then(super::well_formed::Syntax::of)
+            .is_some();
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     if judged && encodings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         let detail = "an encoded body cannot be judged for well-formedness";
@@ -72,17 +87,29 @@ pub fn media_type(headers: &HeaderMap) -> Option<String> {
 }
 
 /// Counts requests between their head and the end of their answer.
-#[derive(Debug, Default)]
-pub struct InFlight(AtomicUsize);
+#[derive(Debug)]
+pub struct InFlight {
+    count: AtomicUsize,
+    metrics: Arc<Metrics>,
+}
 
 /// One request's place; given back when dropped.
 #[derive(Debug)]
 pub struct Permit(Arc<InFlight>);
 
 impl InFlight {
+    /// None yet; counted in `hookward_requests_in_flight` too.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            metrics,
+        }
+    }
+
     /// Takes a place, unless `max` are taken.
     pub fn admit(self: &Arc<Self>, max: usize) -> Result<Permit, Rejection> {
-        let taken = self.0.fetch_add(1, Ordering::Relaxed);
+        let taken = self.count.fetch_add(1, Ordering::Relaxed);
+        self.metrics.requests_in_flight.inc();
         let permit = Permit(Arc::clone(self));
         if taken >= max {
             let detail = "`requests_in_flight` is used up";
@@ -93,13 +120,14 @@ impl InFlight {
 
     /// How many places are taken.
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.requests_in_flight.dec();
     }
 }
 
@@ -139,19 +167,28 @@ mod tests {
     #[test]
     fn content_types() {
         let judge = |fields| content_type(&policy(), &headers(fields)).map_err(|r| r.reason);
-        assert_eq!(judge(&[("content-type", "Application/JSON; charset=utf-8")]), Ok(()));
+        assert_eq!(
+            judge(&[("content-type", "Application/JSON; charset=utf-8")]),
+            Ok(())
+        );
         let unsupported = Err(Reason::ContentTypeUnsupported);
         assert_eq!(judge(&[]), unsupported);
         assert_eq!(judge(&[("content-type", "text/json")]), unsupported);
-        let twice = [("content-type", "application/json"), ("content-type", "application/json")];
+        let twice = [
+            ("content-type", "application/json"),
+            ("content-type", "application/json"),
+        ];
         assert_eq!(judge(&twice), unsupported);
-        let encoded = [("content-type", "application/json"), ("content-encoding", "gzip")];
+        let encoded = [
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ];
         assert_eq!(judge(&encoded), Err(Reason::ContentEncodingUnsupported));
     }
 
     #[test]
     fn places_are_given_back() {
-        let in_flight = Arc::new(InFlight::default());
+        let in_flight = Arc::new(InFlight::new(Arc::new(Metrics::new("test"))));
         let first = in_flight.admit(1).unwrap();
         assert_eq!(in_flight.admit(1).unwrap_err().reason, Reason::Overloaded);
         drop(first);

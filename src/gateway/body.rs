@@ -48,7 +48,10 @@ pub struct Hold {
 impl Budget {
     /// An empty hold.
     pub fn hold(self: &Arc<Self>) -> Hold {
-        Hold { budget: Arc::clone(self), bytes: 0 }
+        Hold {
+            budget: Arc::clone(self),
+            bytes: 0,
+        }
     }
 
     /// Bytes held by all bodies.
@@ -62,7 +65,10 @@ impl Hold {
         let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
         self.bytes += bytes;
         if used.saturating_add(bytes) > max {
-            return Err(Rejection::new(Reason::Overloaded, "`body_memory` is used up"));
+            return Err(Rejection::new(
+                Reason::Overloaded,
+                "`body_memory` is used up",
+            ));
         }
         Ok(())
     }
@@ -88,7 +94,10 @@ where
     B: Body<Data = Bytes>,
 {
     if body.is_end_stream() {
-        return Ok(Received { content: Content::default(), hold });
+        return Ok(Received {
+            content: Content::default(),
+            hold,
+        });
     }
     tokio::select! {
         result = collect(body, limits, hold) => result,
@@ -111,15 +120,24 @@ where
     let mut size = 0_u64;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            Rejection::new(Reason::BodyIncomplete, "the connection ended inside the body")
+            Rejection::new(
+                Reason::BodyIncomplete,
+                "the connection ended inside the body",
+            )
         })?;
-        let Ok(data) = frame.into_data() else { continue };
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
         size += data.len() as u64;
         if size > limits.size_max {
-            return Err(Rejection::new(Reason::BodyTooLarge, "the body is above `max_size`"));
+            return Err(Rejection::new(
+                Reason::BodyTooLarge,
+                "the body is above `max_size`",
+            ));
         }
         hold.grow(data.len() as u64, limits.budget)?;
-        if data.len() < FRAME_BYTES_MIN && !(frames.is_empty() && small.is_empty() && body.is_end_stream())
+        if data.len() < FRAME_BYTES_MIN
+            && !(frames.is_empty() && small.is_empty() && body.is_end_stream())
         {
             small.extend_from_slice(&data);
         } else {
@@ -132,7 +150,10 @@ where
     if !small.is_empty() {
         frames.push(small.freeze());
     }
-    Ok(Received { content: Content::new(frames), hold })
+    Ok(Received {
+        content: Content::new(frames),
+        hold,
+    })
 }
 
 /// Most that is read of a refused body to keep its connection usable (SECURITY SM-16, SM-17).
@@ -157,7 +178,9 @@ where
         }
         true
     };
-    tokio::time::timeout(DISCARD_TIME_MAX, drain).await.unwrap_or(false)
+    tokio::time::timeout(DISCARD_TIME_MAX, drain)
+        .await
+        .unwrap_or(false)
 }
 
 /// Whether [`discard`] has a chance: a body of known size above its bound is left unread.
@@ -173,20 +196,24 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: BodyLimits =
-        BodyLimits { size_max: 4096, timeout: Duration::from_secs(5), budget: 8192 };
+    const LIMITS: BodyLimits = BodyLimits {
+        size_max: 4096,
+        timeout: Duration::from_secs(5),
+        budget: 8192,
+    };
 
     fn chunks(sizes: Vec<usize>) -> impl Body<Data = Bytes> {
-        let frames = sizes.into_iter().map(|size| {
-            Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; size])))
-        });
+        let frames = sizes
+            .into_iter()
+            .map(|size| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; size]))));
         StreamBody::new(stream::iter(frames))
     }
 
     async fn judge(body: impl Body<Data = Bytes>, budget: &Arc<Budget>) -> Result<usize, Reason> {
         let cutoff = CancellationToken::new();
         let read = read(body, LIMITS, budget.hold(), &cutoff).await;
-        read.map(|received| received.content.len()).map_err(|rejection| rejection.reason)
+        read.map(|received| received.content.len())
+            .map_err(|rejection| rejection.reason)
     }
 
     #[tokio::test]
@@ -194,10 +221,16 @@ mod tests {
         // SECURITY DS-11, DS-12
         let budget = Arc::new(Budget::default());
         assert_eq!(judge(chunks(vec![1, 4095]), &budget).await, Ok(4096));
-        assert_eq!(judge(chunks(vec![4096, 1]), &budget).await, Err(Reason::BodyTooLarge));
+        assert_eq!(
+            judge(chunks(vec![4096, 1]), &budget).await,
+            Err(Reason::BodyTooLarge)
+        );
         let mut other = budget.hold();
         other.grow(8000, 8192).unwrap();
-        assert_eq!(judge(chunks(vec![200]), &budget).await, Err(Reason::Overloaded));
+        assert_eq!(
+            judge(chunks(vec![200]), &budget).await,
+            Err(Reason::Overloaded)
+        );
         drop(other);
         assert_eq!(budget.used(), 0);
     }
@@ -206,8 +239,13 @@ mod tests {
     async fn tiny_chunks_are_gathered() {
         let budget = Arc::new(Budget::default());
         let cutoff = CancellationToken::new();
-        let received = read(chunks(vec![1; 2000]), LIMITS, budget.hold(), &cutoff).await.unwrap();
-        assert_eq!((received.content.len(), received.content.frames().len()), (2000, 1));
+        let received = read(chunks(vec![1; 2000]), LIMITS, budget.hold(), &cutoff)
+            .await
+            .unwrap();
+        assert_eq!(
+            (received.content.len(), received.content.frames().len()),
+            (2000, 1)
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -216,12 +254,16 @@ mod tests {
         let budget = Arc::new(Budget::default());
         let stalled = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
         assert_eq!(judge(stalled, &budget).await, Err(Reason::BodyTimeout));
-        let broken = StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(std::io::Error::other(""))]));
+        let broken = StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(
+            std::io::Error::other(""),
+        )]));
         assert_eq!(judge(broken, &budget).await, Err(Reason::BodyIncomplete));
         let cutoff = CancellationToken::new();
         cutoff.cancel();
         let stalled = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-        let drained = read(stalled, LIMITS, budget.hold(), &cutoff).await.unwrap_err();
+        let drained = read(stalled, LIMITS, budget.hold(), &cutoff)
+            .await
+            .unwrap_err();
         assert_eq!(drained.reason, Reason::Draining);
     }
 }

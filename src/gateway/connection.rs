@@ -44,7 +44,11 @@ impl CertificateNames {
     /// Whether the certificate is good for `host` (normalized, without port). RFC 6125: a wildcard
     /// stands for one label.
     pub fn covers(&self, host: &str) -> bool {
-        if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        if let Ok(address) = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .parse::<IpAddr>()
+        {
             return self.ips.contains(&address);
         }
         let suffix = host.find('.').and_then(|dot| host.get(dot..));
@@ -59,7 +63,9 @@ impl CertificateNames {
         let dns = normalize_host(name);
         self.dns.iter().any(|own| *own == dns)
             || self.others.iter().any(|own| own == name)
-            || name.parse().is_ok_and(|address: IpAddr| self.ips.contains(&address))
+            || name
+                .parse()
+                .is_ok_and(|address: IpAddr| self.ips.contains(&address))
     }
 }
 
@@ -80,7 +86,9 @@ impl Connection {
         let fields = headers.get_all("x-forwarded-for").iter().rev();
         let hops = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
-            let Some(address) = std::str::from_utf8(hop).ok().and_then(parse_hop) else { break };
+            let Some(address) = std::str::from_utf8(hop).ok().and_then(parse_hop) else {
+                break;
+            };
             client = address;
             if !trusted.iter().any(|net| net.contains(&client)) {
                 break;
@@ -96,7 +104,11 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     let address = text
         .parse::<IpAddr>()
         .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
-        .or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>());
+        .or_else(|_| {
+            text.trim_start_matches('[')
+                .trim_end_matches(']')
+                .parse::<IpAddr>()
+        });
     address.ok().map(|address| address.to_canonical())
 }
 
@@ -124,12 +136,24 @@ mod tests {
     fn the_client_is_the_rightmost_untrusted_hop() {
         // SECURITY RT-31, Z-06
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
-        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.1.1.1"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["203.0.113.9", "198.51.100.7"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["198.51.100.7, junk, 10.1.1.1"]), "10.1.1.1");
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.9, 198.51.100.7, 10.1.1.1"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["203.0.113.9", "198.51.100.7"]),
+            "198.51.100.7"
+        );
+        assert_eq!(
+            client("10.0.0.1", &["198.51.100.7, junk, 10.1.1.1"]),
+            "10.1.1.1"
+        );
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
         assert_eq!(client("10.0.0.1", &["10.1.1.1, 10.2.2.2"]), "10.1.1.1");
-        assert_eq!(client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]), "198.51.100.7");
+        assert_eq!(
+            client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]),
+            "198.51.100.7"
+        );
         assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
     }
 

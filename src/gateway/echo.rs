@@ -24,7 +24,9 @@ impl Upstream for Echo {
             let headers: Vec<_> = parts
                 .headers
                 .iter()
-                .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+                .map(|(name, value)| {
+                    json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
+                })
                 .collect();
             let account = json!({
                 "method": parts.method.as_str(),
@@ -37,9 +39,10 @@ impl Upstream for Echo {
             let body = Full::from(format!("{account:#}\n"));
             let body = UpstreamBody::new(body.map_err(|never| match never {}));
             let mut response = Response::new(body);
-            response
-                .headers_mut()
-                .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            response.headers_mut().insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static("application/json"),
+            );
             Ok(response)
         })
     }

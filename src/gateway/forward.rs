@@ -81,8 +81,12 @@ pub struct Frames {
 impl Frames {
     /// The frames of `content`.
     pub fn new(content: &Content) -> Self {
-        let frames: VecDeque<Bytes> =
-            content.frames().iter().filter(|frame| !frame.is_empty()).cloned().collect();
+        let frames: VecDeque<Bytes> = content
+            .frames()
+            .iter()
+            .filter(|frame| !frame.is_empty())
+            .cloned()
+            .collect();
         let left = frames.iter().map(|frame| frame.len() as u64).sum();
         Self { frames, left }
     }
@@ -140,8 +144,21 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Request<Frames>, Reason> {
 }
 
 fn head_fields(forwarding: Forwarding<'_>) -> HeaderMap {
-    let Forwarding { head, body, state, connection, is_trusted, verdict, request_id } = forwarding;
-    let Head { method, host, headers: mut fields, .. } = head;
+    let Forwarding {
+        head,
+        body,
+        state,
+        connection,
+        is_trusted,
+        verdict,
+        request_id,
+    } = forwarding;
+    let Head {
+        method,
+        host,
+        headers: mut fields,
+        ..
+    } = head;
     let route = &*state.route;
     let forwarded_for = forwarded_for(&fields, connection, is_trusted);
 
@@ -164,10 +181,18 @@ fn head_fields(forwarding: Forwarding<'_>) -> HeaderMap {
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
 
-    let proto = if connection.tls.is_some() { "https" } else { "http" };
+    let proto = if connection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     fields.insert("x-forwarded-for", forwarded_for);
-    fields.entry("x-forwarded-proto").or_insert(HeaderValue::from_static(proto));
-    fields.entry("x-forwarded-host").or_insert_with(|| host.clone());
+    fields
+        .entry("x-forwarded-proto")
+        .or_insert(HeaderValue::from_static(proto));
+    fields
+        .entry("x-forwarded-host")
+        .or_insert_with(|| host.clone());
     fields.insert("x-request-id", request_id.clone());
     fields.insert(header::HOST, host);
     add_evidence(&mut fields, route, verdict);
@@ -185,7 +210,12 @@ fn forwarded_for(fields: &HeaderMap, connection: &Connection, is_trusted: bool) 
     let peer = connection.peer.ip().to_canonical().to_string();
     let mut chain: Vec<&[u8]> = Vec::new();
     if is_trusted {
-        chain.extend(fields.get_all("x-forwarded-for").iter().map(HeaderValue::as_bytes));
+        chain.extend(
+            fields
+                .get_all("x-forwarded-for")
+                .iter()
+                .map(HeaderValue::as_bytes),
+        );
     }
     chain.push(peer.as_bytes());
     HeaderValue::from_bytes(&chain.join(&b", "[..]))

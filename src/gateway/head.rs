@@ -51,7 +51,13 @@ const HOST_BYTES_MAX: usize = 260;
 
 /// Judges the head of a request.
 pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<Head, Rejection> {
-    let http::request::Parts { method, uri, version, headers, .. } = request;
+    let http::request::Parts {
+        method,
+        uri,
+        version,
+        headers,
+        ..
+    } = request;
     if method.as_str().len() > METHOD_BYTES_MAX {
         return Err(malformed("the method is longer than 32 bytes"));
     }
@@ -70,13 +76,23 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     let host = HeaderValue::from_str(authority.as_str())
         .map_err(|_| malformed("the host holds bytes that no host name has"))?;
     let host_name = normalize_host(authority.host());
-    if let Some(certificate) = connection.tls.as_ref().and_then(|tls| tls.certificate.as_ref())
+    if let Some(certificate) = connection
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.certificate.as_ref())
         && !certificate.covers(&host_name)
     {
         let detail = "the certificate that SNI chose does not cover this host";
         return Err(Rejection::new(Reason::HostMismatch, detail));
     }
-    Ok(Head { method, target, host, host_name, headers, version })
+    Ok(Head {
+        method,
+        target,
+        host,
+        host_name,
+        headers,
+        version,
+    })
 }
 
 fn malformed(detail: &'static str) -> Rejection {
@@ -84,8 +100,10 @@ fn malformed(detail: &'static str) -> Rejection {
 }
 
 fn not_allowed() -> Rejection {
-    let mut rejection =
-        Rejection::new(Reason::MethodNotAllowed, "this method makes no webhook delivery");
+    let mut rejection = Rejection::new(
+        Reason::MethodNotAllowed,
+        "this method makes no webhook delivery",
+    );
     rejection.header = Some((header::ALLOW, HeaderValue::from_static("POST")));
     rejection
 }
@@ -97,8 +115,12 @@ fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authori
     if fields.next().is_some() {
         return Err(malformed("Host stands more than once"));
     }
-    let field = field.map(|value| parse_authority(value.as_bytes())).transpose()?;
-    let in_target = uri.authority().map(|own| parse_authority(own.as_str().as_bytes()));
+    let field = field
+        .map(|value| parse_authority(value.as_bytes()))
+        .transpose()?;
+    let in_target = uri
+        .authority()
+        .map(|own| parse_authority(own.as_str().as_bytes()));
     match (field, in_target.transpose()?) {
         (None, None) => Err(malformed("Host is missing")),
         // RFC 9112 3.2: an HTTP/1.1 request carries Host even when its target is absolute.
@@ -117,20 +139,28 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
     let authority = Authority::try_from(bytes).map_err(|_| ill_formed())?;
     let (text, host) = (authority.as_str(), authority.host());
     let port = text.strip_prefix(host).ok_or_else(ill_formed)?;
-    let bracketed = host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']'));
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|inner| inner.strip_suffix(']'));
     let host_ok = match bracketed {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
                 && host != "."
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
         }
     };
     let port_ok = port.is_empty()
         || port.strip_prefix(':').is_some_and(|digits| {
             digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u16>().is_ok()
         });
-    if host_ok && port_ok { Ok(authority) } else { Err(ill_formed()) }
+    if host_ok && port_ok {
+        Ok(authority)
+    } else {
+        Err(ill_formed())
+    }
 }
 
 /// Origin form, or absolute form over http or https; a path that means the same to everyone.
@@ -141,10 +171,15 @@ fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
     {
         return Err(malformed("the target's scheme is neither http nor https"));
     }
-    let target = parts.path_and_query.filter(|target| target.path().starts_with('/'));
+    let target = parts
+        .path_and_query
+        .filter(|target| target.path().starts_with('/'));
     let target = target.ok_or_else(|| malformed("the target is neither a path nor a URL"))?;
     if target.as_str().len() > TARGET_BYTES_MAX {
-        return Err(Rejection::new(Reason::UriTooLong, "the target is longer than 8 KiB"));
+        return Err(Rejection::new(
+            Reason::UriTooLong,
+            "the target is longer than 8 KiB",
+        ));
     }
     for segment in target.path().split('/') {
         segment_is_plain(segment.as_bytes())?;
@@ -154,7 +189,11 @@ fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
 
 /// Refuses what decoders read differently: dot segments in any spelling, controls, bad escapes.
 fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
-    let mut decoded = Vec::with_capacity(if segment.contains(&b'%') { segment.len() } else { 0 });
+    let mut decoded = Vec::with_capacity(if segment.contains(&b'%') {
+        segment.len()
+    } else {
+        0
+    });
     let mut plain = segment;
     if segment.contains(&b'%') {
         let mut bytes = segment.iter().copied();
@@ -162,7 +201,9 @@ fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
             let byte = if byte == b'%' {
                 let hex = |digit: Option<u8>| (digit? as char).to_digit(16);
                 let (high, low) = (hex(bytes.next()), hex(bytes.next()));
-                let value = high.zip(low).and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+                let value = high
+                    .zip(low)
+                    .and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
                 value.ok_or_else(|| malformed("the path holds a `%` that is no escape"))?
             } else {
                 byte
@@ -201,11 +242,19 @@ fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
             let option = option.trim_ascii().to_ascii_lowercase();
             let protected = matches!(
                 option.as_slice(),
-                b"host" | b"content-length" | b"transfer-encoding" | b"authorization" | b"forwarded"
+                b"host"
+                    | b"content-length"
+                    | b"transfer-encoding"
+                    | b"authorization"
+                    | b"forwarded"
             );
-            if protected || option.starts_with(b"x-forwarded-") || option.starts_with(b"x-hookward-")
+            if protected
+                || option.starts_with(b"x-forwarded-")
+                || option.starts_with(b"x-hookward-")
             {
-                return Err(malformed("Connection names a field that must not be dropped"));
+                return Err(malformed(
+                    "Connection names a field that must not be dropped",
+                ));
             }
         }
     }
@@ -222,15 +271,18 @@ fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
         || super::headers::is_forwarding(&dashed)
         || dashed.starts_with("x-hookward-")
         || matches!(dashed.as_str(), "content-length" | "host");
-    if reserved { Err(malformed("a reserved field name is spelt with `_`")) } else { Ok(()) }
+    if reserved {
+        Err(malformed("a reserved field name is spelt with `_`"))
+    } else {
+        Ok(())
+    }
 }
 
 /// HTTP/1.1 trims values, HTTP/2 does not: a value with outer blanks would be two values (RT-35).
 fn untrimmed_values(headers: &HeaderMap) -> Result<(), Rejection> {
     let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
-    let untrimmed = |value: &HeaderValue| {
-        blank(value.as_bytes().first()) || blank(value.as_bytes().last())
-    };
+    let untrimmed =
+        |value: &HeaderValue| blank(value.as_bytes().first()) || blank(value.as_bytes().last());
     if headers.values().any(untrimmed) {
         return Err(malformed("a field value begins or ends with a blank"));
     }
@@ -250,7 +302,10 @@ pub fn sender_url(
             format!("{scheme}://{}", head.host.to_str().unwrap_or_default()).into()
         }
     };
-    crate::scheme::SenderUrl { origin, target: head.target.as_str().into() }
+    crate::scheme::SenderUrl {
+        origin,
+        target: head.target.as_str().into(),
+    }
 }
 
 #[cfg(test)]
@@ -261,7 +316,11 @@ mod tests {
     use crate::gateway::connection::{CertificateNames, TlsFacts};
 
     fn connection() -> Connection {
-        Connection { peer: ([192, 0, 2, 1], 1).into(), listener: "https".into(), tls: None }
+        Connection {
+            peer: ([192, 0, 2, 1], 1).into(),
+            listener: "https".into(),
+            tls: None,
+        }
     }
 
     fn judge(target: &str, headers: &[(&str, &str)]) -> Result<Head, Reason> {
@@ -281,9 +340,10 @@ mod tests {
         // SECURITY RT-01 to RT-06, RT-12
         assert_eq!(judge("/a", &[]).map(drop), BAD);
         assert_eq!(judge("/a", &[HOST, HOST]).map(drop), BAD);
-        for host in
-            ["", "a, b", "a/b", "u@h", "h:99999", "h:1x", "h:+1", "[::1", "[x]", "a b", "a..b?c", "."]
-        {
+        for host in [
+            "", "a, b", "a/b", "u@h", "h:99999", "h:1x", "h:+1", "[::1", "[x]", "a b", "a..b?c",
+            ".",
+        ] {
             assert_eq!(judge("/a", &[("host", host)]).map(drop), BAD, "{host:?}");
         }
         for (host, name) in [
@@ -295,21 +355,51 @@ mod tests {
             assert_eq!(judge("/a", &[("host", host)]).unwrap().host_name, name);
         }
         assert_eq!(judge("http://other.example.org/a", &[HOST]).map(drop), BAD);
-        assert_eq!(judge("http://u@hooks.example.org/a", &[HOST]).map(drop), BAD);
+        assert_eq!(
+            judge("http://u@hooks.example.org/a", &[HOST]).map(drop),
+            BAD
+        );
         assert_eq!(judge("ftp://hooks.example.org/a", &[HOST]).map(drop), BAD);
-        assert_eq!(judge("https://hooks.example.org/a?b", &[HOST]).unwrap().target, "/a?b");
+        assert_eq!(
+            judge("https://hooks.example.org/a?b", &[HOST])
+                .unwrap()
+                .target,
+            "/a?b"
+        );
     }
 
     #[test]
     fn paths() {
         // SECURITY RT-13 to RT-18
         for path in [
-            "/a/../b", "/a/./b", "/..", "/a/%2e%2e/b", "/a/%2E./b", "/a/..;x/b", "/a/%2e;/b",
-            "/%00", "/%0a", "/%0d", "/%7f", "/%zz", "/%", "/%a", "/a/..%2fb", "/a/..%5cb",
+            "/a/../b",
+            "/a/./b",
+            "/..",
+            "/a/%2e%2e/b",
+            "/a/%2E./b",
+            "/a/..;x/b",
+            "/a/%2e;/b",
+            "/%00",
+            "/%0a",
+            "/%0d",
+            "/%7f",
+            "/%zz",
+            "/%",
+            "/%a",
+            "/a/..%2fb",
+            "/a/..%5cb",
         ] {
             assert_eq!(judge(path, &[HOST]).map(drop), BAD, "{path}");
         }
-        for path in ["//evil/p", "/a%2fb", "/a/...", "/a;x=1/b", "/%252e%252e/", "/%68ooks", "/a?%zz"] {
+        for path in [
+            "//evil/p",
+            "/a%2fb",
+            "/a/...",
+            "/a;x=1/b",
+            "/%252e%252e/",
+            "/%68ooks",
+            "/a?%zz",
+        ] {
             assert_eq!(judge(path, &[HOST]).unwrap().target, path);
         }
         let long = format!("/{}", "a".repeat(TARGET_BYTES_MAX));
@@ -334,7 +424,11 @@ mod tests {
         ] {
             assert_eq!(judge("/a", &[HOST, header]).map(drop), BAD, "{header:?}");
         }
-        let twice = [HOST, ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")];
+        let twice = [
+            HOST,
+            ("transfer-encoding", "chunked"),
+            ("transfer-encoding", "chunked"),
+        ];
         assert_eq!(judge("/a", &twice).map(drop), BAD);
         assert!(judge("/a", &[HOST, ("transfer-encoding", "Chunked")]).is_ok());
         assert!(judge("/a", &[HOST, ("my_header", "1")]).is_ok());
@@ -343,17 +437,30 @@ mod tests {
     #[test]
     fn a_host_outside_the_chosen_certificate_is_misdirected() {
         // SECURITY RT-11
-        let names = CertificateNames { dns: vec!["a.example.org".to_owned()], ..Default::default() };
+        let names = CertificateNames {
+            dns: vec!["a.example.org".to_owned()],
+            ..Default::default()
+        };
         let connection = Connection {
-            tls: Some(TlsFacts { certificate: Some(Arc::new(names)), client: None }),
+            tls: Some(TlsFacts {
+                certificate: Some(Arc::new(names)),
+                client: None,
+            }),
             ..connection()
         };
-        for (host, expected) in
-            [("a.example.org", Ok(())), ("b.example.org", Err(Reason::HostMismatch))]
-        {
-            let (parts, ()) =
-                Request::post("/").header("host", host).body(()).unwrap().into_parts();
-            assert_eq!(parse(parts, &connection).map(drop).map_err(|r| r.reason), expected);
+        for (host, expected) in [
+            ("a.example.org", Ok(())),
+            ("b.example.org", Err(Reason::HostMismatch)),
+        ] {
+            let (parts, ()) = Request::post("/")
+                .header("host", host)
+                .body(())
+                .unwrap()
+                .into_parts();
+            assert_eq!(
+                parse(parts, &connection).map(drop).map_err(|r| r.reason),
+                expected
+            );
         }
     }
 }

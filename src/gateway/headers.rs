@@ -1,7 +1,7 @@
 //! The head of the forwarded request and of its answer: what is dropped, remade and added.
 
-use http::header::{self, HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
 
 /// RFC 9110 7.6.1 and its older kin: fields of one connection only. `Expect` is settled here too.
 pub fn is_hop_by_hop(name: &str) -> bool {
@@ -52,8 +52,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Removes every field whose name holds for `condition`.
 pub fn remove_where(headers: &mut HeaderMap, condition: impl Fn(&str) -> bool) {
-    let names: Vec<HeaderName> =
-        headers.keys().filter(|name| condition(name.as_str())).cloned().collect();
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| condition(name.as_str()))
+        .cloned()
+        .collect();
     for name in names {
         headers.remove(name);
     }
@@ -61,8 +64,11 @@ pub fn remove_where(headers: &mut HeaderMap, condition: impl Fn(&str) -> bool) {
 
 /// Joins several `Cookie` fields of HTTP/2 for HTTP/1.1 (RFC 9113 8.2.3).
 pub fn join_cookies(headers: &mut HeaderMap) {
-    let cookies: Vec<&[u8]> =
-        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let cookies: Vec<&[u8]> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
     if cookies.len() > 1
         && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
     {
@@ -72,10 +78,16 @@ pub fn join_cookies(headers: &mut HeaderMap) {
 
 /// Removes every field of a query whose decoded name is one of `names`; every other byte stays.
 pub fn strip_query(target: &str, names: &[&str]) -> String {
-    let Some((path, query)) = target.split_once('?') else { return target.to_owned() };
+    let Some((path, query)) = target.split_once('?') else {
+        return target.to_owned();
+    };
     let secret = |field: &&str| names.contains(&decoded_name(field).as_str());
     let kept: Vec<&str> = query.split('&').filter(|field| !secret(field)).collect();
-    if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }
+    if kept.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", kept.join("&"))
+    }
 }
 
 /// The decoded name of a `name=value` query field, `+` read as a blank.
@@ -87,7 +99,9 @@ pub fn decoded_name(field: &str) -> String {
 /// Percent-decoding with `+` for a blank, as forms and queries are written.
 pub fn decode_component(text: &str) -> String {
     let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    percent_encoding::percent_decode_str(&spaced)
+        .decode_utf8_lossy()
+        .into_owned()
 }
 
 #[cfg(test)]
@@ -104,7 +118,10 @@ mod tests {
             ("/p?a=1&auth=TK&b=2", "/p?a=1&b=2"),
             ("/p?%61uth=TK&b=%zz", "/p?b=%zz"),
             ("/p?auth=1&auth=2&auth", "/p"),
-            ("/p?AUTH=TK&auth[]=1&a;auth=1", "/p?AUTH=TK&auth[]=1&a;auth=1"),
+            (
+                "/p?AUTH=TK&auth[]=1&a;auth=1",
+                "/p?AUTH=TK&auth[]=1&a;auth=1",
+            ),
             ("/p?&&x", "/p?&&x"),
             ("/p", "/p"),
         ] {
@@ -125,11 +142,18 @@ mod tests {
     #[test]
     fn connection_lists_are_obeyed() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("connection", "close, X-Debug"), ("x-debug", "1"), ("te", "trailers")] {
+        for (name, value) in [
+            ("connection", "close, X-Debug"),
+            ("x-debug", "1"),
+            ("te", "trailers"),
+        ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers.insert("x-kept", HeaderValue::from_static("1"));
         remove_hop_by_hop(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept"]);
+        assert_eq!(
+            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["x-kept"]
+        );
     }
 }

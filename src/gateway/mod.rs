@@ -1,4 +1,494 @@
-//! The data path.
+//! The data path: one file per stage, in the order that a request meets them.
+//!
+//! [`Gateway::handle`] opens the record, runs [`Gateway::judge`], which is the list of the stages,
+//! and answers. No YAML, no files, no listening sockets here.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::reason::Reason;
+use crate::route::policy::Mode;
+use crate::settings::Plaintext;
+use crate::store::{Claim, ReplayStore};
+use crate::telemetry::{Outcome, Telemetry};
+
+pub mod admit;
+pub mod body;
+pub mod connection;
+pub mod echo;
+pub mod forward;
+pub mod head;
+pub mod headers;
 pub mod password;
 pub mod quota;
+pub mod record;
+pub mod rejection;
+pub mod replay;
+pub mod respond;
+pub mod select;
+pub mod snapshot;
+pub mod verify;
+pub mod well_formed;
+
+use body::{BodyLimits, Hold};
+use connection::Connection;
+use forward::{Forwarding, Frames};
+use head::Head;
+use record::Record;
+use rejection::Rejection;
+use replay::Claimed;
+use respond::Answer;
+use snapshot::{ListenerPolicy, RouteState, Snapshot};
+use verify::{Presented, Proof};
+
+/// What lives across snapshots: the state that requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    snapshot: ArcSwap<Snapshot>,
+    in_flight: Arc<admit::InFlight>,
+    budget: Arc<body::Budget>,
+    passwords: password::Passwords,
+    replay: ReplayStore,
+    telemetry: Telemetry,
+    clock: Clock,
+    deliveries: TaskTracker,
+    cutoff: CancellationToken,
+}
+
+/// Where the stages lead a request that is not refused.
+enum Ready {
+    /// To the app.
+    Forward(Box<Delivery>),
+    /// Nowhere: the app has this delivery already.
+    Acknowledge,
+    /// To the same URL over https.
+    Redirect(HeaderValue),
+}
+
+/// A verified request on its way to the app.
+struct Delivery {
+    state: Arc<RouteState>,
+    request: Request<Frames>,
+    claim: Option<Claim>,
+    doubt: Option<Reason>,
+    permit: admit::Permit,
+    hold: Hold,
+}
+
+/// What an observing route holds against a request that it lets pass.
+struct Doubts {
+    mode: Mode,
+    first: Option<Reason>,
+}
+
+impl Doubts {
+    /// `Ok(None)` is a refusal that does not bite.
+    fn weigh<T>(&mut self, verdict: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
+        match verdict {
+            Ok(value) => Ok(Some(value)),
+            Err(rejection) if self.mode == Mode::Observe && rejection.reason.is_observable() => {
+                self.first.get_or_insert(rejection.reason);
+                Ok(None)
+            }
+            Err(rejection) => Err(rejection),
+        }
+    }
+}
+
+impl Gateway {
+    /// A gateway that judges by `snapshot`.
+    ///
+    /// Fails when the system has no randomness.
+    pub fn new(
+        snapshot: Snapshot,
+        replay: ReplayStore,
+        telemetry: Telemetry,
+        clock: Clock,
+    ) -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
+            budget: Arc::default(),
+            passwords: password::Passwords::new()?,
+            replay,
+            telemetry,
+            clock,
+            deliveries: TaskTracker::new(),
+            cutoff: CancellationToken::new(),
+        })
+    }
+
+    /// From here on requests are judged by `snapshot`; those under way finish by their own.
+    pub fn swap(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// What requests are judged by now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Metrics and access log.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Requests between their head and the end of their answer.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.count()
+    }
+
+    /// Ends the wait for bodies that are not complete; waits until every delivery has its answer.
+    pub async fn drain(&self) {
+        self.deliveries.close();
+        self.deliveries.wait().await;
+    }
+
+    /// Refuses what is still waiting for its body: the drain deadline has come.
+    pub fn cut_off(&self) {
+        self.cutoff.cancel();
+    }
+
+    /// Counts a request that the HTTP library refused before it was one.
+    pub fn refused_by_http(&self, reason: Reason) {
+        self.telemetry
+            .metrics
+            .none()
+            .count(Outcome::Rejected, Some(reason));
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(&self, connection: &Connection, request: Request<B>) -> Response<Answer>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (parts, mut body) = request.into_parts();
+        let (version, expects) = (parts.version, parts.headers.contains_key("expect"));
+        let is_head = parts.method == Method::HEAD;
+        let (telemetry, clock) = (&self.telemetry, &self.clock);
+        let mut record = Record::open(telemetry, clock, connection.peer.ip(), parts.method.clone());
+        let judged = self.judge(connection, parts, &mut body, &mut record);
+        let judged = AssertUnwindSafe(judged)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| Err((Rejection::new(Reason::Internal, "a stage panicked"), None)));
+        let mut response = match judged {
+            Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
+            Ok(Ready::Acknowledge) => {
+                let response = respond::acknowledgement(&record.request_id);
+                record.close(Outcome::Duplicate, None, 200);
+                response
+            }
+            Ok(Ready::Redirect(location)) => {
+                let response = respond::redirect(location, &record.request_id);
+                let rejection = Rejection::new(Reason::HttpsRequired, "redirected to https");
+                record.refuse(&rejection, 308);
+                response
+            }
+            Err((rejection, route)) => refuse(rejection, route.as_deref(), record),
+        };
+        let hopeless = response.extensions().get::<Reason>().is_some_and(|reason| {
+            use Reason as R;
+            matches!(
+                reason,
+                R::MalformedRequest | R::BodyTimeout | R::BodyIncomplete | R::Draining
+            )
+        });
+        let is_read = body.is_end_stream();
+        let reusable = !hopeless
+            && (is_read
+                || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
+        if version < Version::HTTP_2 && !reusable {
+            respond::close_connection(response.headers_mut());
+        }
+        if is_head {
+            *response.body_mut() = Answer::default();
+        }
+        response
+    }
+
+    /// The stages: everything that a request must pass before it goes anywhere.
+    async fn judge<B>(
+        &self,
+        connection: &Connection,
+        parts: http::request::Parts,
+        body: &mut B,
+        record: &mut Record,
+    ) -> Result<Ready, (Rejection, Option<Arc<RouteState>>)>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let snapshot = self.snapshot.load_full();
+        let fallback = ListenerPolicy::default();
+        let listener = snapshot.listener(&connection.listener).unwrap_or(&fallback);
+        record.client_ip = connection.client_ip(&listener.trusted_proxies, &parts.headers);
+        if connection.is_trusted(&listener.trusted_proxies) {
+            record.keep_request_id(&parts.headers);
+        }
+        let head = head::parse(parts, connection).map_err(|rejection| (rejection, None))?;
+        record.path = Some(snapshot.routes.mask_unmatched(head.path()));
+        match listener.plaintext {
+            None | Some(Plaintext::Allow) => {}
+            Some(Plaintext::Reject) => {
+                let detail = "plain HTTP on a listener that rejects it";
+                return Err((Rejection::new(Reason::HttpsRequired, detail), None));
+            }
+            Some(Plaintext::Redirect) => {
+                let location = redirect_target(&head, listener).map_err(|r| (r, None))?;
+                return Ok(Ready::Redirect(location));
+            }
+        }
+        let state = select::select(&snapshot, &head).map_err(|rejection| (rejection, None))?;
+        record.routed(state);
+        record.path = Some(select::loggable_path(&state.route, head.path()));
+        let routed = Routed {
+            gateway: self,
+            snapshot: &snapshot,
+            listener,
+            connection,
+            state,
+        };
+        let ready = routed.judge(head, body, record).await;
+        ready.map_err(|rejection| (rejection, Some(Arc::clone(state))))
+    }
+
+    /// Sends a delivery in a task of its own: once claimed, it is finished even if the sender
+    /// hangs up.
+    async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
+        let request_id = record.request_id.clone();
+        match self.deliveries.spawn(exchange(delivery, record)).await {
+            Ok(response) => response,
+            Err(_) => {
+                let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
+                respond::refusal(&rejection, StatusCode::INTERNAL_SERVER_ERROR, &request_id)
+            }
+        }
+    }
+}
+
+/// A request that has found its route.
+struct Routed<'a> {
+    gateway: &'a Gateway,
+    snapshot: &'a Snapshot,
+    listener: &'a ListenerPolicy,
+    connection: &'a Connection,
+    state: &'a Arc<RouteState>,
+}
+
+impl Routed<'_> {
+    async fn judge<B>(
+        &self,
+        head: Head,
+        body: &mut B,
+        record: &mut Record,
+    ) -> Result<Ready, Rejection>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Self {
+            gateway,
+            snapshot,
+            listener,
+            connection,
+            state,
+        } = self;
+        let route = &*state.route;
+        let mut doubts = Doubts {
+            mode: route.mode,
+            first: None,
+        };
+        let limits = &snapshot.limits;
+
+        doubts.weigh(admit::source(&route.sources, record.client_ip))?;
+        doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
+        let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
+        admit::body(&route.body, &head.headers)?;
+
+        let is_tls = connection.tls.is_some();
+        let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
+        let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let presented = Presented {
+            head: &head,
+            route,
+            url: &url,
+            client,
+        };
+        let now = gateway.clock.now();
+        let progress = verify::from_head(presented, &gateway.passwords, now).await;
+        let progress = doubts.weigh(progress)?;
+
+        admit::content_type(&route.body, &head.headers)?;
+        let body_limits = BodyLimits {
+            size_max: route.body.size_max.0,
+            timeout: limits.body_timeout,
+            budget: limits.body_memory.0,
+        };
+        let received = body::read(
+            &mut *body,
+            body_limits,
+            gateway.budget.hold(),
+            &gateway.cutoff,
+        )
+        .await?;
+        record.bytes_in = received.content.len() as u64;
+        if route.body.well_formed {
+            check_syntax(&head, &received.content)?;
+        }
+
+        // Time may have passed while the body came in: the verdict is of the moment it is complete.
+        let now = gateway.clock.now();
+        let proof = match progress {
+            Some(progress) => doubts.weigh(verify::from_message(
+                progress,
+                presented,
+                &received.content,
+                now,
+            ))?,
+            None => None,
+        };
+        if let Some(proof) = &proof {
+            record.verified(proof);
+        }
+        doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
+        let claimed = match &proof {
+            Some(proof) => {
+                let (policy, store) = (route.replay.as_ref(), &gateway.replay);
+                doubts.weigh(replay::claim(store, policy, &route.name, proof, state.lease).await)?
+            }
+            None => None,
+        };
+        let claim = match claimed {
+            Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
+                doubts.first.get_or_insert(Reason::Replayed);
+                None
+            }
+            Some(Claimed::Duplicate) => return Ok(Ready::Acknowledge),
+            Some(Claimed::New(claim)) => Some(claim),
+            Some(Claimed::Unclaimed) | None => None,
+        };
+        let none = Proof::default();
+        let request = forward::build(Forwarding {
+            head,
+            body: &received.content,
+            state,
+            connection,
+            is_trusted: connection.is_trusted(&listener.trusted_proxies),
+            verdict: match doubts.first {
+                Some(reason) => Err(reason),
+                None => Ok(proof.as_ref().unwrap_or(&none)),
+            },
+            request_id: &record.request_id,
+        })
+        .map_err(|reason| Rejection::new(reason, "the forwarded target cannot be built"))?;
+        Ok(Ready::Forward(Box::new(Delivery {
+            state: Arc::clone(state),
+            request,
+            claim,
+            doubt: doubts.first,
+            permit,
+            hold: received.hold,
+        })))
+    }
+}
+
+fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {
+    let media_type = admit::media_type(&head.headers);
+    let Some(syntax) = media_type.as_deref().and_then(well_formed::Syntax::of) else {
+        return Ok(());
+    };
+    let judged = syntax.check(&content.contiguous());
+    judged.map_err(|detail| Rejection::new(Reason::BodyMalformed, detail))
+}
+
+/// The same target over https, on the host that the operator named, else the one asked for.
+fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue, Rejection> {
+    let origin = match &listener.public_origin {
+        Some(origin) => origin.replacen("http://", "https://", 1),
+        None => format!("https://{}", head.host_name),
+    };
+    HeaderValue::from_str(&format!("{origin}{}", head.target))
+        .map_err(|_| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
+}
+
+fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {
+    let row = rejection.reason.row();
+    let status = state
+        .and_then(|state| state.route.reject_status)
+        .filter(|_| row.status == 401)
+        .or_else(|| StatusCode::from_u16(row.status).ok())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = respond::refusal(&rejection, status, &record.request_id);
+    response.extensions_mut().insert(rejection.reason);
+    record.refuse(&rejection, status.as_u16());
+    response
+}
+
+/// One exchange with the app; commits the claim when the app took the delivery, else releases it.
+async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answer> {
+    let Delivery {
+        state,
+        request,
+        claim,
+        doubt,
+        permit,
+        hold,
+    } = *delivery;
+    let started = record.elapsed();
+    let answer = state
+        .upstream
+        .send(request, state.route.forward.timeout)
+        .await;
+    let took = record.elapsed().saturating_sub(started);
+    drop(hold);
+    let taken = answer
+        .as_ref()
+        .is_ok_and(|answer| answer.status().is_success());
+    if let Some(claim) = claim {
+        let settled = if taken {
+            claim.commit().await
+        } else {
+            claim.release().await
+        };
+        if let Err(error) = settled {
+            let route = &*state.route.name;
+            tracing::error!(route, %error, "a replay claim could not be settled; its lease will end");
+        }
+    }
+    match answer {
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            record.upstream(Some(status), took);
+            record.upstream_status = Some(status);
+            let mut response = respond::passed_back(answer);
+            response.body_mut().hold(permit);
+            match doubt {
+                Some(reason) => record.close(Outcome::Observed, Some(reason), status),
+                None => record.close(Outcome::Forwarded, None, status),
+            }
+            response
+        }
+        Err(error) => {
+            record.upstream(None, took);
+            let (route, request_id) =
+                (&*state.route.name, record.request_id.to_str().unwrap_or(""));
+            tracing::warn!(route, request_id, %error, "a delivery failed");
+            let rejection = Rejection::new(error.reason(), "the delivery failed");
+            refuse(rejection, Some(&state), record)
+        }
+    }
+}
+
+/// Longest time that one delivery can take, with room for the answer to be settled.
+pub fn lease(patience: Duration) -> Duration {
+    patience + Duration::from_secs(5)
+}

@@ -35,7 +35,12 @@ impl Rejection {
             | Reason::KeyUnavailable => Some(RETRY_AFTER_DEFAULT),
             _ => None,
         };
-        Self { reason, detail, retry_after, header: None }
+        Self {
+            reason,
+            detail,
+            retry_after,
+            header: None,
+        }
     }
 
     /// With `Retry-After`.

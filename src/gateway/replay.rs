@@ -39,9 +39,10 @@ pub async fn claim(
         Ok(Verdict::New(claim)) => Ok(Claimed::New(claim)),
         Ok(Verdict::Duplicate) => match policy.on_duplicate {
             OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
-            OnDuplicate::Reject => {
-                Err(Rejection::new(Reason::Replayed, "this delivery has been forwarded before"))
-            }
+            OnDuplicate::Reject => Err(Rejection::new(
+                Reason::Replayed,
+                "this delivery has been forwarded before",
+            )),
         },
         Ok(Verdict::InFlight { retry_after }) => {
             let detail = "the same delivery is being forwarded right now";
@@ -49,7 +50,10 @@ pub async fn claim(
         }
         Err(error) => {
             tracing::error!(route, %error, "the replay store refused a claim");
-            Err(Rejection::new(Reason::StateUnavailable, "the replay store cannot take the claim"))
+            Err(Rejection::new(
+                Reason::StateUnavailable,
+                "the replay store cannot take the claim",
+            ))
         }
     }
 }

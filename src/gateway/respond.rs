@@ -31,7 +31,10 @@ enum Kind {
 
 impl Answer {
     fn own(text: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own(text.into()), permit: None }
+        Self {
+            kind: Kind::Own(text.into()),
+            permit: None,
+        }
     }
 
     /// Keeps `permit` until the body has been sent or given up.
@@ -91,8 +94,10 @@ pub fn refusal(
     let mut response = Response::new(Answer::own(problem.to_string()));
     *response.status_mut() = status;
     let fields = response.headers_mut();
-    fields
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    fields.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     if let Some(wait) = rejection.retry_after {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
@@ -127,11 +132,19 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     headers::remove_hop_by_hop(&mut parts.headers);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
-    Response::from_parts(parts, Answer { kind: Kind::Upstream(body), permit: None })
+    Response::from_parts(
+        parts,
+        Answer {
+            kind: Kind::Upstream(body),
+            permit: None,
+        },
+    )
 }
 
 fn with_request_id(mut response: Response<Answer>, request_id: &HeaderValue) -> Response<Answer> {
-    response.headers_mut().insert("x-request-id", request_id.clone());
+    response
+        .headers_mut()
+        .insert("x-request-id", request_id.clone());
     response
 }
 

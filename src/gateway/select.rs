@@ -14,7 +14,10 @@ use crate::route::matcher::Found;
 
 /// Finds the route, or says what is missing.
 pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteState>, Rejection> {
-    match snapshot.routes.find(&head.host_name, head.path(), &head.method) {
+    match snapshot
+        .routes
+        .find(&head.host_name, head.path(), &head.method)
+    {
         Found::Route(route) => snapshot
             .state(route)
             .ok_or_else(|| Rejection::new(Reason::Internal, "a route has no state")),
@@ -37,12 +40,19 @@ pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteSt
 
 /// The path as it may be logged under `route`: a token in it is masked.
 pub fn loggable_path(route: &Route, path: &str) -> String {
-    let token = route.auth.checks().into_iter().find_map(|check| match check {
-        Check::Token(token) => match &token.location {
-            TokenLocation::Path(name) => Some(name),
-            TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
-        },
-        Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
-    });
-    token.map_or_else(|| path.to_owned(), |name| route.matches.path.mask(name, path))
+    let token = route
+        .auth
+        .checks()
+        .into_iter()
+        .find_map(|check| match check {
+            Check::Token(token) => match &token.location {
+                TokenLocation::Path(name) => Some(name),
+                TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
+            },
+            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
+        });
+    token.map_or_else(
+        || path.to_owned(),
+        |name| route.matches.path.mask(name, path),
+    )
 }

@@ -81,7 +81,9 @@ impl CredentialFields {
                     TokenLocation::Path(_) => {}
                 },
                 Check::Signature(check) if check.scheme.is_bare_secret() => {
-                    fields.headers.extend(check.scheme.header_names().iter().cloned());
+                    fields
+                        .headers
+                        .extend(check.scheme.header_names().iter().cloned());
                 }
                 Check::Any(_) | Check::ClientCert(_) | Check::Signature(_) => {}
             }
@@ -102,7 +104,12 @@ impl Snapshot {
             .into_iter()
             .map(|state| (Arc::clone(&state.route.name), Arc::new(state)))
             .collect();
-        Self { routes, limits, listeners, states }
+        Self {
+            routes,
+            limits,
+            listeners,
+            states,
+        }
     }
 
     /// What lives beside a route of this snapshot.

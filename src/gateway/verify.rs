@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, header};
 use super::connection::CertificateNames;
 use super::head::Head;
 use super::headers::{decode_component, decoded_name};
-use super::password::{Passwords, PasswordError};
+use super::password::{PasswordError, Passwords};
 use super::rejection::Rejection;
 use crate::reason::Reason;
 use crate::route::Route;
@@ -65,7 +65,9 @@ pub async fn from_head(
     passwords: &Passwords,
     now: UnixTime,
 ) -> Result<Progress, Rejection> {
-    let AuthPolicy::All(checks) = &presented.route.auth else { return Ok(Progress(Vec::new())) };
+    let AuthPolicy::All(checks) = &presented.route.auth else {
+        return Ok(Progress(Vec::new()));
+    };
     let mut steps = Vec::with_capacity(checks.len());
     for check in checks {
         let step = match check {
@@ -84,9 +86,18 @@ pub fn from_message(
     body: &Content,
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
-    let AuthPolicy::All(checks) = &presented.route.auth else { return Ok(Proof::default()) };
-    let Head { method, headers, .. } = presented.head;
-    let message = Message { method, url: presented.url, headers, body };
+    let AuthPolicy::All(checks) = &presented.route.auth else {
+        return Ok(Proof::default());
+    };
+    let Head {
+        method, headers, ..
+    } = presented.head;
+    let message = Message {
+        method,
+        url: presented.url,
+        headers,
+        body,
+    };
     let mut proof = Proof::default();
     for (check, step) in checks.iter().zip(progress.0) {
         let part = match (step, check) {
@@ -114,7 +125,11 @@ fn internal() -> Rejection {
 
 impl Proof {
     fn of(check: &Check, key_id: Option<Arc<str>>) -> Self {
-        Self { checks: vec![check.label()], key_id, ..Self::default() }
+        Self {
+            checks: vec![check.label()],
+            key_id,
+            ..Self::default()
+        }
     }
 
     fn join(&mut self, other: Self) {
@@ -146,7 +161,11 @@ async fn any_from_head(
             Err(refusal) => refusals.push(Err(refusal)),
         }
     }
-    if needs_body { Ok(Step::NeedsBody) } else { first_that_holds(refusals).map(Step::Proven) }
+    if needs_body {
+        Ok(Step::NeedsBody)
+    } else {
+        first_that_holds(refusals).map(Step::Proven)
+    }
 }
 
 /// The first proof; else the refusal that says most: one about a credential that was there.
@@ -159,9 +178,15 @@ fn first_that_holds(
             Ok(proof) => return Ok(proof),
             Err(other) => {
                 let absent = |rejection: &Rejection| {
-                    matches!(rejection.reason, Reason::CredentialMissing | Reason::SignatureMissing)
+                    matches!(
+                        rejection.reason,
+                        Reason::CredentialMissing | Reason::SignatureMissing
+                    )
                 };
-                if refusal.as_ref().is_none_or(|first| absent(first) && !absent(&other)) {
+                if refusal
+                    .as_ref()
+                    .is_none_or(|first| absent(first) && !absent(&other))
+                {
                     refusal = Some(other);
                 }
             }
@@ -176,7 +201,9 @@ async fn one_from_head(
     passwords: &Passwords,
     now: UnixTime,
 ) -> Result<Step, Rejection> {
-    let Head { method, headers, .. } = presented.head;
+    let Head {
+        method, headers, ..
+    } = presented.head;
     match check {
         Check::Any(_) => Err(internal()),
         Check::Basic(basic_check) => {
@@ -206,15 +233,25 @@ fn signature(
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
     let verdict = check.scheme.verify(message, &check.keys, now);
-    let Evidence { key_id, event_id, fingerprint, .. } =
-        verdict.map_err(|error| signature_refusal(error, check, presented))?;
+    let Evidence {
+        key_id,
+        event_id,
+        fingerprint,
+        ..
+    } = verdict.map_err(|error| signature_refusal(error, check, presented))?;
     let checks = vec![match &check.provider {
         Some(provider) => format!("provider:{provider}"),
         None => "scheme".to_owned(),
     }];
     let fingerprints = fingerprint.into_iter().collect();
     let provider = check.provider.clone();
-    Ok(Proof { checks, provider, key_id: Some(key_id), event_id, fingerprints })
+    Ok(Proof {
+        checks,
+        provider,
+        key_id: Some(key_id),
+        event_id,
+        fingerprints,
+    })
 }
 
 fn signature_refusal(
@@ -222,7 +259,11 @@ fn signature_refusal(
     check: &SignatureCheck,
     presented: Presented<'_>,
 ) -> Rejection {
-    challenged(Rejection::from(error), check.scheme.challenge(), &presented.route.name)
+    challenged(
+        Rejection::from(error),
+        check.scheme.challenge(),
+        &presented.route.name,
+    )
 }
 
 /// Adds `WWW-Authenticate` to a 401 (RFC 9110 11.6.1).
@@ -242,7 +283,11 @@ fn token(
     now: UnixTime,
 ) -> Result<Arc<str>, Rejection> {
     let refuse = |reason, detail| {
-        Err(challenged(Rejection::new(reason, detail), "Bearer", &presented.route.name))
+        Err(challenged(
+            Rejection::new(reason, detail),
+            "Bearer",
+            &presented.route.name,
+        ))
     };
     let presented_token = match find_token(&check.location, presented) {
         Ok(Some(token)) if !token.is_empty() => token,
@@ -250,11 +295,17 @@ fn token(
         Err(detail) => return refuse(Reason::CredentialInvalid, detail),
     };
     if check.keys.usable(now).next().is_none() {
-        return refuse(Reason::KeyUnavailable, "every token of the route has passed `not_after`");
+        return refuse(
+            Reason::KeyUnavailable,
+            "every token of the route has passed `not_after`",
+        );
     }
     match check.keys.matching(&presented_token, now) {
         Some(key) => Ok(Arc::clone(&key.id)),
-        None => refuse(Reason::CredentialInvalid, "the token is none of the route's"),
+        None => refuse(
+            Reason::CredentialInvalid,
+            "the token is none of the route's",
+        ),
     }
 }
 
@@ -266,7 +317,9 @@ fn find_token(
     let head = presented.head;
     match location {
         TokenLocation::Bearer => {
-            let Some(field) = single(&head.headers, &header::AUTHORIZATION)? else { return Ok(None) };
+            let Some(field) = single(&head.headers, &header::AUTHORIZATION)? else {
+                return Ok(None);
+            };
             match split_scheme(field.as_bytes()) {
                 (scheme, token) if scheme.eq_ignore_ascii_case(b"bearer") => {
                     Ok(Some(token.to_vec()))
@@ -310,7 +363,10 @@ fn single<'h>(
 
 /// `Basic abc` is `Basic` and `abc`; RFC 9110 11.4 allows more than one blank between them.
 fn split_scheme(field: &[u8]) -> (&[u8], &[u8]) {
-    let end = field.iter().position(|byte| *byte == b' ').unwrap_or(field.len());
+    let end = field
+        .iter()
+        .position(|byte| *byte == b' ')
+        .unwrap_or(field.len());
     let (scheme, rest) = field.split_at(end);
     (scheme, rest.trim_ascii_start())
 }
@@ -330,23 +386,32 @@ async fn basic(
         return Err(missing());
     }
     // RFC 7617: user-id, colon, password; the first colon splits.
-    let decoded = BASE64.decode(encoded).map_err(|_| invalid("Basic credentials are not base64"))?;
+    let decoded = BASE64
+        .decode(encoded)
+        .map_err(|_| invalid("Basic credentials are not base64"))?;
     let colon = decoded.iter().position(|byte| *byte == b':');
     let (user, password) = colon
         .and_then(|colon| decoded.split_at_checked(colon))
         .and_then(|(user, rest)| Some((std::str::from_utf8(user).ok()?, rest.get(1..)?)))
         .ok_or_else(|| invalid("Basic credentials are not `user:password`"))?;
-    passwords.check(check, user, password).await.map_err(|error| match error {
-        PasswordError::Wrong => invalid("user or password is wrong"),
-        PasswordError::Busy => {
-            Rejection::new(Reason::Overloaded, "too many passwords are being checked")
-        }
-    })
+    passwords
+        .check(check, user, password)
+        .await
+        .map_err(|error| match error {
+            PasswordError::Wrong => invalid("user or password is wrong"),
+            PasswordError::Busy => {
+                Rejection::new(Reason::Overloaded, "too many passwords are being checked")
+            }
+        })
 }
 
 fn client_cert(check: &ClientCertCheck, presented: Presented<'_>) -> Result<(), Rejection> {
     let refuse = |reason, detail| {
-        Err(challenged(Rejection::new(reason, detail), "ClientCertificate", &presented.route.name))
+        Err(challenged(
+            Rejection::new(reason, detail),
+            "ClientCertificate",
+            &presented.route.name,
+        ))
     };
     let Some(names) = presented.client else {
         return refuse(Reason::CredentialMissing, "the client sent no certificate");
@@ -354,5 +419,8 @@ fn client_cert(check: &ClientCertCheck, presented: Presented<'_>) -> Result<(), 
     if check.san.iter().any(|name| names.carries(name)) {
         return Ok(());
     }
-    refuse(Reason::CredentialInvalid, "the client's certificate carries none of the names")
+    refuse(
+        Reason::CredentialInvalid,
+        "the client's certificate carries none of the names",
+    )
 }

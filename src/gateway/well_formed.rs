@@ -116,7 +116,11 @@ fn check_xml(text: &str) -> Result<(), &'static str> {
         }
         first = false;
     }
-    if depth == 0 && roots == 1 { Ok(()) } else { Err(XML_ILL_FORMED) }
+    if depth == 0 && roots == 1 {
+        Ok(())
+    } else {
+        Err(XML_ILL_FORMED)
+    }
 }
 
 /// Most attributes on one element: a duplicate check compares each with each (SECURITY DS-19).
@@ -157,10 +161,28 @@ mod tests {
 
     #[test]
     fn json() {
-        for good in ["{}", " [1, -0.5e3, \"\\ud800\", null] ", "\"a\"", "0", "{\"a\":1,\"a\":2}"] {
+        for good in [
+            "{}",
+            " [1, -0.5e3, \"\\ud800\", null] ",
+            "\"a\"",
+            "0",
+            "{\"a\":1,\"a\":2}",
+        ] {
             assert_eq!(Syntax::Json.check(good.as_bytes()), Ok(()), "{good}");
         }
-        for bad in ["", " ", "{", "[1,]", "{\"a\":}", "01", "nul", "{}{}", "\u{feff}{}", "'a'", "\"\t\""] {
+        for bad in [
+            "",
+            " ",
+            "{",
+            "[1,]",
+            "{\"a\":}",
+            "01",
+            "nul",
+            "{}{}",
+            "\u{feff}{}",
+            "'a'",
+            "\"\t\"",
+        ] {
             assert!(Syntax::Json.check(bad.as_bytes()).is_err(), "{bad:?}");
         }
         assert!(Syntax::Json.check(b"\"\xff\"").is_err());
@@ -190,9 +212,25 @@ mod tests {
             assert_eq!(Syntax::Xml.check(good.as_bytes()), Ok(()), "{good}");
         }
         for bad in [
-            "", "text", "<a>", "<a></b>", "<a/><b/>", "<a/>x", "<a b=1/>", "<a b='1' b='2'/>",
-            "<a>&undefined;</a>", "<a>&#0;</a>", "<a b='<'/>", "<a b='&x;'/>", "<1/>", "</a>",
-            "<a>]]></a>", "<a><?xml version='1.0'?></a>", "<a>\u{1}</a>", "<a", "<a b/>",
+            "",
+            "text",
+            "<a>",
+            "<a></b>",
+            "<a/><b/>",
+            "<a/>x",
+            "<a b=1/>",
+            "<a b='1' b='2'/>",
+            "<a>&undefined;</a>",
+            "<a>&#0;</a>",
+            "<a b='<'/>",
+            "<a b='&x;'/>",
+            "<1/>",
+            "</a>",
+            "<a>]]></a>",
+            "<a><?xml version='1.0'?></a>",
+            "<a>\u{1}</a>",
+            "<a",
+            "<a b/>",
         ] {
             assert!(Syntax::Xml.check(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -206,16 +244,25 @@ mod tests {
             "<!DOCTYPE a [<!ENTITY x \"y\">]><a>&x;</a>",
             "<!DOCTYPE a SYSTEM \"file:///etc/passwd\"><a/>",
         ] {
-            assert_eq!(Syntax::Xml.check(bad.as_bytes()), Err("the XML has a document type"));
+            assert_eq!(
+                Syntax::Xml.check(bad.as_bytes()),
+                Err("the XML has a document type")
+            );
         }
-        let wide = format!("<a {}/>", (0..80_000).map(|i| format!("b{i}='' ")).collect::<String>());
+        let wide = format!(
+            "<a {}/>",
+            (0..80_000).map(|i| format!("b{i}='' ")).collect::<String>()
+        );
         assert!(Syntax::Xml.check(wide.as_bytes()).is_err());
     }
 
     #[test]
     fn media_types() {
         assert_eq!(Syntax::of("application/json"), Some(Syntax::Json));
-        assert_eq!(Syntax::of("application/cloudevents+json"), Some(Syntax::Json));
+        assert_eq!(
+            Syntax::of("application/cloudevents+json"),
+            Some(Syntax::Json)
+        );
         assert_eq!(Syntax::of("application/soap+xml"), Some(Syntax::Xml));
         assert_eq!(Syntax::of("text/plain"), None);
     }

@@ -61,7 +61,10 @@ pub async fn serve_http1<I>(
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::new(limits));
-    let io = TokioIo::new(Watched { io, watch: Arc::clone(&watch) });
+    let io = TokioIo::new(Watched {
+        io,
+        watch: Arc::clone(&watch),
+    });
     let header_bytes = limits.header_bytes.as_usize();
     let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
     let mut conn = http1::Builder::new()
@@ -143,7 +146,10 @@ fn service(
             if response.headers().contains_key(header::CONNECTION) {
                 exchange.0.lingers.store(true, Ordering::Relaxed);
             }
-            Ok(response.map(|body| Tracked { body, _exchange: exchange }))
+            Ok(response.map(|body| Tracked {
+                body,
+                _exchange: exchange,
+            }))
         })
     }
 }
@@ -159,7 +165,9 @@ enum End {
 
 /// What hyper refused never reached the gateway: it is counted here.
 fn count_refusal(gateway: &Gateway, end: &End) {
-    let End::Finished(Err(error)) = end else { return };
+    let End::Finished(Err(error)) = end else {
+        return;
+    };
     if error.is_parse_too_large() {
         gateway.refused_by_http(Reason::HeaderTooLarge);
     } else if error.is_parse() {
@@ -259,7 +267,9 @@ impl Watch {
             if let Poll::Ready(result) = poll(cx, begin) {
                 return Poll::Ready(End::Finished(result));
             }
-            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            let Some(deadline) = self.deadline() else {
+                return Poll::Pending;
+            };
             if timer.deadline() != deadline {
                 timer.as_mut().reset(deadline);
             }

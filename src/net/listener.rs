@@ -58,7 +58,11 @@ struct ConnPermit(Worker);
 
 /// Binds `address` so that each worker can have a socket of its own on it.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
@@ -78,7 +82,9 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
         match accepted {
             Ok((stream, peer)) => {
                 pause = PAUSE_MIN;
-                let Some(permit) = ConnPermit::take(&worker) else { continue };
+                let Some(permit) = ConnPermit::take(&worker) else {
+                    continue;
+                };
                 let connection = serve(stream, peer, Arc::clone(&endpoint), worker.clone());
                 worker.tasks.spawn(async move {
                     connection.await;
@@ -137,7 +143,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, endpoint: Arc<Endpoint>, wor
     let listener = Arc::clone(&endpoint.name);
     let tls = endpoint.tls.load_full();
     let Some(acceptor) = tls.as_ref() else {
-        let connection = Connection { peer, listener, tls: None };
+        let connection = Connection {
+            peer,
+            listener,
+            tls: None,
+        };
         return serve_http1(stream, connection, Arc::clone(&gateway), limits, drain).await;
     };
     let handshake = tokio_rustls::TlsAcceptor::from(acceptor.config()).accept(stream);
@@ -152,7 +162,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, endpoint: Arc<Endpoint>, wor
     let (_, session) = stream.get_ref();
     let is_h2 = session.alpn_protocol() == Some(b"h2");
     let facts = acceptor.facts(session);
-    let connection = Connection { peer, listener, tls: Some(facts) };
+    let connection = Connection {
+        peer,
+        listener,
+        tls: Some(facts),
+    };
     if is_h2 {
         serve_http2(stream, connection, Arc::clone(&gateway), limits, drain).await;
     } else {

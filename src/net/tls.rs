@@ -74,7 +74,10 @@ impl TlsAcceptor {
             config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
             config.send_tls13_tickets = 1;
         }
-        Ok(Self { config: Arc::new(config), certificates })
+        Ok(Self {
+            config: Arc::new(config),
+            certificates,
+        })
     }
 
     /// For `tokio_rustls::TlsAcceptor`.
@@ -84,7 +87,9 @@ impl TlsAcceptor {
 
     /// What the finished handshake established.
     pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
-        let chosen = connection.server_name().and_then(|name| self.certificates.by_name(name));
+        let chosen = connection
+            .server_name()
+            .and_then(|name| self.certificates.by_name(name));
         TlsFacts {
             certificate: chosen.map(|certificate| Arc::clone(&certificate.names)),
             client: connection
@@ -96,7 +101,10 @@ impl TlsAcceptor {
 
     /// When the listener's certificates end.
     pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
-        self.certificates.list.iter().map(|certificate| &certificate.expiry)
+        self.certificates
+            .list
+            .iter()
+            .map(|certificate| &certificate.expiry)
     }
 }
 
@@ -144,7 +152,10 @@ impl Certificates {
     /// The certificate that is good for a name that the client asked for.
     fn by_name(&self, name: &str) -> Option<&Certificate> {
         let name = normalize_host(name);
-        let wildcard = name.find('.').and_then(|dot| name.get(dot..)).map(|tail| format!("*{tail}"));
+        let wildcard = name
+            .find('.')
+            .and_then(|dot| name.get(dot..))
+            .map(|tail| format!("*{tail}"));
         let index = self
             .by_name
             .get(&name)
@@ -156,7 +167,9 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello.server_name().and_then(|name| self.by_name(name));
-        named.or_else(|| self.list.first()).map(|certificate| Arc::clone(&certificate.key))
+        named
+            .or_else(|| self.list.first())
+            .map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
@@ -166,12 +179,21 @@ impl Certificate {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> anyhow::Result<Self> {
-        let leaf = chain.first().ok_or_else(|| anyhow::anyhow!("no certificate in `{name}`"))?;
+        let leaf = chain
+            .first()
+            .ok_or_else(|| anyhow::anyhow!("no certificate in `{name}`"))?;
         let names = Arc::new(names_of(leaf));
         let not_after = not_after(leaf).unwrap_or(UnixTime::from_secs(0));
         let key = CertifiedKey::from_der(chain, key, &provider())?;
-        let expiry = Expiry { name: Arc::clone(name), not_after };
-        Ok(Self { key: Arc::new(key), names, expiry })
+        let expiry = Expiry {
+            name: Arc::clone(name),
+            not_after,
+        };
+        Ok(Self {
+            key: Arc::new(key),
+            names,
+            expiry,
+        })
     }
 }
 
@@ -185,8 +207,12 @@ fn self_signed(names: &[String]) -> anyhow::Result<Certificate> {
 /// The names in a certificate.
 pub fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
     let mut names = CertificateNames::default();
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return names };
-    let Ok(Some(extension)) = parsed.subject_alternative_name() else { return names };
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return names;
+    };
+    let Ok(Some(extension)) = parsed.subject_alternative_name() else {
+        return names;
+    };
     for name in &extension.value.general_names {
         match name {
             GeneralName::DNSName(name) => names.dns.push(normalize_host(name)),

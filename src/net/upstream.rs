@@ -4,8 +4,8 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::Path;
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -83,7 +83,12 @@ impl Cluster {
             .iter()
             .map(|address| Server::new(address, &settings.tls, &tls))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { settings, servers, next: AtomicUsize::new(0), started: Instant::now() })
+        Ok(Self {
+            settings,
+            servers,
+            next: AtomicUsize::new(0),
+            started: Instant::now(),
+        })
     }
 
     /// What it was built from; a reload keeps a cluster whose settings did not change.
@@ -93,7 +98,9 @@ impl Cluster {
 
     /// Checks the health of the servers until `closed`. Returns at once when none is asked for.
     pub async fn watch(self: Arc<Self>, closed: CancellationToken) {
-        let Some(check) = self.settings.health.clone() else { return };
+        let Some(check) = self.settings.health.clone() else {
+            return;
+        };
         loop {
             for server in &self.servers {
                 let healthy = probe(server, &check, self.settings.connect_timeout).await;
@@ -102,7 +109,11 @@ impl Cluster {
                     if healthy {
                         tracing::info!(upstream, server = address, "server is healthy again");
                     } else {
-                        tracing::warn!(upstream, server = address, "server failed its health check");
+                        tracing::warn!(
+                            upstream,
+                            server = address,
+                            "server failed its health check"
+                        );
                     }
                 }
             }
@@ -157,7 +168,9 @@ impl Cluster {
                 Err(_) => refusal = format!("{}: connect timeout", server.address),
             }
             let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
-            server.down_until_ms.store(self.now_ms().saturating_add(down), Ordering::Relaxed);
+            server
+                .down_until_ms
+                .store(self.now_ms().saturating_add(down), Ordering::Relaxed);
         }
         Err(UpstreamError::Unreachable(refusal))
     }
@@ -169,7 +182,9 @@ impl Upstream for Cluster {
         Box::pin(async move {
             let response = self.exchange(request, wait).await?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(UpstreamError::Invalid("101 to a request that asked for none".into()));
+                return Err(UpstreamError::Invalid(
+                    "101 to a request that asked for none".into(),
+                ));
             }
             Ok(response.map(|body| UpstreamBody::new(Paced::new(body, wait))))
         })
@@ -178,7 +193,9 @@ impl Upstream for Cluster {
     fn patience(&self, limit: Option<Duration>) -> Duration {
         let servers = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
         let connects = self.settings.connect_timeout.saturating_mul(servers);
-        limit.unwrap_or(self.settings.timeout).saturating_add(connects)
+        limit
+            .unwrap_or(self.settings.timeout)
+            .saturating_add(connects)
     }
 }
 
@@ -245,7 +262,10 @@ fn give_back(server: u64, mut sender: SendRequest<Frames>) {
                 let idle = pool.entry(server).or_default();
                 idle.retain(|other| other.since.elapsed() <= POOL_IDLE);
                 if idle.len() < POOL_SIZE {
-                    idle.push(Idle { sender, since: Instant::now() });
+                    idle.push(Idle {
+                        sender,
+                        since: Instant::now(),
+                    });
                 }
             });
         }
@@ -367,11 +387,20 @@ async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) 
         let mut sender = server.connect().await.ok()?;
         let mut request = Request::new(Frames::default());
         *request.uri_mut() = check.path.parse::<Uri>().ok()?;
-        request.headers_mut().insert(header::HOST, server.authority().parse().ok()?);
-        sender.send_request(request).await.ok().map(|response| response.status())
+        request
+            .headers_mut()
+            .insert(header::HOST, server.authority().parse().ok()?);
+        sender
+            .send_request(request)
+            .await
+            .ok()
+            .map(|response| response.status())
     };
     let answered = timeout(connect_timeout + check.interval, exchange).await;
-    answered.ok().flatten().is_some_and(|status| status.is_success() || status.is_redirection())
+    answered
+        .ok()
+        .flatten()
+        .is_some_and(|status| status.is_success() || status.is_redirection())
 }
 
 /// An answer's body that must keep coming: each wait is bounded.
@@ -384,7 +413,11 @@ struct Paced {
 
 impl Paced {
     fn new(body: Incoming, wait: Duration) -> Self {
-        Self { body, wait, timer: None }
+        Self {
+            body,
+            wait,
+            timer: None,
+        }
     }
 }
 

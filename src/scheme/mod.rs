@@ -168,6 +168,12 @@ impl From<&'static [u8]> for Content {
     }
 }
 /// temp
-pub fn digest(_: &[&[u8]]) -> [u8; 32] { unimplemented!() }
-impl keys::KeySet { /// temp
- pub fn matching(&self, _: &[u8], now: UnixTime) -> Option<&keys::Key> { self.usable(now).next() } }
+pub fn digest(_: &[&[u8]]) -> [u8; 32] {
+    unimplemented!()
+}
+impl keys::KeySet {
+    /// temp
+    pub fn matching(&self, _: &[u8], now: UnixTime) -> Option<&keys::Key> {
+        self.usable(now).next()
+    }
+}
