@@ -13,7 +13,27 @@ use http::{HeaderMap, Method};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
+pub mod catalog;
 pub mod keys;
+mod locate;
+mod primitive;
+pub mod sign;
+pub mod spec;
+pub mod trace;
+
+/// What a preset asks for beside secrets, by name: texts, numbers, booleans or lists.
+pub type Params = std::collections::BTreeMap<String, serde_json::Value>;
+
+/// Which kind of key a scheme verifies with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// None: the provider proves nothing.
+    None,
+    /// `public_keys` (or `jwks_url`).
+    Public,
+    /// `secrets`.
+    Secret,
+}
 
 /// A request as a scheme sees it: borrowed, complete, not yet trusted.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +121,49 @@ impl Scheme {
         _keys: &keys::KeySet,
         _now: UnixTime,
     ) -> Result<Evidence, SignatureError> {
+        unimplemented!()
+    }
+
+    /// As [`Scheme::verify`], noting each step.
+    pub fn verify_traced(
+        &self,
+        _message: &Message<'_>,
+        _keys: &keys::KeySet,
+        _now: UnixTime,
+        _trace: &mut trace::Trace,
+    ) -> Result<Evidence, SignatureError> {
+        unimplemented!()
+    }
+
+    /// Compiles a scheme that an operator wrote into a configuration.
+    pub fn compile(_spec: &spec::SchemeSpec) -> Result<Self, Vec<crate::problem::Problem>> {
+        unimplemented!()
+    }
+
+    /// Which kind of key it verifies with.
+    pub fn key_kind(&self) -> KeyKind {
+        unimplemented!()
+    }
+
+    /// A configured secret, decoded as this scheme wants it. The message never repeats the secret.
+    pub fn secret_key(
+        &self,
+        _id: Arc<str>,
+        _written: &[u8],
+        _not_after: Option<UnixTime>,
+    ) -> Result<keys::Key, String> {
+        unimplemented!()
+    }
+
+    /// Public keys as written: PEM (key or certificate), base64 DER, raw hex or base64 Ed25519,
+    /// `whpk_...`, a JWK or a JWKS.
+    pub fn public_keys(&self, _id: Arc<str>, _written: &[u8]) -> Result<Vec<keys::Key>, String> {
+        unimplemented!()
+    }
+
+    /// Largest body that the scheme's provider documents is in the preset; what else an operator must
+    /// know: warnings such as an uncovered body, with the check that makes up for it.
+    pub fn weaknesses(&self) -> Vec<&'static str> {
         unimplemented!()
     }
 

@@ -1,0 +1,106 @@
+//! Guards who may use whom: the table in src/ARCHITECTURE.md against the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Reads the table: module → modules it may import; `None` is everything.
+fn table() -> BTreeMap<String, Option<BTreeSet<String>>> {
+    let page = fs::read_to_string(Path::new(ROOT).join("src/ARCHITECTURE.md")).unwrap();
+    let rows = page
+        .split_once("| module | may import |")
+        .unwrap()
+        .1
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let words = |cell: &str| -> BTreeSet<String> {
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let mut table = BTreeMap::new();
+    for row in rows {
+        let mut cells = row.trim_matches('|').split('|');
+        let (modules, may) = (cells.next().unwrap(), cells.next().unwrap());
+        let may = (!may.contains("everything")).then(|| words(may));
+        for module in words(modules) {
+            table.insert(module, may.clone());
+        }
+    }
+    table
+}
+
+fn sources(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// Modules that a line names by `crate::`; groups at that level would hide some.
+fn imported(line: &str) -> Vec<String> {
+    let code = line.split("//").next().unwrap_or(line);
+    code.split("crate::")
+        .skip(1)
+        .map(|rest| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect())
+        .collect()
+}
+
+#[test]
+fn modules_import_only_what_the_architecture_allows() {
+    let table = table();
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(Path::new(ROOT).join("src")).unwrap();
+        let module = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        let module = module.trim_end_matches(".rs");
+        if matches!(module, "main" | "lib") {
+            continue;
+        }
+        let Some(rule) = table.get(module) else {
+            wrong.push(format!("src/ARCHITECTURE.md has no row for `{module}`"));
+            continue;
+        };
+        let text = fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let at = format!("src/{}:{}", relative.display(), number + 1);
+            if line.contains("super::super") || line.contains("use crate::{") {
+                wrong.push(format!("{at}: write `use crate::module::Item`"));
+            }
+            for target in imported(line) {
+                let allowed = target == module || rule.as_ref().is_none_or(|may| may.contains(&target));
+                if !allowed && !target.is_empty() {
+                    wrong.push(format!("{at}: {module} -> {target}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// Crates that only one file may use, and why they are behind a door.
+#[test]
+fn cryptography_of_schemes_has_one_door() {
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with("scheme/primitive.rs")) {
+        let text = fs::read_to_string(file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.trim_start();
+            for name in ["hmac", "sha1", "sha2", "subtle"] {
+                if code.starts_with(&format!("use {name}::")) {
+                    wrong.push(format!("{}:{}: {name}", file.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
