@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::public_key::{PrivateKey, PublicKey};
 use crate::secret::Secret;
 use crate::units::UnixTime;
 
@@ -21,6 +22,10 @@ pub struct Key {
 pub enum Material {
     /// Bytes that both sides know.
     Secret(Secret),
+    /// The half that anybody may know.
+    Public(PublicKey),
+    /// Both halves: only `sign` and `send` have such a key.
+    Private(PrivateKey),
 }
 
 /// The keys of one check, in the order of the file. Never empty.
@@ -34,6 +39,49 @@ impl Key {
             id,
             material: Material::Secret(secret),
             not_after,
+        }
+    }
+
+    /// A key to verify with.
+    pub fn public(id: Arc<str>, key: PublicKey, not_after: Option<UnixTime>) -> Self {
+        Self {
+            id,
+            material: Material::Public(key),
+            not_after,
+        }
+    }
+
+    /// A key to sign with.
+    pub fn private(id: Arc<str>, key: PrivateKey) -> Self {
+        Self {
+            id,
+            material: Material::Private(key),
+            not_after: None,
+        }
+    }
+
+    /// The bytes that both sides know, where it is such a key.
+    pub fn secret_bytes(&self) -> Option<&[u8]> {
+        match &self.material {
+            Material::Secret(secret) => Some(secret.expose()),
+            Material::Public(_) | Material::Private(_) => None,
+        }
+    }
+
+    /// The half that verifies, where it is a key of two halves.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        match &self.material {
+            Material::Secret(_) => None,
+            Material::Public(key) => Some(key),
+            Material::Private(key) => Some(key.public()),
+        }
+    }
+
+    /// The half that signs, where it is here.
+    pub fn private_key(&self) -> Option<&PrivateKey> {
+        match &self.material {
+            Material::Secret(_) | Material::Public(_) => None,
+            Material::Private(key) => Some(key),
         }
     }
 }

@@ -14,12 +14,16 @@ use crate::reason::Reason;
 use crate::units::UnixTime;
 
 pub mod catalog;
+pub mod jws;
 pub mod keys;
 mod locate;
 mod primitive;
+pub mod public_key;
 pub mod sign;
 pub mod spec;
+mod strict_json;
 pub mod trace;
+pub mod x5c;
 
 /// What a preset asks for beside secrets, by name: texts, numbers, booleans or lists.
 pub type Params = std::collections::BTreeMap<String, serde_json::Value>;

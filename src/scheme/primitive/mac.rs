@@ -1,13 +1,14 @@
-//! The one door to the cryptography of schemes.
+//! HMAC: what both sides know a secret for.
 
 use hmac::{Hmac, KeyInit, Mac as _};
+use md5::Md5;
 use sha1::Sha1;
-use sha2::{Digest, Sha256, Sha384, Sha512};
-use subtle::ConstantTimeEq;
+use sha2::{Sha256, Sha384, Sha512};
 
 /// A hash under HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hash {
+pub(in crate::scheme) enum Hash {
+    Md5,
     Sha1,
     Sha256,
     Sha384,
@@ -16,8 +17,9 @@ pub(super) enum Hash {
 
 impl Hash {
     /// Bytes of a tag.
-    pub(super) const fn tag_bytes(self) -> usize {
+    pub(in crate::scheme) const fn tag_bytes(self) -> usize {
         match self {
+            Self::Md5 => 16,
             Self::Sha1 => 20,
             Self::Sha256 => 32,
             Self::Sha384 => 48,
@@ -28,7 +30,8 @@ impl Hash {
 
 /// An HMAC under way.
 #[derive(Clone)]
-pub(super) enum Mac {
+pub(in crate::scheme) enum Mac {
+    Md5(Hmac<Md5>),
     Sha1(Hmac<Sha1>),
     Sha256(Hmac<Sha256>),
     Sha384(Hmac<Sha384>),
@@ -37,8 +40,9 @@ pub(super) enum Mac {
 
 impl Mac {
     /// HMAC takes keys of any length (RFC 2104 section 3); `None` never happens.
-    pub(super) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
+    pub(in crate::scheme) fn new(hash: Hash, key: &[u8]) -> Option<Self> {
         Some(match hash {
+            Hash::Md5 => Self::Md5(Hmac::new_from_slice(key).ok()?),
             Hash::Sha1 => Self::Sha1(Hmac::new_from_slice(key).ok()?),
             Hash::Sha256 => Self::Sha256(Hmac::new_from_slice(key).ok()?),
             Hash::Sha384 => Self::Sha384(Hmac::new_from_slice(key).ok()?),
@@ -46,8 +50,9 @@ impl Mac {
         })
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(in crate::scheme) fn update(&mut self, bytes: &[u8]) {
         match self {
+            Self::Md5(mac) => mac.update(bytes),
             Self::Sha1(mac) => mac.update(bytes),
             Self::Sha256(mac) => mac.update(bytes),
             Self::Sha384(mac) => mac.update(bytes),
@@ -56,44 +61,15 @@ impl Mac {
     }
 
     /// The whole tag; never a shortened one.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(in crate::scheme) fn finish(self) -> Vec<u8> {
         match self {
+            Self::Md5(mac) => mac.finalize().into_bytes().to_vec(),
             Self::Sha1(mac) => mac.finalize().into_bytes().to_vec(),
             Self::Sha256(mac) => mac.finalize().into_bytes().to_vec(),
             Self::Sha384(mac) => mac.finalize().into_bytes().to_vec(),
             Self::Sha512(mac) => mac.finalize().into_bytes().to_vec(),
         }
     }
-}
-
-/// Whether two tags of public length are the same, in constant time.
-pub(super) fn same_tag(a: &[u8], b: &[u8]) -> bool {
-    a.ct_eq(b).into()
-}
-
-/// Whether two secrets are the same. Their digests are compared, so that neither the bytes nor the
-/// length of the right one show in the time (SECURITY A-09).
-pub(super) fn same_secret(a: &[u8], b: &[u8]) -> bool {
-    Sha256::digest(a).ct_eq(&Sha256::digest(b)).into()
-}
-
-/// SHA-256 over parts that cannot run into each other: each is led by its length.
-pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut sha = Sha256::new();
-    for part in parts {
-        sha.update((part.len() as u64).to_be_bytes());
-        sha.update(part);
-    }
-    sha.finalize().into()
-}
-
-/// SHA-256 over a body's frames.
-pub(super) fn sha256<'a>(frames: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
-    let mut sha = Sha256::new();
-    for frame in frames {
-        sha.update(frame);
-    }
-    sha.finalize().into()
 }
 
 #[cfg(test)]
@@ -103,21 +79,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc_4231_case_2() {
-        let tag = |hash| {
+    fn rfc_4231_and_rfc_2202_case_2() {
+        let tag = |hash: Hash| {
             let mut mac = Mac::new(hash, b"Jefe").unwrap();
             mac.update(b"what do ya want ");
             mac.update(b"for nothing?");
-            HEXLOWER.encode(&mac.finish())
+            let tag = mac.finish();
+            assert_eq!(tag.len(), hash.tag_bytes());
+            HEXLOWER.encode(&tag)
         };
+        assert_eq!(tag(Hash::Md5), "750c783e6ab0b503eaa86e310a5db738");
         assert_eq!(tag(Hash::Sha1), "effcdf6ae5eb2fa2d27416d5f184df9c259a7c79");
         assert!(tag(Hash::Sha256).starts_with("5bdcc146bf60754e6a042426089575c7"));
         assert!(tag(Hash::Sha384).starts_with("af45d2e376484031617f78d2b58a6b1b"));
         assert!(tag(Hash::Sha512).starts_with("164b7a7bfcf819e2e395fbe73b56e0a3"));
-    }
-
-    #[test]
-    fn parts_do_not_run_into_each_other() {
-        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
     }
 }
