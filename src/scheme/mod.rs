@@ -23,6 +23,8 @@ pub mod sign;
 pub mod spec;
 mod strict_json;
 pub mod trace;
+#[cfg(test)]
+mod wycheproof;
 pub mod x5c;
 
 /// What a preset asks for beside secrets, by name: texts, numbers, booleans or lists.
