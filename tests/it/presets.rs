@@ -12,7 +12,7 @@ use hookward::scheme::catalog::{Catalog, Preset};
 use hookward::scheme::keys::KeySet;
 use hookward::scheme::sign::Draft;
 use hookward::scheme::spec::{
-    Algorithm, ClaimTime, Confidence, JwtSpec, ParamValue, SchemeSpec, SecretEncoding,
+    Algorithm, ClaimTime, Confidence, JwtSpec, Ordered, ParamValue, SchemeSpec, SecretEncoding,
 };
 use hookward::scheme::{Content, KeyKind, Message, Params, Scheme, SenderUrl};
 use hookward::units::UnixTime;
@@ -200,7 +200,7 @@ impl Wants {
         } else if !self.xml.is_empty() {
             (
                 "application/xml",
-                self.xml.iter().map(|path| element(path)).collect(),
+                self.xml.iter().map(String::as_str).map(element).collect(),
             )
         } else {
             ("application/json", self.json_body().to_string())
@@ -247,14 +247,11 @@ impl Wants {
 
 /// `/a/b` as `<a><b>example</b></a>`.
 fn element(path: &str) -> String {
-    let names: Vec<_> = path.split('/').skip(1).collect();
-    let open: String = names.iter().map(|name| format!("<{name}>")).collect();
-    let close: String = names
-        .iter()
-        .rev()
-        .map(|name| format!("</{name}>"))
-        .collect();
-    format!("{open}example{close}")
+    path.rsplit('/')
+        .take_while(|name| !name.is_empty())
+        .fold("example".to_owned(), |inner, name| {
+            format!("<{name}>{inner}</{name}>")
+        })
 }
 
 /// A scheme as its file has it.
@@ -290,7 +287,9 @@ fn signs_what_it_verifies(scheme: &Scheme, draft: Draft, is_basic: bool) -> Resu
     let keys = KeySet::new(vec![key]).unwrap();
     let mut headers = HeaderMap::new();
     for (name, value) in &signed.headers {
-        let name: HeaderName = name.parse().map_err(|_| format!("header {name}"))?;
+        let name: HeaderName = name
+            .parse()
+            .map_err(|error| format!("header {name}: {error}"))?;
         headers.append(
             name,
             HeaderValue::from_str(value).map_err(|error| error.to_string())?,
@@ -410,7 +409,7 @@ fn age(spec: &SchemeSpec) -> String {
 
 fn claim_times(jwt: &JwtSpec) -> Vec<ClaimTime> {
     let claims = jwt.claims.as_ref().and_then(|at| at.get());
-    let claims = claims.into_iter().flat_map(|claims| claims.iter());
+    let claims = claims.into_iter().flat_map(Ordered::iter);
     claims
         .filter_map(|(_, claim)| claim.time.as_ref()?.get().copied())
         .collect()
@@ -422,7 +421,7 @@ fn rows(preset: &Preset) -> String {
         Confidence::Medium => "medium",
     };
     let handshakes = preset.spec.handshakes.as_ref().and_then(|at| at.get());
-    let handshakes = handshakes.into_iter().flat_map(|all| all.iter());
+    let handshakes = handshakes.into_iter().flat_map(Ordered::iter);
     let handshakes: Vec<_> = handshakes.map(|(id, _)| id).collect();
     let rest = format!("{confidence} | {}", handshakes.join(", "));
     let title = preset.spec.title.get().unwrap();
