@@ -79,7 +79,7 @@ impl Reloader {
                 break;
             }
         }
-        let Loaded { config, report, watched } = config::load(&file, &self.env);
+        let Loaded { config, report, watched, .. } = config::load(&file, &self.env);
         if watched != self.files && !watched.is_empty() {
             self.seen = stamps(&watched);
             self.files = watched;
@@ -138,7 +138,7 @@ fn watcher(
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // The receiver is gone when the program ends.
-            drop(sender.send(()));
+            sender.send(()).ok();
         }
     })?;
     let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();

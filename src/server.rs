@@ -431,7 +431,7 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.wait().await;
         worker.gateway.drain().await;
         // The main thread may have stopped waiting.
-        drop(done.send(()));
+        done.send(()).ok();
     };
     thread::Builder::new()
         .name(format!("worker-{index}"))
