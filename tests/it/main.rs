@@ -7,5 +7,6 @@
     reason = "a test may panic"
 )]
 
+mod config;
 mod imports;
 mod vectors;
