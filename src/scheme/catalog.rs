@@ -104,7 +104,11 @@ impl Selected {
 
     /// Compiles the scheme with the operator's `params`; `tolerance` replaces the preset's. The
     /// messages name a param that is missing, unknown or ill-formed; marks are of the preset's file.
-    pub fn bind(&self, _params: &Params, _tolerance: Option<Duration>) -> Result<Scheme, Vec<Problem>> {
+    pub fn bind(
+        &self,
+        _params: &Params,
+        _tolerance: Option<Duration>,
+    ) -> Result<Scheme, Vec<Problem>> {
         unimplemented!()
     }
 }

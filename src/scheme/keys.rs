@@ -30,7 +30,11 @@ pub struct KeySet(Vec<Key>);
 impl Key {
     /// A key of bytes that both sides know, as they are.
     pub fn secret(id: Arc<str>, secret: Secret, not_after: Option<UnixTime>) -> Self {
-        Self { id, material: Material::Secret(secret), not_after }
+        Self {
+            id,
+            material: Material::Secret(secret),
+            not_after,
+        }
     }
 }
 
@@ -47,7 +51,9 @@ impl KeySet {
 
     /// The keys that count at `now`.
     pub fn usable(&self, now: UnixTime) -> impl Iterator<Item = &Key> {
-        self.0.iter().filter(move |key| key.not_after.is_none_or(|end| now < end))
+        self.0
+            .iter()
+            .filter(move |key| key.not_after.is_none_or(|end| now < end))
     }
 
     /// Ids of all keys.

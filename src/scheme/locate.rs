@@ -53,7 +53,9 @@ impl Location {
         match self {
             Self::Header(name) => {
                 let fields = view.headers.get_all(name).iter();
-                Ok(fields.map(|field| Cow::Borrowed(field.as_bytes())).collect())
+                Ok(fields
+                    .map(|field| Cow::Borrowed(field.as_bytes()))
+                    .collect())
             }
             Self::Query(name) => {
                 let query = view.target.split_once('?').map_or("", |(_, query)| query);
@@ -65,14 +67,20 @@ impl Location {
                 };
                 let bytes = body.contiguous();
                 let text = std::str::from_utf8(&bytes).map_err(|_| Unreadable::Body)?;
-                Ok(field_values(text, name).into_iter().map(|v| Cow::Owned(v.into_owned())).collect())
+                Ok(field_values(text, name)
+                    .into_iter()
+                    .map(|v| Cow::Owned(v.into_owned()))
+                    .collect())
             }
             Self::Json(pointer) => {
                 let Some(body) = view.body.filter(|_| !is_form(view.headers)) else {
                     return Ok(Vec::new());
                 };
                 let value = pointer.read(&body.contiguous())?;
-                Ok(value.map(|value| Cow::Owned(value.into_bytes())).into_iter().collect())
+                Ok(value
+                    .map(|value| Cow::Owned(value.into_bytes()))
+                    .into_iter()
+                    .collect())
             }
         }
     }
@@ -106,9 +114,15 @@ pub(super) fn find<'a>(
 
 /// Whether the body says that it is a form.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
-    let field = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = field.and_then(|field| field.split(';').next()).unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let field = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let media_type = field
+        .and_then(|field| field.split(';').next())
+        .unwrap_or_default();
+    media_type
+        .trim()
+        .eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
 /// Decoded values of the fields called `name`.
@@ -130,18 +144,26 @@ impl Pointer {
     /// Parses `/a/b~1c/0`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let tokens = text.strip_prefix('/')?.split('/');
-        Some(Self(tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
+        Some(Self(
+            tokens
+                .map(|token| token.replace("~1", "/").replace("~0", "~"))
+                .collect(),
+        ))
     }
 
     /// The scalar it points to: the text of a string, else the literal as written. A key that
     /// stands twice on the way makes the body unreadable (SECURITY DS-18).
     pub(super) fn read(&self, body: &[u8]) -> Result<Option<String>, Unreadable> {
         let mut json = serde_json::Deserializer::from_slice(body);
-        let raw = Step(&self.0).deserialize(&mut json).map_err(|_| Unreadable::Body)?;
+        let raw = Step(&self.0)
+            .deserialize(&mut json)
+            .map_err(|_| Unreadable::Body)?;
         json.end().map_err(|_| Unreadable::Body)?;
         let Some(raw) = raw else { return Ok(None) };
         match raw.get().as_bytes().first() {
-            Some(b'"') => serde_json::from_str(raw.get()).map(Some).map_err(|_| Unreadable::Body),
+            Some(b'"') => serde_json::from_str(raw.get())
+                .map(Some)
+                .map_err(|_| Unreadable::Body),
             Some(b'{' | b'[') => Err(Unreadable::Body),
             Some(b'n') | None => Ok(None),
             Some(_) => Ok(Some(raw.get().to_owned())),
@@ -178,7 +200,9 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Some((token, rest)) = self.0.split_first() else { return Ok(None) };
+        let Some((token, rest)) = self.0.split_first() else {
+            return Ok(None);
+        };
         let mut found = None;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if *key != **token {
@@ -193,7 +217,9 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let Some((token, rest)) = self.0.split_first() else { return Ok(None) };
+        let Some((token, rest)) = self.0.split_first() else {
+            return Ok(None);
+        };
         let wanted = token.parse::<usize>().ok();
         let mut found = None;
         let mut index = 0;
