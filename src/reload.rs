@@ -79,7 +79,7 @@ impl Reloader {
                 break;
             }
         }
-        let Loaded { config, report, watched } = config::load(&file, &self.env);
+        let Loaded { config, report, watched, .. } = config::load(&file, &self.env);
         if watched != self.files && !watched.is_empty() {
             self.seen = stamps(&watched);
             self.files = watched;
@@ -136,9 +136,9 @@ fn watcher(
 ) -> notify::Result<(RecommendedWatcher, mpsc::UnboundedReceiver<()>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // The receiver is gone when the program ends.
-            drop(sender.send(()));
+        let is_change = event.is_ok_and(|event| !event.kind.is_access());
+        if is_change && sender.send(()).is_err() {
+            tracing::debug!("a file changed while the program ends");
         }
     })?;
     let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();

@@ -34,16 +34,35 @@ use crate::settings::{Limits, ListenerSettings, Transport};
 use crate::store::ReplayStore;
 use crate::telemetry::Telemetry;
 
+/// Target of what is said at start, whatever `RUST_LOG` holds: where it listens, and that it serves.
+pub const START: &str = "hookward::start";
 /// How often maps that only grow are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for the last answers to leave after the drain deadline.
 const CUTOFF_TIME: Duration = Duration::from_secs(1);
 
-/// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where.
-pub fn run(config: Config, reloader: Reloader, telemetry: Telemetry) -> anyhow::Result<()> {
+/// A listener and where it was bound.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Its address, with the port that port 0 became.
+    pub address: SocketAddr,
+}
+
+/// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where;
+/// `ready` is called once, when everything is bound and requests are served.
+pub fn run(
+    config: Config,
+    reloader: Reloader,
+    telemetry: Telemetry,
+    ready: impl FnOnce(&[Bound]),
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut server = Server::start(config, telemetry)?;
+        tracing::info!(target: START, "ready");
+        ready(&server.bound());
         let result = server.supervise(reloader).await;
         server.drain().await;
         result
@@ -112,10 +131,19 @@ impl Server {
             let address = listener.local_addr()?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tokio::spawn(admin::serve(listener, admin, server.admin_closed.clone()));
-            tracing::info!(listener = "admin", %address, "listening");
+            tracing::info!(target: START, listener = "admin", %address, "listening");
         }
         server.admin.set(Readiness::Ready);
         Ok(server)
+    }
+
+    /// Where requests are served.
+    fn bound(&self) -> Vec<Bound> {
+        let bound = |(name, running): (&Arc<str>, &Running)| Bound {
+            listener: Arc::clone(name),
+            address: running.address,
+        };
+        self.endpoints.iter().map(bound).collect()
     }
 
     /// Reloads, sweeps and waits for the signal to stop.
@@ -267,7 +295,7 @@ impl Server {
             // A worker only stops listening for work when the program ends.
             drop(worker.listen.send((socket, Arc::clone(&endpoint))));
         }
-        tracing::info!(listener = &*settings.name, %address, "listening");
+        tracing::info!(target: START, listener = &*settings.name, %address, "listening");
         Running { settings, address, endpoint }
     }
 
@@ -430,8 +458,9 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.close();
         worker.tasks.wait().await;
         worker.gateway.drain().await;
-        // The main thread may have stopped waiting.
-        drop(done.send(()));
+        if done.send(()).is_err() {
+            tracing::debug!("a worker ended after the main thread had stopped waiting");
+        }
     };
     thread::Builder::new()
         .name(format!("worker-{index}"))

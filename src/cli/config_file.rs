@@ -21,7 +21,11 @@ pub(super) struct ConfigArgs {
 impl ConfigArgs {
     /// The file that was named, or the default one when it exists.
     pub(super) fn find(&self, env: &Environment) -> Option<PathBuf> {
-        let named = || env.get(FILE_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let named = || {
+            env.get(FILE_VARIABLE)
+                .filter(|name| !name.is_empty())
+                .map(PathBuf::from)
+        };
         let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
         self.config.clone().or_else(named).or_else(default)
     }

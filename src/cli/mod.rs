@@ -33,7 +33,12 @@ use output::Output;
 /// A TLS-terminating reverse proxy that verifies each request by the rules of a YAML file and lets
 /// nothing reach the app that was not verified.
 #[derive(Debug, Parser)]
-#[command(name = "hookward", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "hookward",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,

@@ -34,7 +34,10 @@ impl Output {
     }
 
     /// A line for the person in front, at once. Nobody has to be listening.
-    #[expect(clippy::unused_self, reason = "one writer for both, so that a verb cannot print else")]
+    #[expect(
+        clippy::unused_self,
+        reason = "one writer for both, so that a verb cannot print else"
+    )]
     pub(super) fn note(&self, text: impl Display) {
         drop(writeln!(io::stderr().lock(), "{text}"));
     }
@@ -46,7 +49,9 @@ impl Output {
             Ok(()) => status,
             Err(error) if error.kind() == ErrorKind::BrokenPipe => status,
             Err(error) => {
-                self.note(format_args!("error: cannot write to standard output: {error}"));
+                self.note(format_args!(
+                    "error: cannot write to standard output: {error}"
+                ));
                 ExitStatus::Unable
             }
         }

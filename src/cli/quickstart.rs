@@ -40,9 +40,14 @@ impl Quickstart {
             Some(secret) => secret.to_owned(),
             None => draw()?,
         };
-        let addresses = ADDRESS_VARIABLES.iter().filter_map(|name| Some((*name, env.get(name)?)));
+        let addresses = ADDRESS_VARIABLES
+            .iter()
+            .filter_map(|name| Some((*name, env.get(name)?)));
         let variables = addresses.chain([(SECRET_VARIABLE, secret.as_str())]);
-        Ok(Self { env: Environment::from_pairs(variables), secret })
+        Ok(Self {
+            env: Environment::from_pairs(variables),
+            secret,
+        })
     }
 
     pub(super) fn load(&self) -> Loaded {

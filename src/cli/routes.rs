@@ -71,7 +71,11 @@ impl Asked {
         if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
             bail!("`{text}` holds white space");
         }
-        Ok(Self { method: method.clone(), host, path })
+        Ok(Self {
+            method: method.clone(),
+            host,
+            path,
+        })
     }
 }
 
@@ -89,8 +93,13 @@ fn answer(asked: &Asked, routes: &RouteTable, output: &mut Output) -> ExitStatus
         Found::Route(winner) => {
             output.line(&winner.name);
             output.line(format_args!("  {}", pattern(winner)));
-            for other in routes.routes().iter().filter(|other| !Arc::ptr_eq(other, winner)) {
-                let why = why_not(other, asked).unwrap_or_else(|| less_specific(other, winner, asked));
+            for other in routes
+                .routes()
+                .iter()
+                .filter(|other| !Arc::ptr_eq(other, winner))
+            {
+                let why =
+                    why_not(other, asked).unwrap_or_else(|| less_specific(other, winner, asked));
                 output.line(format_args!("  not {}: {why}", other.name));
             }
             ExitStatus::Success
@@ -118,7 +127,12 @@ fn answer(asked: &Asked, routes: &RouteTable, output: &mut Output) -> ExitStatus
 
 /// The pattern as the configuration has it.
 fn pattern(route: &Route) -> String {
-    format!("{} {}{}", methods(route), host(&route.matches.host), route.matches.path.as_str())
+    format!(
+        "{} {}{}",
+        methods(route),
+        host(&route.matches.host),
+        route.matches.path.as_str()
+    )
 }
 
 fn methods(route: &Route) -> String {
@@ -165,13 +179,19 @@ fn path_differs(pattern: &str, path: &str) -> Option<String> {
             (None, None) => return None,
             (Some(rest), Some(_)) if rest.starts_with("{*") => return None,
             (None, Some(found)) => {
-                return Some(format!("`{pattern}` ends before segment {number}, `{found}`"));
+                return Some(format!(
+                    "`{pattern}` ends before segment {number}, `{found}`"
+                ));
             }
             (Some(wanted), None) => {
                 return Some(format!("the path ends before segment {number}, `{wanted}`"));
             }
             (Some(wanted), Some(found)) => {
-                let matches = if wanted.starts_with('{') { !found.is_empty() } else { wanted == found };
+                let matches = if wanted.starts_with('{') {
+                    !found.is_empty()
+                } else {
+                    wanted == found
+                };
                 if !matches {
                     return Some(format!("segment {number} is `{found}`, not `{wanted}`"));
                 }
@@ -193,7 +213,10 @@ fn less_specific(other: &Route, winner: &Route, asked: &Asked) -> String {
     }
     let segments = |route: &Route| {
         let path = route.matches.path.as_str();
-        path.split('/').skip(1).map(str::to_owned).collect::<Vec<_>>()
+        path.split('/')
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
     };
     let pairs = segments(other).into_iter().zip(segments(winner));
     let differs = |(own, better): &(String, String)| kind(own) != kind(better);
@@ -222,10 +245,22 @@ mod tests {
     fn where_a_path_leaves_a_pattern() {
         assert_eq!(path_differs("/a/{b}", "/a/x"), None);
         assert_eq!(path_differs("/a/{*r}", "/a/"), None);
-        assert_eq!(path_differs("/a/b", "/a/c").unwrap(), "segment 2 is `c`, not `b`");
-        assert_eq!(path_differs("/a/{b}", "/a/").unwrap(), "segment 2 is ``, not `{b}`");
-        assert_eq!(path_differs("/a", "/a/b").unwrap(), "`/a` ends before segment 2, `b`");
-        assert_eq!(path_differs("/a/b", "/a").unwrap(), "the path ends before segment 2, `b`");
+        assert_eq!(
+            path_differs("/a/b", "/a/c").unwrap(),
+            "segment 2 is `c`, not `b`"
+        );
+        assert_eq!(
+            path_differs("/a/{b}", "/a/").unwrap(),
+            "segment 2 is ``, not `{b}`"
+        );
+        assert_eq!(
+            path_differs("/a", "/a/b").unwrap(),
+            "`/a` ends before segment 2, `b`"
+        );
+        assert_eq!(
+            path_differs("/a/b", "/a").unwrap(),
+            "the path ends before segment 2, `b`"
+        );
     }
 
     #[test]

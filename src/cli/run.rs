@@ -56,7 +56,12 @@ enum Source {
 
 pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus {
     let ended = Source::find(args, env).and_then(|source| {
-        let Loaded { config, report, watched, .. } = source.load(env);
+        let Loaded {
+            config,
+            report,
+            watched,
+            ..
+        } = source.load(env);
         note_report(&report, output);
         match config {
             None => Ok(ExitStatus::BadConfig),
@@ -95,7 +100,7 @@ fn serve(
     output: &Output,
 ) -> anyhow::Result<ExitStatus> {
     let format = args.log_format.into();
-    let log = log::init(format, env.get("RUST_LOG").unwrap_or_default())?;
+    let log = log::init(format, &log_filter(env))?;
     let (access, access_guard) = AccessLog::stdout(format)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     metrics.show(log.dropped());
@@ -111,10 +116,21 @@ fn serve(
     result.map(|()| ExitStatus::Success)
 }
 
+/// What `RUST_LOG` asks for, and always where it listens: who starts on port 0 has to be told.
+fn log_filter(env: &Environment) -> String {
+    let asked = env
+        .get("RUST_LOG")
+        .filter(|filter| !filter.is_empty())
+        .unwrap_or("info");
+    format!("{asked},{}=info", server::START)
+}
+
 /// Tells a person how to try the demo.
 fn invite(quickstart: Option<&Quickstart>, bound: &[Bound], output: &Output) {
     let Some(quickstart) = quickstart else { return };
-    let Some(listener) = bound.iter().find(|bound| &*bound.listener == "https") else { return };
+    let Some(listener) = bound.iter().find(|bound| &*bound.listener == "https") else {
+        return;
+    };
     match quickstart.invitation(listener.address) {
         Ok(text) => output.note(format_args!("\n{text}\n")),
         Err(error) => output.note(format_args!("warning: {error:#}")),

@@ -97,7 +97,8 @@ pub(super) fn run(
 fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write `Name: value`")?;
     let (name, value) = (name.trim(), value.trim());
-    http::HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is not a header name"))?;
+    http::HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("`{name}` is not a header name"))?;
     http::HeaderValue::from_str(value).map_err(|_| format!("`{value}` is not a header value"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
@@ -145,13 +146,23 @@ pub(super) fn catalog_of(folder: Option<&std::path::Path>) -> anyhow::Result<Cat
 /// An error that says what there is instead.
 pub(super) fn unknown(error: CatalogError) -> anyhow::Error {
     match error {
-        CatalogError::UnknownProvider { name, suggestion: Some(known) } => {
+        CatalogError::UnknownProvider {
+            name,
+            suggestion: Some(known),
+        } => {
             anyhow::anyhow!("there is no preset `{name}`; did you mean `{known}`?")
         }
-        CatalogError::UnknownProvider { name, suggestion: None } => {
+        CatalogError::UnknownProvider {
+            name,
+            suggestion: None,
+        } => {
             anyhow::anyhow!("there is no preset `{name}`; `hookward providers` lists them")
         }
-        CatalogError::UnknownScheme { provider, name, known } => anyhow::anyhow!(
+        CatalogError::UnknownScheme {
+            provider,
+            name,
+            known,
+        } => anyhow::anyhow!(
             "preset `{provider}` has no scheme `{name}`, only `{}`",
             known.join("`, `")
         ),
@@ -161,7 +172,9 @@ pub(super) fn unknown(error: CatalogError) -> anyhow::Error {
 
 /// Compiles a preset's scheme with the params given.
 pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Scheme> {
-    selected.bind(params, None).map_err(|found| anyhow::anyhow!(problems(&found)))
+    selected
+        .bind(params, None)
+        .map_err(|found| anyhow::anyhow!(problems(&found)))
 }
 
 fn problems(problems: &[Problem]) -> String {
@@ -191,25 +204,46 @@ impl RequestArgs {
             .map_err(|message| anyhow::anyhow!("--secret: {message}"))?;
         let draft = self.draft(url)?;
         let now = self.now.unwrap_or_else(|| Clock::system().now());
-        scheme.sign(draft, &key, now).with_context(|| format!("`{}` cannot be signed", self.provider))
+        scheme
+            .sign(draft, &key, now)
+            .with_context(|| format!("`{}` cannot be signed", self.provider))
     }
 
     fn draft(&self, url: SenderUrl) -> anyhow::Result<Draft> {
         let body = input::read(&self.body)?;
         let mut headers = self.headers.clone();
-        let is_typed = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        let is_typed = headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
         if !is_typed && is_json {
-            headers.insert(0, ("Content-Type".to_owned(), "application/json".to_owned()));
+            headers.insert(
+                0,
+                ("Content-Type".to_owned(), "application/json".to_owned()),
+            );
         }
-        Ok(Draft { method: self.method.clone(), url, headers, body })
+        Ok(Draft {
+            method: self.method.clone(),
+            url,
+            headers,
+            body,
+        })
     }
 }
 
 /// The form that `verify --request` reads back.
 fn http_message(signed: &Draft) -> Vec<u8> {
-    let mut head = format!("{} {} HTTP/1.1\r\n", signed.method, url::target(&signed.url));
-    let has = |wanted: &str| signed.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\n",
+        signed.method,
+        url::target(&signed.url)
+    );
+    let has = |wanted: &str| {
+        signed
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
+    };
     if !has("host") {
         head.push_str(&format!("Host: {}\r\n", url::authority(&signed.url)));
     }
@@ -239,10 +273,17 @@ pub(super) fn curl(signed: &Draft, options: &[&str]) -> String {
     words.push(format!("-X {}", quote(signed.method.as_str())));
     for (name, value) in &signed.headers {
         // curl drops a field whose value is empty, unless it ends with a semicolon.
-        let field = if value.is_empty() { format!("{name};") } else { format!("{name}: {value}") };
+        let field = if value.is_empty() {
+            format!("{name};")
+        } else {
+            format!("{name}: {value}")
+        };
         words.push(format!("-H {}", quote(&field)));
     }
-    let is_typed = signed.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    let is_typed = signed
+        .headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
     if !is_typed {
         words.push("-H 'Content-Type:'".to_owned());
     }
@@ -254,7 +295,11 @@ pub(super) fn curl(signed: &Draft, options: &[&str]) -> String {
             words.push("--data-binary @-".to_owned());
         }
     }
-    words.push(quote(&format!("{}{}", signed.url.origin, url::target(&signed.url))));
+    words.push(quote(&format!(
+        "{}{}",
+        signed.url.origin,
+        url::target(&signed.url)
+    )));
     before + &words.join(" ")
 }
 
@@ -280,7 +325,10 @@ mod tests {
         assert_eq!(value("a=5"), json!(5));
         assert_eq!(value("a=007"), json!("007"));
         assert_eq!(value("a=1e5"), json!("1e5"));
-        assert_eq!(value("a=123456789012345678901234567890"), json!("123456789012345678901234567890"));
+        assert_eq!(
+            value("a=123456789012345678901234567890"),
+            json!("123456789012345678901234567890")
+        );
         assert_eq!(value("a={\"b\":1}"), json!("{\"b\":1}"));
         assert_eq!(value("a=b=c"), json!("b=c"));
         assert_eq!(value("a="), json!(""));

@@ -37,7 +37,12 @@ pub(super) fn run(
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
     let file = args.file.require(env)?;
-    let Loaded { config, report, unreadable, .. } = config::load(&file, env);
+    let Loaded {
+        config,
+        report,
+        unreadable,
+        ..
+    } = config::load(&file, env);
     if unreadable {
         note_report(&report, output);
         bail!("cannot read {}", file.display());
@@ -57,7 +62,11 @@ pub(super) fn run(
             ));
         }
     }
-    Ok(if is_valid { ExitStatus::Success } else { ExitStatus::No })
+    Ok(if is_valid {
+        ExitStatus::Success
+    } else {
+        ExitStatus::No
+    })
 }
 
 fn count(number: usize, noun: &str) -> String {

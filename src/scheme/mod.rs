@@ -14,6 +14,7 @@ use crate::reason::Reason;
 use crate::units::UnixTime;
 
 pub mod catalog;
+pub mod hints;
 pub mod keys;
 mod locate;
 mod primitive;

@@ -20,7 +20,13 @@ pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     /// How to print
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", global = true)]
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        global = true
+    )]
     format: Format,
     /// A folder with more presets
     #[arg(long, value_name = "DIR", global = true)]
@@ -95,7 +101,9 @@ impl Entry {
 
     fn holds(&self, word: &str) -> bool {
         let word = word.to_lowercase();
-        [&self.name, &self.title, &self.category].iter().any(|text| text.to_lowercase().contains(&word))
+        [&self.name, &self.title, &self.category]
+            .iter()
+            .any(|text| text.to_lowercase().contains(&word))
     }
 
     fn to_json(&self) -> Value {
@@ -108,12 +116,7 @@ impl Entry {
     }
 }
 
-fn list(
-    args: &List,
-    catalog: &Catalog,
-    format: Format,
-    output: &mut Output,
-) -> anyhow::Result<()> {
+fn list(args: &List, catalog: &Catalog, format: Format, output: &mut Output) -> anyhow::Result<()> {
     let mut entries = Vec::new();
     for name in catalog.names() {
         let preset: Arc<Preset> = catalog.preset(&name).map_err(unknown)?;
@@ -125,9 +128,22 @@ fn list(
     match format {
         Format::Json => output.json(&entries.iter().map(Entry::to_json).collect::<Vec<_>>())?,
         Format::Text => {
-            let width = entries.iter().map(|entry| entry.name.chars().count()).max().unwrap_or(0);
-            for Entry { name, title, schemes, .. } in &entries {
-                output.line(format_args!("{name:width$}  {title} ({})", schemes.join(", ")));
+            let width = entries
+                .iter()
+                .map(|entry| entry.name.chars().count())
+                .max()
+                .unwrap_or(0);
+            for Entry {
+                name,
+                title,
+                schemes,
+                ..
+            } in &entries
+            {
+                output.line(format_args!(
+                    "{name:width$}  {title} ({})",
+                    schemes.join(", ")
+                ));
             }
         }
     }

@@ -46,10 +46,16 @@ pub(super) struct Answer {
 /// Delivers a request to its own URL.
 pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answer> {
     let authority = url::authority(&signed.url);
-    let is_tls = signed.url.origin.get(..6).is_some_and(|s| s.eq_ignore_ascii_case("https:"));
+    let is_tls = signed
+        .url
+        .origin
+        .get(..6)
+        .is_some_and(|s| s.eq_ignore_ascii_case("https:"));
     let (host, port) = host_and_port(authority, if is_tls { 443 } else { 80 })?;
     let request = request(&signed)?;
-    let stream = TcpStream::connect((host, port)).await.context("cannot connect")?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .context("cannot connect")?;
     stream.set_nodelay(true)?;
     if !is_tls {
         return exchange(stream, request).await;
@@ -57,7 +63,10 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` is not a name that a certificate can carry"))?;
     let connector = TlsConnector::from(Arc::new(client_config(trust)?));
-    let stream = connector.connect(name, stream).await.context("the TLS handshake failed")?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .context("the TLS handshake failed")?;
     exchange(stream, request).await
 }
 
@@ -65,7 +74,9 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
 fn host_and_port(authority: &str, default: u16) -> anyhow::Result<(&str, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => {
-            let port = port.parse().with_context(|| format!("`{port}` is not a port"))?;
+            let port = port
+                .parse()
+                .with_context(|| format!("`{port}` is not a port"))?;
             (host, port)
         }
         _ => (authority, default),
@@ -82,14 +93,23 @@ fn request(signed: &Draft) -> anyhow::Result<Request<Full<Bytes>>> {
         .context("the request cannot be sent")?;
     let headers = request.headers_mut();
     for (name, value) in &signed.headers {
-        headers.append(HeaderName::from_bytes(name.as_bytes())?, HeaderValue::from_str(value)?);
+        headers.append(
+            HeaderName::from_bytes(name.as_bytes())?,
+            HeaderValue::from_str(value)?,
+        );
     }
     if !headers.contains_key(header::HOST) {
-        headers.insert(header::HOST, HeaderValue::from_str(url::authority(&signed.url))?);
+        headers.insert(
+            header::HOST,
+            HeaderValue::from_str(url::authority(&signed.url))?,
+        );
     }
     headers
         .entry(header::USER_AGENT)
-        .or_insert(HeaderValue::from_static(concat!("hookward/", env!("CARGO_PKG_VERSION"))));
+        .or_insert(HeaderValue::from_static(concat!(
+            "hookward/",
+            env!("CARGO_PKG_VERSION")
+        )));
     Ok(request)
 }
 
@@ -100,9 +120,15 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // Its error comes back through the request.
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.context("there is no answer")?;
+    let response = sender
+        .send_request(request)
+        .await
+        .context("there is no answer")?;
     let status = response.status();
-    let body = match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+    let body = match Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+    {
         Ok(body) => body.to_bytes(),
         Err(error) => bail!("the answer ends early: {error}"),
     };
@@ -137,8 +163,9 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
 
 fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let context = || format!("cannot read {}", file.display());
-    let certificates: Result<Vec<_>, _> =
-        CertificateDer::pem_file_iter(file).with_context(context)?.collect();
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
+        .with_context(context)?
+        .collect();
     let certificates = certificates.with_context(context)?;
     if certificates.is_empty() {
         bail!("{} holds no certificate", file.display());

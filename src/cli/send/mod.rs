@@ -48,13 +48,21 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitStatus> {
     let to = url::parse(&args.to)?;
     let called = args.url.as_deref().map(url::parse).transpose()?;
-    let mut signed = args.request.sign(called.clone().unwrap_or_else(|| to.clone()), env)?;
+    let mut signed = args
+        .request
+        .sign(called.clone().unwrap_or_else(|| to.clone()), env)?;
     if called.is_some() {
         // The provider's query, which may hold the signature, at the path where it is delivered.
-        let query = signed.url.target.find('?').and_then(|mark| signed.url.target.get(mark..));
+        let query = signed
+            .url
+            .target
+            .find('?')
+            .and_then(|mark| signed.url.target.get(mark..));
         let path = url::target(&to).split('?').next().unwrap_or("/");
         let target = format!("{path}{}", query.unwrap_or_default());
-        signed.headers.push(("Host".to_owned(), url::authority(&signed.url).to_owned()));
+        signed
+            .headers
+            .push(("Host".to_owned(), url::authority(&signed.url).to_owned()));
         signed.url.origin = to.origin;
         signed.url.target = target.into();
     }
@@ -70,7 +78,11 @@ pub(super) fn run(
     if !body.is_empty() && !body.ends_with(b"\n") {
         output.bytes(b"\n");
     }
-    Ok(if status.is_success() { ExitStatus::Success } else { ExitStatus::No })
+    Ok(if status.is_success() {
+        ExitStatus::Success
+    } else {
+        ExitStatus::No
+    })
 }
 
 fn deliver(
@@ -78,7 +90,9 @@ fn deliver(
     trust: &Trust,
     timeout: Duration,
 ) -> anyhow::Result<Answer> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let answer = tokio::time::timeout(timeout, client::deliver(signed, trust)).await;
         answer.with_context(|| format!("no answer within {}", Span(timeout)))?

@@ -77,8 +77,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
     let bytes = input::read(&args.request)?;
-    let captured =
-        request::parse(&bytes).with_context(|| args.request.display().to_string())?;
+    let captured = request::parse(&bytes).with_context(|| args.request.display().to_string())?;
     if let Some(note) = length_note(&captured) {
         output.note(note);
     }
@@ -98,7 +97,11 @@ pub(super) fn run(
         (None, None) | (Some(_), Some(_)) => bail!("give either `--provider` or `--route`"),
     };
     print(&verdict, args.format, output)?;
-    Ok(if verdict.refusal.is_none() { ExitStatus::Success } else { ExitStatus::No })
+    Ok(if verdict.refusal.is_none() {
+        ExitStatus::Success
+    } else {
+        ExitStatus::No
+    })
 }
 
 fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Result<()> {
@@ -113,7 +116,11 @@ fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Resu
 
 /// A capture that is not whole explains many a mismatch.
 fn length_note(request: &Captured) -> Option<String> {
-    let declared = request.headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?;
+    let declared = request
+        .headers
+        .get(http::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?;
     let declared: usize = declared.parse().ok()?;
     let found = request.body.len();
     (declared != found).then(|| {
@@ -132,7 +139,9 @@ impl Question<'_> {
             return url::parse(target);
         }
         let host = self.request.headers.get(http::header::HOST);
-        let host = host.and_then(|host| host.to_str().ok()).filter(|host| !host.is_empty());
+        let host = host
+            .and_then(|host| host.to_str().ok())
+            .filter(|host| !host.is_empty());
         Ok(SenderUrl {
             origin: format!("https://{}", host.unwrap_or("localhost")).into(),
             target: target.as_str().into(),

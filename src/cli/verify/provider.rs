@@ -4,7 +4,7 @@ use anyhow::bail;
 
 use super::Question;
 use super::verdict::Verdict;
-use crate::cli::sign::{ProviderArgs, bind, catalog, problems};
+use crate::cli::sign::{ProviderArgs, bind, catalog, unknown};
 use crate::config::{self, Environment};
 use crate::scheme::catalog::{Catalog, Selected};
 use crate::scheme::hints::{self, Case, Sibling};
@@ -21,7 +21,7 @@ pub(super) fn judge(
     env: &Environment,
 ) -> anyhow::Result<Verdict> {
     let catalog = catalog(args)?;
-    let selected = catalog.find(name)?;
+    let selected = catalog.find(name).map_err(unknown)?;
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written {
@@ -39,7 +39,11 @@ pub(super) fn judge(
     let mut trace = Trace::on();
     let judged = scheme.verify_traced(&message, &keys, question.now, &mut trace);
     let provider = selected.preset.spec.provider.get().cloned();
-    let mut verdict = Verdict { provider, steps: trace.into_steps(), ..Verdict::default() };
+    let mut verdict = Verdict {
+        provider,
+        steps: trace.into_steps(),
+        ..Verdict::default()
+    };
     match judged {
         Ok(evidence) => {
             verdict.key_id = Some(evidence.key_id.to_string());
@@ -96,9 +100,9 @@ impl Written {
     fn decode(&self, scheme: &Scheme, id: &str, written: &Secret) -> Result<Vec<Key>, String> {
         match scheme.key_kind() {
             KeyKind::Public => scheme.public_keys(id.into(), written.expose()),
-            KeyKind::Secret | KeyKind::None => {
-                scheme.secret_key(id.into(), written.expose(), None).map(|key| vec![key])
-            }
+            KeyKind::Secret | KeyKind::None => scheme
+                .secret_key(id.into(), written.expose(), None)
+                .map(|key| vec![key]),
         }
     }
 }
@@ -124,7 +128,9 @@ fn siblings(
     params: &Params,
     written: &Written,
 ) -> Vec<Sibling> {
-    let Some(provider) = selected.preset.spec.provider.get() else { return Vec::new() };
+    let Some(provider) = selected.preset.spec.provider.get() else {
+        return Vec::new();
+    };
     let ids = selected.preset.schemes().map(|(id, _)| id);
     let others = ids.filter(|id| *id != selected.scheme_id());
     let bound = others.filter_map(|id| {

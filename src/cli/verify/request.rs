@@ -29,7 +29,10 @@ pub(crate) struct RequestError {
 
 /// Reads a request line, header lines (LF or CRLF), an empty line and the body.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
-    let mut lines = Lines { rest: bytes, number: 0 };
+    let mut lines = Lines {
+        rest: bytes,
+        number: 0,
+    };
     let first = lines.next()?;
     let (method, target) = request_line(first).map_err(|what| lines.error(what))?;
     let mut headers = HeaderMap::new();
@@ -43,7 +46,12 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
             return Err(lines.error("there are too many header fields"));
         }
     }
-    Ok(Captured { method, target, headers, body: Bytes::copy_from_slice(lines.rest) })
+    Ok(Captured {
+        method,
+        target,
+        headers,
+        body: Bytes::copy_from_slice(lines.rest),
+    })
 }
 
 /// The lines of a head.
@@ -65,7 +73,10 @@ impl<'a> Lines<'a> {
     }
 
     fn error(&self, what: &'static str) -> RequestError {
-        RequestError { line: self.number, what }
+        RequestError {
+            line: self.number,
+            what,
+        }
     }
 }
 
@@ -105,12 +116,18 @@ fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), &'static str> {
         .ok_or("a header line has no colon")?;
     let value = value.strip_prefix(b":").unwrap_or(value);
     let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = value.iter().position(|byte| !is_blank(byte)).unwrap_or(value.len());
-    let end = value.iter().rposition(|byte| !is_blank(byte)).map_or(start, |last| last + 1);
+    let start = value
+        .iter()
+        .position(|byte| !is_blank(byte))
+        .unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(|byte| !is_blank(byte))
+        .map_or(start, |last| last + 1);
     let value = value.get(start..end).unwrap_or_default();
     let name = HeaderName::from_bytes(name).map_err(|_| "a header name is not a token")?;
-    let value = HeaderValue::from_bytes(value)
-        .map_err(|_| "a header value holds a control character")?;
+    let value =
+        HeaderValue::from_bytes(value).map_err(|_| "a header value holds a control character")?;
     Ok((name, value))
 }
 
@@ -142,17 +159,26 @@ mod tests {
         // Inner blanks stay; the outer ones are no part of a value.
         let value = prop_oneof!["", "[!-~]", "[!-~][ -~\u{80}-\u{ff}]{0,30}[!-~]"];
         let fields = prop::collection::vec(("[a-zA-Z][a-zA-Z0-9_-]{0,20}", value), 0..8);
-        (method, target, fields, prop::collection::vec(any::<u8>(), 0..64)).prop_map(
-            |(method, target, fields, body)| {
+        (
+            method,
+            target,
+            fields,
+            prop::collection::vec(any::<u8>(), 0..64),
+        )
+            .prop_map(|(method, target, fields, body)| {
                 let mut headers = HeaderMap::new();
                 for (name, value) in fields {
                     let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
                     headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
                 }
                 let method = Method::from_bytes(method.as_bytes()).unwrap();
-                Captured { method, target, headers, body: body.into() }
-            },
-        )
+                Captured {
+                    method,
+                    target,
+                    headers,
+                    body: body.into(),
+                }
+            })
     }
 
     proptest! {
@@ -188,7 +214,8 @@ mod tests {
 
     #[test]
     fn every_byte_after_the_empty_line_is_body() {
-        let parsed = parse(b"POST / HTTP/1.1\nContent-Length: 1\nHost:h\r\n\r\na\r\n\r\n\0b").unwrap();
+        let parsed =
+            parse(b"POST / HTTP/1.1\nContent-Length: 1\nHost:h\r\n\r\na\r\n\r\n\0b").unwrap();
         assert_eq!(&*parsed.body, b"a\r\n\r\n\0b");
         assert_eq!(parsed.headers["host"], "h");
     }
@@ -198,7 +225,10 @@ mod tests {
         // SECURITY S-25
         for (bytes, part) in [
             (&b""[..], "line 1: there is no empty line"),
-            (b"POST / HTTP/1.1\r\nHost: h\r\n", "line 3: there is no empty line"),
+            (
+                b"POST / HTTP/1.1\r\nHost: h\r\n",
+                "line 3: there is no empty line",
+            ),
             (b"\n\n", "line 1: write"),
             (b"POST / HTTP/2\n\n", "write `METHOD target HTTP/1.1`"),
             (b"POST  / HTTP/1.1\n\n", "write"),
@@ -208,8 +238,14 @@ mod tests {
             (b"POST https:///a HTTP/1.1\n\n", "neither a path nor a URL"),
             (b"POST /\0 HTTP/1.1\n\n", "control"),
             (b"POST /\xff HTTP/1.1\n\n", "UTF-8"),
-            (b"POST / HTTP/1.1\nHost\n\n", "line 2: a header line has no colon"),
-            (b"POST / HTTP/1.1\nA: b\n c\n\n", "line 3: a header line begins"),
+            (
+                b"POST / HTTP/1.1\nHost\n\n",
+                "line 2: a header line has no colon",
+            ),
+            (
+                b"POST / HTTP/1.1\nA: b\n c\n\n",
+                "line 3: a header line begins",
+            ),
             (b"POST / HTTP/1.1\nA : b\n\n", "header name"),
             (b"POST / HTTP/1.1\nA: b\0\n\n", "header value"),
             (b"POST / HTTP/1.1\nA: b\rc\n\n", "header value"),
@@ -218,6 +254,11 @@ mod tests {
             assert!(error.contains(part), "{error}");
         }
         let many = format!("POST / HTTP/1.1\n{}\n", "a:\n".repeat(100_000));
-        assert!(parse(many.as_bytes()).unwrap_err().to_string().contains("too many"));
+        assert!(
+            parse(many.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("too many")
+        );
     }
 }

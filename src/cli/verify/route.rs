@@ -37,7 +37,9 @@ pub(super) fn judge(
         let hint = known.map_or(String::new(), |known| format!("; did you mean `{known}`?"));
         bail!("there is no route `{name}`{hint}");
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let mut judge = Judge {
         route,
         config,
@@ -64,7 +66,9 @@ impl Judge<'_> {
     /// The stages in the gateway's order; the first that refuses ends it.
     async fn stages(&mut self) -> Result<(), Rejection> {
         let parsed = self.head();
-        let head = self.note("head", parsed, |head| format!("{} {}", head.method, head.target))?;
+        let head = self.note("head", parsed, |head| {
+            format!("{} {}", head.method, head.target)
+        })?;
         let taken = self.select(&head);
         self.note("route", taken, |detail| (*detail).to_owned())?;
         self.source()?;
@@ -81,11 +85,17 @@ impl Judge<'_> {
     fn head(&self) -> Result<Head, Rejection> {
         let request = self.question.request;
         let malformed = |detail| Rejection::new(Reason::MalformedRequest, detail);
-        let built = Request::builder().method(request.method.clone()).uri(&*request.target).body(());
+        let built = Request::builder()
+            .method(request.method.clone())
+            .uri(&*request.target)
+            .body(());
         let built = built.map_err(|_| malformed("the target is not a URI"))?;
         let mut parts = built.into_parts().0;
         parts.headers.clone_from(&request.headers);
-        let peer = self.question.client_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let peer = self
+            .question
+            .client_ip
+            .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let connection = Connection {
             peer: SocketAddr::new(peer, 0),
             listener: "offline".into(),
@@ -97,13 +107,17 @@ impl Judge<'_> {
     /// Whether the route is the one that takes the request.
     fn select(&self, head: &Head) -> Result<&'static str, Rejection> {
         let not_found = |detail| Err(Rejection::new(Reason::RouteNotFound, detail));
-        match self.config.routes.find(&head.host_name, head.path(), &head.method) {
+        match self
+            .config
+            .routes
+            .find(&head.host_name, head.path(), &head.method)
+        {
             Found::Route(found) if Arc::ptr_eq(found, self.route) => {
                 Ok("host, path and method lead to this route")
             }
-            Found::Route(_) => not_found(
-                "another route takes this request; `hookward routes test` says which",
-            ),
+            Found::Route(_) => {
+                not_found("another route takes this request; `hookward routes test` says which")
+            }
             Found::MethodNotAllowed(routes)
                 if routes.iter().any(|route| Arc::ptr_eq(route, self.route)) =>
             {
@@ -122,7 +136,11 @@ impl Judge<'_> {
             return Ok(());
         }
         let Some(client) = self.question.client_ip else {
-            self.verdict.step("source", StepResult::Skipped, "not judged without `--client-ip`");
+            self.verdict.step(
+                "source",
+                StepResult::Skipped,
+                "not judged without `--client-ip`",
+            );
             return Ok(());
         };
         let judged = admit::source(sources, client);
@@ -135,26 +153,41 @@ impl Judge<'_> {
         self.note_if_failed("content_type", typed)?;
         let size = content.len();
         let fits = if size as u64 > policy.size_max.0 {
-            Err(Rejection::new(Reason::BodyTooLarge, "the body is larger than `max_size`"))
+            Err(Rejection::new(
+                Reason::BodyTooLarge,
+                "the body is larger than `max_size`",
+            ))
         } else {
             Ok(())
         };
-        self.note("body_size", fits, |()| format!("{size} of at most {} bytes", policy.size_max.0))?;
-        let syntax = admit::media_type(&head.headers).as_deref().and_then(Syntax::of);
+        self.note("body_size", fits, |()| {
+            format!("{size} of at most {} bytes", policy.size_max.0)
+        })?;
+        let syntax = admit::media_type(&head.headers)
+            .as_deref()
+            .and_then(Syntax::of);
         if let Some(syntax) = syntax.filter(|_| policy.well_formed) {
             let judged = syntax.check(&content.contiguous());
             let judged = judged.map_err(|detail| Rejection::new(Reason::BodyMalformed, detail));
-            self.note("body_syntax", judged, |()| "the body is well-formed".to_owned())?;
+            self.note("body_syntax", judged, |()| {
+                "the body is well-formed".to_owned()
+            })?;
         }
         Ok(())
     }
 
     /// Checks by the head alone come before the body is looked at, the others after.
-    async fn checks(&mut self, head: &Head, url: &SenderUrl, stage: Stage) -> Result<(), Rejection> {
+    async fn checks(
+        &mut self,
+        head: &Head,
+        url: &SenderUrl,
+        stage: Stage,
+    ) -> Result<(), Rejection> {
         let route = Arc::clone(self.route);
         let AuthPolicy::All(checks) = &route.auth else {
             if stage == Stage::Head {
-                self.verdict.step("verify", StepResult::Skipped, "the route verifies nothing");
+                self.verdict
+                    .step("verify", StepResult::Skipped, "the route verifies nothing");
             }
             return Ok(());
         };
@@ -169,7 +202,12 @@ impl Judge<'_> {
 
     /// One of `choices` must hold. A client certificate, which the capture does not show, is no
     /// reason to let a request pass that fails all the others.
-    async fn any(&mut self, choices: &[Check], head: &Head, url: &SenderUrl) -> Result<(), Rejection> {
+    async fn any(
+        &mut self,
+        choices: &[Check],
+        head: &Head,
+        url: &SenderUrl,
+    ) -> Result<(), Rejection> {
         let mut refusals = Vec::new();
         for choice in choices {
             match self.one(choice, head, url).await {
@@ -191,12 +229,18 @@ impl Judge<'_> {
         let proof = match check {
             Check::ClientCert(_) => {
                 let detail = "a client certificate cannot be judged offline";
-                self.verdict.step("client_cert", StepResult::Skipped, detail);
+                self.verdict
+                    .step("client_cert", StepResult::Skipped, detail);
                 return Ok(());
             }
             Check::Signature(check) => return self.signature(check, head, url),
             Check::Any(_) | Check::Basic(_) | Check::Token(_) => {
-                let presented = Presented { head, route: self.route, url, client: None };
+                let presented = Presented {
+                    head,
+                    route: self.route,
+                    url,
+                    client: None,
+                };
                 verify::head_alone(check, presented, &self.passwords, self.question.now).await
             }
         };
@@ -224,13 +268,22 @@ impl Judge<'_> {
         url: &SenderUrl,
     ) -> Result<(), Rejection> {
         let (body, now) = (&self.question.body, self.question.now);
-        let message = Message { method: &head.method, url, headers: &head.headers, body };
+        let message = Message {
+            method: &head.method,
+            url,
+            headers: &head.headers,
+            body,
+        };
         let mut trace = Trace::on();
-        let judged = check.scheme.verify_traced(&message, &check.keys, now, &mut trace);
+        let judged = check
+            .scheme
+            .verify_traced(&message, &check.keys, now, &mut trace);
         let verdict = &mut self.verdict;
         verdict.steps.extend(trace.into_steps());
-        verdict.provider =
-            verdict.provider.take().or_else(|| check.provider.as_deref().map(str::to_owned));
+        verdict.provider = verdict
+            .provider
+            .take()
+            .or_else(|| check.provider.as_deref().map(str::to_owned));
         match judged {
             Ok(evidence) => {
                 verdict.key_id = Some(evidence.key_id.to_string());
@@ -257,7 +310,8 @@ impl Judge<'_> {
     fn not_judged(&mut self) {
         if !self.route.quotas.is_empty() {
             let detail = "limits depend on other requests";
-            self.verdict.step("rate_limits", StepResult::Skipped, detail);
+            self.verdict
+                .step("rate_limits", StepResult::Skipped, detail);
         }
         if self.route.replay.is_some() {
             let detail = "whether it came before is not known offline";
@@ -274,7 +328,11 @@ impl Judge<'_> {
         if let Some(url) = &self.question.url {
             return url.clone();
         }
-        let mut public = self.config.listeners.iter().filter_map(|l| l.public_url.as_ref());
+        let mut public = self
+            .config
+            .listeners
+            .iter()
+            .filter_map(|l| l.public_url.as_ref());
         let origin = public.next().map(|url| url.origin().into());
         head::sender_url(head, origin.as_ref(), true)
     }
@@ -287,7 +345,9 @@ impl Judge<'_> {
     ) -> Result<T, Rejection> {
         match &judged {
             Ok(value) => self.verdict.step(step, StepResult::Ok, detail(value)),
-            Err(rejection) => self.verdict.step(step, StepResult::Failed, rejection.detail),
+            Err(rejection) => self
+                .verdict
+                .step(step, StepResult::Failed, rejection.detail),
         }
         judged
     }
@@ -299,7 +359,8 @@ impl Judge<'_> {
         judged: Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         if let Err(rejection) = &judged {
-            self.verdict.step(step, StepResult::Failed, rejection.detail);
+            self.verdict
+                .step(step, StepResult::Failed, rejection.detail);
         }
         judged
     }
@@ -325,7 +386,11 @@ impl Stage {
 
 /// Keys of the other routes' signatures: a request is often sent to the wrong one.
 fn foreign_keys(config: &Config, route: &Arc<Route>) -> Vec<Foreign> {
-    let others = config.routes.routes().iter().filter(|other| !Arc::ptr_eq(other, route));
+    let others = config
+        .routes
+        .routes()
+        .iter()
+        .filter(|other| !Arc::ptr_eq(other, route));
     let keys = others.flat_map(|other| {
         let checks = other.auth.checks().into_iter();
         let signatures = checks.filter_map(|check| match check {
@@ -333,7 +398,11 @@ fn foreign_keys(config: &Config, route: &Arc<Route>) -> Vec<Foreign> {
             Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
         });
         let keys = signatures.flat_map(|keys| keys.all().iter().cloned());
-        keys.map(|key| Foreign { owner: format!("route `{}`", other.name), key }).collect::<Vec<_>>()
+        keys.map(|key| Foreign {
+            owner: format!("route `{}`", other.name),
+            key,
+        })
+        .collect::<Vec<_>>()
     });
     keys.collect()
 }

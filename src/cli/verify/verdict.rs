@@ -40,12 +40,25 @@ impl Verdict {
     }
 
     /// Notes a step.
-    pub(super) fn step(&mut self, step: &'static str, result: StepResult, detail: impl Into<String>) {
-        self.steps.push(Step { step, result, detail: detail.into() });
+    pub(super) fn step(
+        &mut self,
+        step: &'static str,
+        result: StepResult,
+        detail: impl Into<String>,
+    ) {
+        self.steps.push(Step {
+            step,
+            result,
+            detail: detail.into(),
+        });
     }
 
     fn word(&self) -> &'static str {
-        if self.refusal.is_none() { "accepted" } else { "rejected" }
+        if self.refusal.is_none() {
+            "accepted"
+        } else {
+            "rejected"
+        }
     }
 }
 
@@ -65,8 +78,18 @@ impl fmt::Display for Verdict {
                 writeln!(f, "  {name}: {value}")?;
             }
         }
-        let width = self.steps.iter().map(|step| step.step.len()).max().unwrap_or(0);
-        for Step { step, result, detail } in &self.steps {
+        let width = self
+            .steps
+            .iter()
+            .map(|step| step.step.len())
+            .max()
+            .unwrap_or(0);
+        for Step {
+            step,
+            result,
+            detail,
+        } in &self.steps
+        {
             let mark = match result {
                 StepResult::Failed => "failed ",
                 StepResult::Ok => "ok     ",

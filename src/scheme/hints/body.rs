@@ -10,9 +10,9 @@ pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
     let body = trial.case.message.body.contiguous();
     let mut hints = Vec::new();
     for (code, find) in FAMILIES {
-        let right = find(&body).into_iter().find(|(_, variant)| {
-            *variant != *body && trial.with_body(variant)
-        });
+        let right = find(&body)
+            .into_iter()
+            .find(|(_, variant)| *variant != *body && trial.with_body(variant));
         if let Some((what, _)) = right {
             hints.push(Hint::new(code, format!("the signature matches {what}")));
         }
@@ -65,8 +65,14 @@ fn line_endings(body: &[u8]) -> Vec<Variant> {
         crlf.push(*byte);
     }
     vec![
-        variant("once CRLF line ends of the body are LF: something converted them", lf),
-        variant("once LF line ends of the body are CRLF: something converted them", crlf),
+        variant(
+            "once CRLF line ends of the body are LF: something converted them",
+            lf,
+        ),
+        variant(
+            "once LF line ends of the body are CRLF: something converted them",
+            crlf,
+        ),
     ]
 }
 
@@ -84,17 +90,32 @@ fn without_carriage_returns(body: &[u8]) -> Vec<u8> {
 fn bom(body: &[u8]) -> Vec<Variant> {
     vec![match body.strip_prefix(BOM) {
         Some(rest) => variant("once the byte order mark before the body is removed", rest),
-        None => variant("once a byte order mark is added before the body", [BOM, body].concat()),
+        None => variant(
+            "once a byte order mark is added before the body",
+            [BOM, body].concat(),
+        ),
     }]
 }
 
 /// The same JSON as other libraries print it.
 fn reserialized(body: &[u8]) -> Vec<Variant> {
-    let Some(value) = json::parse(body) else { return Vec::new() };
+    let Some(value) = json::parse(body) else {
+        return Vec::new();
+    };
     let mut variants = Vec::new();
     for order in [Order::Kept, Order::Sorted] {
-        for layout in [Layout::Compact, Layout::Spaced, Layout::Indented(2), Layout::Indented(4)] {
-            for strings in [Strings::Kept, Strings::Ascii, Strings::Unicode, Strings::Php] {
+        for layout in [
+            Layout::Compact,
+            Layout::Spaced,
+            Layout::Indented(2),
+            Layout::Indented(4),
+        ] {
+            for strings in [
+                Strings::Kept,
+                Strings::Ascii,
+                Strings::Unicode,
+                Strings::Php,
+            ] {
                 let what = format!(
                     "once the JSON of the body is re-serialised{}{}{}: something parsed it and \
                      printed it anew; sign and verify the bytes that are sent",
@@ -102,7 +123,10 @@ fn reserialized(body: &[u8]) -> Vec<Variant> {
                     order.words(),
                     strings.words()
                 );
-                variants.push((what, json::print(&value, layout, order, strings).into_bytes()));
+                variants.push((
+                    what,
+                    json::print(&value, layout, order, strings).into_bytes(),
+                ));
             }
         }
     }
@@ -110,9 +134,13 @@ fn reserialized(body: &[u8]) -> Vec<Variant> {
 }
 
 fn form_decoded(body: &[u8]) -> Vec<Variant> {
-    let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
-    let mut variants =
-        vec![variant("once the form of the body is decoded: sign it as it is sent", locate::decode(text))];
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Vec::new();
+    };
+    let mut variants = vec![variant(
+        "once the form of the body is decoded: sign it as it is sent",
+        locate::decode(text),
+    )];
     for field in text.split('&') {
         if let Some((name, value)) = field.split_once('=') {
             let what = format!("with the decoded form field `{}` as body", clip(name));
@@ -124,13 +152,21 @@ fn form_decoded(body: &[u8]) -> Vec<Variant> {
 }
 
 fn json_string(body: &[u8]) -> Vec<Variant> {
-    let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
+    let Ok(text) = std::str::from_utf8(body) else {
+        return Vec::new();
+    };
     let mut variants = Vec::new();
     if let Ok(inner) = serde_json::from_str::<String>(text) {
-        variants.push(variant("with the text inside the JSON string that the body is", inner));
+        variants.push(variant(
+            "with the text inside the JSON string that the body is",
+            inner,
+        ));
     }
     if let Ok(outer) = serde_json::to_string(text) {
-        variants.push(variant("with the body as a JSON string: it was encoded twice", outer));
+        variants.push(variant(
+            "with the body as a JSON string: it was encoded twice",
+            outer,
+        ));
     }
     variants
 }
@@ -143,8 +179,10 @@ fn charset(body: &[u8]) -> Vec<Variant> {
         widened,
     )];
     if let Ok(text) = std::str::from_utf8(body) {
-        let narrowed: Option<Vec<u8>> =
-            text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        let narrowed: Option<Vec<u8>> = text
+            .chars()
+            .map(|c| u8::try_from(u32::from(c)).ok())
+            .collect();
         if let Some(narrowed) = narrowed {
             variants.push(variant(
                 "once the body is read as UTF-8 and written as Latin-1: something recoded it",
@@ -156,7 +194,10 @@ fn charset(body: &[u8]) -> Vec<Variant> {
 }
 
 fn empty(_: &[u8]) -> Vec<Variant> {
-    vec![variant("an empty body: the sender signed before it had the body", "")]
+    vec![variant(
+        "an empty body: the sender signed before it had the body",
+        "",
+    )]
 }
 
 fn clip(name: &str) -> String {

@@ -8,8 +8,18 @@ use super::{Hint, Trial};
 
 /// What stands before signatures in the wild.
 const PREFIXES: &[&str] = &[
-    "sha256=", "sha1=", "sha512=", "v0=", "v1=", "v1,", "hmac-sha256=", "HMAC-SHA256 ", "HMAC ",
-    "Bearer ", "Basic ", "t=",
+    "sha256=",
+    "sha1=",
+    "sha512=",
+    "v0=",
+    "v1=",
+    "v1,",
+    "hmac-sha256=",
+    "HMAC-SHA256 ",
+    "HMAC ",
+    "Bearer ",
+    "Basic ",
+    "t=",
 ];
 
 /// Most other fields that are tried in place of an absent one.
@@ -35,7 +45,12 @@ fn value<'a>(trial: &'a Trial<'_>, name: &HeaderName) -> Option<&'a [u8]> {
 
 fn moved(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
     let names = trial.case.scheme.header_names();
-    let others = trial.case.message.headers.iter().filter(|(other, _)| !names.contains(other));
+    let others = trial
+        .case
+        .message
+        .headers
+        .iter()
+        .filter(|(other, _)| !names.contains(other));
     let (found, _) = others
         .take(FIELDS_MAX)
         .find(|(_, value)| trial.with_field(name, value.as_bytes()))?;
@@ -68,8 +83,14 @@ fn bare(value: &[u8]) -> &[u8] {
         .position(|byte| matches!(byte, b'=' | b',' | b' '))
         .filter(|mark| *mark < 16 && mark + 1 < value.len());
     // `=` at the end is base64's padding.
-    let rest = start.and_then(|mark| value.get(mark + 1..)).unwrap_or(value);
-    if rest.iter().all(|byte| *byte == b'=') { value } else { rest }
+    let rest = start
+        .and_then(|mark| value.get(mark + 1..))
+        .unwrap_or(value);
+    if rest.iter().all(|byte| *byte == b'=') {
+        value
+    } else {
+        rest
+    }
 }
 
 fn encoding(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
@@ -102,11 +123,15 @@ fn encoding(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
 
 fn blank(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
     let value = value(trial, name)?;
-    let cleaned: Vec<u8> =
-        value.iter().copied().filter(|byte| !matches!(byte, b'"' | b'\'' | b' ')).collect();
+    let cleaned: Vec<u8> = value
+        .iter()
+        .copied()
+        .filter(|byte| !matches!(byte, b'"' | b'\'' | b' '))
+        .collect();
     let right = cleaned != value && trial.with_field(name, &cleaned);
     right.then(|| {
-        let message = format!("the signature matches once blanks and quotes in `{name}` are removed");
+        let message =
+            format!("the signature matches once blanks and quotes in `{name}` are removed");
         Hint::new("signature_quoted", message)
     })
 }
@@ -114,11 +139,19 @@ fn blank(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
 /// The sender signed one unit and sent another.
 fn unit(trial: &Trial<'_>, name: &HeaderName) -> Option<Hint> {
     let text = std::str::from_utf8(value(trial, name)?).ok()?;
-    let run = super::moment::digit_runs(text).into_iter().find(|run| run.len() >= 9)?;
+    let run = super::moment::digit_runs(text)
+        .into_iter()
+        .find(|run| run.len() >= 9)?;
     let number: i64 = run.parse().ok()?;
     let units = [
-        (number / 1_000, "the timestamp is sent in milliseconds, but signed in seconds"),
-        (number.saturating_mul(1_000), "the timestamp is sent in seconds, but signed in milliseconds"),
+        (
+            number / 1_000,
+            "the timestamp is sent in milliseconds, but signed in seconds",
+        ),
+        (
+            number.saturating_mul(1_000),
+            "the timestamp is sent in seconds, but signed in milliseconds",
+        ),
     ];
     let (_, message) = units.into_iter().find(|(other, _)| {
         trial.with_field(name, text.replacen(run, &other.to_string(), 1).as_bytes())

@@ -1,7 +1,5 @@
 //! JSON printed anew: the same values, as other libraries write them.
 
-use std::fmt::Write;
-
 use serde::de::IgnoredAny;
 
 /// A JSON value whose scalars are kept as written.
@@ -99,7 +97,9 @@ impl<'a> Iterator for Tokens<'a> {
         let end = match text.chars().next()? {
             '"' => string_end(text)?,
             '{' | '}' | '[' | ']' | ',' | ':' => 1,
-            _ => text.find([' ', '\t', '\r', '\n', ',', ':', '}', ']']).unwrap_or(text.len()),
+            _ => text
+                .find([' ', '\t', '\r', '\n', ',', ':', '}', ']'])
+                .unwrap_or(text.len()),
         };
         let (token, rest) = text.split_at_checked(end)?;
         self.0 = rest;
@@ -153,7 +153,12 @@ fn node<'a>(token: &'a str, tokens: &mut Tokens<'a>) -> Option<Node<'a>> {
 
 /// Prints a value.
 pub(super) fn print(value: &Node<'_>, layout: Layout, order: Order, strings: Strings) -> String {
-    let mut printer = Printer { layout, order, strings, out: String::new() };
+    let mut printer = Printer {
+        layout,
+        order,
+        strings,
+        out: String::new(),
+    };
     printer.value(value, 0);
     printer.out
 }
@@ -186,7 +191,12 @@ impl Printer {
                 for (index, (key, value)) in fields.iter().enumerate() {
                     self.gap(index, depth + 1);
                     self.atom(key);
-                    self.out.push_str(if matches!(self.layout, Layout::Compact) { ":" } else { ": " });
+                    self.out
+                        .push_str(if matches!(self.layout, Layout::Compact) {
+                            ":"
+                        } else {
+                            ": "
+                        });
                     self.value(value, depth + 1);
                 }
                 self.close('}', fields.is_empty(), depth);
@@ -240,9 +250,9 @@ impl Printer {
                 self.out.push(c);
                 continue;
             }
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                // Writing to a String cannot fail.
-                drop(write!(self.out, "\\u{unit:04x}"));
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                self.out.extend(std::iter::once(format!("\\u{unit:04x}")));
             }
         }
     }

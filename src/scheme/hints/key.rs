@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
-use super::{Hint, KeySet, Secret, Trial, is_right, quoted, secret_of};
+use super::{Hint, KeySet, Trial, is_right, quoted, secret_of};
 use crate::scheme::keys::Key;
 
 /// Prefixes that belong to some providers' secrets and not to the key.
@@ -11,7 +11,10 @@ const PREFIXES: &[&str] = &["whsec_", "whsk_", "v1,whsec_", "sha256=", "Bearer "
 /// The signature is by a key that has passed its `not_after`.
 pub(super) fn expired(trial: &Trial<'_>) -> Option<Hint> {
     let case = trial.case;
-    let ended = case.keys.iter().filter(|key| key.not_after.is_some_and(|end| case.now >= end));
+    let ended = case
+        .keys
+        .iter()
+        .filter(|key| key.not_after.is_some_and(|end| case.now >= end));
     let key = ended.into_iter().find(|key| proves(trial, key))?;
     let end = key.not_after?;
     Some(Hint::new(
@@ -29,7 +32,9 @@ pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
     hints.extend(foreign(trial));
     for (code, message, variants) in FAMILIES {
         let right = texts(trial).iter().any(|text| {
-            variants(text).iter().any(|bytes| !bytes.is_empty() && trial.with_secret(bytes))
+            variants(text)
+                .iter()
+                .any(|bytes| !bytes.is_empty() && trial.with_secret(bytes))
         });
         if right {
             hints.push(Hint::new(code, *message));
@@ -39,17 +44,33 @@ pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
 }
 
 fn proves(trial: &Trial<'_>, key: &Key) -> bool {
-    let lasting = Key { not_after: None, ..key.clone() };
+    let lasting = Key {
+        not_after: None,
+        ..key.clone()
+    };
     KeySet::new(vec![lasting]).is_some_and(|keys| {
-        is_right(&trial.case.scheme.verify(&trial.case.message, &keys, trial.case.now))
+        is_right(
+            &trial
+                .case
+                .scheme
+                .verify(&trial.case.message, &keys, trial.case.now),
+        )
     })
 }
 
 fn foreign(trial: &Trial<'_>) -> Option<Hint> {
-    let other = trial.case.others.iter().find(|other| proves(trial, &other.key))?;
+    let other = trial
+        .case
+        .others
+        .iter()
+        .find(|other| proves(trial, &other.key))?;
     Some(Hint::new(
         "other_secret",
-        format!("the signature matches secret {} of {}", quoted(&other.key.id), other.owner),
+        format!(
+            "the signature matches secret {} of {}",
+            quoted(&other.key.id),
+            other.owner
+        ),
     ))
 }
 
@@ -118,7 +139,10 @@ fn whitespace(text: &[u8]) -> Vec<Vec<u8>> {
 fn quotes(text: &[u8]) -> Vec<Vec<u8>> {
     let text = text.trim_ascii();
     let unquote = |quote: &[u8]| Some(text.strip_prefix(quote)?.strip_suffix(quote)?.to_vec());
-    [unquote(b"\""), unquote(b"'"), unquote(b"`")].into_iter().flatten().collect()
+    [unquote(b"\""), unquote(b"'"), unquote(b"`")]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn prefixes(text: &[u8]) -> Vec<Vec<u8>> {

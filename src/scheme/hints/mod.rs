@@ -72,11 +72,16 @@ pub struct Sibling {
 
 /// Every cause that can be proven, the likeliest first; one for each code.
 pub fn search(case: &Case<'_>) -> Vec<Hint> {
-    let Some(keys) = lasting(case.keys) else { return Vec::new() };
+    let Some(keys) = lasting(case.keys) else {
+        return Vec::new();
+    };
     let trial = Trial { case, keys };
     if trial.is_right(&case.message) {
         // The signature is right: only time stands against it, or a key's end.
-        return [key::expired(&trial), moment::explain(&trial)].into_iter().flatten().collect();
+        return [key::expired(&trial), moment::explain(&trial)]
+            .into_iter()
+            .flatten()
+            .collect();
     }
     let mut hints = Vec::new();
     hints.extend(sibling(&trial));
@@ -89,7 +94,10 @@ pub fn search(case: &Case<'_>) -> Vec<Hint> {
 
 impl Hint {
     fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -112,20 +120,31 @@ impl Trial<'_> {
 
     fn with_body(&self, body: &[u8]) -> bool {
         let body = Content::new(vec![Bytes::copy_from_slice(body)]);
-        self.is_right(&Message { body: &body, ..self.case.message })
+        self.is_right(&Message {
+            body: &body,
+            ..self.case.message
+        })
     }
 
     fn with_url(&self, url: &SenderUrl) -> bool {
-        self.is_right(&Message { url, ..self.case.message })
+        self.is_right(&Message {
+            url,
+            ..self.case.message
+        })
     }
 
     fn with_headers(&self, headers: &HeaderMap) -> bool {
-        self.is_right(&Message { headers, ..self.case.message })
+        self.is_right(&Message {
+            headers,
+            ..self.case.message
+        })
     }
 
     /// With a header field replaced, whatever stood there.
     fn with_field(&self, name: &HeaderName, value: &[u8]) -> bool {
-        let Ok(value) = HeaderValue::from_bytes(value) else { return false };
+        let Ok(value) = HeaderValue::from_bytes(value) else {
+            return false;
+        };
         let mut headers = self.case.message.headers.clone();
         headers.insert(name.clone(), value);
         self.with_headers(&headers)
@@ -142,13 +161,23 @@ impl Trial<'_> {
 fn is_right(verdict: &Result<Evidence, SignatureError>) -> bool {
     match verdict {
         Ok(_) => true,
-        Err(error) => matches!(error.reason, Reason::TimestampAhead | Reason::TimestampStale),
+        Err(error) => matches!(
+            error.reason,
+            Reason::TimestampAhead | Reason::TimestampStale
+        ),
     }
 }
 
 /// The same keys without an end.
 fn lasting(keys: &[Key]) -> Option<KeySet> {
-    KeySet::new(keys.iter().map(|key| Key { not_after: None, ..key.clone() }).collect())
+    KeySet::new(
+        keys.iter()
+            .map(|key| Key {
+                not_after: None,
+                ..key.clone()
+            })
+            .collect(),
+    )
 }
 
 /// The bytes of a secret key; `None` for a public one.
@@ -159,13 +188,21 @@ fn secret_of(key: &Key) -> Option<&Secret> {
 }
 
 fn sibling(trial: &Trial<'_>) -> Option<Hint> {
-    let Case { message, siblings, now, .. } = trial.case;
-    let right = siblings.iter().find(|sibling| {
-        is_right(&sibling.scheme.verify(message, &sibling.keys, *now))
-    })?;
+    let Case {
+        message,
+        siblings,
+        now,
+        ..
+    } = trial.case;
+    let right = siblings
+        .iter()
+        .find(|sibling| is_right(&sibling.scheme.verify(message, &sibling.keys, *now)))?;
     Some(Hint::new(
         "other_scheme",
-        format!("the request is right by the scheme `{0}`; use `provider: {0}`", right.name),
+        format!(
+            "the request is right by the scheme `{0}`; use `provider: {0}`",
+            right.name
+        ),
     ))
 }
 

@@ -18,7 +18,9 @@ pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
         return None;
     }
     // The engine itself says which number is the timestamp: it accepts the request at that moment.
-    let signed_at = candidates(trial).into_iter().find_map(|moment| verify(moment)?.signed_at)?;
+    let signed_at = candidates(trial)
+        .into_iter()
+        .find_map(|moment| verify(moment)?.signed_at)?;
     let now = case.now;
     let as_millis = UnixTime::from_millis(signed_at.secs());
     let as_secs = UnixTime::from_secs(signed_at.millis());
@@ -37,8 +39,10 @@ fn clock(signed_at: UnixTime, now: UnixTime) -> Hint {
     let side = if apart < 0 { "after" } else { "before" };
     let apart = apart.unsigned_abs();
     let rounded = std::time::Duration::from_secs(apart / 1_000);
-    let facts =
-        format!("the signature is right; its timestamp is {signed_at}, {} {side} {now}", Span(rounded));
+    let facts = format!(
+        "the signature is right; its timestamp is {signed_at}, {} {side} {now}",
+        Span(rounded)
+    );
     // Zones differ by multiples of a quarter of an hour, by up to fourteen hours.
     let off_zone = apart % (15 * MINUTE_MS);
     let is_zone = (15 * MINUTE_MS..=14 * 60 * MINUTE_MS).contains(&apart)
@@ -66,7 +70,10 @@ fn candidates(trial: &Trial<'_>) -> Vec<UnixTime> {
     let head = body.get(..BODY_BYTES_MAX).unwrap_or(&body);
     let body = String::from_utf8_lossy(head).into_owned();
     let mut moments = Vec::new();
-    let fields = message.headers.values().filter_map(|value| value.to_str().ok());
+    let fields = message
+        .headers
+        .values()
+        .filter_map(|value| value.to_str().ok());
     for text in fields.chain([&*message.url.target, body.as_str()]) {
         moments.extend(UnixTime::from_rfc3339(text.trim()));
         for run in digit_runs(text) {
@@ -82,5 +89,7 @@ fn candidates(trial: &Trial<'_>) -> Vec<UnixTime> {
 
 /// The runs of digits in a text.
 pub(super) fn digit_runs(text: &str) -> Vec<&str> {
-    text.split(|c: char| !c.is_ascii_digit()).filter(|run| !run.is_empty()).collect()
+    text.split(|c: char| !c.is_ascii_digit())
+        .filter(|run| !run.is_empty())
+        .collect()
 }

@@ -11,7 +11,9 @@ pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
         let changed: Vec<_> = forms
             .iter()
             .flat_map(|(count, parts)| {
-                change(parts).into_iter().map(move |parts| (count + 1, parts))
+                change(parts)
+                    .into_iter()
+                    .map(move |parts| (count + 1, parts))
             })
             .collect();
         forms.extend(changed);
@@ -58,12 +60,25 @@ impl Parts {
             Some(mark) => url.target.split_at_checked(mark)?,
             None => (&*url.target, ""),
         };
-        let [scheme, host, port, path, query] = [scheme, host, port, path, query].map(str::to_owned);
-        Some(Self { scheme, host, port, path, query })
+        let [scheme, host, port, path, query] =
+            [scheme, host, port, path, query].map(str::to_owned);
+        Some(Self {
+            scheme,
+            host,
+            port,
+            path,
+            query,
+        })
     }
 
     fn url(&self) -> SenderUrl {
-        let Self { scheme, host, port, path, query } = self;
+        let Self {
+            scheme,
+            host,
+            port,
+            path,
+            query,
+        } = self;
         let colon = if port.is_empty() { "" } else { ":" };
         SenderUrl {
             origin: format!("{scheme}://{host}{colon}{port}").into(),
@@ -73,18 +88,46 @@ impl Parts {
 }
 
 /// One change each; none where it would change nothing.
-const CHANGES: &[fn(&Parts) -> Vec<Parts>] =
-    &[scheme, port, trailing_slash, query, path_case, decoded_path, host_case];
+const CHANGES: &[fn(&Parts) -> Vec<Parts>] = &[
+    scheme,
+    port,
+    trailing_slash,
+    query,
+    path_case,
+    decoded_path,
+    host_case,
+];
 
 fn scheme(parts: &Parts) -> Vec<Parts> {
-    let other = if parts.scheme.eq_ignore_ascii_case("https") { "http" } else { "https" };
-    vec![Parts { scheme: other.to_owned(), ..parts.clone() }]
+    let other = if parts.scheme.eq_ignore_ascii_case("https") {
+        "http"
+    } else {
+        "https"
+    };
+    vec![Parts {
+        scheme: other.to_owned(),
+        ..parts.clone()
+    }]
 }
 
 fn port(parts: &Parts) -> Vec<Parts> {
-    let standard = if parts.scheme.eq_ignore_ascii_case("https") { "443" } else { "80" };
-    let ports = if parts.port.is_empty() { vec![standard] } else { vec!["", standard] };
-    ports.into_iter().map(|port| Parts { port: port.to_owned(), ..parts.clone() }).collect()
+    let standard = if parts.scheme.eq_ignore_ascii_case("https") {
+        "443"
+    } else {
+        "80"
+    };
+    let written = if parts.port.is_empty() {
+        vec![standard]
+    } else {
+        vec!["", standard]
+    };
+    written
+        .into_iter()
+        .map(|port| Parts {
+            port: port.to_owned(),
+            ..parts.clone()
+        })
+        .collect()
 }
 
 fn trailing_slash(parts: &Parts) -> Vec<Parts> {
@@ -92,30 +135,57 @@ fn trailing_slash(parts: &Parts) -> Vec<Parts> {
         Some(path) => path.to_owned(),
         None => format!("{}/", parts.path),
     };
-    vec![Parts { path, ..parts.clone() }]
+    vec![Parts {
+        path,
+        ..parts.clone()
+    }]
 }
 
 fn query(parts: &Parts) -> Vec<Parts> {
     if parts.query.is_empty() {
         return Vec::new();
     }
-    vec![Parts { query: String::new(), ..parts.clone() }]
+    vec![Parts {
+        query: String::new(),
+        ..parts.clone()
+    }]
 }
 
 fn path_case(parts: &Parts) -> Vec<Parts> {
     let path = parts.path.to_ascii_lowercase();
-    if path == parts.path { Vec::new() } else { vec![Parts { path, ..parts.clone() }] }
+    if path == parts.path {
+        Vec::new()
+    } else {
+        vec![Parts {
+            path,
+            ..parts.clone()
+        }]
+    }
 }
 
 fn decoded_path(parts: &Parts) -> Vec<Parts> {
     let decoded = percent_encoding::percent_decode_str(&parts.path).decode_utf8();
     let path = decoded.map_or_else(|_| parts.path.clone(), std::borrow::Cow::into_owned);
-    if path == parts.path { Vec::new() } else { vec![Parts { path, ..parts.clone() }] }
+    if path == parts.path {
+        Vec::new()
+    } else {
+        vec![Parts {
+            path,
+            ..parts.clone()
+        }]
+    }
 }
 
 fn host_case(parts: &Parts) -> Vec<Parts> {
     let host = parts.host.to_ascii_lowercase();
-    if host == parts.host { Vec::new() } else { vec![Parts { host, ..parts.clone() }] }
+    if host == parts.host {
+        Vec::new()
+    } else {
+        vec![Parts {
+            host,
+            ..parts.clone()
+        }]
+    }
 }
 
 #[cfg(test)]
@@ -130,7 +200,10 @@ mod tests {
             ("http://[::1]:80", ""),
             ("https://h", "/a?b?c"),
         ] {
-            let url = SenderUrl { origin: origin.into(), target: target.into() };
+            let url = SenderUrl {
+                origin: origin.into(),
+                target: target.into(),
+            };
             assert_eq!(Parts::of(&url).unwrap().url(), url);
         }
     }
