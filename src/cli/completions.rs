@@ -14,13 +14,9 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(
-    args: &Args,
-    mut command: Command,
-    output: &mut Output,
-) -> anyhow::Result<ExitStatus> {
+pub(super) fn run(args: &Args, mut command: Command, output: &mut Output) -> ExitStatus {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "hookward", &mut script);
     output.bytes(&script);
-    Ok(ExitStatus::Success)
+    ExitStatus::Success
 }

@@ -13,7 +13,7 @@ const FILE_VARIABLE: &str = "HOOKWARD_CONFIG";
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct ConfigArgs {
-    /// Configuration file [default: $HOOKWARD_CONFIG, then ./hookward.yaml]
+    /// Configuration file [default: `$HOOKWARD_CONFIG`, then `./hookward.yaml`]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }

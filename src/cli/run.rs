@@ -19,7 +19,7 @@ use crate::telemetry::metrics::Metrics;
 ///
 /// Without any configuration, serves a demo and says how to try it. The access log goes to standard
 /// output, everything else to standard error. SIGHUP loads the configuration anew; SIGTERM drains
-/// and ends. RUST_LOG filters the operational log (default: info). Exits 0 when it was told to stop,
+/// and ends. `RUST_LOG` filters the operational log (default: info). Exits 0 when it was told to stop,
 /// 1 when serving failed, 78 when the configuration cannot be used.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -58,14 +58,14 @@ pub(super) struct RequestArgs {
 /// A preset's secrets and params.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProviderArgs {
-    /// A secret: env:NAME, file:PATH or value:TEXT; may be repeated
-    #[arg(long = "secret", value_name = "REF", conflicts_with = "route")]
+    /// A secret: `env:NAME`, `file:PATH` or `value:TEXT`; may be repeated
+    #[arg(long = "secret", value_name = "REF")]
     secrets: Vec<String>,
     /// What the preset asks for beside secrets; VALUE is text, or JSON for lists and booleans
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param, conflicts_with = "route")]
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, Value)>,
     /// A folder with more presets
-    #[arg(long, value_name = "DIR", conflicts_with = "route")]
+    #[arg(long, value_name = "DIR")]
     providers_dir: Option<PathBuf>,
 }
 
@@ -98,8 +98,9 @@ fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("write `Name: value`")?;
     let (name, value) = (name.trim(), value.trim());
     http::HeaderName::from_bytes(name.as_bytes())
-        .map_err(|_| format!("`{name}` is not a header name"))?;
-    http::HeaderValue::from_str(value).map_err(|_| format!("`{value}` is not a header value"))?;
+        .map_err(|_ill_formed| format!("`{name}` is not a header name"))?;
+    http::HeaderValue::from_str(value)
+        .map_err(|_ill_formed| format!("`{value}` is not a header value"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -233,27 +234,28 @@ impl RequestArgs {
 
 /// The form that `verify --request` reads back.
 fn http_message(signed: &Draft) -> Vec<u8> {
-    let mut head = format!(
-        "{} {} HTTP/1.1\r\n",
+    let has = |wanted: &str| {
+        let mut names = signed.headers.iter().map(|(name, _)| name);
+        names.any(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    let mut lines = vec![format!(
+        "{} {} HTTP/1.1",
         signed.method,
         url::target(&signed.url)
-    );
-    let has = |wanted: &str| {
+    )];
+    if !has("host") {
+        lines.push(format!("Host: {}", url::authority(&signed.url)));
+    }
+    lines.extend(
         signed
             .headers
             .iter()
-            .any(|(name, _)| name.eq_ignore_ascii_case(wanted))
-    };
-    if !has("host") {
-        head.push_str(&format!("Host: {}\r\n", url::authority(&signed.url)));
-    }
-    for (name, value) in &signed.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
+            .map(|(name, value)| format!("{name}: {value}")),
+    );
     if !has("content-length") {
-        head.push_str(&format!("Content-Length: {}\r\n", signed.body.len()));
+        lines.push(format!("Content-Length: {}", signed.body.len()));
     }
-    head.push_str("\r\n");
+    let head = lines.join("\r\n") + "\r\n\r\n";
     [head.as_bytes(), &signed.body].concat()
 }
 

@@ -8,7 +8,8 @@ use crate::cli::sign::unknown;
 use crate::document::{At, OneOrMany};
 use crate::scheme::catalog::{Catalog, Preset, Selected};
 use crate::scheme::spec::{
-    Confidence, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SignatureSpec, TimestampSpec,
+    Confidence, Ordered, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SignatureSpec,
+    TimestampSpec,
 };
 use crate::scheme::{KeyKind, Params};
 
@@ -188,9 +189,7 @@ fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
     );
     facts.many("params", param_lines(spec));
     let handshakes = spec.handshakes.as_ref().and_then(At::get);
-    let handshakes = handshakes
-        .into_iter()
-        .flat_map(|handshakes| handshakes.iter());
+    let handshakes = handshakes.into_iter().flat_map(Ordered::iter);
     facts.many(
         "handshakes",
         handshakes
@@ -221,7 +220,7 @@ fn params(spec: &PresetSpec) -> impl Iterator<Item = (&str, &ParamSpec)> {
         .as_ref()
         .and_then(At::get)
         .into_iter()
-        .flat_map(|params| params.iter())
+        .flat_map(Ordered::iter)
 }
 
 fn param_lines(spec: &PresetSpec) -> Vec<String> {

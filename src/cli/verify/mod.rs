@@ -34,15 +34,19 @@ pub(super) struct Args {
     #[command(flatten)]
     file: ConfigArgs,
     /// Judge by the policy of this route of the configuration
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["secrets", "params", "providers_dir", "public_keys"]
+    )]
     route: Option<String>,
     /// Judge by this preset, or one of its schemes
     #[arg(long, value_name = "NAME[/SCHEME]", conflicts_with = "config")]
     provider: Option<String>,
     #[command(flatten)]
     keys: ProviderArgs,
-    /// A public key: file:PATH, env:NAME or value:TEXT; may be repeated
-    #[arg(long = "public-key", value_name = "REF", conflicts_with = "route")]
+    /// A public key: `file:PATH`, `env:NAME` or `value:TEXT`; may be repeated
+    #[arg(long = "public-key", value_name = "REF")]
     public_keys: Vec<String>,
     /// The request: one HTTP/1.1 message as bytes, `-` for standard input
     #[arg(long, value_name = "FILE")]

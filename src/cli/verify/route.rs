@@ -89,7 +89,7 @@ impl Judge<'_> {
             .method(request.method.clone())
             .uri(&*request.target)
             .body(());
-        let built = built.map_err(|_| malformed("the target is not a URI"))?;
+        let built = built.map_err(|_ill_formed| malformed("the target is not a URI"))?;
         let mut parts = built.into_parts().0;
         parts.headers.clone_from(&request.headers);
         let peer = self

@@ -20,9 +20,11 @@ pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
     hints
 }
 
+/// What a variant undoes, and the body it gives.
 type Variant = (String, Vec<u8>);
+type Variants = fn(&[u8]) -> Vec<Variant>;
 
-const FAMILIES: &[(&str, fn(&[u8]) -> Vec<Variant>)] = &[
+const FAMILIES: &[(&str, Variants)] = &[
     ("body_trailing_newline", trailing_newline),
     ("body_reserialized", reserialized),
     ("body_line_endings", line_endings),

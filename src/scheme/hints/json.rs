@@ -8,9 +8,9 @@ pub(super) enum Node<'a> {
     /// Number, literal or string, with its quotes.
     Atom(&'a str),
     /// Items.
-    Array(Vec<Node<'a>>),
+    Array(Vec<Self>),
     /// Keys, with their quotes, and values.
-    Object(Vec<(&'a str, Node<'a>)>),
+    Object(Vec<(&'a str, Self)>),
 }
 
 /// White space between the parts.
@@ -210,9 +210,8 @@ impl Printer {
             self.out.push(',');
         }
         match self.layout {
-            Layout::Compact => {}
             Layout::Spaced if index > 0 => self.out.push(' '),
-            Layout::Spaced => {}
+            Layout::Compact | Layout::Spaced => {}
             Layout::Indented(width) => self.line(width * depth),
         }
     }
