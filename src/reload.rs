@@ -136,9 +136,9 @@ fn watcher(
 ) -> notify::Result<(RecommendedWatcher, mpsc::UnboundedReceiver<()>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let is_change = event.is_ok_and(|event| !event.kind.is_access());
-        if is_change && sender.send(()).is_err() {
-            tracing::debug!("a file changed while the program ends");
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // The receiver is gone when the program ends.
+            sender.send(()).ok();
         }
     })?;
     let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();

@@ -458,9 +458,8 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.close();
         worker.tasks.wait().await;
         worker.gateway.drain().await;
-        if done.send(()).is_err() {
-            tracing::debug!("a worker ended after the main thread had stopped waiting");
-        }
+        // The main thread may have stopped waiting.
+        done.send(()).ok();
     };
     thread::Builder::new()
         .name(format!("worker-{index}"))
