@@ -41,14 +41,17 @@ impl ConfigArgs {
         }
     }
 
-    /// The configuration itself; its problems go to standard error.
+    /// The configuration itself. When it cannot be used, its problems go to standard error; its
+    /// warnings are `validate`'s to tell.
     pub(super) fn load(&self, env: &Environment, output: &Output) -> anyhow::Result<Config> {
         let file = self.require(env)?;
         let Loaded { config, report, .. } = config::load(&file, env);
-        note_report(&report, output);
         match config {
             Some(config) => Ok(config),
-            None => bail!("{} cannot be used", file.display()),
+            None => {
+                note_report(&report, output);
+                bail!("{} cannot be used", file.display())
+            }
         }
     }
 }

@@ -142,7 +142,7 @@ fn methods(route: &Route) -> String {
 
 fn host(pattern: &HostPattern) -> String {
     match pattern {
-        HostPattern::Any => "any host, ".to_owned(),
+        HostPattern::Any => "(any host) ".to_owned(),
         HostPattern::Exact(host) => host.to_string(),
         HostPattern::Wildcard(suffix) => format!("*{suffix}"),
     }
@@ -157,11 +157,11 @@ fn why_not(route: &Route, asked: &Asked) -> Option<String> {
         HostPattern::Wildcard(wanted) => suffix == Some(wanted),
     };
     if !takes_host {
-        return Some(format!(
-            "host `{}` is not {}",
-            asked.host,
-            host(&route.matches.host)
-        ));
+        let wanted = host(&route.matches.host);
+        return Some(match asked.host.as_str() {
+            "" => format!("it takes host `{wanted}` only, and none was given"),
+            own => format!("host `{own}` is not `{wanted}`"),
+        });
     }
     if let Some(why) = path_differs(route.matches.path.as_str(), &asked.path) {
         return Some(why);
@@ -207,8 +207,8 @@ fn less_specific(other: &Route, winner: &Route, asked: &Asked) -> String {
     if own != better {
         return format!(
             "`{}` is less specific than `{}`, and hosts come first",
-            host(own).trim_end_matches(", "),
-            host(better).trim_end_matches(", ")
+            host(own).trim_end(),
+            host(better).trim_end()
         );
     }
     let segments = |route: &Route| {

@@ -60,9 +60,11 @@ pub(super) fn run(
             .and_then(|mark| signed.url.target.get(mark..));
         let path = url::target(&to).split('?').next().unwrap_or("/");
         let target = format!("{path}{}", query.unwrap_or_default());
-        signed
-            .headers
-            .push(("Host".to_owned(), url::authority(&signed.url).to_owned()));
+        let mut names = signed.headers.iter().map(|(name, _)| name);
+        if !names.any(|name| name.eq_ignore_ascii_case("host")) {
+            let host = url::authority(&signed.url).to_owned();
+            signed.headers.push(("Host".to_owned(), host));
+        }
         signed.url.origin = to.origin;
         signed.url.target = target.into();
     }

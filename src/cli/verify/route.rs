@@ -14,6 +14,7 @@ use crate::gateway::connection::Connection;
 use crate::gateway::head::{self, Head};
 use crate::gateway::password::Passwords;
 use crate::gateway::rejection::Rejection;
+use crate::gateway::select::loggable_path;
 use crate::gateway::verify::{self, Presented, Proof};
 use crate::gateway::well_formed::Syntax;
 use crate::problem::suggest;
@@ -66,8 +67,10 @@ impl Judge<'_> {
     /// The stages in the gateway's order; the first that refuses ends it.
     async fn stages(&mut self) -> Result<(), Rejection> {
         let parsed = self.head();
+        let route = Arc::clone(self.route);
         let head = self.note("head", parsed, |head| {
-            format!("{} {}", head.method, head.target)
+            // The query and a token in the path are secrets.
+            format!("{} {}", head.method, loggable_path(&route, head.path()))
         })?;
         let taken = self.select(&head);
         self.note("route", taken, |detail| (*detail).to_owned())?;
