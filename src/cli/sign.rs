@@ -13,7 +13,6 @@ use super::output::Output;
 use super::{ExitStatus, input, url};
 use crate::clock::Clock;
 use crate::config::{self, Environment};
-use crate::problem::Problem;
 use crate::scheme::catalog::{Catalog, CatalogError, Selected};
 use crate::scheme::sign::Draft;
 use crate::scheme::{KeyKind, Params, Scheme, SenderUrl};
@@ -175,15 +174,7 @@ pub(super) fn unknown(error: CatalogError) -> anyhow::Error {
 pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Scheme> {
     selected
         .bind(params, None)
-        .map_err(|found| anyhow::anyhow!(problems(&found)))
-}
-
-fn problems(problems: &[Problem]) -> String {
-    let text = |problem: &Problem| match &problem.hint {
-        Some(hint) => format!("{} ({hint})", problem.message),
-        None => problem.message.clone(),
-    };
-    problems.iter().map(text).collect::<Vec<_>>().join("; ")
+        .map_err(|wrong| anyhow::anyhow!(wrong.join("; ")))
 }
 
 impl RequestArgs {

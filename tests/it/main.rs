@@ -1,3 +1,5 @@
-//! All integration tests, one binary.
+//! Everything that is tested from outside: the library by its API, the binary by its sockets.
 
 mod config;
+mod imports;
+mod vectors;

@@ -46,7 +46,7 @@ pub(super) fn judge(
     };
     match judged {
         Ok(evidence) => {
-            verdict.key_id = Some(evidence.key_id.to_string());
+            verdict.key_id = evidence.key_id.map(|id| id.to_string());
             verdict.event_id = evidence.event_id;
         }
         Err(error) => {
@@ -99,7 +99,7 @@ impl Written {
     #[expect(clippy::unused_self, reason = "reads as a sentence")]
     fn decode(&self, scheme: &Scheme, id: &str, written: &Secret) -> Result<Vec<Key>, String> {
         match scheme.key_kind() {
-            KeyKind::Public => scheme.public_keys(id.into(), written.expose()),
+            KeyKind::Public => Err("public keys are not available in this build".to_owned()),
             KeyKind::Secret | KeyKind::None => scheme
                 .secret_key(id.into(), written.expose(), None)
                 .map(|key| vec![key]),

@@ -289,7 +289,8 @@ impl Judge<'_> {
             .or_else(|| check.provider.as_deref().map(str::to_owned));
         match judged {
             Ok(evidence) => {
-                verdict.key_id = Some(evidence.key_id.to_string());
+                let key_id = evidence.key_id.map(|id| id.to_string());
+                verdict.key_id = key_id.or(verdict.key_id.take());
                 verdict.event_id = verdict.event_id.take().or(evidence.event_id);
                 Ok(())
             }

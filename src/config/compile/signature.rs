@@ -153,7 +153,7 @@ impl Compiler<'_, '_> {
         } in written
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => scheme.public_keys(id, bytes.expose()),
+                KeyKind::Public => Err("public keys are not available in this build".to_owned()),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
                     .map(|key| vec![key]),
@@ -256,7 +256,7 @@ impl Compiler<'_, '_> {
             return Some(Arc::clone(scheme));
         }
         if let Some((_, place)) = value(spec.tolerance.as_ref())
-            && selected.spec().timestamp.is_none()
+            && selected.spec().is_some_and(|own| own.timestamp.is_none())
         {
             let message =
                 format!("`{reference}` has no timestamp, so there is nothing to tolerate");
@@ -274,7 +274,7 @@ impl Compiler<'_, '_> {
             }
             Err(problems) => {
                 for problem in problems {
-                    self.unbound(spec, place, problem);
+                    self.unbound(spec, place, place.error(problem, None));
                 }
                 None
             }
@@ -312,7 +312,7 @@ impl Compiler<'_, '_> {
             let hint = "write it as `scheme.timestamp.tolerance`";
             self.error(tolerance, "`tolerance` is for presets", hint);
         }
-        match Scheme::compile(scheme) {
+        match Scheme::compile(scheme, None) {
             Ok(scheme) => Some(Ready {
                 provider: None,
                 scheme: Arc::new(scheme),

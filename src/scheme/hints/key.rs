@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
-use super::{Hint, KeySet, Trial, is_right, quoted, secret_of};
+use super::{Hint, Trial, lasting, quoted, secret_of};
 use crate::scheme::keys::Key;
 
 /// Prefixes that belong to some providers' secrets and not to the key.
@@ -44,18 +44,7 @@ pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
 }
 
 fn proves(trial: &Trial<'_>, key: &Key) -> bool {
-    let lasting = Key {
-        not_after: None,
-        ..key.clone()
-    };
-    KeySet::new(vec![lasting]).is_some_and(|keys| {
-        is_right(
-            &trial
-                .case
-                .scheme
-                .verify(&trial.case.message, &keys, trial.case.now),
-        )
-    })
+    lasting([key]).is_some_and(|keys| trial.is_right_with(&trial.case.message, &keys))
 }
 
 fn foreign(trial: &Trial<'_>) -> Option<Hint> {

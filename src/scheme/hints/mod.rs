@@ -169,15 +169,13 @@ fn is_right(verdict: &Result<Evidence, SignatureError>) -> bool {
 }
 
 /// The same keys without an end.
-fn lasting(keys: &[Key]) -> Option<KeySet> {
-    KeySet::new(
-        keys.iter()
-            .map(|key| Key {
-                not_after: None,
-                ..key.clone()
-            })
-            .collect(),
-    )
+fn lasting<'k>(keys: impl IntoIterator<Item = &'k Key>) -> Option<KeySet> {
+    let lasting = keys.into_iter().map(|key| {
+        let mut key = key.clone();
+        key.not_after = None;
+        key
+    });
+    KeySet::new(lasting.collect())
 }
 
 /// The bytes of a secret key; `None` for a public one.
