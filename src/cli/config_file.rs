@@ -46,13 +46,11 @@ impl ConfigArgs {
     pub(super) fn load(&self, env: &Environment, output: &Output) -> anyhow::Result<Config> {
         let file = self.require(env)?;
         let Loaded { config, report, .. } = config::load(&file, env);
-        match config {
-            Some(config) => Ok(config),
-            None => {
-                note_report(&report, output);
-                bail!("{} cannot be used", file.display())
-            }
+        if let Some(config) = config {
+            return Ok(config);
         }
+        note_report(&report, output);
+        bail!("{} cannot be used", file.display())
     }
 }
 

@@ -1,7 +1,6 @@
 //! `hookward providers`: the presets, and what is known of each.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -119,8 +118,14 @@ impl Entry {
 fn list(args: &List, catalog: &Catalog, format: Format, output: &mut Output) -> anyhow::Result<()> {
     let mut entries = Vec::new();
     for name in catalog.names() {
-        let preset: Arc<Preset> = catalog.preset(&name).map_err(unknown)?;
-        let entry = Entry::of(name, &preset);
+        let entry = match catalog.preset(&name) {
+            Ok(preset) => Entry::of(name, &preset),
+            Err(error) => {
+                // One that cannot be used does not hide the others.
+                output.note(format_args!("warning: preset `{name}`: {}", unknown(error)));
+                continue;
+            }
+        };
         if args.word.as_deref().is_none_or(|word| entry.holds(word)) {
             entries.push(entry);
         }

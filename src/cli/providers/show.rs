@@ -285,7 +285,11 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<
         spec.timestamp.as_ref().and_then(At::get).map(timestamp),
     );
     if let Ok(scheme) = selected.bind(params, None) {
-        let mut names: Vec<_> = scheme.header_names().iter().map(ToString::to_string).collect();
+        let mut names: Vec<_> = scheme
+            .header_names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         names.sort_unstable();
         names.dedup();
         facts.many("headers", names);

@@ -95,7 +95,8 @@ impl fmt::Display for Verdict {
                 StepResult::Ok => "ok     ",
                 StepResult::Skipped => "skipped",
             };
-            writeln!(f, "  {mark}  {step:width$}  {detail}")?;
+            let line = format!("  {mark}  {step:width$}  {detail}");
+            writeln!(f, "{}", line.trim_end())?;
         }
         for hint in &self.hints {
             writeln!(f, "hint: {}", hint.message)?;

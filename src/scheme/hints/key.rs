@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
-use super::{Hint, Trial, lasting, quoted, secret_of};
+use super::{Hint, Secret, Trial, lasting, quoted};
 use crate::scheme::keys::Key;
 
 /// Prefixes that belong to some providers' secrets and not to the key.
@@ -65,12 +65,12 @@ fn foreign(trial: &Trial<'_>) -> Option<Hint> {
 
 /// Every form of the secrets at hand: as written, and as decoded.
 fn texts(trial: &Trial<'_>) -> Vec<Vec<u8>> {
-    let written = trial.case.written.iter();
-    let decoded = trial.case.keys.iter().filter_map(secret_of);
+    let written = trial.case.written.iter().map(Secret::expose);
+    let decoded = trial.case.keys.iter().map(Key::bytes);
     let mut texts: Vec<Vec<u8>> = Vec::new();
-    for secret in written.chain(decoded) {
-        if !texts.iter().any(|text| text == secret.expose()) {
-            texts.push(secret.expose().to_vec());
+    for secret in written.chain(decoded).filter(|secret| !secret.is_empty()) {
+        if !texts.iter().any(|text| text == secret) {
+            texts.push(secret.to_vec());
         }
     }
     texts

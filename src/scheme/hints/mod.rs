@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 
-use super::keys::{Key, KeySet, Material};
+use super::keys::{Key, KeySet};
 use super::{Content, Evidence, Message, Scheme, SenderUrl, SignatureError};
 use crate::reason::Reason;
 use crate::secret::Secret;
@@ -176,13 +176,6 @@ fn lasting<'k>(keys: impl IntoIterator<Item = &'k Key>) -> Option<KeySet> {
         key
     });
     KeySet::new(lasting.collect())
-}
-
-/// The bytes of a secret key; `None` for a public one.
-fn secret_of(key: &Key) -> Option<&Secret> {
-    match &key.material {
-        Material::Secret(secret) => Some(secret),
-    }
 }
 
 fn sibling(trial: &Trial<'_>) -> Option<Hint> {
