@@ -268,9 +268,7 @@ fn from_pem(block: &Pem<'_>) -> Result<PublicKey, String> {
         "RSA PUBLIC KEY" => VerifyingKey::from_rsa(&block.der)
             .or_else(|error| VerifyingKey::from_spki(&block.der).or(Err(error)))
             .map(PublicKey::new),
-        "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => {
-            PublicKey::from_certificate(&block.der)
-        }
+        "CERTIFICATE" | "X509 CERTIFICATE" => PublicKey::from_certificate(&block.der),
         label if label.ends_with("PRIVATE KEY") => Err(private_in_place_of_public()),
         _ => Err("a PEM block that is neither a public key nor a certificate".to_owned()),
     }

@@ -543,3 +543,270 @@ fn y_of(point: &[u8; 32]) -> [u8; 32] {
     }
     y
 }
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER_PERMISSIVE as HEX;
+
+    use super::*;
+
+    fn hex<const N: usize>(text: &str) -> [u8; N] {
+        HEX.decode(text.as_bytes()).unwrap().try_into().unwrap()
+    }
+
+    /// RFC 8032 section 7.1, tests 1 to 3: secret, public, message, signature.
+    const RFC_8032: [(&str, &str, &str, &str); 3] = [
+        (
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+            "",
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
+        ),
+        (
+            "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+            "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+            "72",
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
+        ),
+        (
+            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+            "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+            "af82",
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
+        ),
+    ];
+
+    #[test]
+    fn rfc_8032() {
+        for (seed, public, message, signature) in RFC_8032 {
+            let key = SigningKey::from_seed(&hex(seed)).unwrap();
+            let verifying = VerifyingKey::from_ed25519(&hex::<32>(public)).unwrap();
+            assert!(key.verifying_key().unwrap() == verifying);
+            let message = HEX.decode(message.as_bytes()).unwrap();
+            let made = key.sign(SignatureAlgorithm::Ed25519, &[&message]);
+            assert_eq!(made.unwrap(), hex::<64>(signature));
+            let parts: Vec<&[u8]> = message.chunks(1).collect();
+            assert!(verifying.verify(SignatureAlgorithm::Ed25519, &parts, &hex::<64>(signature)));
+        }
+    }
+
+    /// RFC 6979 appendix A.2.5: P-256 with SHA-1 over `sample`.
+    #[test]
+    fn rfc_6979_ecdsa_with_sha_1() {
+        let key = VerifyingKey::from_point(
+            KeyType::P256,
+            &hex::<32>("60FED4BA255A9D31C961EB74C6356D68C049B8923B61FA6CE669622E60F29FB6"),
+            &hex::<32>("7903FE1008B8BC99A41AE9E95628BC64F2F1B20C2D7E9F5177A3C294D4462299"),
+        )
+        .unwrap();
+        let r = "61340C88C3AAEBEB4F6D667F672CA9759A6CCAA9FA8811313039EE4A35471D32";
+        let s = "6D7F147DAC089441BB2E2FE8F7A3FA264B9C475098FDCF6E00D7C996E1B8B7EB";
+        let signature: [u8; 70] = hex(&format!("30440220{r}0220{s}"));
+        let verify = |algorithm, content| key.verify(algorithm, &[content], &signature);
+        assert!(verify(SignatureAlgorithm::EcdsaP256Sha1, b"sample"));
+        assert!(!verify(SignatureAlgorithm::EcdsaP256Sha1, b"Sample"));
+        assert!(!verify(SignatureAlgorithm::EcdsaP256Sha256, b"sample"));
+    }
+
+    /// The 8 points of small order, the sign of x both ways, and their spellings above the prime.
+    const SMALL_ORDER: [&str; 14] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    ];
+
+    #[test]
+    fn ed25519_keys_of_small_order_are_no_keys() {
+        for point in SMALL_ORDER {
+            assert!(
+                VerifyingKey::from_ed25519(&hex::<32>(point)).is_err(),
+                "{point}"
+            );
+            let spki = [
+                hex::<12>("302a300506032b6570032100").as_slice(),
+                &hex::<32>(point),
+            ]
+            .concat();
+            assert!(VerifyingKey::from_spki(&spki).is_err(), "{point}");
+        }
+    }
+
+    /// Why they are none: under the neutral element, one signature is of every content, and the
+    /// library alone says so. When it no longer does, the check above can go.
+    #[test]
+    fn the_library_alone_believes_the_neutral_element() {
+        let neutral = hex::<32>(SMALL_ORDER[2]);
+        let signature = [neutral, [0; 32]].concat();
+        for content in [b"a".as_slice(), b"b"] {
+            let verdict = signature::ED25519.verify_sig(&neutral, content, &signature);
+            assert!(verdict.is_ok());
+        }
+    }
+
+    #[test]
+    fn ed25519_keys_above_the_prime_are_no_keys() {
+        for last in ["ef", "f0", "ff"] {
+            let point = format!("{last}{}7f", "ff".repeat(30));
+            assert!(
+                VerifyingKey::from_ed25519(&hex::<32>(&point)).is_err(),
+                "{point}"
+            );
+        }
+    }
+
+    /// SECURITY A-37: s + L is the same number to a lax verifier; R of small order says nothing.
+    #[test]
+    fn ed25519_signatures_have_one_spelling() {
+        let (_, public, message, signature) = RFC_8032[2];
+        let key = VerifyingKey::from_ed25519(&hex::<32>(public)).unwrap();
+        let message = HEX.decode(message.as_bytes()).unwrap();
+        let verify =
+            |signature: &[u8]| key.verify(SignatureAlgorithm::Ed25519, &[&message], signature);
+        let signature: [u8; 64] = hex(signature);
+        assert!(verify(&signature));
+        let order: [u8; 32] =
+            hex("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010");
+        let mut carry = 0u16;
+        let mut more = signature;
+        for (digit, added) in more[32..].iter_mut().zip(order) {
+            carry += u16::from(*digit) + u16::from(added);
+            *digit = carry.to_le_bytes()[0];
+            carry >>= 8;
+        }
+        assert!(!verify(&more));
+        for point in SMALL_ORDER {
+            assert!(!verify(
+                &[hex::<32>(point).as_slice(), &signature[32..]].concat()
+            ));
+        }
+        assert!(!verify(&[0; 64]));
+        for length in [0, 1, 32, 63] {
+            assert!(!verify(&signature[..length]), "{length}");
+        }
+        assert!(!verify(&[signature.as_slice(), &[0]].concat()));
+    }
+
+    /// SECURITY A-38.
+    #[test]
+    fn weak_rsa_keys_are_no_keys() {
+        let modulus = |bytes: usize| {
+            let mut modulus = vec![0xc5; bytes];
+            *modulus.last_mut().unwrap() = 1;
+            modulus
+        };
+        let why = |modulus: &[u8], exponent: &[u8]| {
+            VerifyingKey::from_modulus(modulus, exponent)
+                .err()
+                .unwrap_or_default()
+        };
+        assert_eq!(why(&modulus(256), &[1, 0, 1]), "");
+        assert_eq!(
+            why(&[[0].as_slice(), &modulus(256)].concat(), &[0, 1, 0, 1]),
+            ""
+        );
+        assert!(why(&modulus(64), &[1, 0, 1]).contains("512 bits"));
+        assert!(why(&modulus(128), &[1, 0, 1]).contains("1024 bits"));
+        assert!(why(&modulus(255), &[1, 0, 1]).contains("2040 bits"));
+        let short_by_one = [&[0x7f], &modulus(256)[1..]].concat();
+        assert!(why(&short_by_one, &[1, 0, 1]).contains("2047 bits"));
+        for exponent in [[1].as_slice(), &[3], &[17], &[2], &[0], &[]] {
+            assert_ne!(why(&modulus(256), exponent), "", "{exponent:?}");
+        }
+        assert_ne!(why(&modulus(2048), &[1, 0, 1]), "");
+        assert_ne!(why(&[], &[1, 0, 1]), "");
+    }
+
+    #[test]
+    fn points_off_the_curve_are_no_keys() {
+        let from = |x: &[u8], y: &[u8]| VerifyingKey::from_point(KeyType::P256, x, y);
+        assert!(from(&[1; 32], &[1; 32]).is_err());
+        assert!(from(&[0; 32], &[0; 32]).is_err());
+        assert!(from(&[1; 31], &[1; 33]).is_err());
+        assert!(VerifyingKey::from_point(KeyType::Rsa, &[], &[]).is_err());
+    }
+
+    const ALL: [SignatureAlgorithm; 13] = [
+        SignatureAlgorithm::Ed25519,
+        SignatureAlgorithm::EcdsaP256Sha1,
+        SignatureAlgorithm::EcdsaP256Sha256,
+        SignatureAlgorithm::EcdsaP256Sha256Raw,
+        SignatureAlgorithm::EcdsaP384Sha384,
+        SignatureAlgorithm::EcdsaP384Sha384Raw,
+        SignatureAlgorithm::RsaSha1,
+        SignatureAlgorithm::RsaSha256,
+        SignatureAlgorithm::RsaSha384,
+        SignatureAlgorithm::RsaSha512,
+        SignatureAlgorithm::RsaPssSha256,
+        SignatureAlgorithm::RsaPssSha384,
+        SignatureAlgorithm::RsaPssSha512,
+    ];
+
+    fn made(key_type: KeyType) -> SigningKey {
+        let ecdsa = |algorithm| {
+            let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+            SigningKey::from_der(pair.to_pkcs8v1().unwrap().as_ref()).unwrap()
+        };
+        match key_type {
+            KeyType::Ed25519 => SigningKey::from_seed(&[7; 32]).unwrap(),
+            KeyType::P256 => ecdsa(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
+            KeyType::P384 => ecdsa(&signature::ECDSA_P384_SHA384_ASN1_SIGNING),
+            KeyType::Rsa => {
+                let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+                SigningKey(Pair::Rsa(pair))
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_signed_verifies_and_as_nothing_else() {
+        for key_type in [KeyType::Ed25519, KeyType::P256, KeyType::P384, KeyType::Rsa] {
+            let key = made(key_type);
+            let public = key.verifying_key().unwrap();
+            let stranger = made(key_type).verifying_key().unwrap();
+            for algorithm in ALL {
+                let signature = key.sign(algorithm, &[b"con", b"", b"tent"]);
+                let may =
+                    algorithm.key_type() == key_type && algorithm != SignatureAlgorithm::RsaSha1;
+                assert_eq!(signature.is_some(), may, "{key_type:?} {algorithm:?}");
+                let Some(signature) = signature else { continue };
+                for other in ALL {
+                    let holds = public.verify(other, &[b"content"], &signature);
+                    assert_eq!(holds, other == algorithm, "{algorithm:?} as {other:?}");
+                }
+                assert!(!public.verify(algorithm, &[b"Content"], &signature));
+                let same = stranger == public;
+                assert_eq!(stranger.verify(algorithm, &[b"content"], &signature), same);
+            }
+        }
+    }
+
+    #[test]
+    fn an_rsa_key_declared_for_pss_does_nothing_else() {
+        let key = made(KeyType::Rsa);
+        let public = key.verifying_key().unwrap();
+        let (_, info) = SubjectPublicKeyInfo::from_der(public.spki()).unwrap();
+        let bits = [[0].as_slice(), &info.subject_public_key.data].concat();
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        let id = hex::<13>("300b06092a864886f70d01010a");
+        let inner = [&id, [3, 0x82].as_slice(), &length(&bits), &bits].concat();
+        let spki = [[0x30, 0x82].as_slice(), &length(&inner), &inner].concat();
+        let declared = VerifyingKey::from_spki(&spki).unwrap();
+        let holds = |algorithm| {
+            let signature = key.sign(algorithm, &[b"content"]).unwrap();
+            declared.verify(algorithm, &[b"content"], &signature)
+        };
+        assert!(holds(SignatureAlgorithm::RsaPssSha512));
+        assert!(!holds(SignatureAlgorithm::RsaSha256));
+    }
+}
