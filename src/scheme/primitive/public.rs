@@ -200,7 +200,9 @@ impl VerifyingKey {
             return Err("bytes follow the public key".to_owned());
         }
         match info.algorithm.algorithm.to_id_string().as_str() {
-            ID_ED25519 => Self::from_ed25519(&info.subject_public_key.data),
+            // RFC 8410 leaves one way to write it.
+            ID_ED25519 => Self::from_ed25519(&info.subject_public_key.data)
+                .and_then(|key| (key.spki == der).then_some(key).ok_or_else(unreadable)),
             ID_EC => Self::read(KeyType::P256, der)
                 .or_else(|_| Self::read(KeyType::P384, der))
                 .or(Err(
@@ -546,6 +548,7 @@ fn y_of(point: &[u8; 32]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use aws_lc_rs::encoding::Pkcs8V1Der;
     use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
     use super::*;
@@ -808,5 +811,26 @@ mod tests {
         };
         assert!(holds(SignatureAlgorithm::RsaPssSha512));
         assert!(!holds(SignatureAlgorithm::RsaSha256));
+    }
+
+    /// RFC 9421's own test key is written so.
+    #[test]
+    fn a_private_rsa_key_may_declare_itself_for_pss() {
+        let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
+        let plain = hex::<15>("300d06092a864886f70d0101010500");
+        let pss = hex::<13>("300b06092a864886f70d01010a");
+        let at = pkcs8
+            .as_ref()
+            .windows(15)
+            .position(|bytes| bytes == plain)
+            .unwrap();
+        let (start, rest) = pkcs8.as_ref().split_at(at);
+        let mut declared = [start, &pss, &rest[15..]].concat();
+        let length = u16::try_from(declared.len() - 4).unwrap().to_be_bytes();
+        declared[2..4].copy_from_slice(&length);
+        let key = SigningKey::from_der(&declared).unwrap();
+        let same = VerifyingKey::from_rsa(pair.public_key().as_ref()).unwrap();
+        assert!(key.verifying_key().unwrap() == same);
     }
 }
