@@ -1,21 +1,16 @@
-//! Signatures with key pairs: Ed25519, ECDSA and RSA, in their strict forms only.
+//! Public keys of Ed25519, ECDSA and RSA, and signatures in their strict forms only.
 //!
 //! A key is held as its canonical `SubjectPublicKeyInfo`, whatever it was written as: two spellings
 //! of one key are one key.
 
-use std::fmt;
-
-use aws_lc_rs::digest::{self, Digest};
 use aws_lc_rs::encoding::AsDer;
-use aws_lc_rs::signature::{
-    self, EcdsaKeyPair, EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _, ParsedPublicKey,
-    RsaEncoding, RsaKeyPair, RsaPublicKeyComponents, VerificationAlgorithm,
-};
-use x509_parser::asn1_rs::{Integer, OctetString, Sequence};
+use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as Parsed;
-use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
-use zeroize::Zeroizing;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use super::algorithm::{KeyType, SignatureAlgorithm};
+use super::edwards;
 
 /// Shortest RSA modulus that counts (SECURITY A-38).
 const MIN_RSA_BITS: usize = 2048;
@@ -28,158 +23,7 @@ const MIN_RSA_EXPONENT: u64 = 65_537;
 const ID_ED25519: &str = "1.3.101.112";
 const ID_EC: &str = "1.2.840.10045.2.1";
 const ID_RSA: &str = "1.2.840.113549.1.1.1";
-const ID_RSA_PSS: &str = "1.2.840.113549.1.1.10";
-
-/// How a private key signs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignatureAlgorithm {
-    /// RFC 8032, without a context.
-    Ed25519,
-    /// ECDSA on P-256 with SHA-1, in ASN.1.
-    EcdsaP256Sha1,
-    /// ECDSA on P-256 with SHA-256, in ASN.1.
-    EcdsaP256Sha256,
-    /// ECDSA on P-256 with SHA-256, the two numbers one after the other (IEEE P1363).
-    EcdsaP256Sha256Raw,
-    /// ECDSA on P-384 with SHA-384, in ASN.1.
-    EcdsaP384Sha384,
-    /// ECDSA on P-384 with SHA-384, the two numbers one after the other (IEEE P1363).
-    EcdsaP384Sha384Raw,
-    /// RSA PKCS #1 v1.5 with SHA-1.
-    RsaSha1,
-    /// RSA PKCS #1 v1.5 with SHA-256.
-    RsaSha256,
-    /// RSA PKCS #1 v1.5 with SHA-384.
-    RsaSha384,
-    /// RSA PKCS #1 v1.5 with SHA-512.
-    RsaSha512,
-    /// RSA PSS with SHA-256 and a salt of 32 bytes.
-    RsaPssSha256,
-    /// RSA PSS with SHA-384 and a salt of 48 bytes.
-    RsaPssSha384,
-    /// RSA PSS with SHA-512 and a salt of 64 bytes.
-    RsaPssSha512,
-}
-
-/// What a key is a point or a modulus of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyType {
-    /// A point of edwards25519.
-    Ed25519,
-    /// A point of NIST P-256.
-    P256,
-    /// A point of NIST P-384.
-    P384,
-    /// A modulus and an exponent.
-    Rsa,
-}
-
-impl SignatureAlgorithm {
-    /// The only keys that fit.
-    pub const fn key_type(self) -> KeyType {
-        match self {
-            Self::Ed25519 => KeyType::Ed25519,
-            Self::EcdsaP256Sha1 | Self::EcdsaP256Sha256 | Self::EcdsaP256Sha256Raw => KeyType::P256,
-            Self::EcdsaP384Sha384 | Self::EcdsaP384Sha384Raw => KeyType::P384,
-            Self::RsaSha1
-            | Self::RsaSha256
-            | Self::RsaSha384
-            | Self::RsaSha512
-            | Self::RsaPssSha256
-            | Self::RsaPssSha384
-            | Self::RsaPssSha512 => KeyType::Rsa,
-        }
-    }
-
-    /// The digest that is signed; Ed25519 signs the content itself.
-    fn digest(self) -> Option<&'static digest::Algorithm> {
-        match self {
-            Self::Ed25519 => None,
-            Self::EcdsaP256Sha1 | Self::RsaSha1 => Some(&digest::SHA1_FOR_LEGACY_USE_ONLY),
-            Self::EcdsaP256Sha256
-            | Self::EcdsaP256Sha256Raw
-            | Self::RsaSha256
-            | Self::RsaPssSha256 => Some(&digest::SHA256),
-            Self::EcdsaP384Sha384
-            | Self::EcdsaP384Sha384Raw
-            | Self::RsaSha384
-            | Self::RsaPssSha384 => Some(&digest::SHA384),
-            Self::RsaSha512 | Self::RsaPssSha512 => Some(&digest::SHA512),
-        }
-    }
-
-    fn verification(self) -> &'static dyn VerificationAlgorithm {
-        match self {
-            Self::Ed25519 => &signature::ED25519,
-            Self::EcdsaP256Sha1 => &signature::ECDSA_P256_SHA1_ASN1,
-            Self::EcdsaP256Sha256 => &signature::ECDSA_P256_SHA256_ASN1,
-            Self::EcdsaP256Sha256Raw => &signature::ECDSA_P256_SHA256_FIXED,
-            Self::EcdsaP384Sha384 => &signature::ECDSA_P384_SHA384_ASN1,
-            Self::EcdsaP384Sha384Raw => &signature::ECDSA_P384_SHA384_FIXED,
-            Self::RsaSha1 => &signature::RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
-            Self::RsaSha256 => &signature::RSA_PKCS1_2048_8192_SHA256,
-            Self::RsaSha384 => &signature::RSA_PKCS1_2048_8192_SHA384,
-            Self::RsaSha512 => &signature::RSA_PKCS1_2048_8192_SHA512,
-            Self::RsaPssSha256 => &signature::RSA_PSS_2048_8192_SHA256,
-            Self::RsaPssSha384 => &signature::RSA_PSS_2048_8192_SHA384,
-            Self::RsaPssSha512 => &signature::RSA_PSS_2048_8192_SHA512,
-        }
-    }
-
-    /// How RSA is padded when signing; SHA-1 is verified for old senders, never made.
-    fn rsa_encoding(self) -> Option<&'static dyn RsaEncoding> {
-        match self {
-            Self::RsaSha256 => Some(&signature::RSA_PKCS1_SHA256),
-            Self::RsaSha384 => Some(&signature::RSA_PKCS1_SHA384),
-            Self::RsaSha512 => Some(&signature::RSA_PKCS1_SHA512),
-            Self::RsaPssSha256 => Some(&signature::RSA_PSS_SHA256),
-            Self::RsaPssSha384 => Some(&signature::RSA_PSS_SHA384),
-            Self::RsaPssSha512 => Some(&signature::RSA_PSS_SHA512),
-            Self::Ed25519
-            | Self::EcdsaP256Sha1
-            | Self::EcdsaP256Sha256
-            | Self::EcdsaP256Sha256Raw
-            | Self::EcdsaP384Sha384
-            | Self::EcdsaP384Sha384Raw
-            | Self::RsaSha1 => None,
-        }
-    }
-
-    /// Whether the two numbers of ECDSA stand one after the other.
-    const fn is_raw(self) -> bool {
-        matches!(self, Self::EcdsaP256Sha256Raw | Self::EcdsaP384Sha384Raw)
-    }
-
-    fn digest_of(self, content: &[&[u8]]) -> Option<Digest> {
-        let mut state = digest::Context::new(self.digest()?);
-        for part in content {
-            state.update(part);
-        }
-        Some(state.finish())
-    }
-}
-
-impl KeyType {
-    /// Name in messages.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ed25519 => "Ed25519",
-            Self::P256 => "ECDSA P-256",
-            Self::P384 => "ECDSA P-384",
-            Self::Rsa => "RSA",
-        }
-    }
-
-    /// Any algorithm of keys of this type, to read them with.
-    const fn reader(self) -> SignatureAlgorithm {
-        match self {
-            Self::Ed25519 => SignatureAlgorithm::Ed25519,
-            Self::P256 => SignatureAlgorithm::EcdsaP256Sha256,
-            Self::P384 => SignatureAlgorithm::EcdsaP384Sha384,
-            Self::Rsa => SignatureAlgorithm::RsaSha256,
-        }
-    }
-}
+pub(super) const ID_RSA_PSS: &str = "1.2.840.113549.1.1.10";
 
 /// A public key that passed every check of its type.
 #[derive(Clone, PartialEq, Eq)]
@@ -222,7 +66,7 @@ impl VerifyingKey {
         let point: [u8; 32] = point
             .try_into()
             .or(Err("an Ed25519 key has 32 bytes".to_owned()))?;
-        if !is_canonical(&point) || is_small_order(&point) {
+        if !edwards::is_honest(&point) {
             // Such a key verifies signatures of contents that nobody signed (SECURITY A-37).
             return Err("an Ed25519 point that no honest key is".to_owned());
         }
@@ -263,7 +107,7 @@ impl VerifyingKey {
         Self::checked(KeyType::Rsa, &parsed)
     }
 
-    fn read(key_type: KeyType, bytes: &[u8]) -> Result<Self, String> {
+    pub(super) fn read(key_type: KeyType, bytes: &[u8]) -> Result<Self, String> {
         let parsed = ParsedPublicKey::new(key_type.reader().verification(), bytes)
             .or(Err(format!("not a valid {} key", key_type.name())))?;
         Self::checked(key_type, &parsed)
@@ -319,144 +163,13 @@ impl VerifyingKey {
                 .verify_digest_sig(&self.spki, &digest, signature)
                 .is_ok(),
             None => {
-                starts_with_honest_point(signature)
+                edwards::starts_honest(signature)
                     && library
                         .verify_sig(&self.spki, &content.concat(), signature)
                         .is_ok()
             }
         }
     }
-}
-
-/// A private key, for `sign`. Its bytes stay inside the library.
-pub(in crate::scheme) struct SigningKey(Pair);
-
-enum Pair {
-    Ed25519(Ed25519KeyPair),
-    /// ECDSA writes signatures in two forms; the library binds a pair to one of them.
-    Ecdsa {
-        key_type: KeyType,
-        asn1: EcdsaKeyPair,
-        raw: EcdsaKeyPair,
-    },
-    Rsa(RsaKeyPair),
-}
-
-impl SigningKey {
-    /// From unencrypted PKCS #8, PKCS #1 (RSA) or SEC 1 (ECDSA), in DER.
-    pub(in crate::scheme) fn from_der(der: &[u8]) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_pkcs8(der)
-            .ok()
-            .map(Pair::Ed25519)
-            .or_else(|| ecdsa_pair(KeyType::P256, der))
-            .or_else(|| ecdsa_pair(KeyType::P384, der))
-            .or_else(|| rsa_pair(der))?;
-        Some(Self(pair))
-    }
-
-    /// From the 32 bytes of RFC 8032.
-    pub(in crate::scheme) fn from_seed(seed: &[u8; 32]) -> Option<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed).ok()?;
-        Some(Self(Pair::Ed25519(pair)))
-    }
-
-    /// The public half.
-    pub(in crate::scheme) fn verifying_key(&self) -> Result<VerifyingKey, String> {
-        match &self.0 {
-            Pair::Ed25519(pair) => VerifyingKey::from_ed25519(pair.public_key().as_ref()),
-            Pair::Ecdsa { key_type, raw, .. } => {
-                VerifyingKey::read(*key_type, raw.public_key().as_ref())
-            }
-            Pair::Rsa(pair) => VerifyingKey::from_rsa(pair.public_key().as_ref()),
-        }
-    }
-
-    /// A signature of `content` (in parts); `None` when the key does not fit.
-    pub(in crate::scheme) fn sign(
-        &self,
-        algorithm: SignatureAlgorithm,
-        content: &[&[u8]],
-    ) -> Option<Vec<u8>> {
-        match &self.0 {
-            Pair::Ed25519(pair) if algorithm == SignatureAlgorithm::Ed25519 => pair
-                .try_sign(&content.concat())
-                .ok()
-                .map(|signature| signature.as_ref().to_vec()),
-            Pair::Ecdsa {
-                key_type,
-                asn1,
-                raw,
-            } if algorithm.key_type() == *key_type => {
-                let pair = if algorithm.is_raw() { raw } else { asn1 };
-                let digest = widened(&algorithm.digest_of(content)?, *key_type)?;
-                let signature = pair.sign_digest(&digest).ok()?;
-                Some(signature.as_ref().to_vec())
-            }
-            Pair::Rsa(pair) => {
-                let mut signature = vec![0; pair.public_modulus_len()];
-                let digest = algorithm.digest_of(content)?;
-                pair.sign_digest(algorithm.rsa_encoding()?, &digest, &mut signature)
-                    .ok()?;
-                Some(signature)
-            }
-            Pair::Ed25519(_) | Pair::Ecdsa { .. } => None,
-        }
-    }
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-fn ecdsa_pair(key_type: KeyType, der: &[u8]) -> Option<Pair> {
-    let (asn1, raw): (
-        &'static EcdsaSigningAlgorithm,
-        &'static EcdsaSigningAlgorithm,
-    ) = match key_type {
-        KeyType::P256 => (
-            &signature::ECDSA_P256_SHA256_ASN1_SIGNING,
-            &signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-        ),
-        KeyType::P384 => (
-            &signature::ECDSA_P384_SHA384_ASN1_SIGNING,
-            &signature::ECDSA_P384_SHA384_FIXED_SIGNING,
-        ),
-        KeyType::Ed25519 | KeyType::Rsa => return None,
-    };
-    Some(Pair::Ecdsa {
-        key_type,
-        asn1: EcdsaKeyPair::from_private_key_der(asn1, der).ok()?,
-        raw: EcdsaKeyPair::from_private_key_der(raw, der).ok()?,
-    })
-}
-
-fn rsa_pair(der: &[u8]) -> Option<Pair> {
-    let pair = RsaKeyPair::from_pkcs8(der)
-        .or_else(|_| RsaKeyPair::from_der(der))
-        .or_else(|error| RsaKeyPair::from_der(&inside_pss_pkcs8(der).ok_or(error)?))
-        .ok()?;
-    Some(Pair::Rsa(pair))
-}
-
-/// The RSA key inside a PKCS #8 that declares `id-RSASSA-PSS`, which the library does not open.
-fn inside_pss_pkcs8(der: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let (_, sequence) = Sequence::from_der(der).ok()?;
-    let (rest, _version) = Integer::from_der(&sequence.content).ok()?;
-    let (rest, algorithm) = AlgorithmIdentifier::from_der(rest).ok()?;
-    let (_, key) = OctetString::from_der(rest).ok()?;
-    (algorithm.algorithm.to_id_string() == ID_RSA_PSS)
-        .then(|| Zeroizing::new(key.as_ref().to_vec()))
-}
-
-/// A digest as wide as the library wants it for the curve. ECDSA signs a digest as a number, so that zeros
-/// before SHA-1's twenty bytes change nothing (FIPS 186-5 section 6.4.1).
-fn widened(digest: &Digest, key_type: KeyType) -> Option<Digest> {
-    let wanted = key_type.reader().digest()?;
-    let missing = wanted.output_len().checked_sub(digest.as_ref().len())?;
-    let bytes = [&vec![0; missing], digest.as_ref()].concat();
-    Digest::import_less_safe(&bytes, wanted).ok()
 }
 
 /// Size and exponent of an RSA key (SECURITY A-38).
@@ -497,61 +210,13 @@ fn without_leading_zeros(number: &[u8]) -> &[u8] {
     number.get(zeros..).unwrap_or_default()
 }
 
-/// The library takes any 32 bytes as the first half of an Ed25519 signature that the equation gives;
-/// of a point of small order, the equation says nothing about the key's owner.
-fn starts_with_honest_point(signature: &[u8]) -> bool {
-    signature
-        .first_chunk::<32>()
-        .is_some_and(|point| is_canonical(point) && !is_small_order(point))
-}
-
-/// p - 1 of edwards25519, little-endian; also the `y` of the point of order 2.
-const P_MINUS_1: [u8; 32] = {
-    let mut bytes = [0xff; 32];
-    bytes[0] = 0xec;
-    bytes[31] = 0x7f;
-    bytes
-};
-
-/// Whether `y` is below the field's prime: its only spelling.
-fn is_canonical(point: &[u8; 32]) -> bool {
-    y_of(point).iter().rev().le(P_MINUS_1.iter().rev())
-}
-
-/// Whether eight times the point is the neutral element: `y` is 0, 1, -1 or that of order 8.
-fn is_small_order(point: &[u8; 32]) -> bool {
-    const ORDER_8: [[u8; 32]; 2] = [
-        [
-            0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef,
-            0x98, 0xf0, 0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88,
-            0x6d, 0x53, 0xfc, 0x05,
-        ],
-        [
-            0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10,
-            0x67, 0x0f, 0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77,
-            0x92, 0xac, 0x03, 0x7a,
-        ],
-    ];
-    let y = y_of(point);
-    let is_0_or_1 = matches!(y, [0 | 1, rest @ ..] if rest.iter().all(|byte| *byte == 0));
-    is_0_or_1 || y == P_MINUS_1 || ORDER_8.contains(&y)
-}
-
-/// The point without the sign of `x`.
-fn y_of(point: &[u8; 32]) -> [u8; 32] {
-    let mut y = *point;
-    if let Some(last) = y.last_mut() {
-        *last &= 0x7f;
-    }
-    y
-}
-
 #[cfg(test)]
 mod tests {
-    use aws_lc_rs::encoding::Pkcs8V1Der;
+    use aws_lc_rs::signature::VerificationAlgorithm as _;
     use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 
     use super::*;
+    use crate::scheme::primitive::private::SigningKey;
 
     fn hex<const N: usize>(text: &str) -> [u8; N] {
         HEX.decode(text.as_bytes()).unwrap().try_into().unwrap()
@@ -737,100 +402,5 @@ mod tests {
         assert!(from(&[0; 32], &[0; 32]).is_err());
         assert!(from(&[1; 31], &[1; 33]).is_err());
         assert!(VerifyingKey::from_point(KeyType::Rsa, &[], &[]).is_err());
-    }
-
-    const ALL: [SignatureAlgorithm; 13] = [
-        SignatureAlgorithm::Ed25519,
-        SignatureAlgorithm::EcdsaP256Sha1,
-        SignatureAlgorithm::EcdsaP256Sha256,
-        SignatureAlgorithm::EcdsaP256Sha256Raw,
-        SignatureAlgorithm::EcdsaP384Sha384,
-        SignatureAlgorithm::EcdsaP384Sha384Raw,
-        SignatureAlgorithm::RsaSha1,
-        SignatureAlgorithm::RsaSha256,
-        SignatureAlgorithm::RsaSha384,
-        SignatureAlgorithm::RsaSha512,
-        SignatureAlgorithm::RsaPssSha256,
-        SignatureAlgorithm::RsaPssSha384,
-        SignatureAlgorithm::RsaPssSha512,
-    ];
-
-    fn made(key_type: KeyType) -> SigningKey {
-        let ecdsa = |algorithm| {
-            let pair = EcdsaKeyPair::generate(algorithm).unwrap();
-            SigningKey::from_der(pair.to_pkcs8v1().unwrap().as_ref()).unwrap()
-        };
-        match key_type {
-            KeyType::Ed25519 => SigningKey::from_seed(&[7; 32]).unwrap(),
-            KeyType::P256 => ecdsa(&signature::ECDSA_P256_SHA256_ASN1_SIGNING),
-            KeyType::P384 => ecdsa(&signature::ECDSA_P384_SHA384_ASN1_SIGNING),
-            KeyType::Rsa => {
-                let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-                SigningKey(Pair::Rsa(pair))
-            }
-        }
-    }
-
-    #[test]
-    fn what_is_signed_verifies_and_as_nothing_else() {
-        for key_type in [KeyType::Ed25519, KeyType::P256, KeyType::P384, KeyType::Rsa] {
-            let key = made(key_type);
-            let public = key.verifying_key().unwrap();
-            let stranger = made(key_type).verifying_key().unwrap();
-            for algorithm in ALL {
-                let signature = key.sign(algorithm, &[b"con", b"", b"tent"]);
-                let may =
-                    algorithm.key_type() == key_type && algorithm != SignatureAlgorithm::RsaSha1;
-                assert_eq!(signature.is_some(), may, "{key_type:?} {algorithm:?}");
-                let Some(signature) = signature else { continue };
-                for other in ALL {
-                    let holds = public.verify(other, &[b"content"], &signature);
-                    assert_eq!(holds, other == algorithm, "{algorithm:?} as {other:?}");
-                }
-                assert!(!public.verify(algorithm, &[b"Content"], &signature));
-                let same = stranger == public;
-                assert_eq!(stranger.verify(algorithm, &[b"content"], &signature), same);
-            }
-        }
-    }
-
-    #[test]
-    fn an_rsa_key_declared_for_pss_does_nothing_else() {
-        let key = made(KeyType::Rsa);
-        let public = key.verifying_key().unwrap();
-        let (_, info) = SubjectPublicKeyInfo::from_der(public.spki()).unwrap();
-        let bits = [[0].as_slice(), &info.subject_public_key.data].concat();
-        let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_be_bytes();
-        let id = hex::<13>("300b06092a864886f70d01010a");
-        let inner = [&id, [3, 0x82].as_slice(), &length(&bits), &bits].concat();
-        let spki = [[0x30, 0x82].as_slice(), &length(&inner), &inner].concat();
-        let declared = VerifyingKey::from_spki(&spki).unwrap();
-        let holds = |algorithm| {
-            let signature = key.sign(algorithm, &[b"content"]).unwrap();
-            declared.verify(algorithm, &[b"content"], &signature)
-        };
-        assert!(holds(SignatureAlgorithm::RsaPssSha512));
-        assert!(!holds(SignatureAlgorithm::RsaSha256));
-    }
-
-    /// RFC 9421's own test key is written so.
-    #[test]
-    fn a_private_rsa_key_may_declare_itself_for_pss() {
-        let pair = RsaKeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().unwrap();
-        let plain = hex::<15>("300d06092a864886f70d0101010500");
-        let pss = hex::<13>("300b06092a864886f70d01010a");
-        let at = pkcs8
-            .as_ref()
-            .windows(15)
-            .position(|bytes| bytes == plain)
-            .unwrap();
-        let (start, rest) = pkcs8.as_ref().split_at(at);
-        let mut declared = [start, &pss, &rest[15..]].concat();
-        let length = u16::try_from(declared.len() - 4).unwrap().to_be_bytes();
-        declared[2..4].copy_from_slice(&length);
-        let key = SigningKey::from_der(&declared).unwrap();
-        let same = VerifyingKey::from_rsa(pair.public_key().as_ref()).unwrap();
-        assert!(key.verifying_key().unwrap() == same);
     }
 }
