@@ -11,8 +11,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
@@ -34,7 +34,7 @@ pub struct Place {
     /// Line and column.
     pub mark: Mark,
     /// Path such as `routes[2].match.path`.
-    pub path: Rc<str>,
+    pub path: Arc<str>,
 }
 
 impl Place {
@@ -314,15 +314,11 @@ impl Marks {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
-                Event::Scalar(text, ..) => {
-                    if !marks.take_key(&mut open, &text, mark) {
-                        marks.take_value(&mut open, mark);
-                    }
+                Event::Scalar(text, ..) if !marks.take_key(&mut open, &text, mark) => {
+                    marks.take_value(&mut open, mark);
                 }
-                Event::Alias(_) => {
-                    if !marks.take_key(&mut open, "*", mark) {
-                        marks.take_value(&mut open, mark);
-                    }
+                Event::Alias(_) if !marks.take_key(&mut open, "*", mark) => {
+                    marks.take_value(&mut open, mark);
                 }
                 Event::SequenceStart(..) => {
                     let path = marks.take_value(&mut open, mark);
@@ -381,34 +377,31 @@ impl Marks {
     }
 
     fn value_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| self.values.get(path))
+        nearest(path, |path| self.values.get(path))
     }
 
     fn key_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| {
+        nearest(path, |path| {
             self.keys.get(path).or_else(|| self.values.get(path))
         })
     }
+}
 
-    /// What an alias or a merge brought in has no position of its own: take the nearest above.
-    fn nearest<'a>(&'a self, path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
-        let mut at = path;
-        loop {
-            if let Some(mark) = find(at) {
-                return Place {
-                    mark: *mark,
-                    path: path.into(),
-                };
-            }
-            let Some(cut) = at.rfind(['.', '[']) else {
-                let mark = find("").copied().unwrap_or(Mark::START);
-                return Place {
-                    mark,
-                    path: path.into(),
-                };
-            };
-            at = at.get(..cut).unwrap_or_default();
+/// What an alias or a merge brought in has no position of its own: take the nearest above.
+fn nearest<'a>(path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
+    let place = |mark| Place {
+        mark,
+        path: path.into(),
+    };
+    let mut at = path;
+    loop {
+        if let Some(mark) = find(at) {
+            return place(*mark);
         }
+        let Some(cut) = at.rfind(['.', '[']) else {
+            return place(find("").copied().unwrap_or(Mark::START));
+        };
+        at = at.get(..cut).unwrap_or_default();
     }
 }
 
@@ -499,7 +492,7 @@ impl Node<'_> {
         let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
         text.trim()
             .parse()
-            .map_err(|_| DecodeError(format!("expected {expected}, got `{text}`")))
+            .map_err(|_bad| DecodeError(format!("expected {expected}, got `{text}`")))
     }
 }
 
@@ -1049,7 +1042,7 @@ mod tests {
         let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
         for (name, before) in ('b'..='z').zip('a'..) {
             let refs = vec![format!("*{before}"); 9].join(", ");
-            bomb.push_str(&format!("{name}: &{name} [{refs}]\n"));
+            bomb.extend([format!("{name}: &{name} [{refs}]\n")]);
         }
         assert!(Document::parse(&bomb).is_err(), "DS-21");
     }

@@ -105,14 +105,13 @@ impl Reloader {
         let Some(file) = self.file.clone() else {
             return std::future::pending().await;
         };
-        let loading = match &mut self.loading {
-            Some(loading) => loading,
-            None => {
-                self.until_changed().await;
-                let env = self.env.clone();
-                self.loading
-                    .insert(spawn_blocking(move || config::load(&file, &env)))
-            }
+        let loading = if let Some(loading) = &mut self.loading {
+            loading
+        } else {
+            self.until_changed().await;
+            let env = self.env.clone();
+            self.loading
+                .insert(spawn_blocking(move || config::load(&file, &env)))
         };
         let loaded = loading.await;
         self.loading = None;

@@ -140,9 +140,9 @@ impl Preset {
         let document = match Document::parse(text) {
             Ok(document) => document,
             Err(problems) => {
-                problems
-                    .into_iter()
-                    .for_each(|problem| report.push(problem));
+                for problem in problems {
+                    report.push(problem);
+                }
                 return Err(report);
             }
         };
@@ -167,9 +167,9 @@ impl Preset {
         }
         problems.sort_by_key(|problem| problem.mark);
         problems.dedup();
-        problems
-            .into_iter()
-            .for_each(|problem| report.push(problem));
+        for problem in problems {
+            report.push(problem);
+        }
         match preset.filter(|_| !report.has_errors()) {
             Some(preset) => Ok(preset),
             None => Err(report),
@@ -182,14 +182,14 @@ impl Preset {
             .schemes
             .get()
             .into_iter()
-            .flat_map(|schemes| schemes.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     /// What it asks for beside secrets.
     pub fn params(&self) -> impl Iterator<Item = (&str, &ParamSpec)> {
         compile::get(&self.spec.params)
             .into_iter()
-            .flat_map(|params| params.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     /// A value for every param: the default, else an example.
