@@ -1,5 +1,7 @@
 //! Everything that is tested from outside: the library by its API, the binary by its sockets.
 
+mod cli;
 mod config;
 mod imports;
+mod support;
 mod vectors;
