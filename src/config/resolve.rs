@@ -185,7 +185,7 @@ impl<'e> Resolver<'e> {
 
     /// Resolves `env:NAME`, `file:PATH` or `value:TEXT`. No message repeats a secret.
     pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Trouble> {
-        let mut resolved = self.written(reference)?;
+        let mut resolved = self.written(reference, "secret")?;
         let bytes = resolved.secret.expose();
         let text = String::from_utf8_lossy(bytes);
         if SAMPLES
@@ -223,12 +223,12 @@ impl<'e> Resolver<'e> {
 
     /// Resolves a reference to something that is no secret, such as a public key.
     pub(super) fn public(&mut self, reference: &str) -> Result<Resolved, Trouble> {
-        let mut resolved = self.written(reference)?;
+        let mut resolved = self.written(reference, "key")?;
         resolved.warnings.clear();
         Ok(resolved)
     }
 
-    fn written(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+    fn written(&mut self, reference: &str, what: &str) -> Result<Resolved, Trouble> {
         let (bytes, name, warnings) = match reference.split_once(':') {
             Some(("env", name)) => (self.variable(name)?, Some(name.to_owned()), Vec::new()),
             Some(("file", path)) => {
@@ -252,7 +252,7 @@ impl<'e> Resolver<'e> {
                     "write `env:NAME` or `file:PATH`, so that the file can be shown to others";
                 (text.as_bytes().to_vec(), None, vec![warning.hint(hint)])
             }
-            _ => return Err(bare(reference, self.env)),
+            _ => return Err(bare(reference, what, self.env)),
         };
         let origin = || match (reference.split_once(':'), &name) {
             (Some(("env", _)), Some(name)) => format!("environment variable `{name}`"),
@@ -291,7 +291,7 @@ impl<'e> Resolver<'e> {
 
 /// Something that is no reference. It may be a secret, so it is not repeated; only the name of a
 /// variable that is set is no secret.
-fn bare(text: &str, env: &Environment) -> Trouble {
+fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
     let name = text
         .trim_start_matches('$')
         .trim_start_matches('{')
@@ -299,10 +299,9 @@ fn bare(text: &str, env: &Environment) -> Trouble {
     let hint = if !name.is_empty() && env.get(name).is_some() {
         format!("did you mean `env:{name}`?")
     } else {
-        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one"
-            .to_owned()
+        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one".to_owned()
     };
-    Trouble::new("this is no reference to a secret").hint(hint)
+    Trouble::new(format!("this is no reference to a {what}")).hint(hint)
 }
 
 fn read(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, u32)> {

@@ -24,7 +24,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     };
-    for sub in ["certs", "providers"] {
+    for sub in ["certs", "providers", "broken"] {
         fs::create_dir(folder.path().join(sub)).unwrap();
     }
     let key = KeyPair::generate().unwrap();
@@ -58,6 +58,8 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         "certs/damaged.pem",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     );
+    file("broken/acme.yaml", "provider: acme\ntitel: Acme\n");
+    file("broken/.acme.yaml.swp", "not for us");
     file("empty", "");
     file("blank", " \n");
     file("crlf", "a secret with a carriage return\r\n");

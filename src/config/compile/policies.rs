@@ -145,7 +145,7 @@ impl Compiler<'_, '_> {
             Some((OnDuplicateSpec::Off, _)) => return None,
         };
         let key = at.place().map(|place| self.key(&place.path))?;
-        if !facts.any {
+        if !facts.signed {
             let message = "replays cannot be told without a signature";
             self.error(
                 &key,

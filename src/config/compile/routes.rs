@@ -158,6 +158,9 @@ impl Compiler<'_, '_> {
         if let Some(auth) = &auth {
             self.open_door(spec, auth, &sources);
             self.weaknesses(spec, auth, &sources);
+            if let Some(matches) = &matches {
+                self.methods_of_presets(&auth.facts, &matches.methods);
+            }
         }
         let facts = auth.as_ref().map(|auth| &auth.facts);
         let body = self.body(spec.body.as_ref(), facts, world.limits);
@@ -165,6 +168,7 @@ impl Compiler<'_, '_> {
         let upstream = self.upstream_of(&spec.upstream, path, upstreams);
         let forward = self.forward(spec.forward.as_ref(), scope.path);
         let reject_status = self.reject_status(spec.on_reject.as_ref());
+        let reject_status = reject_status.or(facts.and_then(|facts| facts.reject_status));
         Some(Route {
             name: name?,
             matches: matches?,

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Method, StatusCode};
+
 use super::checks::Auth;
 use super::keys::{Kind, Written};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
 use crate::config::spec::{CheckSpec, RouteSpec};
 use crate::document::{At, Parsed, Place};
-use crate::problem::Problem;
 use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
 use crate::route::policy::Sources;
 use crate::scheme::catalog::{CatalogError, Selected};
-use crate::scheme::keys::KeySet;
-use crate::scheme::spec::{Ordered, SchemeSpec};
+use crate::scheme::keys::{Key, KeySet};
+use crate::scheme::spec::{Ordered, PresetSpec, SchemeSpec};
 use crate::scheme::{KeyKind, Params, Scheme};
+use crate::secret::Secret;
 use crate::units::{ByteSize, Span};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
@@ -25,13 +27,17 @@ const TOLERANCE_DOUBTFUL: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the signatures of a route mean for the rest of it.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// Whether there is any.
-    pub(super) any: bool,
+    /// Whether any of them signs something: replays can be told from fresh deliveries.
+    pub(super) signed: bool,
     /// How long a delivery is fresh: past and future, the longest of all.
     pub(super) tolerance_both_ways: Option<Duration>,
     /// Largest body that a provider documents.
     pub(super) body_size_max: Option<ByteSize>,
-    /// Weak points of schemes, and the checks that they came with.
+    /// Status that a provider expects instead of 401.
+    pub(super) reject_status: Option<StatusCode>,
+    /// Methods that providers use.
+    methods: Vec<(Place, String)>,
+    /// What schemes leave open.
     weaknesses: Vec<(Place, &'static str)>,
 }
 
@@ -50,21 +56,16 @@ impl Compiler<'_, '_> {
         scope: Scope<'_>,
         facts: &mut Facts,
     ) -> Option<SignatureCheck> {
-        facts.any = true;
         self.tolerance(spec);
         if let Some(jwks) = spec.jwks_url.as_ref().and_then(At::place) {
             let hint = "download the keys and write `public_keys: [file:keys.json]`";
             self.error(jwks, "`jwks_url` is not available in this build", hint);
         }
         // Keys are read before the scheme is known to be right, so that both are reported at once.
-        let secrets = spec
-            .secrets
-            .as_ref()
-            .map(|at| self.written(at, Kind::Secret, scope.route));
-        let public_keys = spec
-            .public_keys
-            .as_ref()
-            .map(|at| self.written(at, Kind::Public, scope.route));
+        let secrets = spec.secrets.as_ref();
+        let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
+        let public_keys = spec.public_keys.as_ref();
+        let public_keys = public_keys.map(|at| self.written(at, Kind::Public, scope.route));
         let ready = match (&spec.provider, &spec.scheme) {
             (Some(provider), _) => self.preset(provider, spec, facts),
             (None, Some(scheme)) => self.own_scheme(scheme, spec),
@@ -73,54 +74,27 @@ impl Compiler<'_, '_> {
         facts.note(&ready.scheme, &ready.place);
         let keys = match ready.scheme.key_kind() {
             KeyKind::None => {
-                self.unwanted(
-                    spec,
-                    &["secrets", "public_keys", "jwks_url"],
-                    place,
-                    "takes no keys",
-                );
-                return None;
+                let kinds = ["secrets", "public_keys", "jwks_url"];
+                self.unwanted(spec, &kinds, place, "takes no keys");
+                KeySet::new(vec![unused_key()])?
             }
             KeyKind::Secret => {
-                self.unwanted(
-                    spec,
-                    &["public_keys", "jwks_url"],
-                    place,
-                    "verifies with `secrets`",
-                );
-                self.wanted(secrets, "secrets", place)?
+                let kinds = ["public_keys", "jwks_url"];
+                self.unwanted(spec, &kinds, place, "verifies with `secrets`");
+                if secrets.is_none() {
+                    self.missing(&place.path, "secrets", "such as `secrets: [env:WEBHOOK_SECRET]`");
+                }
+                self.keys(&ready.scheme, secrets??)?
             }
             KeyKind::Public => {
                 self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
-                if spec.jwks_url.is_some() {
-                    return None;
+                if public_keys.is_none() && spec.jwks_url.is_none() {
+                    self.missing(&place.path, "public_keys", "such as `public_keys: [file:key.pem]`");
                 }
-                self.wanted(public_keys, "public_keys", place)?
+                self.keys(&ready.scheme, public_keys??)?
             }
         };
-        let keys = self.keys(&ready.scheme, keys)?;
-        Some(SignatureCheck {
-            provider: ready.provider,
-            scheme: ready.scheme,
-            keys,
-        })
-    }
-
-    fn wanted(
-        &mut self,
-        written: Option<Option<Vec<Written>>>,
-        key: &str,
-        place: &Place,
-    ) -> Option<Vec<Written>> {
-        if written.is_none() {
-            let hint = if key == "secrets" {
-                "such as `secrets: [env:WEBHOOK_SECRET]`"
-            } else {
-                "such as `public_keys: [file:key.pem]`"
-            };
-            self.missing(&place.path, key, hint);
-        }
-        written?
+        Some(SignatureCheck { provider: ready.provider, scheme: ready.scheme, keys })
     }
 
     fn unwanted(&mut self, spec: &CheckSpec, keys: &[&str], place: &Place, what: &str) {
@@ -153,10 +127,10 @@ impl Compiler<'_, '_> {
         } in written
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => Err("public keys are not available in this build".to_owned()),
-                KeyKind::Secret | KeyKind::None => scheme
-                    .secret_key(id, bytes.expose(), not_after)
-                    .map(|key| vec![key]),
+                KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
+                KeyKind::Secret | KeyKind::None => {
+                    scheme.secret_key(id, bytes.expose(), not_after).map(|key| vec![key])
+                }
             };
             match decoded {
                 Ok(decoded) => {
@@ -196,6 +170,10 @@ impl Compiler<'_, '_> {
             .and_then(At::get)
             .map(|Parsed(size)| *size);
         facts.body_size_max = facts.body_size_max.max(size);
+        facts.answers(preset);
+        for method in preset.methods.iter().filter_map(At::get).flatten() {
+            facts.methods.extend(method.get().map(|method| (place.clone(), method.clone())));
+        }
         let scheme = self.bind(reference, &selected, spec, &place)?;
         let name = reference.split('/').next().unwrap_or(reference);
         Some(Ready {
@@ -255,14 +233,6 @@ impl Compiler<'_, '_> {
         if is_plain && let Some(scheme) = self.bound.get(reference) {
             return Some(Arc::clone(scheme));
         }
-        if let Some((_, place)) = value(spec.tolerance.as_ref())
-            && selected.spec().is_some_and(|own| own.timestamp.is_none())
-        {
-            let message =
-                format!("`{reference}` has no timestamp, so there is nothing to tolerate");
-            self.error(&place, message, "remove `tolerance`");
-            return None;
-        }
         let params = params(spec.params.as_ref());
         match selected.bind(&params, tolerance) {
             Ok(scheme) => {
@@ -272,30 +242,32 @@ impl Compiler<'_, '_> {
                 }
                 Some(scheme)
             }
-            Err(problems) => {
-                for problem in problems {
-                    self.unbound(spec, place, place.error(problem, None));
+            Err(messages) => {
+                for message in messages {
+                    let place = self.culprit(spec, place, &message);
+                    self.error(&place, message, None);
                 }
                 None
             }
         }
     }
 
-    /// A problem with the params stands in the preset's file; it is reported at the param.
-    fn unbound(&mut self, spec: &CheckSpec, place: &Place, problem: Problem) {
-        let named = value(spec.params.as_ref()).and_then(|(Ordered(params), at)| {
-            let (name, _) = params
-                .iter()
-                .find(|(name, _)| problem.message.contains(&format!("`{name}`")))?;
-            Some(self.key(&format!("{}.{name}", at.path)))
-        });
-        let params = || Some(self.key(spec.params.as_ref()?.place()?.path.as_ref()));
-        let place = named.or_else(params).unwrap_or_else(|| place.clone());
-        self.problems.push(Problem {
-            mark: place.mark,
-            path: place.path.to_string(),
-            ..problem
-        });
+    /// What a message about a preset is about: the param that it names, the tolerance, or the preset.
+    fn culprit(&self, spec: &CheckSpec, preset: &Place, message: &str) -> Place {
+        let names = |name: &str| message.contains(&format!("`{name}`"));
+        if let Some((_, place)) = value(spec.tolerance.as_ref())
+            && names("tolerance")
+        {
+            return place;
+        }
+        let Some((Ordered(params), place)) = value(spec.params.as_ref()) else {
+            return preset.clone();
+        };
+        let named = params.iter().find(|(name, _)| names(name));
+        self.key(&named.map_or_else(
+            || place.path.to_string(),
+            |(name, _)| format!("{}.{name}", place.path),
+        ))
     }
 
     // === schemes of the operator's own ===
@@ -308,11 +280,15 @@ impl Compiler<'_, '_> {
             let message = "`params` are for presets; write the values into the scheme";
             self.error(&params, message, None);
         }
-        if let Some(tolerance) = spec.tolerance.as_ref().and_then(At::place) {
-            let hint = "write it as `scheme.timestamp.tolerance`";
-            self.error(tolerance, "`tolerance` is for presets", hint);
+        let own = scheme.timestamp.as_ref().and_then(At::get).and_then(|own| own.tolerance.as_ref());
+        if let Some(tolerance) = spec.tolerance.as_ref().and_then(At::place)
+            && own.is_some()
+        {
+            self.error(tolerance, "the scheme's timestamp has a `tolerance` already", "remove one");
         }
-        match Scheme::compile(scheme, None) {
+        let tolerance = value(spec.tolerance.as_ref());
+        let tolerance = tolerance.map(|(Parsed(Span(tolerance)), _)| *tolerance);
+        match Scheme::compile(scheme, tolerance) {
             Ok(scheme) => Some(Ready {
                 provider: None,
                 scheme: Arc::new(scheme),
@@ -332,25 +308,45 @@ impl Compiler<'_, '_> {
         let AuthPolicy::All(checks) = &auth.policy else {
             return;
         };
-        let makes_up = |check: &Check| match check {
+        let vouches = |check: &Check| match check {
             Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => true,
             Check::Any(_) | Check::Signature(_) => false,
         };
-        if spec.allow_ips.is_some() && sources.allow.is_some() || checks.iter().any(makes_up) {
-            return;
-        }
+        let is_known = sources.allow.is_some() || checks.iter().any(vouches);
         for (place, weakness) in &auth.facts.weaknesses {
-            self.warn(
-                place,
-                *weakness,
-                "add `token`, `basic`, `client_cert` or `allow_ips` to the route",
-            );
+            let is_made_up_for =
+                if weakness.contains("`replay`") { spec.replay.is_some() } else { is_known };
+            if !is_made_up_for {
+                self.warn(place, *weakness, None);
+            }
+        }
+    }
+
+    /// Warns when a provider calls with methods that the route does not take.
+    pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
+        for (place, method) in &facts.methods {
+            if !taken.iter().any(|own| own.as_str() == method) {
+                let message = format!("this provider sends `{method}`, which the route does not take");
+                self.warn(place, message, "add it to `match.methods`");
+            }
         }
     }
 }
 
+/// The keys of a scheme that looks at none.
+fn unused_key() -> Key {
+    Key::secret("none".into(), Secret::new(b"unused".to_vec()), None)
+}
+
 impl Facts {
+    fn answers(&mut self, preset: &PresetSpec) {
+        let answers = preset.answers.as_ref().and_then(At::get);
+        let status = answers.and_then(|answers| answers.reject_status.as_ref()?.get());
+        self.reject_status = status.and_then(|status| StatusCode::from_u16(*status).ok());
+    }
+
     fn note(&mut self, scheme: &Scheme, place: &Place) {
+        self.signed |= scheme.is_signed();
         if let Some(tolerance) = scheme.signed_tolerance() {
             let both = tolerance.past.saturating_add(tolerance.future);
             self.tolerance_both_ways = self.tolerance_both_ways.max(Some(both));
