@@ -147,11 +147,12 @@ fn what_is_signed_verifies() {
                 .find(&reference)
                 .unwrap()
                 .bind(&std::collections::BTreeMap::new(), None);
-            if !bound.is_ok_and(|scheme| scheme.key_kind() == KeyKind::Secret) {
-                continue;
-            }
-            // Base64 of 24 bytes, which every form of secret takes.
-            let secret = "value:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3";
+            let Some(bound) = bound.ok().filter(|own| own.key_kind() == KeyKind::Secret) else { continue };
+            let secret = match bound.challenge() {
+                "Basic" => "value:user:an example password",
+                // Base64 of 24 bytes, which schemes that want text take too.
+                _ => "value:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3",
+            };
             let url = "https://hooks.example.org:8443/x?y=1";
             let args = [
                 "sign",

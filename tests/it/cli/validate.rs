@@ -81,8 +81,7 @@ fn the_file_is_named_by_flag_then_environment_then_folder() {
     shell.run(&["validate", "--config", "by-env.yaml"]).code(0);
 }
 
-const ROUTES: &str = "\
-  - { name: exact, match: { host: hooks.example.org, path: /a/b }, verify: none, upstream: echo }
+const ROUTES: &str = "  - { name: exact, match: { host: hooks.example.org, path: /a/b }, verify: none, upstream: echo }
   - { name: wildcard, match: { host: '*.example.org', path: /a/b }, verify: none, upstream: echo }
   - { name: literal, match: { path: /a/b }, verify: none, upstream: echo }
   - { name: named, match: { path: '/a/{x}', methods: [POST, PUT] }, verify: none, upstream: echo }
@@ -121,11 +120,25 @@ fn why_a_route_lost() {
     let shell = Shell::new().with("hookward.yaml", config(ROUTES));
     insta::assert_snapshot!(
         shell.run(&["routes", "test", "POST", "https://hooks.example.org/a/b"]).stdout,
-        @""
+        @r"
+    exact
+      POST hooks.example.org/a/b
+      not wildcard: `*.example.org` is less specific than `hooks.example.org`, and hosts come first
+      not literal: any host is less specific than `hooks.example.org`, and hosts come first
+      not named: any host is less specific than `hooks.example.org`, and hosts come first
+      not rest: any host is less specific than `hooks.example.org`, and hosts come first
+    "
     );
     insta::assert_snapshot!(
         shell.run(&["routes", "test", "POST", "https://h.example.net/a/c"]).stdout,
-        @""
+        @r"
+    named
+      POST, PUT (any host) /a/{x}
+      not exact: host `h.example.net` is not `hooks.example.org`
+      not wildcard: host `h.example.net` is not `*.example.org`
+      not literal: segment 2 is `c`, not `b`
+      not rest: at segment 2 `{*rest}` gives way to `{x}`
+    "
     );
 }
 

@@ -265,8 +265,7 @@ fn time_is_judged_at_now() {
     }
 }
 
-const ROUTES: &str = "\
-  - name: all
+const ROUTES: &str = "  - name: all
     match: { host: hooks.example.org, path: '/all/{tk}' }
     allow_ips: [192.0.2.0/24]
     rate_limits: [{ key: route, rate: 5/s }]
