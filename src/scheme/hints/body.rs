@@ -11,7 +11,9 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
     let body = trial.case.message.body.contiguous();
     FAMILIES.iter().find_map(|(code, variants)| {
-        let mut changed = variants(&body).into_iter().filter(|(_, variant)| *variant != *body);
+        let mut changed = variants(&body)
+            .into_iter()
+            .filter(|(_, variant)| *variant != *body);
         let (what, _) = changed.find(|(_, variant)| trial.with_body(variant))?;
         Some(Hint::new(code, format!("the signature matches {what}")))
     })

@@ -216,6 +216,40 @@ fn secrets_that_were_copied_wrongly() {
 }
 
 #[test]
+fn a_secret_that_is_not_of_the_schemes_form_is_a_wrong_one() {
+    let key = b"0123456789abcdef01234567";
+    let written = format!("whsec_{}", data_encoding::BASE64.encode(key));
+    let signed = hmac_hex(
+        "sha256",
+        std::str::from_utf8(key).unwrap(),
+        b"msg_1.1700000000.{}",
+    );
+    let signed = data_encoding::HEXLOWER.decode(signed.as_bytes()).unwrap();
+    let signature = format!("v1,{}", data_encoding::BASE64.encode(&signed));
+    let headers = [
+        ("webhook-id", "msg_1"),
+        ("webhook-timestamp", "1700000000"),
+        ("webhook-signature", &*signature),
+    ];
+    for (secret, code) in [
+        (format!(" {written}"), "secret_whitespace"),
+        (format!("\"{written}\""), "secret_quoted"),
+        (written.replace("whsec_", "key_"), "secret_prefix"),
+        (
+            "0123456789abcdef01234567!".replace('!', ""),
+            "secret_encoding",
+        ),
+    ] {
+        let hints = judge("standard-webhooks", &secret, &headers, b"{}");
+        assert_hint(&hints, code, "the signature matches");
+    }
+    assert_eq!(
+        judge("standard-webhooks", "not base64 at all", &headers, b"{}"),
+        []
+    );
+}
+
+#[test]
 fn what_nothing_explains_has_no_hint() {
     assert_eq!(github(b"{\"a\":1}", b"{\"a\":2}", SECRET, SECRET), []);
     assert_eq!(
@@ -413,8 +447,17 @@ schemes:
     let request = message(&[("X-Acme", &hmac_hex("sha256", SECRET, b"{}"))], b"{}");
     let secret = format!("value:{SECRET}");
     let args = [
-        "verify", "--provider", "acme", "--providers-dir", ".", "--secret", &secret, "--request", "-",
-        "--format", "json",
+        "verify",
+        "--provider",
+        "acme",
+        "--providers-dir",
+        ".",
+        "--secret",
+        &secret,
+        "--request",
+        "-",
+        "--format",
+        "json",
     ];
     let hints = hints(&shell.feed(&args, &request).code(1).json());
     assert_hint(&hints, "other_scheme", "`provider: acme/v1`");

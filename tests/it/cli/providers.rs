@@ -108,7 +108,11 @@ fn every_snippet_is_valid() {
             .nth(1)
             .and_then(|rest| rest.split(']').next());
         // Text or base64, hex, and a user with a password.
-        let secrets = ["MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3", &"0123456789abcdef".repeat(4), "user:password of it"];
+        let secrets = [
+            "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3",
+            &"0123456789abcdef".repeat(4),
+            "user:password of it",
+        ];
         let loaded = secrets.map(|secret| {
             let env = Environment::from_pairs(variable.map(|name| (name, secret)));
             config::load_text("hookward.yaml", &snippet, &std::env::temp_dir(), &env)

@@ -147,7 +147,9 @@ fn what_is_signed_verifies() {
                 .find(&reference)
                 .unwrap()
                 .bind(&std::collections::BTreeMap::new(), None);
-            let Some(bound) = bound.ok().filter(|own| own.key_kind() == KeyKind::Secret) else { continue };
+            let Some(bound) = bound.ok().filter(|own| own.key_kind() == KeyKind::Secret) else {
+                continue;
+            };
             let secret = match bound.challenge() {
                 "Basic" => "value:user:an example password",
                 // Base64 of 24 bytes, which schemes that want text take too.
