@@ -7,6 +7,8 @@
     reason = "a test may panic"
 )]
 
+mod cli;
 mod config;
 mod imports;
+mod support;
 mod vectors;
