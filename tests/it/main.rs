@@ -9,4 +9,5 @@
 
 mod config;
 mod imports;
+mod schema;
 mod vectors;
