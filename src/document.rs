@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -142,7 +143,7 @@ impl Document {
         };
         if !marks.duplicates.is_empty() {
             let twice = |(path, mark): &(String, Mark)| {
-                let first = marks.keys.get(path).map_or(0, |first| first.line);
+                let first = marks.keys.get(&hash(path)).map_or(0, |first| first.line);
                 let message = format!("this key stands in the same mapping twice (line {first})");
                 at(*mark, path, message, Some("keep one of them".to_owned()))
             };
@@ -263,18 +264,27 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
 
 // === positions ===
 
-/// Deepest nesting of a file: a path is kept for every value, so depth costs memory twice.
+/// Deepest nesting of a file.
 const DEPTH_MAX: usize = 64;
-/// Memory for the places of one file, and what one place costs beside its path (SECURITY DS-21).
-const PLACES_BYTES_MAX: usize = 128 << 20;
-const PLACE_BYTES: usize = 64;
+/// Keys and values of a file: ten thousand long routes (SECURITY S-15).
+const PLACES_MAX: usize = 1 << 20;
+/// Length of all their paths together: the work that a file can cause (SECURITY DS-21).
+const PATHS_MAX: usize = 256 << 20;
 
+/// Where keys and values stand, by a hash of their path: what would be the paths of a large file are
+/// many times its size.
 #[derive(Debug, Default)]
 struct Marks {
-    keys: HashMap<String, Mark>,
-    values: HashMap<String, Mark>,
+    keys: HashMap<u64, Mark>,
+    values: HashMap<u64, Mark>,
     duplicates: Vec<(String, Mark)>,
-    bytes: usize,
+    path_bytes: usize,
+}
+
+fn hash(path: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// An open collection while walking the events.
@@ -310,7 +320,8 @@ impl Marks {
             if open.len() > DEPTH_MAX {
                 return Err((mark, format!("nested deeper than {DEPTH_MAX}")));
             }
-            if marks.bytes > PLACES_BYTES_MAX {
+            let places = marks.keys.len() + marks.values.len();
+            if places > PLACES_MAX || marks.path_bytes > PATHS_MAX {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
@@ -355,8 +366,8 @@ impl Marks {
         if !seen.insert(text.to_owned()) && text != "<<" {
             self.duplicates.push((full.clone(), mark));
         }
-        self.bytes += full.len() + PLACE_BYTES;
-        self.keys.entry(full).or_insert(mark);
+        self.path_bytes += full.len();
+        self.keys.entry(hash(&full)).or_insert(mark);
         *key = Some(text.to_owned());
         true
     }
@@ -371,18 +382,19 @@ impl Marks {
             }
             Some(Open::Mapping { path, key, .. }) => join(path, &key.take().unwrap_or_default()),
         };
-        self.bytes += path.len() + PLACE_BYTES;
-        self.values.entry(path.clone()).or_insert(mark);
+        self.path_bytes += path.len();
+        self.values.entry(hash(&path)).or_insert(mark);
         path
     }
 
     fn value_place(&self, path: &str) -> Place {
-        nearest(path, |path| self.values.get(path))
+        nearest(path, |path| self.values.get(&hash(path)))
     }
 
     fn key_place(&self, path: &str) -> Place {
         nearest(path, |path| {
-            self.keys.get(path).or_else(|| self.values.get(path))
+            let id = hash(path);
+            self.keys.get(&id).or_else(|| self.values.get(&id))
         })
     }
 }

@@ -105,14 +105,14 @@ impl Reloader {
         let Some(file) = self.file.clone() else {
             return std::future::pending().await;
         };
-        let loading = if let Some(loading) = &mut self.loading {
-            loading
-        } else {
+        if self.loading.is_none() {
             self.until_changed().await;
-            let env = self.env.clone();
-            self.loading
-                .insert(spawn_blocking(move || config::load(&file, &env)))
-        };
+        }
+        let env = &self.env;
+        let loading = self.loading.get_or_insert_with(|| {
+            let env = env.clone();
+            spawn_blocking(move || config::load(&file, &env))
+        });
         let loaded = loading.await;
         self.loading = None;
         let Loaded {

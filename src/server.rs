@@ -202,9 +202,9 @@ impl Server {
                 }
                 _ = sweep.tick() => self.living.limiters.sweep(),
                 config = reloader.next() => {
-                    let reloaded = config.and_then(|config| self.reload(config));
-                    self.living.telemetry.metrics.config_reload(reloaded.is_ok());
-                    match reloaded {
+                    let result = config.and_then(|config| self.reload(config));
+                    self.living.telemetry.metrics.config_reload(result.is_ok());
+                    match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
                         Err(error) => tracing::error!(
                             "configuration not reloaded, the last good one serves on: {error:#}"

@@ -357,8 +357,7 @@ mod tests {
             ("SHORT", "short"),
             ("SAMPLE", "ChangeMe"),
         ]);
-        let mut resolver = Resolver::new(&env, dir);
-        let resolved = resolver.secret(reference)?;
+        let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
         Ok((text, resolved.warnings.len()))
     }

@@ -11,4 +11,5 @@ mod cli;
 mod config;
 mod imports;
 mod support;
+mod schema;
 mod vectors;

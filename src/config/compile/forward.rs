@@ -107,7 +107,7 @@ impl Compiler<'_, '_> {
                 continue;
             };
             if let Ok(value) = HeaderValue::from_str(text) {
-                set.push((parsed, value))
+                set.push((parsed, value));
             } else {
                 let message = "a header value is visible ASCII, without line ends";
                 self.error(&place, message, None);
