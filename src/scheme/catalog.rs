@@ -198,12 +198,24 @@ impl Preset {
             let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
                 (Some(default), _) => to_json(default),
                 (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
-                (None, None) if name.ends_with("url") => "https://example.org/".into(),
+                (None, None) if name.ends_with("url") || self.begins_key_url(name) => {
+                    "https://example.org/".into()
+                }
                 (None, None) => "example".into(),
             };
             (name.to_owned(), value)
         };
         self.params().map(example).collect()
+    }
+
+    /// Whether a key URL begins with this param, as with the issuer of a realm.
+    fn begins_key_url(&self, name: &str) -> bool {
+        let start = format!("{{param:{name}}}");
+        self.schemes().any(|(_, scheme)| {
+            compile::get(&scheme.key_url)
+                .and_then(|own| compile::get(&own.url))
+                .is_some_and(|url| url.starts_with(&start))
+        })
     }
 
     /// The operator's params with defaults filled in, or all that is wrong with them.
