@@ -357,6 +357,24 @@ fn code(text: &str) -> String {
     format!("`{}`", text.replace('\n', "\\n").replace('|', "\\|"))
 }
 
+/// Where a token stands: `header X or query y`.
+fn places(signature: &serde_yaml::Value) -> String {
+    let mut places = Vec::new();
+    for kind in ["header", "query", "form", "json", "xml"] {
+        let names = match signature.get(kind) {
+            Some(serde_yaml::Value::Sequence(names)) => names.clone(),
+            Some(name) => vec![name.clone()],
+            None => continue,
+        };
+        let names = names.iter().filter_map(serde_yaml::Value::as_str);
+        places.extend(names.map(|name| format!("{kind} {}", code(name))));
+    }
+    if signature.get("body").is_some() {
+        places.push("the body".to_owned());
+    }
+    places.join(" or ")
+}
+
 /// What proves the sender, in the words of the file.
 fn proof(preset: &Preset, id: &str, spec: &SchemeSpec) -> String {
     let written = written(preset, id);
@@ -370,7 +388,12 @@ fn proof(preset: &Preset, id: &str, spec: &SchemeSpec) -> String {
         return format!("{name} ({})", known.join(", "));
     }
     let Some(OneOrMany(parts)) = spec.signed.as_ref().and_then(|at| at.get()) else {
-        return name.to_owned();
+        let places = written.get("signature").map(places).unwrap_or_default();
+        return if places.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name} in {places}")
+        };
     };
     let mut text = String::new();
     for part in parts.iter().filter_map(|at| at.get()) {
@@ -447,8 +470,8 @@ Made from the files in `rules/providers/` by a test, so it says what the gateway
 says more of each: where the secret is found, how it is changed, what to watch out for.
 
 - **preset**: what `provider:` in a route takes. A second row of a preset is another of its schemes, `NAME/SCHEME`.
-- **proof**: what proves the sender. `hmac-sha256 of` a content names what is signed, in the words of
-  [presets.md](presets.md); parts in `[]` stand there only at times.
+- **proof**: what proves the sender. `hmac-sha256 of` a content says what is signed, in the words of
+  [presets.md](presets.md); parts in `[]` stand there only at times. `{param:NAME}` is what a route gives as `params`.
 - **body**: whether the proof covers the body. Where it does not, add another check: `allow_ips`, a token in the URL.
 - **age**: how old a request may be, where a signed time says so. Without one, a captured request stays good.
 - **facts**: `high` when read in the provider's documentation or library, `medium` when second-hand.
