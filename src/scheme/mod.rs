@@ -19,6 +19,7 @@ use crate::units::UnixTime;
 pub mod catalog;
 mod compile;
 mod fields;
+pub mod hints;
 pub mod jws;
 mod jwt;
 pub mod key_source;
