@@ -10,4 +10,5 @@
 mod config;
 mod imports;
 mod presets;
+mod support;
 mod vectors;
