@@ -12,4 +12,6 @@ mod config;
 mod imports;
 mod support;
 mod schema;
+mod presets;
+mod support;
 mod vectors;
