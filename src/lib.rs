@@ -19,4 +19,8 @@ pub mod telemetry;
 
 // The edges.
 pub mod admin;
+pub mod cli;
+pub mod config;
 pub mod net;
+pub mod reload;
+pub mod server;

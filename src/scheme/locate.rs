@@ -131,6 +131,17 @@ impl Location {
     }
 }
 
+/// Whether a place has a value, whatever it is. What cannot be read is not there.
+pub(super) fn is_present(location: &Location, view: View<'_>) -> bool {
+    match location {
+        Location::Json(pointer) if view.json.is_some() || !is_form(view.headers) => {
+            let json = view.json_bytes();
+            json.is_ok_and(|json| matches!(pointer.raw(&json), Ok(Some(raw)) if *raw != *"null"))
+        }
+        _ => find(std::slice::from_ref(location), view).is_ok_and(|found| found.is_some()),
+    }
+}
+
 /// The first of `locations` where anything stands; all that stands there.
 pub(super) fn find_all<'a>(
     locations: &[Location],
@@ -168,17 +179,6 @@ pub(super) fn find<'a>(
         }
     }
     Ok(None)
-}
-
-/// Every place's value: for a token that may stand in several, all of which must be right.
-pub(super) fn find_each<'a>(
-    locations: &[Location],
-    view: View<'a>,
-) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
-    let each = locations
-        .iter()
-        .map(|location| find(std::slice::from_ref(location), view));
-    each.filter_map(Result::transpose).collect()
 }
 
 /// An item of the signature's list, by name.

@@ -47,6 +47,8 @@ enum Source {
     Method,
     Origin,
     Path,
+    /// The path below that of a URL.
+    PathBelow(Box<str>),
     Place(Location),
     Query,
     Scheme,
@@ -102,6 +104,8 @@ pub(super) struct Scope<'a> {
     pub(super) view: View<'a>,
     /// The URL in the spelling that is being tried.
     pub(super) url: &'a str,
+    /// Whether the path of a bare origin is left out.
+    pub(super) without_path: bool,
     pub(super) timestamp: Option<&'a [u8]>,
     pub(super) id: Option<&'a [u8]>,
     pub(super) secret: Option<&'a [u8]>,
@@ -164,13 +168,6 @@ impl Template {
         Ok(Self { segments })
     }
 
-    /// Exactly this text.
-    pub(super) fn of(text: &str) -> Self {
-        Self {
-            segments: vec![Segment::Literal(text.into())],
-        }
-    }
-
     /// Writes it out. Fails where a value that must be there is not, or cannot be read.
     pub(super) fn render(
         &self,
@@ -214,10 +211,20 @@ impl Template {
 
     /// Whether the whole body goes in.
     pub(super) fn covers_body(&self) -> bool {
+        self.covers_any_body()
+            || self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_body()))
+    }
+
+    /// Whether only a form body goes in: another one is left out.
+    pub(super) fn covers_only_form(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_form()))
+    }
+
+    /// Whether the whole body goes in, whatever it is.
+    pub(super) fn covers_any_body(&self) -> bool {
         self.uses(&|source| match source {
             Source::Body => true,
             Source::Json(_, pointer) => pointer.is_root(),
-            Source::Fields(fields) => fields.is_of_body(),
             _ => false,
         })
     }
@@ -344,7 +351,16 @@ impl Value {
             }
             Source::Method => Some(Cow::Borrowed(view.method.as_str().as_bytes())),
             Source::Origin => Some(Cow::Borrowed(url.origin.as_bytes())),
+            Source::Path | Source::Target if scope.without_path => Some(Cow::Borrowed(b"")),
             Source::Path => Some(Cow::Borrowed(url.path().as_bytes())),
+            Source::PathBelow(base) => match path_below(url.path(), base) {
+                Some(path) => Some(Cow::Owned(path.into_bytes())),
+                None => {
+                    return Err(malformed(
+                        "the path is not below the URL that the sender signs from",
+                    ));
+                }
+            },
             Source::Place(place) => {
                 locate::find(std::slice::from_ref(place), *view).map_err(unreadable)?
             }
@@ -422,6 +438,15 @@ impl Source {
             "json_compact" => Self::Json(Shape::Compact, pointer()?),
             "json_raw" => Self::Json(Shape::Raw, pointer()?),
             "json_sorted" => Self::Json(Shape::Sorted, pointer()?),
+            "path_below" => {
+                let url = names.param(argument).unwrap_or_default();
+                let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+                let path = rest
+                    .find('/')
+                    .and_then(|at| rest.get(at..))
+                    .unwrap_or_default();
+                Self::PathBelow(path.trim_end_matches('/').into())
+            }
             "query" => Self::Place(Location::Query(argument.into())),
             "text" => Self::Text(
                 names
@@ -434,6 +459,20 @@ impl Source {
             _ => return Err(unknown(word)),
         })
     }
+}
+
+/// The path without `base`, without a slash at its end, `&` escaped: what Atlassian's query hash is over.
+fn path_below(path: &str, base: &str) -> Option<String> {
+    let below = path.strip_prefix(base)?;
+    if !below.is_empty() && !below.starts_with('/') {
+        return None;
+    }
+    let below = below.trim_end_matches('/');
+    Some(if below.is_empty() {
+        "/".to_owned()
+    } else {
+        below.replace('&', "%26")
+    })
 }
 
 /// Every word that can begin a `{...}`.
@@ -453,6 +492,7 @@ const WORDS: &[&str] = &[
     "origin",
     "param",
     "path",
+    "path_below",
     "query",
     "scheme",
     "secret",
@@ -569,6 +609,10 @@ impl Shape {
             Self::Raw => Ok(raw.as_bytes().to_vec()),
             Self::Compact => Ok(compact(raw)),
             Self::Sorted => {
+                // A member that stands twice would be written once (SECURITY DS-18).
+                super::strict_json::parse(raw.as_bytes()).ok_or(malformed(
+                    "the JSON that the signature covers cannot be read",
+                ))?;
                 let mut out = Vec::with_capacity(raw.len());
                 sort_into(raw, 0, &mut out)?;
                 Ok(out)

@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::locate::{Location, Unreadable, View, find, is_form};
+use super::locate::{Location, Unreadable, View, find, is_form, is_present};
 use super::spec::BodyKind;
 
 /// Every condition must hold.
@@ -16,6 +16,8 @@ pub(super) struct When {
     pub(super) body: Option<BodyKind>,
     /// Params decide once: a condition on one that is not set never holds.
     pub(super) never: bool,
+    pub(super) any_query: bool,
+    pub(super) not: Option<Box<When>>,
 }
 
 impl When {
@@ -31,6 +33,18 @@ impl When {
         })
     }
 
+    /// Whether params alone keep it from ever holding.
+    pub(super) fn is_impossible(&self) -> bool {
+        self.never || self.not.as_ref().is_some_and(|not| not.is_certain())
+    }
+
+    /// Whether it holds for every request.
+    fn is_certain(&self) -> bool {
+        let plain =
+            self.method.is_none() && self.body.is_none() && !self.any_query && self.not.is_none();
+        !self.never && plain && self.present.is_empty() && self.equal.is_empty()
+    }
+
     /// Whether it holds for a request.
     pub(super) fn holds(&self, view: View<'_>) -> Result<bool, Unreadable> {
         if self.never
@@ -44,8 +58,11 @@ impl When {
         if !self.body.is_none_or(|kind| kind.is(view)) {
             return Ok(false);
         }
+        if self.any_query && view.url.query().is_none_or(str::is_empty) {
+            return Ok(false);
+        }
         for place in &self.present {
-            if find(std::slice::from_ref(place), view)?.is_none() {
+            if !is_present(place, view) {
                 return Ok(false);
             }
         }
@@ -55,7 +72,10 @@ impl When {
                 return Ok(false);
             }
         }
-        Ok(true)
+        match &self.not {
+            Some(not) => not.holds(view).map(|holds| !holds),
+            None => Ok(true),
+        }
     }
 }
 
@@ -64,7 +84,7 @@ impl BodyKind {
         match self {
             Self::Empty => view.body.is_none_or(super::Content::is_empty),
             Self::Form => is_form(view.headers),
-            Self::Other => !is_form(view.headers),
+            Self::Other => !Self::Empty.is(view) && !is_form(view.headers),
         }
     }
 }
