@@ -9,6 +9,7 @@
 
 mod cli;
 mod config;
+mod docs;
 mod imports;
 mod support;
 mod schema;
