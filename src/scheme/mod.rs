@@ -13,15 +13,20 @@ use http::{HeaderMap, Method};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
+pub mod aws_sns;
 pub mod catalog;
+pub mod http_signature;
+pub mod https_url;
 pub mod jws;
 pub mod keys;
 mod locate;
 mod primitive;
+pub mod protocol;
 pub mod public_key;
 pub mod sign;
 pub mod spec;
 mod strict_json;
+mod structured;
 pub mod trace;
 #[cfg(test)]
 mod wycheproof;
