@@ -23,6 +23,7 @@ mod locate;
 mod primitive;
 pub mod protocol;
 pub mod public_key;
+pub mod published;
 pub mod sign;
 pub mod spec;
 mod strict_json;
