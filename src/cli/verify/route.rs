@@ -282,7 +282,7 @@ impl Judge<'_> {
             .scheme
             .verify_traced(&message, &check.keys, now, &mut trace);
         let verdict = &mut self.verdict;
-        verdict.steps.extend(trace.into_steps());
+        verdict.trace(trace.into_steps());
         verdict.provider = verdict
             .provider
             .take()
