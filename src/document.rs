@@ -325,16 +325,8 @@ impl Marks {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
-                Event::Scalar(text, ..) => {
-                    if !marks.take_key(&mut open, &text, mark) {
-                        marks.take_value(&mut open, mark);
-                    }
-                }
-                Event::Alias(_) => {
-                    if !marks.take_key(&mut open, "*", mark) {
-                        marks.take_value(&mut open, mark);
-                    }
-                }
+                Event::Scalar(text, ..) => marks.take_scalar(&mut open, &text, mark),
+                Event::Alias(_) => marks.take_scalar(&mut open, "*", mark),
                 Event::SequenceStart(..) => {
                     let path = marks.take_value(&mut open, mark);
                     open.push(Open::Sequence { path, next: 0 });
@@ -354,6 +346,13 @@ impl Marks {
             }
         }
         Ok(marks)
+    }
+
+    /// Takes a scalar, as a key when a mapping waits for one, else as a value.
+    fn take_scalar(&mut self, open: &mut [Open], text: &str, mark: Mark) {
+        if !self.take_key(open, text, mark) {
+            self.take_value(open, mark);
+        }
     }
 
     /// Takes a scalar as a key when a mapping waits for one.
@@ -392,18 +391,18 @@ impl Marks {
     }
 
     fn value_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| self.values.get(&hash(path)))
+        Self::nearest(path, |path| self.values.get(&hash(path)))
     }
 
     fn key_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| {
+        Self::nearest(path, |path| {
             let id = hash(path);
             self.keys.get(&id).or_else(|| self.values.get(&id))
         })
     }
 
     /// What an alias or a merge brought in has no position of its own: take the nearest above.
-    fn nearest<'a>(&'a self, path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
+    fn nearest<'a>(path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
         let mut at = path;
         loop {
             if let Some(mark) = find(at) {
@@ -511,7 +510,7 @@ impl Node<'_> {
         let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
         text.trim()
             .parse()
-            .map_err(|_| DecodeError(format!("expected {expected}, got `{text}`")))
+            .map_err(|_why| DecodeError(format!("expected {expected}, got `{text}`")))
     }
 }
 
@@ -603,7 +602,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
                     .iter()
                     .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value));
                 visitor.visit_map(Entries {
-                    entries: entries.collect::<Vec<_>>().into_iter(),
+                    rest: entries.collect::<Vec<_>>().into_iter(),
                     next: None,
                     path: self.path,
                     cx: self.cx,
@@ -619,7 +618,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
             return Err(self.unexpected("a list"));
         };
         visitor.visit_seq(Items {
-            items: items.iter().enumerate(),
+            rest: items.iter().enumerate(),
             path: self.path,
             cx: self.cx,
         })
@@ -634,7 +633,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
             .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value))
             .collect();
         visitor.visit_map(Entries {
-            entries: entries.into_iter(),
+            rest: entries.into_iter(),
             next: None,
             path: self.path,
             cx: self.cx,
@@ -666,7 +665,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
             }
         }
         visitor.visit_map(Entries {
-            entries: entries.into_iter(),
+            rest: entries.into_iter(),
             next: None,
             path: self.path,
             cx: self.cx,
@@ -691,7 +690,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
 }
 
 struct Items<'a> {
-    items: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
+    rest: std::iter::Enumerate<std::slice::Iter<'a, Value>>,
     path: String,
     cx: &'a Context<'a>,
 }
@@ -703,7 +702,7 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
-        let Some((index, value)) = self.items.next() else {
+        let Some((index, value)) = self.rest.next() else {
             return Ok(None);
         };
         let path = format!("{}[{index}]", self.path);
@@ -717,7 +716,7 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
 }
 
 struct Entries<'a> {
-    entries: std::vec::IntoIter<(String, &'a Value)>,
+    rest: std::vec::IntoIter<(String, &'a Value)>,
     next: Option<(String, &'a Value)>,
     path: String,
     cx: &'a Context<'a>,
@@ -730,7 +729,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
         &mut self,
         seed: S,
     ) -> Result<Option<S::Value>, DecodeError> {
-        self.next = self.entries.next();
+        self.next = self.rest.next();
         let Some((key, _)) = &self.next else {
             return Ok(None);
         };
@@ -947,6 +946,8 @@ impl<T> schemars::JsonSchema for Parsed<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
     use crate::units::ByteSize;
 
@@ -1031,6 +1032,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_without_a_value_is_a_slip() {
+        let (_, problems) = decode("name: a\nsize:\n");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].message, "this key has no value");
+        assert_eq!(problems[0].mark, Mark { line: 2, column: 1 });
+    }
+
+    #[test]
     fn syntax_errors_have_a_place() {
         let problems = Document::parse("a: [1\nb: 2\n").unwrap_err();
         assert!(problems[0].mark.line >= 1 && problems[0].message.contains("not valid YAML"));
@@ -1061,7 +1070,7 @@ mod tests {
         let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
         for (name, before) in ('b'..='z').zip('a'..) {
             let refs = vec![format!("*{before}"); 9].join(", ");
-            bomb.push_str(&format!("{name}: &{name} [{refs}]\n"));
+            writeln!(bomb, "{name}: &{name} [{refs}]").unwrap();
         }
         assert!(Document::parse(&bomb).is_err(), "DS-21");
     }
