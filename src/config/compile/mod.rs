@@ -33,7 +33,7 @@ mod signature;
 mod upstreams;
 
 /// Longest duration that makes sense anywhere; beyond it arithmetic on time could overflow.
-const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const DURATION_MAX: Duration = Duration::from_hours(8784);
 
 /// What every topic needs: where things stand, what they refer to, and where problems go.
 struct Compiler<'a, 'e> {

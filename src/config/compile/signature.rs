@@ -22,7 +22,7 @@ use crate::secret::Secret;
 use crate::units::{ByteSize, Span};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
-const TOLERANCE_DOUBTFUL: Duration = Duration::from_secs(24 * 60 * 60);
+const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
 
 /// What the signatures of a route mean for the rest of it.
 #[derive(Debug, Default)]
@@ -138,7 +138,7 @@ impl Compiler<'_, '_> {
         } in list.keys
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
+                KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
                     .map(|key| vec![key]),
