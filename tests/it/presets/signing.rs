@@ -9,6 +9,7 @@ use hookward::scheme::spec::{Algorithm, SchemeSpec, SecretEncoding};
 use hookward::scheme::{Content, KeyKind, Message, Scheme, SenderUrl};
 use hookward::units::UnixTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::NON_ALPHANUMERIC;
 
 use super::{presets, schemes, written};
 
@@ -19,7 +20,11 @@ const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 struct Wants {
     form: BTreeSet<String>,
     header: BTreeSet<String>,
+    /// Header and text of a list whose items are signed.
+    items: Vec<(String, String)>,
     json: BTreeSet<String>,
+    /// Form field that holds the JSON.
+    json_in: Option<String>,
     query: BTreeSet<String>,
     xml: BTreeSet<String>,
 }
@@ -27,7 +32,13 @@ struct Wants {
 impl Wants {
     fn of(scheme: &serde_yaml::Value) -> Self {
         let text = serde_yaml::to_string(scheme).unwrap();
-        let mut wants = Self::default();
+        let json_in = scheme
+            .get("json_from")
+            .and_then(|from| from.get("form")?.as_str());
+        let mut wants = Self {
+            json_in: json_in.map(str::to_owned),
+            ..Self::default()
+        };
         if Self::is_of_form(scheme) {
             wants.form.insert("greeting".to_owned());
         }
@@ -40,6 +51,10 @@ impl Wants {
             let Some((word, argument)) = source.split_once(':') else {
                 continue;
             };
+            if word == "item" {
+                wants.items.extend(Self::list(scheme, argument));
+                continue;
+            }
             let list = match word {
                 "form" => &mut wants.form,
                 "header" => &mut wants.header,
@@ -70,9 +85,17 @@ impl Wants {
         })
     }
 
+    /// An item of the signature's list, as `--header` gives it.
+    fn list(scheme: &serde_yaml::Value, item: &str) -> Option<(String, String)> {
+        let signature = scheme.get("signature")?;
+        let assign = signature.get("list")?.get("assign")?.as_str()?;
+        let header = signature.get("header")?.as_str()?;
+        Some((header.to_owned(), format!("{item}{assign}example")))
+    }
+
     /// A request that has all of it.
     fn draft(&self) -> Draft {
-        let mut headers = Vec::new();
+        let mut headers = self.items.clone();
         headers.extend(
             self.header
                 .iter()
@@ -88,7 +111,14 @@ impl Wants {
         } else {
             format!("?{}", query.join("&"))
         };
-        let (media_type, body) = if !self.form.is_empty() {
+        let (media_type, body) = if let Some(name) = &self.json_in {
+            let json = self.json_body().to_string();
+            let json = percent_encoding::utf8_percent_encode(&json, NON_ALPHANUMERIC);
+            (
+                "application/x-www-form-urlencoded",
+                format!("{name}={json}"),
+            )
+        } else if !self.form.is_empty() {
             let pairs: Vec<_> = self
                 .form
                 .iter()
