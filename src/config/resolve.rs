@@ -244,7 +244,7 @@ impl<'e> Resolver<'e> {
                 let stem = Path::new(path)
                     .file_stem()
                     .map(|stem| stem.to_string_lossy());
-                (bytes, stem.map(|stem| stem.into_owned()), warnings)
+                (bytes, stem.map(std::borrow::Cow::into_owned), warnings)
             }
             Some(("value", text)) => {
                 let warning = Trouble::new("the secret stands in the configuration itself");
@@ -357,8 +357,7 @@ mod tests {
             ("SHORT", "short"),
             ("SAMPLE", "ChangeMe"),
         ]);
-        let mut resolver = Resolver::new(&env, dir);
-        let resolved = resolver.secret(reference)?;
+        let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
         Ok((text, resolved.warnings.len()))
     }

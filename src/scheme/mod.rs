@@ -16,10 +16,15 @@ use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
+pub mod aws_sns;
 pub mod catalog;
 mod compile;
+mod delivery;
 mod fields;
+mod gzip;
 pub mod hints;
+pub mod http_signature;
+pub mod https_url;
 pub mod jws;
 mod jwt;
 pub mod key_source;
@@ -28,12 +33,18 @@ mod locate;
 mod multipart;
 mod parse;
 mod primitive;
+pub mod protocol;
 pub mod public_key;
+pub mod published;
+mod require;
 pub mod sign;
 pub mod spec;
 mod strict_json;
+mod structured;
 mod template;
+mod timestamp;
 pub mod trace;
+mod url_form;
 mod verify;
 mod when;
 #[cfg(test)]
@@ -257,7 +268,7 @@ impl Scheme {
     /// `whpk_...`, a JWK or a JWKS. Those that cannot verify this scheme are refused.
     pub fn public_keys(
         &self,
-        id: Arc<str>,
+        id: &Arc<str>,
         written: &[u8],
         not_after: Option<UnixTime>,
     ) -> Result<Vec<keys::Key>, String> {
@@ -267,7 +278,7 @@ impl Scheme {
         for key in parsed.into_iter().filter(|key| self.fits(key)) {
             let id = match key.kid() {
                 Some(kid) if several => format!("{id}/{kid}").into(),
-                _ => Arc::clone(&id),
+                _ => Arc::clone(id),
             };
             keys.push(keys::Key::public(id, key, not_after));
         }
@@ -371,8 +382,7 @@ impl Scheme {
     pub fn challenge(&self) -> &'static str {
         match &self.proof {
             Proof::Basic => "Basic",
-            Proof::Token => "Bearer",
-            Proof::Jwt(_) => "Bearer",
+            Proof::Jwt(_) | Proof::Token => "Bearer",
             Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Public(_) => "Signature",
         }
     }

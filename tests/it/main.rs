@@ -7,8 +7,11 @@
     reason = "a test may panic"
 )]
 
+mod cli;
 mod config;
+mod docs;
 mod imports;
 mod presets;
+mod schema;
 mod support;
 mod vectors;

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 use crate::units::{ByteSize, Span};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
-const TOLERANCE_DOUBTFUL: Duration = Duration::from_secs(24 * 60 * 60);
+const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
 
 /// What the signatures of a route mean for the rest of it.
 #[derive(Debug, Default)]
@@ -139,7 +139,7 @@ impl Compiler<'_, '_> {
         } in written
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
+                KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
                     .map(|key| vec![key]),
@@ -268,16 +268,16 @@ impl Compiler<'_, '_> {
 
     /// What a message about a preset is about: the param that it names, the tolerance, or the preset.
     fn culprit(&self, spec: &CheckSpec, preset: &Place, message: &str) -> Place {
-        let names = |name: &str| message.contains(&format!("`{name}`"));
+        let is_about = |name: &str| message.contains(&format!("`{name}`"));
         if let Some((_, place)) = value(spec.tolerance.as_ref())
-            && names("tolerance")
+            && is_about("tolerance")
         {
             return place;
         }
         let Some((Ordered(params), place)) = value(spec.params.as_ref()) else {
             return preset.clone();
         };
-        let named = params.iter().find(|(name, _)| names(name));
+        let named = params.iter().find(|(name, _)| is_about(name));
         self.key(&named.map_or_else(
             || place.path.to_string(),
             |(name, _)| format!("{}.{name}", place.path),
@@ -294,6 +294,7 @@ impl Compiler<'_, '_> {
             let message = "`params` are for presets; write the values into the scheme";
             self.error(&params, message, None);
         }
+        self.required(&scheme.algorithm, &place.path, "algorithm")?;
         let own = scheme
             .timestamp
             .as_ref()

@@ -38,9 +38,9 @@ impl Draft {
         for (name, value) in &self.headers {
             let name: HeaderName = name
                 .parse()
-                .map_err(|_| SignError(format!("`{name}` is not a header name")))?;
+                .map_err(|_bad| SignError(format!("`{name}` is not a header name")))?;
             let value = HeaderValue::from_str(value)
-                .map_err(|_| SignError(format!("the value of `{name}` is not a header value")))?;
+                .map_err(|_bad| SignError(format!("the value of `{name}` is not a header value")))?;
             headers.append(name, value);
         }
         Ok(headers)
@@ -133,7 +133,7 @@ fn with_field(fields: &str, name: &str, value: &str) -> String {
 pub(super) fn with_value(json: &[u8], pointer: &Pointer, value: &str) -> Result<String, SignError> {
     let wrong = || SignError("the body is not a JSON object to put the value in".to_owned());
     let json = if json.is_empty() { b"{}" } else { json };
-    let mut json: Value = serde_json::from_slice(json).map_err(|_| wrong())?;
+    let mut json: Value = serde_json::from_slice(json).map_err(|_bad| wrong())?;
     pointer.put(&mut json, value).ok_or_else(wrong)?;
     Ok(json.to_string())
 }

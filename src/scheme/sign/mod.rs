@@ -316,7 +316,7 @@ impl Signing<'_> {
             items: &items,
         };
         let json = find(&self.scheme.json_from, view)
-            .map_err(|_| SignError("the form that holds the JSON cannot be read".to_owned()))?;
+            .map_err(|_bad| SignError("the form that holds the JSON cannot be read".to_owned()))?;
         look(View {
             json: json.as_deref(),
             ..view
