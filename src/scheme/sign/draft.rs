@@ -39,8 +39,9 @@ impl Draft {
             let name: HeaderName = name
                 .parse()
                 .map_err(|_bad| SignError(format!("`{name}` is not a header name")))?;
-            let value = HeaderValue::from_str(value)
-                .map_err(|_bad| SignError(format!("the value of `{name}` is not a header value")))?;
+            let value = HeaderValue::from_str(value).map_err(|_bad| {
+                SignError(format!("the value of `{name}` is not a header value"))
+            })?;
             headers.append(name, value);
         }
         Ok(headers)
@@ -146,4 +147,64 @@ fn canonical(name: &HeaderName) -> String {
         first.into_iter().chain(letters).collect::<String>()
     });
     words.collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(target: &str, media_type: &str, body: &str) -> Draft {
+        let url = SenderUrl {
+            origin: "https://hooks.example.org".into(),
+            target: target.into(),
+        };
+        let headers = vec![("content-type".to_owned(), media_type.to_owned())];
+        Draft {
+            method: Method::POST,
+            url,
+            headers,
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_value_replaces_the_one_that_stands_there() {
+        let mut request = draft(
+            "/hook?a=1&%73ig=old&b=2",
+            "application/json",
+            "{\"sig\":\"old\"}",
+        );
+        request.put(&Location::Query("sig".into()), "new").unwrap();
+        assert_eq!(&*request.url.target, "/hook?a=1&b=2&sig=new");
+        request
+            .put(&Location::Json(Pointer::parse("/sig").unwrap()), "new")
+            .unwrap();
+        assert_eq!(request.body, b"{\"sig\":\"new\"}");
+        request
+            .put(&Location::Header(header::CONTENT_TYPE), "text/plain")
+            .unwrap();
+        assert_eq!(
+            request.headers,
+            [("Content-Type".to_owned(), "text/plain".to_owned())]
+        );
+    }
+
+    #[test]
+    fn a_form_field_needs_a_form() {
+        let place = Location::Form("sig".into());
+        let mut form = draft("/", "application/x-www-form-urlencoded", "sig=old&a=%26");
+        form.put(&place, "a b").unwrap();
+        assert_eq!(form.body, b"a=%26&sig=a+b");
+        let mut json = draft("/", "application/json", "{}");
+        assert!(
+            json.put(&place, "x")
+                .unwrap_err()
+                .0
+                .contains("`sig` stands in a form")
+        );
+        let mut empty = draft("/", "text/plain", "");
+        empty.put(&place, "x").unwrap();
+        assert!(empty.is_form());
+        assert_eq!(empty.body, b"sig=x");
+    }
 }

@@ -70,7 +70,9 @@ impl Signing<'_> {
     fn is_asked(&self, claim: &Claim) -> Result<bool, SignError> {
         self.with_view(|view| {
             let holds = claim.when.holds(view);
-            holds.map_err(|_bad| SignError("a claim depends on a body that cannot be read".to_owned()))
+            holds.map_err(|_bad| {
+                SignError("a claim depends on a body that cannot be read".to_owned())
+            })
         })
     }
 
