@@ -190,6 +190,21 @@ impl Template {
         Ok(out)
     }
 
+    /// The first value that must be there and is not, as people call it: for `sign`.
+    pub(super) fn lacks(&self, scope: &Scope<'_>) -> Option<String> {
+        self.segments.iter().find_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Value(Value {
+                source: Source::Text(inner),
+                ..
+            }) => inner.lacks(scope),
+            Segment::Value(value) => {
+                let absent = value.render(scope, &mut Vec::new()).is_err();
+                absent.then(|| value.source.name())
+            }
+        })
+    }
+
     /// The text, when nothing in it depends on the request.
     pub(super) fn literal(&self) -> Option<&str> {
         match self.segments.as_slice() {
@@ -391,6 +406,19 @@ fn unreadable(why: Unreadable) -> SignatureError {
 }
 
 impl Source {
+    /// As people call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Item(name) => format!("the item `{name}` of the signature's list"),
+            Self::Place(Location::Form(name)) => format!("the form field `{name}`"),
+            Self::Place(Location::Header(name)) => format!("the header `{name}`"),
+            Self::Place(Location::Query(name)) => format!("the query field `{name}`"),
+            Self::Json(..) | Self::Place(Location::Json(_)) => "a value of the JSON body".to_owned(),
+            Self::Place(Location::Xml(_)) => "an element of the XML body".to_owned(),
+            _ => "a value that is not there".to_owned(),
+        }
+    }
+
     fn parse(text: &str, names: &mut dyn Names) -> Result<Self, String> {
         let (word, argument) = match text.split_once(':') {
             Some((word, argument)) => (word, Some(argument)),
