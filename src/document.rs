@@ -70,6 +70,22 @@ pub struct At<T> {
 }
 
 impl<T> At<T> {
+    /// A value that was read as part of another one.
+    pub fn new(value: T, place: Option<Place>) -> Self {
+        Self {
+            value: Some(value),
+            place,
+        }
+    }
+
+    /// A value that is not there, or was wrong.
+    pub fn absent() -> Self {
+        Self {
+            value: None,
+            place: None,
+        }
+    }
+
     /// The value, unless the key is absent or its value was wrong (which has been reported).
     pub fn get(&self) -> Option<&T> {
         self.value.as_ref()

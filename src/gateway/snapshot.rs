@@ -81,9 +81,8 @@ impl CredentialFields {
                     TokenLocation::Path(_) => {}
                 },
                 Check::Signature(check) if check.scheme.is_bare_secret() => {
-                    fields
-                        .headers
-                        .extend(check.scheme.header_names().iter().cloned());
+                    fields.headers.extend(check.scheme.header_names());
+                    fields.query.extend(check.scheme.secret_query_fields());
                 }
                 Check::Any(_) | Check::ClientCert(_) | Check::Signature(_) => {}
             }

@@ -234,21 +234,22 @@ fn signature(
 ) -> Result<Proof, Rejection> {
     let verdict = check.scheme.verify(message, &check.keys, now);
     let Evidence {
-        key_id,
-        event_id,
-        fingerprint,
-        ..
+        key_id, event_id, ..
     } = verdict.map_err(|error| signature_refusal(error, check, presented))?;
     let checks = vec![match &check.provider {
         Some(provider) => format!("provider:{provider}"),
         None => "scheme".to_owned(),
     }];
-    let fingerprints = fingerprint.into_iter().collect();
+    // Only a route that looks for replays pays for telling deliveries apart.
+    let fingerprints = match presented.route.replay {
+        Some(_) => check.scheme.delivery(message).into_iter().collect(),
+        None => Vec::new(),
+    };
     let provider = check.provider.clone();
     Ok(Proof {
         checks,
         provider,
-        key_id: Some(key_id),
+        key_id,
         event_id,
         fingerprints,
     })

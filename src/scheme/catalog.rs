@@ -1,14 +1,20 @@
 //! All presets by name: those shipped in `rules/providers/`, and the operator's own over them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
-
-use super::spec::{PresetSpec, SchemeSpec};
-use super::{Params, Scheme};
-use crate::problem::{Problem, Report};
 use std::time::Duration;
 
-/// Presets by name. Files are parsed when they are asked for.
+use super::compile;
+use super::spec::{ParamSpec, ParamValue, PresetSpec, SchemeSpec};
+use super::{Params, Scheme};
+use crate::document::Document;
+use crate::problem::{Problem, Report, suggest};
+
+/// Name and text of every shipped preset, sorted by name.
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs"));
+
+/// Presets by name. Shipped ones are parsed when they are asked for.
 #[derive(Debug, Default)]
 pub struct Catalog {
     overlays: BTreeMap<String, Arc<Preset>>,
@@ -23,12 +29,13 @@ pub struct Preset {
     pub spec: PresetSpec,
 }
 
-/// A scheme of a preset, found by `NAME` or `NAME/SCHEME`.
+/// A scheme of a preset.
 #[derive(Clone, Debug)]
 pub struct Selected {
     /// The preset.
     pub preset: Arc<Preset>,
-    index: usize,
+    /// The scheme that was asked for; `None` leaves it to the preset.
+    scheme: Option<usize>,
 }
 
 /// Why there is no such preset.
@@ -64,47 +71,285 @@ impl Catalog {
     }
 
     /// Adds or replaces a preset. `file` is its path; its stem must be the provider's name.
-    pub fn add(&mut self, _file: &str, _text: &str) -> Result<(), Report> {
-        unimplemented!()
+    pub fn add(&mut self, file: &str, text: &str) -> Result<(), Report> {
+        let stem = Path::new(file)
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let preset = Preset::parse(file, &stem, text)?;
+        self.overlays.insert(stem, Arc::new(preset));
+        Ok(())
     }
 
     /// Names of all presets, sorted.
     pub fn names(&self) -> Vec<String> {
-        unimplemented!()
+        let shipped = BUILT_IN.iter().map(|(name, _)| (*name).to_owned());
+        let all: BTreeSet<String> = shipped.chain(self.overlays.keys().cloned()).collect();
+        all.into_iter().collect()
     }
 
     /// A preset by name.
-    pub fn preset(&self, _name: &str) -> Result<Arc<Preset>, CatalogError> {
-        unimplemented!()
+    pub fn preset(&self, name: &str) -> Result<Arc<Preset>, CatalogError> {
+        if let Some(preset) = self.overlays.get(name) {
+            return Ok(Arc::clone(preset));
+        }
+        let shipped = BUILT_IN.binary_search_by_key(&name, |(name, _)| *name).ok();
+        let Some((name, text)) = shipped.and_then(|index| BUILT_IN.get(index)) else {
+            let names = self.names();
+            let suggestion = suggest(name, names.iter().map(String::as_str)).map(str::to_owned);
+            return Err(CatalogError::UnknownProvider {
+                name: name.to_owned(),
+                suggestion,
+            });
+        };
+        let file = format!("rules/providers/{name}.yaml");
+        Preset::parse(&file, name, text)
+            .map(Arc::new)
+            .map_err(CatalogError::Broken)
     }
 
     /// A scheme by `NAME` (its first) or `NAME/SCHEME`.
-    pub fn find(&self, _reference: &str) -> Result<Selected, CatalogError> {
-        unimplemented!()
+    pub fn find(&self, reference: &str) -> Result<Selected, CatalogError> {
+        let (name, scheme) = match reference.split_once('/') {
+            Some((name, scheme)) => (name, Some(scheme)),
+            None => (reference, None),
+        };
+        let preset = self.preset(name)?;
+        let scheme = match scheme {
+            None => None,
+            Some(id) => match preset.schemes().position(|(own, _)| own == id) {
+                Some(index) => Some(index),
+                None => {
+                    return Err(CatalogError::UnknownScheme {
+                        provider: name.to_owned(),
+                        name: id.to_owned(),
+                        known: preset.schemes().map(|(own, _)| own.to_owned()).collect(),
+                    });
+                }
+            },
+        };
+        Ok(Selected { preset, scheme })
     }
 }
 
 impl Preset {
+    /// Reads a preset file and compiles each of its schemes, so that a mistake in any of them shows.
+    fn parse(file: &str, stem: &str, text: &str) -> Result<Self, Report> {
+        let mut report = Report::new(file);
+        let document = match Document::parse(text) {
+            Ok(document) => document,
+            Err(problems) => {
+                problems
+                    .into_iter()
+                    .for_each(|problem| report.push(problem));
+                return Err(report);
+            }
+        };
+        let mut problems = Vec::new();
+        let spec: Option<PresetSpec> = document.decode(&mut problems);
+        if let Some(spec) = &spec {
+            problems.extend(missing_keys(spec, &document, stem));
+        }
+        let preset = spec.map(|spec| Self {
+            file: file.to_owned(),
+            spec,
+        });
+        if let Some(preset) = preset.as_ref().filter(|_| problems.is_empty()) {
+            let examples = preset.example_params();
+            for (_, spec) in preset.schemes() {
+                problems.extend(
+                    compile::compile(spec, &examples, None)
+                        .err()
+                        .unwrap_or_default(),
+                );
+            }
+        }
+        problems.sort_by_key(|problem| problem.mark);
+        problems.dedup();
+        problems
+            .into_iter()
+            .for_each(|problem| report.push(problem));
+        match preset.filter(|_| !report.has_errors()) {
+            Some(preset) => Ok(preset),
+            None => Err(report),
+        }
+    }
+
     /// Its schemes with their ids, in the order of the file; the first is the default.
     pub fn schemes(&self) -> impl Iterator<Item = (&str, &SchemeSpec)> {
-        std::iter::empty()
+        self.spec
+            .schemes
+            .get()
+            .into_iter()
+            .flat_map(|schemes| schemes.iter())
+    }
+
+    /// What it asks for beside secrets.
+    pub fn params(&self) -> impl Iterator<Item = (&str, &ParamSpec)> {
+        compile::get(&self.spec.params)
+            .into_iter()
+            .flat_map(|params| params.iter())
+    }
+
+    /// A value for every param: the default, else an example.
+    fn example_params(&self) -> Params {
+        let example = |(name, spec): (&str, &ParamSpec)| {
+            let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
+                (Some(default), _) => to_json(default),
+                (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
+                (None, None) => "example".into(),
+            };
+            (name.to_owned(), value)
+        };
+        self.params().map(example).collect()
+    }
+
+    /// The operator's params with defaults filled in, or all that is wrong with them.
+    fn complete(&self, given: &Params) -> Result<Params, Vec<String>> {
+        let mut wrong = Vec::new();
+        let mut params = Params::new();
+        let known: Vec<&str> = self.params().map(|(name, _)| name).collect();
+        // Params that every handshake understands.
+        let general = ["verify_token", "enrolment_window_open"];
+        for (name, value) in given {
+            if !known.contains(&name.as_str()) && !general.contains(&name.as_str()) {
+                let close = suggest(name, known.iter().copied());
+                let hint = match (close, known.is_empty()) {
+                    (Some(close), _) => format!("; did you mean `{close}`?"),
+                    (None, true) => "; this preset takes none".to_owned(),
+                    (None, false) => format!("; it takes {}", known.join(", ")),
+                };
+                wrong.push(format!("there is no param `{name}`{hint}"));
+            }
+            params.insert(name.clone(), value.clone());
+        }
+        for (name, spec) in self.params() {
+            let default = compile::get(&spec.default).map(to_json);
+            let optional = compile::get(&spec.optional).copied().unwrap_or_default();
+            match (params.get(name), default) {
+                (Some(value), _) => {
+                    let known = compile::get(&spec.one_of);
+                    if known
+                        .is_some_and(|known| !known.iter().any(|own| value.as_str() == Some(own)))
+                    {
+                        let known = known.map(|known| known.join(", ")).unwrap_or_default();
+                        wrong.push(format!("param `{name}` can be one of {known}"));
+                    }
+                }
+                (None, Some(default)) => drop(params.insert(name.to_owned(), default)),
+                (None, None) if optional => {}
+                (None, None) => {
+                    let about = spec.about.get().map(String::as_str).unwrap_or_default();
+                    wrong.push(format!("param `{name}` is missing: {about}"));
+                }
+            }
+        }
+        if wrong.is_empty() {
+            Ok(params)
+        } else {
+            Err(wrong)
+        }
     }
 }
 
+fn to_json(value: &ParamValue) -> serde_json::Value {
+    match value {
+        ParamValue::Bool(value) => (*value).into(),
+        ParamValue::Int(value) => (*value).into(),
+        ParamValue::Text(value) => value.as_str().into(),
+        ParamValue::List(values) => values.clone().into(),
+    }
+}
+
+/// Required keys that are absent, and a name that is not the file's.
+fn missing_keys(spec: &PresetSpec, document: &Document, stem: &str) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let top = document.place("");
+    let present = [
+        ("provider", spec.provider.place().is_some()),
+        ("title", spec.title.place().is_some()),
+        ("category", spec.category.place().is_some()),
+        ("confidence", spec.confidence.place().is_some()),
+        ("sources", spec.sources.place().is_some()),
+        ("secret", spec.secret.place().is_some()),
+        ("schemes", spec.schemes.place().is_some()),
+    ];
+    for (key, _) in present.iter().filter(|(_, present)| !present) {
+        problems.push(top.error(format!("the key `{key}` is missing"), None));
+    }
+    if let (Some(name), Some(place)) = (spec.provider.get(), spec.provider.place())
+        && name != stem
+    {
+        let hint = format!("write `{stem}`, or rename the file");
+        problems.push(place.error("the provider is not called as its file is", Some(hint)));
+    }
+    if let (Some(schemes), Some(place)) = (spec.schemes.get(), spec.schemes.place())
+        && schemes.0.is_empty()
+    {
+        problems.push(place.error("a preset has at least one scheme", None));
+    }
+    for (id, at) in spec
+        .schemes
+        .get()
+        .into_iter()
+        .flat_map(|schemes| &schemes.0)
+    {
+        let lacks = at
+            .get()
+            .is_some_and(|scheme| scheme.algorithm.place().is_none());
+        if let Some(place) = at.place().filter(|_| lacks) {
+            problems.push(place.error(format!("scheme `{id}` lacks `algorithm`"), None));
+        }
+    }
+    problems
+}
+
 impl Selected {
-    /// Id of the scheme.
+    /// Id of the scheme, with the operator's `params`.
+    fn index(&self, params: &Params) -> usize {
+        let named = || {
+            let from = compile::get(&self.preset.spec.scheme_from)?;
+            let id = params.get(from)?.as_str()?;
+            self.preset.schemes().position(|(own, _)| own == id)
+        };
+        self.scheme.or_else(named).unwrap_or_default()
+    }
+
+    /// Id of the scheme, where no param chooses.
     pub fn scheme_id(&self) -> &str {
-        unimplemented!()
+        self.preset
+            .schemes()
+            .nth(self.scheme.unwrap_or_default())
+            .map_or("", |(id, _)| id)
     }
 
-    /// What the file says about the scheme.
-    pub fn spec(&self) -> &SchemeSpec {
-        unimplemented!()
+    /// What the file says about the scheme, where no param chooses.
+    pub fn spec(&self) -> Option<&SchemeSpec> {
+        self.preset
+            .schemes()
+            .nth(self.scheme.unwrap_or_default())
+            .map(|(_, spec)| spec)
     }
 
-    /// Compiles the scheme with the operator's `params`; `tolerance` replaces the preset's. The
-    /// messages name a param that is missing, unknown or ill-formed; marks are of the preset's file.
-    pub fn bind(&self, _params: &Params, _tolerance: Option<Duration>) -> Result<Scheme, Vec<Problem>> {
-        unimplemented!()
+    /// Compiles the scheme with the operator's `params`; `tolerance` replaces the preset's. Each
+    /// message is one thing that is wrong with what the operator gave.
+    pub fn bind(
+        &self,
+        params: &Params,
+        tolerance: Option<Duration>,
+    ) -> Result<Scheme, Vec<String>> {
+        let params = self.preset.complete(params)?;
+        let (_, spec) = self
+            .preset
+            .schemes()
+            .nth(self.index(&params))
+            .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
+        compile::compile(spec, &params, tolerance).map_err(|problems| {
+            problems
+                .into_iter()
+                .map(|problem| problem.message)
+                .collect()
+        })
     }
 }

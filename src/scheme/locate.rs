@@ -5,24 +5,32 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, Method};
+use quick_xml::events::Event;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Content;
+use super::multipart;
+use super::{Content, SenderUrl};
 
 /// A place for a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
-    Form(String),
+    /// The whole body.
+    Body,
+    Form(Box<str>),
     Header(HeaderName),
+    /// An item of the signature's list.
+    Item(Box<str>),
     Json(Pointer),
-    Query(String),
+    Query(Box<str>),
+    /// Local names of elements, from the root.
+    Xml(Vec<String>),
 }
 
 /// A JSON pointer (RFC 6901), its tokens unescaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Pointer(pub(super) Vec<String>);
+pub(super) struct Pointer(Vec<String>);
 
 /// Why a value cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,47 +41,92 @@ pub(super) enum Unreadable {
     Body,
 }
 
+/// Name and value of an item in the signature's list.
+pub(super) type Item<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// The parts of a request that values are read from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View<'a> {
-    pub(super) target: &'a str,
+    pub(super) method: &'a Method,
+    pub(super) url: &'a SenderUrl,
     pub(super) headers: &'a HeaderMap,
     /// `None` before the body has been read.
     pub(super) body: Option<&'a Content>,
+    /// What JSON pointers look into instead of the body.
+    pub(super) json: Option<&'a [u8]>,
+    pub(super) items: &'a [Item<'a>],
+}
+
+impl<'a> View<'a> {
+    /// What JSON pointers look into.
+    pub(super) fn json_bytes(&self) -> Result<Cow<'a, [u8]>, Unreadable> {
+        match (self.json, self.body) {
+            (Some(json), _) => Ok(Cow::Borrowed(json)),
+            (None, Some(body)) => Ok(body.joined()),
+            (None, None) => Err(Unreadable::Body),
+        }
+    }
 }
 
 impl Location {
-    /// Whether reading it takes the body.
-    pub(super) fn is_in_body(&self) -> bool {
-        matches!(self, Self::Form(_) | Self::Json(_))
+    /// A path of element names, `/Envelope/Body/Id`.
+    pub(super) fn xml(path: &str) -> Option<Self> {
+        let names: Vec<String> = path
+            .strip_prefix('/')?
+            .split('/')
+            .map(str::to_owned)
+            .collect();
+        (!names.iter().any(String::is_empty)).then_some(Self::Xml(names))
     }
 
-    /// The values that stand here: more than one only for a header that is a list.
+    /// Whether reading it takes the body.
+    pub(super) fn is_in_body(&self) -> bool {
+        matches!(
+            self,
+            Self::Body | Self::Form(_) | Self::Json(_) | Self::Xml(_)
+        )
+    }
+
+    /// The values that stand here.
     fn values<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
         match self {
+            Self::Body => Ok(view.body.map(Content::joined).into_iter().collect()),
             Self::Header(name) => {
                 let fields = view.headers.get_all(name).iter();
-                Ok(fields.map(|field| Cow::Borrowed(field.as_bytes())).collect())
+                Ok(fields
+                    .map(|field| Cow::Borrowed(field.as_bytes()))
+                    .collect())
             }
-            Self::Query(name) => {
-                let query = view.target.split_once('?').map_or("", |(_, query)| query);
-                Ok(field_values(query, name))
+            Self::Item(name) => {
+                let own = view
+                    .items
+                    .iter()
+                    .filter(|(own, _)| **own == *name.as_bytes());
+                Ok(own.map(|(_, value)| Cow::Borrowed(&**value)).collect())
             }
+            Self::Query(name) => Ok(field_values(view.url.query().unwrap_or_default(), name)),
             Self::Form(name) => {
-                let Some(body) = view.body.filter(|_| is_form(view.headers)) else {
-                    return Ok(Vec::new());
-                };
-                let bytes = body.contiguous();
-                let text = std::str::from_utf8(&bytes).map_err(|_| Unreadable::Body)?;
-                Ok(field_values(text, name).into_iter().map(|v| Cow::Owned(v.into_owned())).collect())
+                let pairs = form_pairs(view)?;
+                let own = pairs
+                    .into_iter()
+                    .filter(|(own, _)| *own == *name.as_bytes());
+                Ok(own.map(|(_, value)| Cow::Owned(value)).collect())
             }
             Self::Json(pointer) => {
-                let Some(body) = view.body.filter(|_| !is_form(view.headers)) else {
+                let is_form = view.json.is_none() && is_form(view.headers);
+                if is_form || (view.json.is_none() && view.body.is_none()) {
                     return Ok(Vec::new());
-                };
-                let value = pointer.read(&body.contiguous())?;
-                Ok(value.map(|value| Cow::Owned(value.into_bytes())).into_iter().collect())
+                }
+                let value = pointer.read(&view.json_bytes()?)?;
+                Ok(value
+                    .map(|value| Cow::Owned(value.into_bytes()))
+                    .into_iter()
+                    .collect())
             }
+            Self::Xml(path) => match view.body {
+                Some(body) => xml_values(path, &body.joined()),
+                None => Ok(Vec::new()),
+            },
         }
     }
 }
@@ -97,28 +150,183 @@ pub(super) fn find<'a>(
     locations: &[Location],
     view: View<'a>,
 ) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
-    let mut values = find_all(locations, view)?;
-    match values.len() {
-        0 | 1 => Ok(values.pop()),
-        _ => Err(Unreadable::Twice),
+    for location in locations {
+        // By far the most common place, without a list.
+        if let Location::Header(name) = location {
+            let mut fields = view.headers.get_all(name).iter();
+            match (fields.next(), fields.next()) {
+                (None, _) => continue,
+                (Some(field), None) => return Ok(Some(Cow::Borrowed(field.as_bytes()))),
+                (Some(_), Some(_)) => return Err(Unreadable::Twice),
+            }
+        }
+        let mut values = location.values(view)?;
+        match values.len() {
+            0 => {}
+            1 => return Ok(values.pop()),
+            _ => return Err(Unreadable::Twice),
+        }
     }
+    Ok(None)
+}
+
+/// Every place's value: for a token that may stand in several, all of which must be right.
+pub(super) fn find_each<'a>(
+    locations: &[Location],
+    view: View<'a>,
+) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
+    let each = locations
+        .iter()
+        .map(|location| find(std::slice::from_ref(location), view));
+    each.filter_map(Result::transpose).collect()
+}
+
+/// An item of the signature's list, by name.
+pub(super) fn item<'a>(
+    items: &'a [Item<'a>],
+    name: &str,
+) -> Result<Option<Cow<'a, [u8]>>, Unreadable> {
+    let mut own = items.iter().filter(|(own, _)| **own == *name.as_bytes());
+    match (own.next(), own.next()) {
+        (item, None) => Ok(item.map(|(_, value)| Cow::Borrowed(&**value))),
+        (_, Some(_)) => Err(Unreadable::Twice),
+    }
+}
+
+/// The media type that a request says its body has, without parameters.
+fn media_type(headers: &HeaderMap) -> &str {
+    let field = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    field
+        .and_then(|field| field.split(';').next())
+        .unwrap_or_default()
+        .trim()
 }
 
 /// Whether the body says that it is a form.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
-    let field = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = field.and_then(|field| field.split(';').next()).unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    let media_type = media_type(headers);
+    media_type.eq_ignore_ascii_case("application/x-www-form-urlencoded") || is_multipart(headers)
+}
+
+fn is_multipart(headers: &HeaderMap) -> bool {
+    media_type(headers).eq_ignore_ascii_case("multipart/form-data")
+}
+
+/// Most fields of a query or a form: enough for every provider, few enough to compare (DS-33).
+const FIELDS_MAX: usize = 1000;
+
+/// Name and value, decoded.
+pub(super) type Pair = (Vec<u8>, Vec<u8>);
+
+/// The pairs of a form body in their order; none when it is no form.
+pub(super) fn form_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
+    let Some(body) = view.body.filter(|_| is_form(view.headers)) else {
+        return Ok(Vec::new());
+    };
+    let bytes = body.joined();
+    let pairs = if is_multipart(view.headers) {
+        let field = view.headers.get(http::header::CONTENT_TYPE);
+        let field = field
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        multipart::pairs(field, &bytes).ok_or(Unreadable::Body)?
+    } else {
+        let text = std::str::from_utf8(&bytes).map_err(|_| Unreadable::Body)?;
+        query_pairs(text)
+    };
+    if pairs.len() > FIELDS_MAX {
+        Err(Unreadable::Body)
+    } else {
+        Ok(pairs)
+    }
+}
+
+/// The pairs of `a=1&b=2` in their order, decoded.
+pub(super) fn query_pairs(fields: &str) -> Vec<Pair> {
+    let fields = fields
+        .split('&')
+        .filter(|field| !field.is_empty())
+        .take(FIELDS_MAX + 1);
+    fields
+        .map(|field| field.split_once('=').unwrap_or((field, "")))
+        .map(|(name, value)| (decode(name), decode(value)))
+        .collect()
 }
 
 /// Decoded values of the fields called `name`.
 fn field_values<'a>(fields: &'a str, name: &str) -> Vec<Cow<'a, [u8]>> {
-    let pairs = fields.split('&').filter(|field| !field.is_empty());
+    let pairs = fields
+        .split('&')
+        .filter(|field| !field.is_empty())
+        .take(FIELDS_MAX);
     pairs
         .map(|field| field.split_once('=').unwrap_or((field, "")))
         .filter(|(own, _)| decode(own) == name.as_bytes())
         .map(|(_, value)| Cow::Owned(decode(value)))
         .collect()
+}
+
+/// Texts of the elements at a path of local names. A document type makes the body unreadable.
+fn xml_values<'a>(path: &[String], body: &[u8]) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
+    let text = std::str::from_utf8(body).map_err(|_| Unreadable::Body)?;
+    let mut reader = quick_xml::Reader::from_str(text);
+    let (mut depth, mut matched) = (0_usize, 0_usize);
+    let mut open: Option<String> = None;
+    let mut values = Vec::new();
+    loop {
+        match reader.read_event().map_err(|_| Unreadable::Body)? {
+            Event::DocType(_) => return Err(Unreadable::Body),
+            Event::Start(tag) => {
+                let name = tag.local_name();
+                let wanted = path
+                    .get(depth)
+                    .is_some_and(|own| own.as_str() == name.as_ref());
+                if matched == depth && wanted {
+                    matched += 1;
+                    if matched == path.len() {
+                        open = Some(String::new());
+                    }
+                } else if open.is_some() {
+                    return Err(Unreadable::Body); // elements inside what should be text
+                }
+                depth += 1;
+            }
+            Event::End(_) => {
+                depth = depth.saturating_sub(1);
+                if matched > depth {
+                    matched = depth;
+                    values.extend(
+                        open.take()
+                            .map(|text| Cow::Owned(text.trim().as_bytes().to_vec())),
+                    );
+                }
+            }
+            Event::Text(text) => {
+                if let Some(open) = &mut open {
+                    open.push_str(&text);
+                }
+            }
+            Event::CData(text) => {
+                if let Some(open) = &mut open {
+                    open.push_str(&text);
+                }
+            }
+            Event::GeneralRef(name) => {
+                if let Some(open) = &mut open {
+                    let known = quick_xml::escape::resolve_predefined_entity(&name);
+                    match (known, name.resolve_char_ref()) {
+                        (Some(text), _) => open.push_str(text),
+                        (None, Ok(Some(c))) => open.push(c),
+                        (None, _) => return Err(Unreadable::Body),
+                    }
+                }
+            }
+            Event::Eof => return Ok(values),
+            _ => {}
+        }
+    }
 }
 
 /// Form decoding: `+` is a blank, `%xx` a byte.
@@ -127,25 +335,99 @@ pub(super) fn decode(text: &str) -> Vec<u8> {
 }
 
 impl Pointer {
-    /// Parses `/a/b~1c/0`.
+    /// Parses `/a/b~1c/0`; nothing is the whole document.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self(Vec::new()));
+        }
         let tokens = text.strip_prefix('/')?.split('/');
-        Some(Self(tokens.map(|token| token.replace("~1", "/").replace("~0", "~")).collect()))
+        Some(Self(
+            tokens
+                .map(|token| token.replace("~1", "/").replace("~0", "~"))
+                .collect(),
+        ))
     }
 
-    /// The scalar it points to: the text of a string, else the literal as written. A key that
-    /// stands twice on the way makes the body unreadable (SECURITY DS-18).
-    pub(super) fn read(&self, body: &[u8]) -> Result<Option<String>, Unreadable> {
+    /// Whether it is the whole document.
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The raw text that it points to. A key that stands twice on the way makes the body unreadable
+    /// (SECURITY DS-18).
+    pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
         let mut json = serde_json::Deserializer::from_slice(body);
-        let raw = Step(&self.0).deserialize(&mut json).map_err(|_| Unreadable::Body)?;
+        let raw = Step(&self.0)
+            .deserialize(&mut json)
+            .map_err(|_| Unreadable::Body)?;
         json.end().map_err(|_| Unreadable::Body)?;
-        let Some(raw) = raw else { return Ok(None) };
-        match raw.get().as_bytes().first() {
-            Some(b'"') => serde_json::from_str(raw.get()).map(Some).map_err(|_| Unreadable::Body),
+        Ok(raw.map(|raw| raw.get().into()))
+    }
+
+    /// The scalar it points to: the text of a string, else the literal as written.
+    pub(super) fn read(&self, body: &[u8]) -> Result<Option<String>, Unreadable> {
+        let Some(raw) = self.raw(body)? else {
+            return Ok(None);
+        };
+        match raw.as_bytes().first() {
+            Some(b'"') => serde_json::from_str(&raw)
+                .map(Some)
+                .map_err(|_| Unreadable::Body),
             Some(b'{' | b'[') => Err(Unreadable::Body),
             Some(b'n') | None => Ok(None),
-            Some(_) => Ok(Some(raw.get().to_owned())),
+            Some(_) => Ok(Some(raw.into())),
         }
+    }
+
+    /// Writes a text where it points to, making the objects on the way. `None` where something else
+    /// stands there.
+    pub(super) fn put(&self, json: &mut serde_json::Value, value: &str) -> Option<()> {
+        let mut at = json;
+        for token in &self.0 {
+            if at.is_null() {
+                *at = serde_json::Value::Object(serde_json::Map::new());
+            }
+            at = match at {
+                serde_json::Value::Object(members) => members
+                    .entry(token.as_str())
+                    .or_insert(serde_json::Value::Null),
+                serde_json::Value::Array(items) => items.get_mut(token.parse::<usize>().ok()?)?,
+                _ => return None,
+            };
+        }
+        *at = value.into();
+        Some(())
+    }
+
+    /// The raw values of every item that a pointer with `*` for all items of an array finds.
+    pub(super) fn each(&self, body: &[u8]) -> Result<Vec<Box<str>>, Unreadable> {
+        let mut found: Vec<Box<str>> = vec![
+            std::str::from_utf8(body)
+                .map_err(|_| Unreadable::Body)?
+                .into(),
+        ];
+        for part in self.0.split(|token| token == "*").enumerate() {
+            let (index, tokens) = part;
+            let mut next = Vec::new();
+            for value in found {
+                let items: Vec<Box<str>> = if index == 0 {
+                    vec![value]
+                } else {
+                    let items: Vec<&RawValue> =
+                        serde_json::from_str(&value).map_err(|_| Unreadable::Body)?;
+                    items.into_iter().map(|item| item.get().into()).collect()
+                };
+                for item in items {
+                    let inner = Self(tokens.to_vec()).raw(item.as_bytes())?;
+                    next.push(inner.ok_or(Unreadable::Body)?);
+                    if next.len() > FIELDS_MAX {
+                        return Err(Unreadable::Body);
+                    }
+                }
+            }
+            found = next;
+        }
+        Ok(found)
     }
 }
 
@@ -178,7 +460,9 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let Some((token, rest)) = self.0.split_first() else { return Ok(None) };
+        let Some((token, rest)) = self.0.split_first() else {
+            return Ok(None);
+        };
         let mut found = None;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if *key != **token {
@@ -193,7 +477,9 @@ impl<'de> Visitor<'de> for Step<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let Some((token, rest)) = self.0.split_first() else { return Ok(None) };
+        let Some((token, rest)) = self.0.split_first() else {
+            return Ok(None);
+        };
         let wanted = token.parse::<usize>().ok();
         let mut found = None;
         let mut index = 0;

@@ -4,25 +4,43 @@
 //! signature stands, how it is written. The gateway, `verify`, `sign` and the hints all run this one
 //! interpreter. It knows no provider by name, reads no clock and does no I/O.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
+use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
 pub mod catalog;
+mod compile;
+mod fields;
 pub mod keys;
 mod locate;
+mod multipart;
+mod parse;
 mod primitive;
 pub mod sign;
 pub mod spec;
+mod template;
 pub mod trace;
+mod verify;
+mod when;
+
+use locate::{Location, Pointer};
+use parse::{SecretForm, SignatureForm};
+pub use primitive::digest;
+use primitive::{Digest, Hash};
+use spec::{SchemeSpec, SecretEncoding, TimeUnit};
+use template::Template;
+use when::When;
 
 /// What a preset asks for beside secrets, by name: texts, numbers, booleans or lists.
-pub type Params = std::collections::BTreeMap<String, serde_json::Value>;
+pub type Params = BTreeMap<String, serde_json::Value>;
 
 /// Which kind of key a scheme verifies with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +82,12 @@ pub struct Content(Vec<Bytes>);
 /// What a verified signature proves.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// Which key verified it.
-    pub key_id: Arc<str>,
+    /// Which key verified it; `None` where the scheme needs none.
+    pub key_id: Option<Arc<str>>,
     /// The provider's id of the event, signed or not: for logs and `X-Hookward-Event-Id`.
     pub event_id: Option<String>,
     /// The scheme's timestamp.
     pub signed_at: Option<UnixTime>,
-    /// What makes two deliveries the same: a digest of the signed event id, else of the canonical
-    /// signed content. Unsigned ids never go in (SECURITY A-21 to A-23).
-    pub fingerprint: Option<[u8; 32]>,
 }
 
 /// How far a timestamp may lie from now.
@@ -96,101 +111,268 @@ pub struct SignatureError {
 }
 
 /// A compiled scheme: nothing in it is left to interpret.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scheme {
+    proof: Proof,
+    signature: Option<SignatureForm>,
+    timestamp: Option<Timestamp>,
+    id: Vec<Location>,
+    id_without: Option<String>,
+    event_id: Vec<Location>,
+    /// What may have been signed: mostly one; each is a list of parts.
+    contents: Vec<Vec<Part>>,
+    url: UrlForm,
+    require: Vec<Require>,
+    body_digest: Option<String>,
+    json_from: Vec<Location>,
+    each: Option<Pointer>,
+    body_decoded: bool,
+    secret: SecretForm,
+}
+
+/// How a signature proves its sender.
+#[derive(Clone, Debug)]
+enum Proof {
+    /// `Authorization: Basic`, the secret itself.
+    Basic,
+    /// A plain hash over content that holds the secret.
+    Digest(Digest),
+    /// An HMAC over the content.
+    Mac(Hash),
+    /// Not at all.
+    None,
+    /// The secret itself.
+    Token,
+}
+
+/// A part of the signed content.
+#[derive(Clone, Debug)]
+struct Part {
+    text: Template,
+    when: When,
+}
+
+/// The scheme's timestamp.
+#[derive(Clone, Debug)]
+struct Timestamp {
+    places: Vec<Location>,
+    unit: TimeUnit,
+    optional: bool,
+    /// `None` where the signature does not cover it.
     tolerance: Option<Tolerance>,
 }
 
+/// How `{url}` is written.
+#[derive(Clone, Debug, Default)]
+struct UrlForm {
+    with_default_port: bool,
+    without_port: bool,
+    decode: Vec<u8>,
+    instead: Option<Template>,
+}
+
+/// A value that must hold before the signature counts.
+#[derive(Clone, Debug)]
+struct Require {
+    place: Location,
+    base64_json: Option<Pointer>,
+    item: Option<String>,
+    separator: String,
+    equals: Vec<Template>,
+    optional: bool,
+}
+
+const fn malformed(detail: &'static str) -> SignatureError {
+    SignatureError {
+        reason: Reason::SignatureMalformed,
+        detail,
+    }
+}
+
 impl Scheme {
-    /// Judges what the head alone can tell: an absent or unreadable signature is refused before a
-    /// body byte is read. Passing says nothing yet.
-    pub fn precheck(
-        &self,
-        _method: &Method,
-        _url: &SenderUrl,
-        _headers: &HeaderMap,
-    ) -> Result<(), SignatureError> {
-        unimplemented!()
-    }
-
-    /// Judges a complete request. Order: missing, malformed, timestamp missing or malformed,
-    /// mismatch, and only then stale or ahead.
-    pub fn verify(
-        &self,
-        _message: &Message<'_>,
-        _keys: &keys::KeySet,
-        _now: UnixTime,
-    ) -> Result<Evidence, SignatureError> {
-        unimplemented!()
-    }
-
-    /// As [`Scheme::verify`], noting each step.
-    pub fn verify_traced(
-        &self,
-        _message: &Message<'_>,
-        _keys: &keys::KeySet,
-        _now: UnixTime,
-        _trace: &mut trace::Trace,
-    ) -> Result<Evidence, SignatureError> {
-        unimplemented!()
-    }
-
     /// Compiles a scheme that an operator wrote into a configuration.
-    pub fn compile(_spec: &spec::SchemeSpec) -> Result<Self, Vec<crate::problem::Problem>> {
-        unimplemented!()
+    pub fn compile(spec: &SchemeSpec, tolerance: Option<Duration>) -> Result<Self, Vec<Problem>> {
+        compile::compile(spec, &Params::new(), tolerance)
+    }
+
+    /// The tolerance of its timestamp, when it has one and the signature covers it.
+    pub fn signed_tolerance(&self) -> Option<Tolerance> {
+        self.timestamp.as_ref()?.tolerance
     }
 
     /// Which kind of key it verifies with.
     pub fn key_kind(&self) -> KeyKind {
-        unimplemented!()
+        match &self.proof {
+            Proof::None => KeyKind::None,
+            Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::Token => KeyKind::Secret,
+        }
     }
 
     /// A configured secret, decoded as this scheme wants it. The message never repeats the secret.
     pub fn secret_key(
         &self,
-        _id: Arc<str>,
-        _written: &[u8],
-        _not_after: Option<UnixTime>,
+        id: Arc<str>,
+        written: &[u8],
+        not_after: Option<UnixTime>,
     ) -> Result<keys::Key, String> {
-        unimplemented!()
+        let secret = crate::secret::Secret::new(self.secret.decode(written)?);
+        let mut key = keys::Key::secret(id, secret, not_after);
+        if let Proof::Mac(hash) = self.proof {
+            key.prepare(hash);
+        }
+        Ok(key)
     }
 
-    /// Public keys as written: PEM (key or certificate), base64 DER, raw hex or base64 Ed25519,
-    /// `whpk_...`, a JWK or a JWKS.
-    pub fn public_keys(&self, _id: Arc<str>, _written: &[u8]) -> Result<Vec<keys::Key>, String> {
-        unimplemented!()
+    /// How a secret of this scheme is written.
+    pub fn secret_encoding(&self) -> SecretEncoding {
+        self.secret.encoding
     }
 
-    /// Largest body that the scheme's provider documents is in the preset; what else an operator must
-    /// know: warnings such as an uncovered body, with the check that makes up for it.
-    pub fn weaknesses(&self) -> Vec<&'static str> {
-        unimplemented!()
+    /// Whether it is signed: replays can be told from fresh deliveries.
+    pub fn is_signed(&self) -> bool {
+        !self.contents.is_empty()
     }
 
-    /// The tolerance of its timestamp, when it has one and the signature covers it.
-    pub fn signed_tolerance(&self) -> Option<Tolerance> {
-        self.tolerance
-    }
-
-    /// Whether replays are worth looking for by default: it has a signed timestamp.
-    pub fn carries_signature(&self) -> bool {
-        unimplemented!()
+    /// Whether replays are looked for where the operator says nothing: its timestamp is signed.
+    pub fn has_signed_timestamp(&self) -> bool {
+        self.signed_tolerance().is_some()
     }
 
     /// Names of the header fields it reads, which must reach it and the upstream unchanged.
-    pub fn header_names(&self) -> &[http::HeaderName] {
-        unimplemented!()
+    pub fn header_names(&self) -> Vec<HeaderName> {
+        let mut names = Vec::new();
+        let mut add = |places: &[Location]| {
+            names.extend(places.iter().filter_map(|place| match place {
+                Location::Header(name) => Some(name.clone()),
+                _ => None,
+            }));
+        };
+        if let Some(signature) = &self.signature {
+            add(&signature.places);
+        }
+        if let Some(timestamp) = &self.timestamp {
+            add(&timestamp.places);
+        }
+        add(&self.id);
+        add(&self.event_id);
+        for require in &self.require {
+            add(std::slice::from_ref(&require.place));
+        }
+        for part in self.contents.iter().flatten() {
+            part.text.headers(&mut names);
+            names.extend(part.when.headers().cloned());
+        }
+        if matches!(self.proof, Proof::Basic) {
+            names.push(http::header::AUTHORIZATION);
+        }
+        names
     }
 
-    /// Value of `WWW-Authenticate`'s scheme: `Signature`, `Bearer` or `Basic`.
+    /// Query fields that hold bare secrets.
+    pub fn secret_query_fields(&self) -> Vec<Arc<str>> {
+        if !self.is_bare_secret() {
+            return Vec::new();
+        }
+        let places = self
+            .signature
+            .iter()
+            .flat_map(|signature| &signature.places);
+        places
+            .filter_map(|place| match place {
+                Location::Query(name) => Some(Arc::from(&**name)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Scheme of `WWW-Authenticate`: `Signature`, `Bearer` or `Basic`.
     pub fn challenge(&self) -> &'static str {
-        unimplemented!()
+        match &self.proof {
+            Proof::Basic => "Basic",
+            Proof::Token => "Bearer",
+            Proof::Digest(_) | Proof::Mac(_) | Proof::None => "Signature",
+        }
     }
 
-    /// Whether the credential in `Authorization` or a query field is a bare secret that must be
-    /// removed before forwarding: `token` and `basic` algorithms.
+    /// Whether it carries the secret itself, which must be removed before a request is forwarded.
     pub fn is_bare_secret(&self) -> bool {
-        unimplemented!()
+        matches!(self.proof, Proof::Basic | Proof::Token)
+    }
+
+    /// What this scheme leaves open, each with the check that makes up for it.
+    pub fn weaknesses(&self) -> Vec<&'static str> {
+        let mut weaknesses = Vec::new();
+        match &self.proof {
+            Proof::None => weaknesses.push(
+                "the provider proves nothing; add a `token` in the URL or `allow_ips`",
+            ),
+            Proof::Basic | Proof::Token => weaknesses.push(
+                "the secret is sent as it is and the body is not covered; add `allow_ips` where the \
+                 provider publishes its addresses",
+            ),
+            Proof::Digest(_) | Proof::Mac(_) => {
+                if !self.covers_body() {
+                    weaknesses.push(
+                        "the signature does not cover the body; add a `token` in the URL or \
+                         `allow_ips`",
+                    );
+                }
+                if self.timestamp.as_ref().is_some_and(|own| own.tolerance.is_none()) {
+                    weaknesses.push(
+                        "the timestamp is not signed, so a captured request stays good; set `replay`",
+                    );
+                }
+            }
+        }
+        weaknesses
+    }
+
+    /// Whether the signature covers the whole body.
+    pub fn covers_body(&self) -> bool {
+        self.body_digest.is_some()
+            || self
+                .contents
+                .iter()
+                .all(|parts| parts.iter().any(|part| part.text.covers_body()))
+                && !self.contents.is_empty()
+    }
+
+    /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.
+    fn covers_place(&self, place: &Location) -> bool {
+        let mut parts = self.contents.iter().flatten();
+        let by_id = self.id.contains(place);
+        (place.is_in_body() && self.covers_body())
+            || parts.any(|part| part.text.covers(place) || (by_id && part.text.covers_id()))
+    }
+}
+
+impl SenderUrl {
+    /// `https` or `http`.
+    pub fn scheme(&self) -> &str {
+        self.origin
+            .split_once("://")
+            .map_or("https", |(scheme, _)| scheme)
+    }
+
+    /// Host with its port, when it was written.
+    pub fn host(&self) -> &str {
+        let rest = self
+            .origin
+            .split_once("://")
+            .map_or(&*self.origin, |(_, rest)| rest);
+        rest.split_once('/').map_or(rest, |(host, _)| host)
+    }
+
+    /// The raw path.
+    pub fn path(&self) -> &str {
+        self.target
+            .split_once('?')
+            .map_or(&*self.target, |(path, _)| path)
+    }
+
+    /// The raw query.
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
     }
 }
 
@@ -223,20 +405,19 @@ impl Content {
             frames => frames.concat().into(),
         }
     }
-}
 
-impl From<&'static [u8]> for Content {
-    fn from(bytes: &'static [u8]) -> Self {
-        Self(vec![Bytes::from_static(bytes)])
+    /// As [`Content::contiguous`], borrowed where it can be.
+    pub fn joined(&self) -> Cow<'_, [u8]> {
+        match self.0.as_slice() {
+            [] => Cow::Borrowed(&[]),
+            [one] => Cow::Borrowed(one),
+            frames => Cow::Owned(frames.concat()),
+        }
     }
 }
-/// temp
-pub fn digest(_: &[&[u8]]) -> [u8; 32] {
-    unimplemented!()
-}
-impl keys::KeySet {
-    /// temp
-    pub fn matching(&self, _: &[u8], now: UnixTime) -> Option<&keys::Key> {
-        self.usable(now).next()
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(vec![bytes.into()])
     }
 }

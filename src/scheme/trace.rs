@@ -41,9 +41,18 @@ impl Trace {
     }
 
     /// Notes a step; `detail` is only made when somebody collects.
-    pub fn note(&mut self, step: &'static str, result: StepResult, detail: impl FnOnce() -> String) {
+    pub fn note(
+        &mut self,
+        step: &'static str,
+        result: StepResult,
+        detail: impl FnOnce() -> String,
+    ) {
         if let Some(steps) = &mut self.0 {
-            steps.push(Step { step, result, detail: detail() });
+            steps.push(Step {
+                step,
+                result,
+                detail: detail(),
+            });
         }
     }
 

@@ -1,8 +1,9 @@
-//! Black-box tests: the binary as its users meet it. One file for each thing it does; what they share
-//! is in `support`.
+//! Everything that is tested from outside: the library by its API, the binary by its sockets. One file
+//! for each thing that the binary does; what they share is in `support`.
 
 mod imports;
 mod support;
+mod vectors;
 
 mod body;
 mod credentials;

@@ -1,0 +1,735 @@
+//! From what a preset says to a [`Scheme`]: everything that can be decided before a request comes is
+//! decided here, and every mistake is a [`Problem`] with its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, Method};
+
+use super::fields::{Fields, Piece};
+use super::locate::{Location, Pointer};
+use super::parse::{List, SecretForm, SignatureForm};
+use super::primitive::{Digest, Hash};
+use super::spec::{
+    Algorithm, FieldsSpec, LocationSpec, Ordered, PartSpec, RequireSpec, SchemeSpec, SignatureSpec,
+    TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
+};
+use super::template::{Names, Template};
+use super::when::When;
+use super::{Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm};
+use crate::document::{At, OneOrMany, Place};
+use crate::problem::{Mark, Problem, Severity};
+use crate::units::Span;
+
+/// Tolerance where neither preset nor operator says otherwise: what most providers document.
+const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+
+/// Header fields that a numbered name stands for.
+const NUMBERED_MAX: usize = 100;
+
+/// Compiles a scheme. `params` are what the operator configured, defaults filled in.
+pub(super) fn compile(
+    spec: &SchemeSpec,
+    params: &Params,
+    tolerance: Option<Duration>,
+) -> Result<Scheme, Vec<Problem>> {
+    let mut compiler = Compiler::new(params);
+    let scheme = compiler.scheme(spec, tolerance);
+    match scheme {
+        Some(scheme) if compiler.problems.is_empty() => Ok(scheme),
+        _ if compiler.problems.is_empty() => Err(vec![problem(None, "the scheme is incomplete")]),
+        _ => Err(compiler.problems),
+    }
+}
+
+/// A problem at a place, or at the start of the file where there is none.
+fn problem(place: Option<&Place>, message: impl Into<String>) -> Problem {
+    match place {
+        Some(place) => place.error(message, None),
+        None => Problem {
+            mark: Mark::START,
+            path: String::new(),
+            message: message.into(),
+            hint: None,
+            severity: Severity::Error,
+        },
+    }
+}
+
+/// Gathers problems while it compiles.
+pub(super) struct Compiler<'a> {
+    params: &'a Params,
+    texts: HashMap<String, Arc<Template>>,
+    fields: HashMap<String, Arc<Fields>>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Names for Compiler<'_> {
+    fn param(&mut self, name: &str) -> Option<String> {
+        self.params.get(name).and_then(param_text)
+    }
+
+    fn text(&mut self, name: &str) -> Option<Arc<Template>> {
+        self.texts.get(name).cloned()
+    }
+
+    fn fields(&mut self, name: &str) -> Option<Arc<Fields>> {
+        self.fields.get(name).cloned()
+    }
+}
+
+/// A param as text; `None` for a list, which has no one text.
+fn param_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Bool(_) | serde_json::Value::Number(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
+impl<'a> Compiler<'a> {
+    pub(super) fn new(params: &'a Params) -> Self {
+        Self {
+            params,
+            texts: HashMap::new(),
+            fields: HashMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    pub(super) fn error<T>(&mut self, at: &At<T>, message: impl Into<String>) {
+        self.problems.push(problem(at.place(), message));
+    }
+
+    fn scheme(&mut self, spec: &SchemeSpec, tolerance: Option<Duration>) -> Option<Scheme> {
+        if let Some(fields) = get(&spec.fields) {
+            self.all_fields(fields);
+        }
+        if let Some(texts) = get(&spec.texts) {
+            self.all_texts(texts);
+        }
+        let algorithm = *spec.algorithm.get()?;
+        let mut signature = spec.signature.as_ref().and_then(|at| self.signature(at));
+        let timestamp_spec = spec.timestamp.as_ref();
+        let taken = timestamp_spec.and_then(|at| at.get()?.item.as_ref()?.get().cloned());
+        if let Some(list) = signature.as_mut().and_then(|form| form.list.as_mut()) {
+            list.others.extend(taken);
+            for at in [&spec.id, &spec.event_id] {
+                list.others
+                    .extend(get(at).and_then(|own| own.item.as_ref()?.get().cloned()));
+            }
+        }
+        let contents = self.contents(spec);
+        let id = spec.id.as_ref().map(|at| self.location(at));
+        let (event_id, _) = spec
+            .event_id
+            .as_ref()
+            .map(|at| self.location(at))
+            .unwrap_or_default();
+        let mut scheme = Scheme {
+            proof: self.proof(spec, algorithm),
+            signature,
+            timestamp: None,
+            id_without: id.as_ref().and_then(|(_, without)| without.clone()),
+            id: id.map(|(places, _)| places).unwrap_or_default(),
+            event_id,
+            contents,
+            url: spec.url.as_ref().map(|at| self.url(at)).unwrap_or_default(),
+            require: get(&spec.require)
+                .map(|all| all.iter().filter_map(|at| self.require(at)).collect())
+                .unwrap_or_default(),
+            body_digest: get(&spec.body_digest).and_then(|own| own.query.get().cloned()),
+            json_from: spec
+                .json_from
+                .as_ref()
+                .map(|at| self.location(at).0)
+                .unwrap_or_default(),
+            each: spec.each.as_ref().and_then(|at| self.pointer(at)),
+            body_decoded: get(&spec.body_decoded).copied().unwrap_or_default(),
+            secret: self.secret(spec),
+        };
+        scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
+        if timestamp_spec.is_none() && tolerance.is_some() && scheme.signed_tolerance().is_none() {
+            self.problems.push(problem(
+                spec.algorithm.place(),
+                "this scheme has no timestamp, so it can have no `tolerance`",
+            ));
+        }
+        self.consistent(spec, algorithm, &scheme);
+        Some(scheme)
+    }
+
+    /// What one key alone cannot tell: what belongs together.
+    fn consistent(&mut self, spec: &SchemeSpec, algorithm: Algorithm, scheme: &Scheme) {
+        let place = spec.algorithm.place();
+        let mut need = |holds: bool, message: &str| {
+            if !holds {
+                self.problems.push(problem(place, message));
+            }
+        };
+        let is_code = matches!(
+            algorithm,
+            Algorithm::AwsSns | Algorithm::HttpMessageSignature
+        );
+        let bare = matches!(algorithm, Algorithm::Basic | Algorithm::None) || is_code;
+        need(
+            bare || spec.signature.is_some(),
+            "this algorithm needs `signature`: where it stands",
+        );
+        let contents = matches!(scheme.proof, Proof::Digest(_) | Proof::Mac(_));
+        need(
+            !contents || spec.signed.is_some(),
+            "this algorithm needs `signed`: what it covers",
+        );
+        let covers = |wanted: &dyn Fn(&Template) -> bool| {
+            scheme
+                .contents
+                .iter()
+                .flatten()
+                .any(|part| wanted(&part.text))
+        };
+        need(
+            !matches!(scheme.proof, Proof::Digest(_)) || covers(&Template::covers_secret),
+            "a plain hash proves nothing unless `{secret}` is in `signed`",
+        );
+        need(
+            !covers(&Template::covers_id) || spec.id.is_some(),
+            "`{id}` needs `id`: where it stands",
+        );
+        need(
+            !covers(&Template::covers_timestamp) || spec.timestamp.is_some(),
+            "`{timestamp}` needs `timestamp`: where it stands",
+        );
+        need(
+            algorithm != Algorithm::Jwt || spec.jwt.is_some(),
+            "`jwt` needs `jwt`: what it must say",
+        );
+    }
+
+    fn proof(&mut self, spec: &SchemeSpec, algorithm: Algorithm) -> Proof {
+        match algorithm {
+            Algorithm::Basic => Proof::Basic,
+            Algorithm::Token => Proof::Token,
+            Algorithm::None => Proof::None,
+            _ => match (hash_of(algorithm), digest_of(algorithm)) {
+                (Some(hash), _) => Proof::Mac(hash),
+                (None, Some(digest)) => Proof::Digest(digest),
+                (None, None) => {
+                    self.error(&spec.algorithm, "this algorithm is not available");
+                    Proof::None
+                }
+            },
+        }
+    }
+
+    fn contents(&mut self, spec: &SchemeSpec) -> Vec<Vec<Part>> {
+        let mut contents = Vec::new();
+        if let Some(OneOrMany(parts)) = get(&spec.signed) {
+            contents.push(parts.iter().filter_map(|at| self.part(at)).collect());
+        }
+        for at in get(&spec.signed_or).into_iter().flatten() {
+            contents.extend(self.template(at).map(|text| {
+                vec![Part {
+                    text,
+                    when: When::default(),
+                }]
+            }));
+        }
+        contents
+    }
+
+    fn part(&mut self, at: &At<PartSpec>) -> Option<Part> {
+        let PartSpec { text, when } = at.get()?;
+        if text.place().is_none() {
+            self.error(at, "this part lacks `text`");
+        }
+        let when = when.as_ref().map(|at| self.when(at)).unwrap_or_default();
+        Some(Part {
+            text: self.template(text)?,
+            when,
+        })
+    }
+
+    /// A template of anything.
+    pub(super) fn template(&mut self, at: &At<String>) -> Option<Template> {
+        let text = at.get()?.clone();
+        match Template::parse(&text, self) {
+            Ok(template) => Some(template),
+            Err(message) => {
+                self.error(at, message);
+                None
+            }
+        }
+    }
+
+    /// A template of params only: a name, a prefix.
+    pub(super) fn text(&mut self, at: &At<String>) -> Option<String> {
+        let template = self.template(at)?;
+        match template.literal() {
+            Some(text) => Some(text.to_owned()),
+            None => {
+                self.error(
+                    at,
+                    "only `{param:NAME}` can stand here: it does not depend on a request",
+                );
+                None
+            }
+        }
+    }
+
+    /// Several templates of which one must match. A list param stands for each of its items.
+    pub(super) fn choices(&mut self, at: &At<OneOrMany<String>>) -> Vec<Template> {
+        let Some(OneOrMany(all)) = at.get() else {
+            return Vec::new();
+        };
+        let mut choices = Vec::new();
+        for one in all {
+            let name = one
+                .get()
+                .and_then(|text| text.strip_prefix("{param:")?.strip_suffix('}'));
+            let list = name.and_then(|name| self.params.get(name)?.as_array());
+            match list {
+                Some(items) => {
+                    let texts = items.iter().filter_map(param_text);
+                    choices.extend(texts.map(|text| Template::of(&text)));
+                }
+                None => choices.extend(self.template(one)),
+            }
+        }
+        choices
+    }
+
+    pub(super) fn all_texts(&mut self, texts: &Ordered<String>) {
+        for (name, at) in &texts.0 {
+            if let Some(template) = self.template(at) {
+                self.texts.insert(name.clone(), Arc::new(template));
+            }
+        }
+    }
+
+    fn all_fields(&mut self, all: &Ordered<FieldsSpec>) {
+        for (name, at) in &all.0 {
+            let Some(spec) = at.get() else { continue };
+            let fields = Fields {
+                from: spec
+                    .from
+                    .get()
+                    .map(|OneOrMany(from)| copied(from))
+                    .unwrap_or_default(),
+                listed_in: spec.listed_in.as_ref().and_then(|at| self.header(at)),
+                skip: get(&spec.skip).cloned().unwrap_or_default(),
+                sort: get(&spec.sort).copied(),
+                unique: get(&spec.unique).copied().unwrap_or_default(),
+                write: Piece::parse(get(&spec.write).map_or("{name}={value}", String::as_str)),
+                join: get(&spec.join).cloned().unwrap_or_default(),
+                replace: get(&spec.replace)
+                    .map(|all| {
+                        all.iter()
+                            .map(|(from, to)| (from.to_owned(), to.clone()))
+                            .collect()
+                    })
+                    .unwrap_or_default(),
+                escape: get(&spec.escape).copied(),
+                join_values: get(&spec.join_values).cloned(),
+                before: get(&spec.before).cloned().unwrap_or_default(),
+            };
+            if fields.from.contains(&super::spec::FieldsFrom::Headers) && fields.listed_in.is_none()
+            {
+                self.error(
+                    at,
+                    "`from: headers` needs `listed_in`: the header that names them",
+                );
+            }
+            self.fields.insert(name.clone(), Arc::new(fields));
+        }
+    }
+
+    pub(super) fn header(&mut self, at: &At<String>) -> Option<HeaderName> {
+        let name = self.text(at)?;
+        if let Ok(name) = name.parse() {
+            return Some(name);
+        }
+        self.error(at, format!("`{name}` is not a header name"));
+        None
+    }
+
+    fn headers(&mut self, at: Option<&At<OneOrMany<String>>>) -> Vec<Location> {
+        let Some(OneOrMany(names)) = at.and_then(At::get) else {
+            return Vec::new();
+        };
+        let mut places = Vec::new();
+        for at in names {
+            let Some(text) = at.get() else { continue };
+            if text.contains("{n}") {
+                let numbered = (1..=NUMBERED_MAX)
+                    .filter_map(|n| text.replace("{n}", &n.to_string()).parse().ok());
+                places.extend(numbered.map(Location::Header));
+            } else {
+                places.extend(self.header(at).map(Location::Header));
+            }
+        }
+        places
+    }
+
+    pub(super) fn pointer(&mut self, at: &At<String>) -> Option<Pointer> {
+        let text = self.text(at)?;
+        let pointer = Pointer::parse(&text);
+        if pointer.is_none() {
+            self.error(
+                at,
+                format!("`{text}` is not a JSON pointer (RFC 6901); it begins with `/`"),
+            );
+        }
+        pointer
+    }
+
+    fn xml(&mut self, at: &At<String>) -> Option<Location> {
+        let text = self.text(at)?;
+        let place = Location::xml(&text);
+        if place.is_none() {
+            self.error(
+                at,
+                format!("`{text}` is not a path of elements; write `/Envelope/Body/Id`"),
+            );
+        }
+        place
+    }
+
+    /// Places in the order they are tried, and what the value must not contain.
+    fn location(&mut self, at: &At<LocationSpec>) -> (Vec<Location>, Option<String>) {
+        let Some(spec) = at.get() else {
+            return Default::default();
+        };
+        let mut places = self.headers(spec.header.as_ref());
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
+        let form = spec.form.as_ref().and_then(|at| self.text(at));
+        places.extend(form.map(|name| Location::Form(name.into())));
+        places.extend(
+            spec.json
+                .as_ref()
+                .and_then(|at| self.pointer(at))
+                .map(Location::Json),
+        );
+        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
+        if places.is_empty() {
+            self.error(
+                at,
+                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `item`",
+            );
+        }
+        (places, get(&spec.without).cloned())
+    }
+
+    fn signature(&mut self, at: &At<SignatureSpec>) -> Option<SignatureForm> {
+        let spec = at.get()?;
+        let mut places = self.headers(spec.header.as_ref());
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
+        let form = spec.form.as_ref().and_then(|at| self.text(at));
+        places.extend(form.map(|name| Location::Form(name.into())));
+        places.extend(
+            spec.json
+                .as_ref()
+                .and_then(|at| self.pointer(at))
+                .map(Location::Json),
+        );
+        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        if get(&spec.body).copied().unwrap_or_default() {
+            places.push(Location::Body);
+        }
+        if places.is_empty() {
+            self.error(
+                at,
+                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `body`",
+            );
+        }
+        let numbered = get(&spec.header).is_some_and(|OneOrMany(names)| {
+            names
+                .iter()
+                .any(|name| name.get().is_some_and(|name| name.contains("{n}")))
+        });
+        Some(SignatureForm {
+            places,
+            repeated: get(&spec.repeated).copied().unwrap_or_default() || numbered,
+            base64_json: spec.base64_json.as_ref().and_then(|at| self.pointer(at)),
+            prefix: spec.prefix.as_ref().and_then(|at| self.text(at)),
+            prefix_optional: get(&spec.prefix_optional).copied().unwrap_or_default(),
+            prefixes: self.prefixes(spec),
+            list: spec.list.as_ref().and_then(|at| {
+                let list = at.get()?;
+                let take = get(&list.take).map(|OneOrMany(names)| names.iter().collect::<Vec<_>>());
+                Some(List {
+                    separator: list
+                        .separator
+                        .get()
+                        .filter(|text| !text.is_empty())?
+                        .clone(),
+                    assign: get(&list.assign).cloned(),
+                    take: take
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter_map(|at| self.text(at))
+                        .collect(),
+                    others: Vec::new(),
+                })
+            }),
+            encoding: get(&spec.encoding).copied().unwrap_or_default(),
+        })
+    }
+
+    fn prefixes(&mut self, spec: &SignatureSpec) -> Vec<(String, Hash)> {
+        let Some(at) = &spec.prefixes else {
+            return Vec::new();
+        };
+        let allowed = get(&spec.prefixes_from).and_then(|name| self.params.get(name)?.as_array());
+        let is_allowed = |prefix: &str| {
+            let name = prefix.trim_end_matches(['=', ':', ' ']);
+            allowed.is_none_or(|all| all.iter().any(|own| own.as_str() == Some(name)))
+        };
+        let mut known = Vec::new();
+        for (prefix, own) in at.get().map(|all| all.0.as_slice()).unwrap_or_default() {
+            match own.get().copied().map(hash_of) {
+                Some(Some(hash)) if is_allowed(prefix) => known.push((prefix.clone(), hash)),
+                Some(Some(_)) | None => {}
+                Some(None) => {
+                    self.error(own, "only the `hmac-...` algorithms can have a prefix each")
+                }
+            }
+        }
+        if known.is_empty() {
+            self.error(at, "no algorithm is left to verify with");
+        }
+        known
+    }
+
+    fn timestamp(
+        &mut self,
+        at: &At<TimestampSpec>,
+        scheme: &Scheme,
+        tolerance: Option<Duration>,
+    ) -> Option<Timestamp> {
+        let spec = at.get()?;
+        let mut places = self.headers(spec.header.as_ref());
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
+        let form = spec.form.as_ref().and_then(|at| self.text(at));
+        places.extend(form.map(|name| Location::Form(name.into())));
+        places.extend(
+            spec.json
+                .as_ref()
+                .and_then(|at| self.pointer(at))
+                .map(Location::Json),
+        );
+        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
+        if places.is_empty() {
+            self.error(
+                at,
+                "say where it stands: `header`, `query`, `form`, `json` or `item`",
+            );
+        }
+        let covered = places.iter().all(|place| scheme.covers_place(place))
+            || scheme
+                .contents
+                .iter()
+                .flatten()
+                .any(|part| part.text.covers_timestamp());
+        let signed = get(&spec.signed).copied().unwrap_or(true);
+        if signed && !covered {
+            self.error(
+                at,
+                "the signature does not cover this timestamp; write `signed: false`",
+            );
+        }
+        if !signed && tolerance.is_some() {
+            self.error(
+                at,
+                "the timestamp is not signed, so a `tolerance` would prove nothing",
+            );
+        }
+        let own = get(&spec.tolerance).map(|parsed| {
+            let Span(span) = parsed.0;
+            span
+        });
+        let span = tolerance.or(own).unwrap_or(TOLERANCE_DEFAULT);
+        Some(Timestamp {
+            places,
+            unit: get(&spec.unit).copied().unwrap_or_default(),
+            optional: get(&spec.optional).copied().unwrap_or_default(),
+            tolerance: signed.then_some(Tolerance {
+                past: span,
+                future: span,
+            }),
+        })
+    }
+
+    fn url(&mut self, at: &At<UrlSpec>) -> UrlForm {
+        let Some(spec) = at.get() else {
+            return UrlForm::default();
+        };
+        let variants = get(&spec.variants)
+            .map(|all| copied(all))
+            .unwrap_or_default();
+        let has = |wanted: UrlVariant| variants.contains(&wanted);
+        let mut decode = Vec::new();
+        for at in get(&spec.decode).into_iter().flatten() {
+            let byte = at
+                .get()
+                .and_then(|text| u8::from_str_radix(text.strip_prefix('%')?, 16).ok());
+            match byte {
+                Some(byte) if byte.is_ascii_graphic() => decode.push(byte),
+                _ => self.error(
+                    at,
+                    "write a percent escape of a visible character, such as `%3A`",
+                ),
+            }
+        }
+        UrlForm {
+            with_default_port: has(UrlVariant::WithDefaultPort),
+            without_port: has(UrlVariant::WithoutPort),
+            decode,
+            instead: spec.instead.as_ref().and_then(|at| self.template(at)),
+        }
+    }
+
+    pub(super) fn require(&mut self, at: &At<RequireSpec>) -> Option<Require> {
+        let spec = at.get()?;
+        let header = spec
+            .header
+            .as_ref()
+            .and_then(|at| self.header(at))
+            .map(Location::Header);
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        let query = query.map(|name| Location::Query(name.into()));
+        let json = spec
+            .json
+            .as_ref()
+            .and_then(|at| self.pointer(at))
+            .map(Location::Json);
+        let place = header.or(query).or(json);
+        if place.is_none() {
+            self.error(
+                at,
+                "say where the value stands: `header`, `query` or `json`",
+            );
+        }
+        if spec.equals.place().is_none() {
+            self.error(at, "`equals` is missing");
+        }
+        Some(Require {
+            place: place?,
+            base64_json: spec.base64_json.as_ref().and_then(|at| self.pointer(at)),
+            item: get(&spec.item).cloned(),
+            separator: get(&spec.separator)
+                .cloned()
+                .unwrap_or_else(|| ",".to_owned()),
+            equals: self.choices(&spec.equals),
+            optional: get(&spec.optional).copied().unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn when(&mut self, at: &At<WhenSpec>) -> When {
+        let Some(spec) = at.get() else {
+            return When::default();
+        };
+        let mut when = When {
+            body: get(&spec.body).copied(),
+            ..When::default()
+        };
+        if let Some(at) = &spec.method {
+            when.method = at
+                .get()
+                .and_then(|text| Method::from_bytes(text.as_bytes()).ok());
+        }
+        if let Some(at) = &spec.header {
+            when.present.extend(self.header(at).map(Location::Header));
+        }
+        if let Some(at) = &spec.query {
+            when.present
+                .extend(self.text(at).map(|name| Location::Query(name.into())));
+        }
+        if let Some(at) = &spec.json {
+            when.present.extend(self.pointer(at).map(Location::Json));
+        }
+        if let Some(name) = get(&spec.param) {
+            let value = self.params.get(name);
+            when.never = value.is_none_or(|value| *value == serde_json::Value::Bool(false));
+        }
+        for (name, value) in get(&spec.header_equals)
+            .map(Ordered::iter)
+            .into_iter()
+            .flatten()
+        {
+            when.equal.extend(
+                name.parse()
+                    .ok()
+                    .map(|name| (Location::Header(name), value.clone())),
+            );
+        }
+        for (name, value) in get(&spec.query_equals)
+            .map(Ordered::iter)
+            .into_iter()
+            .flatten()
+        {
+            when.equal
+                .push((Location::Query(name.into()), value.clone()));
+        }
+        for (name, value) in get(&spec.json_equals)
+            .map(Ordered::iter)
+            .into_iter()
+            .flatten()
+        {
+            let pointer = Pointer::parse(name);
+            when.equal
+                .extend(pointer.map(|pointer| (Location::Json(pointer), value.clone())));
+        }
+        when
+    }
+
+    fn secret(&mut self, spec: &SchemeSpec) -> SecretForm {
+        let Some(secret) = get(&spec.secret) else {
+            return SecretForm::default();
+        };
+        let prefixes = get(&secret.prefix).map(|OneOrMany(all)| all.iter().collect::<Vec<_>>());
+        SecretForm {
+            encoding: get(&secret.encoding).copied().unwrap_or_default(),
+            prefixes: prefixes
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|at| self.text(at))
+                .collect(),
+            transform: get(&secret.transform).copied(),
+        }
+    }
+}
+
+/// The value of an optional key.
+pub(super) fn get<T>(at: &Option<At<T>>) -> Option<&T> {
+    at.as_ref().and_then(At::get)
+}
+
+fn copied<T: Copy>(all: &[At<T>]) -> Vec<T> {
+    all.iter().filter_map(|at| at.get().copied()).collect()
+}
+
+fn hash_of(algorithm: Algorithm) -> Option<Hash> {
+    Some(match algorithm {
+        Algorithm::HmacSha1 => Hash::Sha1,
+        Algorithm::HmacSha256 => Hash::Sha256,
+        Algorithm::HmacSha384 => Hash::Sha384,
+        Algorithm::HmacSha512 => Hash::Sha512,
+        _ => return None,
+    })
+}
+
+fn digest_of(algorithm: Algorithm) -> Option<Digest> {
+    Some(match algorithm {
+        Algorithm::Sha1 => Digest::Sha1,
+        Algorithm::Sha256 => Digest::Sha256,
+        Algorithm::Sha512 => Digest::Sha512,
+        _ => return None,
+    })
+}

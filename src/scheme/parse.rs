@@ -1,0 +1,434 @@
+//! How signatures, timestamps and secrets are written: prefixes, lists, encodings, units.
+
+use std::borrow::Cow;
+
+use data_encoding::{
+    BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE, HEXUPPER,
+};
+
+use super::locate::{Item, Location, Pointer, Unreadable, View, find, find_all};
+use super::primitive::Hash;
+use super::spec::{Encoding, SecretEncoding, SecretTransform, TimeUnit};
+use super::{SignatureError, malformed, primitive};
+use crate::reason::Reason;
+use crate::units::UnixTime;
+
+/// Most signatures that one request may offer: rotation needs two or three (SECURITY DS-29).
+const CANDIDATES_MAX: usize = 16;
+
+/// Where a signature stands and how it is written.
+#[derive(Clone, Debug)]
+pub(super) struct SignatureForm {
+    pub(super) places: Vec<Location>,
+    pub(super) repeated: bool,
+    pub(super) base64_json: Option<Pointer>,
+    pub(super) prefix: Option<String>,
+    pub(super) prefix_optional: bool,
+    /// Prefixes that name the hash, instead of one prefix.
+    pub(super) prefixes: Vec<(String, Hash)>,
+    pub(super) list: Option<List>,
+    pub(super) encoding: Encoding,
+}
+
+/// A list of items in one value.
+#[derive(Clone, Debug)]
+pub(super) struct List {
+    pub(super) separator: String,
+    pub(super) assign: Option<String>,
+    /// Items that hold signatures; empty: all but those of `others`.
+    pub(super) take: Vec<String>,
+    /// Items that something else takes.
+    pub(super) others: Vec<String>,
+}
+
+/// What stands where the signature should.
+#[derive(Debug, Default)]
+pub(super) struct Presented<'a> {
+    /// Texts that may be signatures, without list and prefix.
+    pub(super) texts: Vec<(Option<Hash>, Cow<'a, [u8]>)>,
+    /// All items of the list.
+    pub(super) items: Vec<Item<'a>>,
+}
+
+const MISSING: SignatureError = SignatureError {
+    reason: Reason::SignatureMissing,
+    detail: "the signature is missing",
+};
+
+impl SignatureForm {
+    /// Whether the head alone tells what stands there.
+    pub(super) fn is_in_head(&self) -> bool {
+        !self.places.iter().any(Location::is_in_body)
+    }
+
+    /// Reads what stands there.
+    pub(super) fn read<'a>(&self, view: View<'a>) -> Result<Presented<'a>, SignatureError> {
+        let values = self.values(view)?;
+        if values.iter().all(|value| value.is_empty()) {
+            return Err(MISSING);
+        }
+        let mut presented = Presented::default();
+        for value in values {
+            let value = match &self.base64_json {
+                None => value,
+                Some(pointer) => Cow::Owned(inside_base64_json(&value, pointer)?.into_bytes()),
+            };
+            match &self.list {
+                None => presented.texts.extend(self.strip_prefix(value)),
+                Some(list) => {
+                    list.split(value, &mut presented.items)?;
+                }
+            }
+        }
+        if let Some(list) = &self.list {
+            let taken: Vec<_> = presented
+                .items
+                .iter()
+                .filter(|(name, _)| list.takes(name))
+                .cloned()
+                .collect();
+            presented
+                .texts
+                .extend(taken.into_iter().filter_map(|(_, v)| self.strip_prefix(v)));
+        }
+        match presented.texts.len() {
+            0 => Err(malformed(
+                "the signature is not written as the scheme writes it",
+            )),
+            1..=CANDIDATES_MAX => Ok(presented),
+            _ => Err(malformed("more than 16 signatures are offered")),
+        }
+    }
+
+    fn values<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, SignatureError> {
+        let unreadable = |why| match why {
+            Unreadable::Twice => malformed("the signature stands more than once"),
+            Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
+        };
+        if !self.repeated {
+            let value = find(&self.places, view).map_err(unreadable)?;
+            return Ok(value.into_iter().collect());
+        }
+        let mut values = Vec::new();
+        for place in &self.places {
+            values.extend(find_all(std::slice::from_ref(place), view).map_err(unreadable)?);
+        }
+        Ok(values)
+    }
+
+    /// The text behind the prefix; `None` when it is not a signature of this scheme.
+    fn strip_prefix<'a>(&self, value: Cow<'a, [u8]>) -> Option<(Option<Hash>, Cow<'a, [u8]>)> {
+        if !self.prefixes.is_empty() {
+            let mut known = self.prefixes.iter();
+            let (prefix, hash) = known.find(|(prefix, _)| value.starts_with(prefix.as_bytes()))?;
+            return Some((Some(*hash), skip(value, prefix.len())));
+        }
+        match &self.prefix {
+            None => Some((None, value)),
+            Some(prefix) if value.starts_with(prefix.as_bytes()) => {
+                Some((None, skip(value, prefix.len())))
+            }
+            Some(_) => self.prefix_optional.then_some((None, value)),
+        }
+    }
+
+    /// The signatures as bytes; those of another length or alphabet are none.
+    pub(super) fn decode(
+        &self,
+        presented: &Presented<'_>,
+        is_length: impl Fn(Option<Hash>, usize) -> bool,
+    ) -> Result<Vec<(Option<Hash>, Vec<u8>)>, SignatureError> {
+        let texts = presented.texts.iter();
+        let decoded: Vec<_> = texts
+            .filter_map(|(hash, text)| Some((*hash, decode(self.encoding, text)?)))
+            .filter(|(hash, bytes)| is_length(*hash, bytes.len()))
+            .collect();
+        if decoded.is_empty() {
+            return Err(malformed(
+                "the signature is not in the scheme's encoding or length",
+            ));
+        }
+        Ok(decoded)
+    }
+
+    /// The text of a signature, as [`SignatureForm::read`] takes it apart; `items` are what else
+    /// the list holds.
+    pub(super) fn write(&self, signature: &[u8], items: &[(String, String)]) -> String {
+        let mut text = encode(self.encoding, signature);
+        if let Some((prefix, _)) = self.prefixes.first() {
+            text.insert_str(0, prefix);
+        }
+        if let Some(prefix) = &self.prefix {
+            text.insert_str(0, prefix);
+        }
+        let Some(list) = &self.list else { return text };
+        let mut parts: Vec<String> = items
+            .iter()
+            .map(|(name, value)| match &list.assign {
+                Some(assign) => format!("{name}{assign}{value}"),
+                None => value.clone(),
+            })
+            .collect();
+        parts.push(match (&list.assign, list.take.first()) {
+            (Some(assign), Some(name)) => format!("{name}{assign}{text}"),
+            _ => text,
+        });
+        parts.join(&list.separator)
+    }
+}
+
+impl List {
+    fn split<'a>(
+        &self,
+        value: Cow<'a, [u8]>,
+        items: &mut Vec<Item<'a>>,
+    ) -> Result<(), SignatureError> {
+        let bad = malformed("the list of signatures cannot be read");
+        let text = String::from_utf8(value.into_owned()).map_err(|_| bad)?;
+        let separator = match self.separator.trim() {
+            "" => self.separator.as_str(),
+            trimmed => trimmed,
+        };
+        let parts = text
+            .split(separator)
+            .map(str::trim)
+            .filter(|part| !part.is_empty());
+        for (index, part) in parts.enumerate() {
+            if items.len() >= 4 * CANDIDATES_MAX {
+                return Err(bad);
+            }
+            let item = match &self.assign {
+                None => Some((index.to_string(), part.to_owned())),
+                Some(assign) => part
+                    .split_once(assign.as_str())
+                    .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
+            };
+            // What is no item of this form is some other scheme's business.
+            items.extend(item.map(|(name, value)| {
+                (
+                    Cow::Owned(name.into_bytes()),
+                    Cow::Owned(value.into_bytes()),
+                )
+            }));
+        }
+        Ok(())
+    }
+
+    fn takes(&self, name: &[u8]) -> bool {
+        let is = |own: &String| own.as_bytes() == name;
+        if self.take.is_empty() {
+            !self.others.iter().any(is)
+        } else {
+            self.take.iter().any(is)
+        }
+    }
+}
+
+fn skip(value: Cow<'_, [u8]>, count: usize) -> Cow<'_, [u8]> {
+    match value {
+        Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(count..).unwrap_or_default()),
+        Cow::Owned(mut bytes) => {
+            bytes.drain(..count.min(bytes.len()));
+            Cow::Owned(bytes)
+        }
+    }
+}
+
+/// A value inside base64 of JSON.
+pub(super) fn inside_base64_json(
+    value: &[u8],
+    pointer: &Pointer,
+) -> Result<String, SignatureError> {
+    let bad = malformed("the signature is not base64 of JSON");
+    let json = BASE64.decode(value.trim_ascii()).map_err(|_| bad)?;
+    pointer.read(&json).ok().flatten().ok_or(bad)
+}
+
+/// Strict: one alphabet, canonical last bits, no blanks (SECURITY A-14).
+pub(super) fn decode(encoding: Encoding, text: &[u8]) -> Option<Vec<u8>> {
+    if text.is_empty() {
+        return None;
+    }
+    match encoding {
+        Encoding::Base64 => BASE64.decode(text),
+        Encoding::Base64url if text.contains(&b'=') => BASE64URL.decode(text),
+        Encoding::Base64url => BASE64URL_NOPAD.decode(text),
+        Encoding::Hex | Encoding::HexUpper => HEXLOWER_PERMISSIVE.decode(text),
+    }
+    .ok()
+}
+
+fn encode(encoding: Encoding, bytes: &[u8]) -> String {
+    match encoding {
+        Encoding::Base64 => BASE64.encode(bytes),
+        Encoding::Base64url => BASE64URL_NOPAD.encode(bytes),
+        Encoding::Hex => HEXLOWER.encode(bytes),
+        Encoding::HexUpper => HEXUPPER.encode(bytes),
+    }
+}
+
+/// Reads a timestamp: digits and nothing else, or RFC 3339 (SECURITY A-16).
+pub(super) fn time(unit: TimeUnit, text: &[u8]) -> Option<UnixTime> {
+    let text = std::str::from_utf8(text).ok()?;
+    if unit == TimeUnit::Rfc3339 {
+        return UnixTime::from_rfc3339(text);
+    }
+    if text.is_empty() || text.len() > 19 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number: i64 = text.parse().ok()?;
+    Some(match unit {
+        TimeUnit::S => UnixTime::from_millis(number.checked_mul(1_000)?),
+        TimeUnit::Ms | TimeUnit::Rfc3339 => UnixTime::from_millis(number),
+        TimeUnit::Us => UnixTime::from_millis(number / 1_000),
+        TimeUnit::Ns => UnixTime::from_millis(number / 1_000_000),
+    })
+}
+
+/// Writes a timestamp.
+pub(super) fn write_time(unit: TimeUnit, time: UnixTime) -> String {
+    match unit {
+        TimeUnit::S => time.secs().to_string(),
+        TimeUnit::Ms => time.millis().to_string(),
+        TimeUnit::Us => format!("{}000", time.millis()),
+        TimeUnit::Ns => format!("{}000000", time.millis()),
+        TimeUnit::Rfc3339 => time.to_string(),
+    }
+}
+
+/// How a configured secret becomes key bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SecretForm {
+    pub(super) encoding: SecretEncoding,
+    pub(super) prefixes: Vec<String>,
+    pub(super) transform: Option<SecretTransform>,
+}
+
+impl SecretForm {
+    /// The key bytes. The message never repeats the secret.
+    pub(super) fn decode(&self, written: &[u8]) -> Result<Vec<u8>, String> {
+        let mut text = written;
+        if self.encoding != SecretEncoding::Utf8 {
+            let mut prefixes = self.prefixes.iter();
+            text = prefixes
+                .find_map(|prefix| text.strip_prefix(prefix.as_bytes()))
+                .unwrap_or(text);
+        }
+        let decoded = match self.encoding {
+            SecretEncoding::Utf8 => text.to_vec(),
+            SecretEncoding::Hex => HEXLOWER_PERMISSIVE
+                .decode(text)
+                .map_err(|_| "the secret is not hex, as this scheme's is".to_owned())?,
+            SecretEncoding::Base64 => {
+                let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
+                let bare = text.get(..text.len() - padding).unwrap_or_default();
+                BASE64_NOPAD.decode(bare).map_err(|_| {
+                    let prefixes = self.prefixes.iter().map(|prefix| format!("`{prefix}`"));
+                    let prefixes: Vec<_> = prefixes.collect();
+                    if prefixes.is_empty() {
+                        "the secret is not base64, as this scheme's is".to_owned()
+                    } else {
+                        let prefixes = prefixes.join(" or ");
+                        format!("the secret is not base64 (after {prefixes}), as this scheme's is")
+                    }
+                })?
+            }
+        };
+        if decoded.is_empty() {
+            return Err("the secret is empty once it is decoded".to_owned());
+        }
+        Ok(match self.transform {
+            None => decoded,
+            Some(SecretTransform::Sha1) => primitive::Digest::Sha1.of([decoded.as_slice()]),
+            Some(SecretTransform::Nfkd) => nfkd(&decoded)?,
+            Some(SecretTransform::Html) => html(&decoded)?,
+        })
+    }
+}
+
+fn nfkd(secret: &[u8]) -> Result<Vec<u8>, String> {
+    use unicode_normalization::UnicodeNormalization;
+    let text = std::str::from_utf8(secret).map_err(|_| "the secret is not UTF-8".to_owned())?;
+    Ok(text.nfkd().collect::<String>().into_bytes())
+}
+
+/// The five entities that the sender's own escaping makes.
+fn html(secret: &[u8]) -> Result<Vec<u8>, String> {
+    let text = std::str::from_utf8(secret).map_err(|_| "the secret is not UTF-8".to_owned())?;
+    let decoded = [
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&quot;", "\""),
+        ("&#039;", "'"),
+        ("&amp;", "&"),
+    ]
+    .iter()
+    .fold(text.to_owned(), |text, (entity, character)| {
+        text.replace(entity, character)
+    });
+    Ok(decoded.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_are_strict() {
+        // SECURITY A-14
+        assert_eq!(decode(Encoding::Hex, b"0aFF"), Some(vec![0x0a, 0xff]));
+        for bad in ["", "0", "0x0a", " 0a", "0a ", "0g"] {
+            assert_eq!(decode(Encoding::Hex, bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(decode(Encoding::Base64, b"AAE="), Some(vec![0, 1]));
+        for bad in ["AAE", "AAF=", "AA E=", "AAE=\n", "-_8=", "AAE=="] {
+            assert_eq!(decode(Encoding::Base64, bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(
+            decode(Encoding::Base64url, b"-_8"),
+            decode(Encoding::Base64url, b"-_8=")
+        );
+    }
+
+    #[test]
+    fn timestamps_are_digits() {
+        // SECURITY A-16
+        assert_eq!(
+            time(TimeUnit::S, b"1700000000"),
+            Some(UnixTime::from_secs(1_700_000_000))
+        );
+        for bad in [
+            "",
+            "-1",
+            "+1",
+            "1.5",
+            "1e9",
+            " 1",
+            "1 ",
+            "99999999999999999999",
+            "0x1",
+        ] {
+            assert_eq!(time(TimeUnit::S, bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(time(TimeUnit::S, b"9223372036854775807"), None);
+        assert_eq!(
+            time(TimeUnit::Ns, b"1700000000123456789").unwrap().millis(),
+            1_700_000_000_123
+        );
+    }
+
+    #[test]
+    fn secrets_are_decoded() {
+        let form = SecretForm {
+            encoding: SecretEncoding::Base64,
+            prefixes: vec!["v1,whsec_".to_owned(), "whsec_".to_owned()],
+            transform: None,
+        };
+        for written in ["whsec_AAE=", "whsec_AAE", "v1,whsec_AAE=", "AAE="] {
+            assert_eq!(form.decode(written.as_bytes()), Ok(vec![0, 1]), "{written}");
+        }
+        for bad in ["whsec_", "whsec_!", "whsec_AAF="] {
+            assert!(form.decode(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,637 @@
+//! Text with `{SOURCE|FILTER}` in it: signed contents, claims, answers to handshakes.
+//!
+//! Parsed once; rendered piece by piece into a [`Sink`], so that a body goes into a MAC without
+//! being copied.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::locate::{self, Location, Pointer, Unreadable, View};
+use super::primitive::{Digest, Hash, Mac};
+use super::{SignatureError, malformed};
+
+/// A parsed template.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Template {
+    segments: Vec<Segment>,
+}
+
+#[derive(Clone, Debug)]
+enum Segment {
+    Literal(Box<str>),
+    Value(Value),
+}
+
+/// `{SOURCE|FILTER...}`, `{SOURCE?}` when it may be absent.
+#[derive(Clone, Debug)]
+struct Value {
+    source: Source,
+    optional: bool,
+    filters: Vec<Filter>,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    Body,
+    Fields(Arc<Fields>),
+    Host,
+    Id,
+    Item(Box<str>),
+    Json(Shape, Pointer),
+    Method,
+    Origin,
+    Path,
+    Place(Location),
+    Query,
+    Scheme,
+    Secret,
+    Target,
+    Text(Arc<Template>),
+    Timestamp,
+    Url,
+}
+
+/// How a JSON value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Without blanks outside strings.
+    Compact,
+    /// As it stands.
+    Raw,
+    /// Compact, keys sorted.
+    Sorted,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Filter {
+    Base64,
+    Base64url,
+    Crc32,
+    Digest(Digest),
+    FormEncode,
+    Hex,
+    HexUpper,
+    Hmac(Hash),
+    JsonString,
+    Lower,
+    PercentDecode,
+    Trim,
+    Upper,
+    UrlEncode,
+}
+
+/// What the words of a template stand for while it is parsed.
+pub(super) trait Names {
+    /// A param as text; `None` where the operator gave none.
+    fn param(&mut self, name: &str) -> Option<String>;
+    /// A template of `texts`.
+    fn text(&mut self, name: &str) -> Option<Arc<Template>>;
+    /// A list of `fields`.
+    fn fields(&mut self, name: &str) -> Option<Arc<Fields>>;
+}
+
+/// What a template is rendered from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope<'a> {
+    pub(super) view: View<'a>,
+    /// The URL in the spelling that is being tried.
+    pub(super) url: &'a str,
+    pub(super) timestamp: Option<&'a [u8]>,
+    pub(super) id: Option<&'a [u8]>,
+    pub(super) secret: Option<&'a [u8]>,
+}
+
+/// Takes rendered bytes, in order.
+pub(super) trait Sink {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Sink for Mac {
+    fn put(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+impl Template {
+    /// Parses a template. The message says what is wrong in it.
+    pub(super) fn parse(text: &str, names: &mut dyn Names) -> Result<Self, String> {
+        let mut segments = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            let (before, tail) = rest.split_at(at);
+            literal.push_str(before);
+            if let Some(after) = tail.strip_prefix("{{") {
+                literal.push('{');
+                rest = after;
+            } else if let Some(after) = tail.strip_prefix("}}") {
+                literal.push('}');
+                rest = after;
+            } else if let Some(after) = tail.strip_prefix('{') {
+                let (inner, after) = after
+                    .split_once('}')
+                    .ok_or_else(|| format!("`{{{after}` lacks its `}}`"))?;
+                match Value::parse(inner, names)? {
+                    Parsed::Literal(text) => literal.push_str(&text),
+                    Parsed::Value(value) => {
+                        if !literal.is_empty() {
+                            segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
+                        }
+                        segments.push(Segment::Value(value));
+                    }
+                }
+                rest = after;
+            } else {
+                return Err("a `}` stands alone; write `}}` for the character itself".to_owned());
+            }
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            segments.push(Segment::Literal(literal.into()));
+        }
+        Ok(Self { segments })
+    }
+
+    /// Exactly this text.
+    pub(super) fn of(text: &str) -> Self {
+        Self {
+            segments: vec![Segment::Literal(text.into())],
+        }
+    }
+
+    /// Writes it out. Fails where a value that must be there is not, or cannot be read.
+    pub(super) fn render(
+        &self,
+        scope: &Scope<'_>,
+        out: &mut impl Sink,
+    ) -> Result<(), SignatureError> {
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(text) => out.put(text.as_bytes()),
+                Segment::Value(value) => value.render(scope, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// As text: for claims and names.
+    pub(super) fn text(&self, scope: &Scope<'_>) -> Result<Vec<u8>, SignatureError> {
+        let mut out = Vec::new();
+        self.render(scope, &mut out)?;
+        Ok(out)
+    }
+
+    /// The text, when nothing in it depends on the request.
+    pub(super) fn literal(&self) -> Option<&str> {
+        match self.segments.as_slice() {
+            [] => Some(""),
+            [Segment::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    fn uses(&self, wanted: &dyn Fn(&Source) -> bool) -> bool {
+        self.segments.iter().any(|segment| match segment {
+            Segment::Literal(_) => false,
+            Segment::Value(value) => {
+                wanted(&value.source)
+                    || matches!(&value.source, Source::Text(inner) if inner.uses(wanted))
+            }
+        })
+    }
+
+    /// Whether the whole body goes in.
+    pub(super) fn covers_body(&self) -> bool {
+        self.uses(&|source| match source {
+            Source::Body => true,
+            Source::Json(_, pointer) => pointer.is_root(),
+            Source::Fields(fields) => fields.is_of_body(),
+            _ => false,
+        })
+    }
+
+    /// Whether the timestamp goes in.
+    pub(super) fn covers_timestamp(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Timestamp))
+    }
+
+    /// Whether the id goes in.
+    pub(super) fn covers_id(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Id))
+    }
+
+    /// Whether the secret goes in.
+    pub(super) fn covers_secret(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Secret))
+    }
+
+    /// Whether the value at `place` goes in by itself.
+    pub(super) fn covers(&self, place: &Location) -> bool {
+        self.uses(&|source| match (source, place) {
+            (Source::Place(own), place) => own == place,
+            (Source::Json(_, own), Location::Json(pointer)) => own == pointer,
+            _ => false,
+        })
+    }
+
+    /// Header fields that go in.
+    pub(super) fn headers(&self, out: &mut Vec<http::HeaderName>) {
+        for segment in &self.segments {
+            match segment {
+                Segment::Value(Value {
+                    source: Source::Place(Location::Header(name)),
+                    ..
+                }) => {
+                    out.push(name.clone());
+                }
+                Segment::Value(Value {
+                    source: Source::Text(inner),
+                    ..
+                }) => inner.headers(out),
+                Segment::Value(_) | Segment::Literal(_) => {}
+            }
+        }
+    }
+}
+
+enum Parsed {
+    Literal(String),
+    Value(Value),
+}
+
+impl Value {
+    fn parse(inner: &str, names: &mut dyn Names) -> Result<Parsed, String> {
+        let mut words = inner.split('|');
+        let source = words.next().unwrap_or_default();
+        let (source, optional) = match source.strip_suffix('?') {
+            Some(source) => (source, true),
+            None => (source, false),
+        };
+        let filters = words.map(Filter::parse).collect::<Result<Vec<_>, _>>()?;
+        if let Some(name) = source.strip_prefix("param:") {
+            let value = match names.param(name) {
+                Some(value) => value,
+                None if optional => String::new(),
+                None => return Err(format!("param `{name}` has no value here")),
+            };
+            let filtered = Filter::apply_all(&filters, value.into_bytes(), None);
+            return String::from_utf8(filtered)
+                .map(Parsed::Literal)
+                .map_err(|_| format!("the filters of `{{{inner}}}` do not give text"));
+        }
+        let source = Source::parse(source, names)?;
+        Ok(Parsed::Value(Self {
+            source,
+            optional,
+            filters,
+        }))
+    }
+
+    fn render(&self, scope: &Scope<'_>, out: &mut impl Sink) -> Result<(), SignatureError> {
+        if self.filters.is_empty() {
+            return self.render_source(scope, out);
+        }
+        if let (Source::Body, Some((Filter::Digest(digest), rest))) =
+            (&self.source, self.filters.split_first())
+        {
+            let body = scope.view.body.ok_or(UNREAD)?;
+            let bytes = digest.of(body.frames().iter().map(AsRef::as_ref));
+            out.put(&Filter::apply_all(rest, bytes, scope.secret));
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        self.render_source(scope, &mut bytes)?;
+        out.put(&Filter::apply_all(&self.filters, bytes, scope.secret));
+        Ok(())
+    }
+
+    fn render_source(&self, scope: &Scope<'_>, out: &mut impl Sink) -> Result<(), SignatureError> {
+        let view = &scope.view;
+        let url = view.url;
+        let found: Option<Cow<'_, [u8]>> = match &self.source {
+            Source::Body => {
+                for frame in view.body.ok_or(UNREAD)?.frames() {
+                    out.put(frame);
+                }
+                return Ok(());
+            }
+            Source::Fields(fields) => {
+                let written = fields.write(*view).map_err(unreadable)?;
+                Some(Cow::Owned(written))
+            }
+            Source::Host => Some(Cow::Borrowed(url.host().as_bytes())),
+            Source::Id => scope.id.map(Cow::Borrowed),
+            Source::Item(name) => locate::item(view.items, name).map_err(unreadable)?,
+            Source::Json(shape, pointer) => {
+                let body = view.json_bytes().map_err(unreadable)?;
+                let raw = pointer.raw(&body).map_err(unreadable)?;
+                match raw {
+                    Some(raw) => Some(Cow::Owned(shape.write(&raw)?)),
+                    None => None,
+                }
+            }
+            Source::Method => Some(Cow::Borrowed(view.method.as_str().as_bytes())),
+            Source::Origin => Some(Cow::Borrowed(url.origin.as_bytes())),
+            Source::Path => Some(Cow::Borrowed(url.path().as_bytes())),
+            Source::Place(place) => {
+                locate::find(std::slice::from_ref(place), *view).map_err(unreadable)?
+            }
+            Source::Query => Some(Cow::Borrowed(url.query().unwrap_or_default().as_bytes())),
+            Source::Scheme => Some(Cow::Borrowed(url.scheme().as_bytes())),
+            Source::Secret => scope.secret.map(Cow::Borrowed),
+            Source::Target => Some(Cow::Borrowed(url.target.as_bytes())),
+            Source::Text(inner) => return inner.render(scope, out),
+            Source::Timestamp => scope.timestamp.map(Cow::Borrowed),
+            Source::Url => Some(Cow::Borrowed(scope.url.as_bytes())),
+        };
+        match found {
+            Some(bytes) => out.put(&bytes),
+            None if self.optional => {}
+            None => return Err(malformed("a value that the signature covers is missing")),
+        }
+        Ok(())
+    }
+}
+
+const UNREAD: SignatureError = malformed("the signature covers a body that has not been read");
+
+fn unreadable(why: Unreadable) -> SignatureError {
+    match why {
+        Unreadable::Twice => malformed("a value that the signature covers stands twice"),
+        Unreadable::Body => malformed("the body that a signed value stands in cannot be read"),
+    }
+}
+
+impl Source {
+    fn parse(text: &str, names: &mut dyn Names) -> Result<Self, String> {
+        let (word, argument) = match text.split_once(':') {
+            Some((word, argument)) => (word, Some(argument)),
+            None => (text, None),
+        };
+        let plain = match word {
+            "body" => Some(Self::Body),
+            "host" => Some(Self::Host),
+            "id" => Some(Self::Id),
+            "method" => Some(Self::Method),
+            "origin" => Some(Self::Origin),
+            "path" => Some(Self::Path),
+            "query" if argument.is_none() => Some(Self::Query),
+            "scheme" => Some(Self::Scheme),
+            "secret" => Some(Self::Secret),
+            "target" => Some(Self::Target),
+            "timestamp" => Some(Self::Timestamp),
+            "url" => Some(Self::Url),
+            _ => None,
+        };
+        match (plain, argument) {
+            (Some(source), None) => return Ok(source),
+            (Some(_), Some(_)) => return Err(format!("`{word}` takes no `:`")),
+            (None, _) => {}
+        }
+        let argument = argument.ok_or_else(|| unknown(word))?;
+        let pointer = || {
+            Pointer::parse(argument)
+                .ok_or_else(|| format!("`{argument}` is no JSON pointer; it begins with `/`"))
+        };
+        Ok(match word {
+            "fields" => Self::Fields(
+                names
+                    .fields(argument)
+                    .ok_or_else(|| format!("there are no `fields` `{argument}`"))?,
+            ),
+            "form" => Self::Place(Location::Form(argument.into())),
+            "header" => Self::Place(Location::Header(
+                argument
+                    .parse()
+                    .map_err(|_| format!("`{argument}` is no header name"))?,
+            )),
+            "item" => Self::Item(argument.into()),
+            "json" => Self::Place(Location::Json(pointer()?)),
+            "json_compact" => Self::Json(Shape::Compact, pointer()?),
+            "json_raw" => Self::Json(Shape::Raw, pointer()?),
+            "json_sorted" => Self::Json(Shape::Sorted, pointer()?),
+            "query" => Self::Place(Location::Query(argument.into())),
+            "text" => Self::Text(
+                names
+                    .text(argument)
+                    .ok_or_else(|| format!("there is no `texts` entry `{argument}`"))?,
+            ),
+            "xml" => Self::Place(Location::xml(argument).ok_or_else(|| {
+                format!("`{argument}` is no path of element names; write `/Envelope/Body/Id`")
+            })?),
+            _ => return Err(unknown(word)),
+        })
+    }
+}
+
+/// Every word that can begin a `{...}`.
+const WORDS: &[&str] = &[
+    "body",
+    "fields",
+    "form",
+    "header",
+    "host",
+    "id",
+    "item",
+    "json",
+    "json_compact",
+    "json_raw",
+    "json_sorted",
+    "method",
+    "origin",
+    "param",
+    "path",
+    "query",
+    "scheme",
+    "secret",
+    "target",
+    "text",
+    "timestamp",
+    "url",
+    "xml",
+];
+
+fn unknown(word: &str) -> String {
+    match crate::problem::suggest(word, WORDS.iter().copied()) {
+        Some(close) => format!("`{{{word}}}` is unknown; did you mean `{{{close}}}`?"),
+        None => format!("`{{{word}}}` is unknown; known are {}", WORDS.join(", ")),
+    }
+}
+
+/// RFC 3986 2.3: everything but unreserved characters is escaped.
+const RFC3986: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// `application/x-www-form-urlencoded` (WHATWG URL 5.2), a blank handled apart.
+const FORM: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'*')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_');
+
+/// RFC 3986 escapes.
+pub(super) fn url_encode(bytes: &[u8]) -> String {
+    percent_encode(bytes, RFC3986).to_string()
+}
+
+/// Form escapes, `+` for a blank.
+pub(super) fn form_encode(bytes: &[u8]) -> String {
+    percent_encode(bytes, FORM).to_string().replace("%20", "+")
+}
+
+impl Filter {
+    fn parse(word: &str) -> Result<Self, String> {
+        Ok(match word {
+            "base64" => Self::Base64,
+            "base64url" => Self::Base64url,
+            "crc32" => Self::Crc32,
+            "form_encode" => Self::FormEncode,
+            "hex" => Self::Hex,
+            "hex_upper" => Self::HexUpper,
+            "hmac_sha1" => Self::Hmac(Hash::Sha1),
+            "hmac_sha256" => Self::Hmac(Hash::Sha256),
+            "hmac_sha512" => Self::Hmac(Hash::Sha512),
+            "json_string" => Self::JsonString,
+            "lower" => Self::Lower,
+            "percent_decode" => Self::PercentDecode,
+            "trim" => Self::Trim,
+            "upper" => Self::Upper,
+            "url_encode" => Self::UrlEncode,
+            _ => match Digest::named(word) {
+                Some(digest) => Self::Digest(digest),
+                None => return Err(format!("there is no filter `{word}`")),
+            },
+        })
+    }
+
+    fn apply_all(filters: &[Self], bytes: Vec<u8>, secret: Option<&[u8]>) -> Vec<u8> {
+        filters
+            .iter()
+            .fold(bytes, |bytes, filter| filter.apply(&bytes, secret))
+    }
+
+    fn apply(self, bytes: &[u8], secret: Option<&[u8]>) -> Vec<u8> {
+        match self {
+            Self::Base64 => BASE64.encode(bytes).into_bytes(),
+            Self::Base64url => BASE64URL_NOPAD.encode(bytes).into_bytes(),
+            Self::Crc32 => crc32(bytes).to_string().into_bytes(),
+            Self::Digest(digest) => digest.of([bytes]),
+            Self::FormEncode => form_encode(bytes).into_bytes(),
+            Self::Hex => HEXLOWER.encode(bytes).into_bytes(),
+            Self::HexUpper => HEXUPPER.encode(bytes).into_bytes(),
+            Self::Hmac(hash) => {
+                let mut mac = Mac::new(hash, secret.unwrap_or_default());
+                mac.update(bytes);
+                mac.finish()
+            }
+            Self::JsonString => {
+                let text = String::from_utf8_lossy(bytes);
+                serde_json::Value::from(text.as_ref())
+                    .to_string()
+                    .into_bytes()
+            }
+            Self::Lower => bytes.to_ascii_lowercase(),
+            Self::PercentDecode => percent_decode(bytes).collect(),
+            Self::Trim => bytes.trim_ascii().to_vec(),
+            Self::Upper => bytes.to_ascii_uppercase(),
+            Self::UrlEncode => url_encode(bytes).into_bytes(),
+        }
+    }
+}
+
+/// CRC-32 as zip and PayPal compute it (polynomial 0xEDB88320, reflected).
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0_u32, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+impl Shape {
+    fn write(self, raw: &str) -> Result<Vec<u8>, SignatureError> {
+        match self {
+            Self::Raw => Ok(raw.as_bytes().to_vec()),
+            Self::Compact => Ok(compact(raw)),
+            Self::Sorted => {
+                let mut out = Vec::with_capacity(raw.len());
+                sort_into(raw, 0, &mut out)?;
+                Ok(out)
+            }
+        }
+    }
+}
+
+/// JSON without the blanks between its tokens.
+fn compact(raw: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(raw.len());
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in raw.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b' ' | b'\t' | b'\n' | b'\r' if !in_string => continue,
+            _ => {}
+        }
+        out.push(byte);
+    }
+    out
+}
+
+/// Writes compact JSON with the keys of every object sorted by bytes, every scalar as it stands.
+fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), SignatureError> {
+    let bad = malformed("the body is not the JSON that the signature covers");
+    if depth > JSON_NESTING_MAX {
+        return Err(bad);
+    }
+    let raw = raw.trim();
+    match raw.as_bytes().first() {
+        Some(b'{') => {
+            let members: BTreeMap<Cow<'_, str>, &RawValue> =
+                serde_json::from_str(raw).map_err(|_| bad)?;
+            out.push(b'{');
+            for (index, (name, value)) in members.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                let name = serde_json::Value::from(name.as_ref()).to_string();
+                out.extend_from_slice(name.as_bytes());
+                out.push(b':');
+                sort_into(value.get(), depth + 1, out)?;
+            }
+            out.push(b'}');
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| bad)?;
+            out.push(b'[');
+            for (index, value) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                sort_into(value.get(), depth + 1, out)?;
+            }
+            out.push(b']');
+        }
+        _ => out.extend(compact(raw)),
+    }
+    Ok(())
+}
+
+/// Deepest JSON that is re-serialised.
+const JSON_NESTING_MAX: usize = 128;

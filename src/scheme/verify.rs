@@ -1,0 +1,786 @@
+//! Scheme × message × keys × now → evidence, or the reason why not.
+//!
+//! The order of judgement is fixed: missing, malformed, timestamp missing or malformed, mismatch, and
+//! only then stale or ahead; so a wrong signature is never called a stale one.
+
+use std::borrow::Cow;
+
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use http::{HeaderMap, Method, header};
+
+use super::keys::{Key, KeySet};
+use super::locate::{self, Location, Unreadable, View, find, find_each};
+use super::parse::{self, Presented};
+use super::primitive::{Digest, Hash, Mac, digest, same_secret, same_tag};
+use super::template::{Scope, Template};
+use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
+use super::trace::Trace;
+use super::{
+    Content, Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError, Timestamp,
+    UrlForm, malformed,
+};
+use crate::reason::Reason;
+use crate::units::UnixTime;
+
+/// Longest event id that is passed on, in bytes.
+const EVENT_ID_BYTES_MAX: usize = 256;
+
+/// Most that a decoded body may grow over the encoded one.
+const DECODED_RATIO_MAX: usize = 10;
+
+const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
+    SignatureError { reason, detail }
+}
+
+const NO_KEY: SignatureError = refuse(
+    Reason::KeyUnavailable,
+    "every key of the check has passed `not_after`",
+);
+
+const MISMATCH: SignatureError = refuse(
+    Reason::SignatureMismatch,
+    "the signature is not of this content under any of the keys",
+);
+
+/// A timestamp as it stands in the request, and what it means.
+type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
+
+impl Scheme {
+    /// Judges what the head alone can tell: an absent or unreadable signature is refused before a
+    /// body byte is read. Passing says nothing yet.
+    pub fn precheck(
+        &self,
+        method: &Method,
+        url: &SenderUrl,
+        headers: &HeaderMap,
+    ) -> Result<(), SignatureError> {
+        let view = View {
+            method,
+            url,
+            headers,
+            body: None,
+            json: None,
+            items: &[],
+        };
+        if self.each.is_some() {
+            return Ok(());
+        }
+        match (&self.proof, &self.signature) {
+            (Proof::None, _) | (Proof::Digest(_) | Proof::Mac(_) | Proof::Token, None) => Ok(()),
+            (Proof::Basic, _) => basic_credentials(headers).map(drop),
+            (_, Some(signature)) if !signature.is_in_head() => Ok(()),
+            (Proof::Token, Some(_)) => self.tokens(view).map(drop),
+            (Proof::Digest(_) | Proof::Mac(_), Some(signature)) => {
+                let presented = signature.read(view)?;
+                signature.decode(&presented, |hash, length| self.is_length(hash, length))?;
+                let view = View {
+                    items: &presented.items,
+                    ..view
+                };
+                let in_head = |own: &Timestamp| !own.places.iter().any(Location::is_in_body);
+                match self.timestamp.as_ref().filter(|own| in_head(own)) {
+                    Some(timestamp) => timestamp.read(view).map(drop),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Judges a complete request.
+    pub fn verify(
+        &self,
+        message: &Message<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<Evidence, SignatureError> {
+        self.verify_traced(message, keys, now, &mut Trace::off())
+    }
+
+    /// As [`Scheme::verify`], noting each step.
+    pub fn verify_traced(
+        &self,
+        message: &Message<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        self.with_views(message, |views| {
+            let mut evidence: Option<Evidence> = None;
+            for view in views {
+                let own = self.judge(*view, keys, now, trace)?;
+                evidence.get_or_insert(own);
+            }
+            evidence.ok_or(malformed("the body holds no item to verify"))
+        })
+    }
+
+    /// What makes two deliveries the same: a digest of the signed event id, else of the canonical
+    /// signed content. Unsigned ids never go in (SECURITY ). `None` where nothing is
+    /// signed.
+    pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
+        if !self.is_signed() {
+            return None;
+        }
+        let fingerprint = self.with_views(message, |views| {
+            let mut parts = Vec::new();
+            for view in views {
+                parts.push(self.fingerprint(*view)?);
+            }
+            Ok(parts)
+        });
+        let parts = fingerprint.ok()?;
+        let parts: Vec<&[u8]> = parts.iter().map(<[u8; 32]>::as_slice).collect();
+        Some(digest(&parts))
+    }
+
+    fn fingerprint(&self, view: View<'_>) -> Result<[u8; 32], SignatureError> {
+        let presented = match &self.signature {
+            Some(signature) => signature.read(view)?,
+            None => Presented::default(),
+        };
+        let view = View {
+            items: &presented.items,
+            ..view
+        };
+        if self.event_id.iter().all(|place| self.covers_place(place))
+            && let Some(id) = find(&self.event_id, view).map_err(unreadable)?
+        {
+            return Ok(digest(&[b"event id", &id]));
+        }
+        let stamp = self.stamp(view)?;
+        let id = self.signed_id(view)?;
+        let scope = Scope {
+            view,
+            url: &self.url.first(view)?,
+            timestamp: stamp.as_ref().map(|(text, _)| &**text),
+            id: id.as_deref(),
+            secret: Some(&[]),
+        };
+        let mut content = Vec::new();
+        if let Some(parts) = self.contents.first() {
+            render(parts, &scope, &mut content)?;
+        }
+        let body = match self.body_digest {
+            Some(_) => Digest::Sha256.of(view
+                .body
+                .into_iter()
+                .flat_map(Content::frames)
+                .map(AsRef::as_ref)),
+            None => Vec::new(),
+        };
+        Ok(digest(&[b"signed content", &content, &body]))
+    }
+
+    /// Runs `judge` over the request, or over each item of its body that is signed by itself.
+    fn with_views<T>(
+        &self,
+        message: &Message<'_>,
+        judge: impl FnOnce(&[View<'_>]) -> Result<T, SignatureError>,
+    ) -> Result<T, SignatureError> {
+        let decoded = self.decoded_body(message)?;
+        let body = decoded.as_ref().unwrap_or(message.body);
+        let Message {
+            method,
+            url,
+            headers,
+            ..
+        } = *message;
+        let view = View {
+            method,
+            url,
+            headers,
+            body: Some(body),
+            json: None,
+            items: &[],
+        };
+        let json = find(&self.json_from, view).map_err(unreadable)?;
+        let view = View {
+            json: json.as_deref(),
+            ..view
+        };
+        let Some(each) = &self.each else {
+            return judge(&[view]);
+        };
+        let bytes = view.json_bytes().map_err(unreadable)?;
+        let items = each.each(&bytes).map_err(unreadable)?;
+        let views: Vec<_> = items
+            .iter()
+            .map(|item| View {
+                json: Some(item.as_bytes()),
+                ..view
+            })
+            .collect();
+        judge(&views)
+    }
+
+    /// The body as it reads without its `Content-Encoding`, where the scheme signs that.
+    fn decoded_body(&self, message: &Message<'_>) -> Result<Option<Content>, SignatureError> {
+        let coding = message.headers.get(header::CONTENT_ENCODING);
+        match coding {
+            Some(coding)
+                if self.body_decoded && !coding.as_bytes().eq_ignore_ascii_case(b"identity") =>
+            {
+                if !coding.as_bytes().eq_ignore_ascii_case(b"gzip") {
+                    return Err(malformed(
+                        "the body has an encoding that the scheme does not know",
+                    ));
+                }
+                gunzip(message.body).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn judge(
+        &self,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        match &self.proof {
+            Proof::None => {
+                trace.note("proof", Skipped, || {
+                    "this provider proves nothing".to_owned()
+                });
+                self.evidence(view, None, None)
+            }
+            Proof::Basic => {
+                let given = basic_credentials(view.headers);
+                let given = traced("credentials", given, trace)?;
+                self.bare(&[Cow::Owned(given)], view, keys, now, trace)
+            }
+            Proof::Token => {
+                let given = traced("token", self.tokens(view), trace)?;
+                self.bare(&given, view, keys, now, trace)
+            }
+            Proof::Digest(_) | Proof::Mac(_) => self.signed(view, keys, now, trace),
+        }
+    }
+
+    /// A secret that is sent as it is.
+    fn bare(
+        &self,
+        given: &[Cow<'_, [u8]>],
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        let mut usable = keys.usable(now).peekable();
+        usable.peek().ok_or(NO_KEY)?;
+        for key in usable {
+            let right = given.iter().all(|given| same_secret(key.bytes(), given));
+            note_key(trace, key, right);
+            if right {
+                self.meets_requirements(view, trace)?;
+                return self.evidence(view, Some(key), None);
+            }
+        }
+        Err(refuse(
+            Reason::CredentialInvalid,
+            "the credential is none of the check's",
+        ))
+    }
+
+    fn signed(
+        &self,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        let signature = self
+            .signature
+            .as_ref()
+            .ok_or(malformed("the scheme has no signature"))?;
+        let presented = traced("signature", signature.read(view), trace)?;
+        let view = View {
+            items: &presented.items,
+            ..view
+        };
+        let candidates = signature.decode(&presented, |hash, length| self.is_length(hash, length));
+        let candidates = traced("encoding", candidates, trace)?;
+        let stamp = traced("timestamp", self.stamp(view), trace)?;
+        let id = traced("id", self.signed_id(view), trace)?;
+        self.meets_requirements(view, trace)?;
+        let bound = self.body_digest_holds(view);
+        traced("body_digest", bound, trace)?;
+
+        let mut usable = keys.usable(now).peekable();
+        usable.peek().ok_or(NO_KEY)?;
+        let urls = self.url.spellings(view)?;
+        let mut proven = None;
+        'search: for key in usable {
+            for parts in &self.contents {
+                for url in &urls {
+                    let scope = Scope {
+                        view,
+                        url,
+                        timestamp: stamp.as_ref().map(|(text, _)| &**text),
+                        id: id.as_deref(),
+                        secret: Some(key.bytes()),
+                    };
+                    if self.matches(parts, &scope, key, &candidates)? {
+                        proven = Some(key);
+                        note_key(trace, key, true);
+                        break 'search;
+                    }
+                }
+            }
+            note_key(trace, key, false);
+        }
+        let key = proven.ok_or(MISMATCH)?;
+        let signed_at = stamp.map(|(_, time)| time);
+        if let (Some(timestamp), Some(time)) = (&self.timestamp, signed_at) {
+            traced("freshness", timestamp.judge(time, now), trace)?;
+        }
+        self.evidence(view, Some(key), signed_at)
+    }
+
+    fn matches(
+        &self,
+        parts: &[Part],
+        scope: &Scope<'_>,
+        key: &Key,
+        candidates: &[(Option<Hash>, Vec<u8>)],
+    ) -> Result<bool, SignatureError> {
+        match &self.proof {
+            Proof::Mac(own) => {
+                // One MAC for each hash that is offered: mostly one.
+                let mut done: Vec<(Hash, Vec<u8>)> = Vec::with_capacity(1);
+                for (hash, candidate) in candidates {
+                    let hash = hash.unwrap_or(*own);
+                    if !done.iter().any(|(known, _)| *known == hash) {
+                        let mut mac = key.mac(hash);
+                        render(parts, scope, &mut mac)?;
+                        done.push((hash, mac.finish()));
+                    }
+                    let known = done.iter().find(|(known, _)| *known == hash);
+                    if known.is_some_and(|(_, tag)| same_tag(tag, candidate)) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            Proof::Digest(own) => {
+                let mut content = Vec::new();
+                render(parts, scope, &mut content)?;
+                let tag = own.of([content.as_slice()]);
+                Ok(candidates
+                    .iter()
+                    .any(|(_, candidate)| same_tag(&tag, candidate)))
+            }
+            Proof::Basic | Proof::None | Proof::Token => Ok(false),
+        }
+    }
+
+    /// The signature over rendered content: what `sign` writes.
+    pub(super) fn signature_over(
+        &self,
+        parts: &[Part],
+        scope: &Scope<'_>,
+        key: &Key,
+    ) -> Result<Vec<u8>, SignatureError> {
+        match &self.proof {
+            Proof::Mac(hash) => {
+                let prefixed = self.signature.as_ref().and_then(|own| own.prefixes.first());
+                let mut mac = key.mac(prefixed.map_or(*hash, |(_, hash)| *hash));
+                render(parts, scope, &mut mac)?;
+                Ok(mac.finish())
+            }
+            Proof::Digest(digest) => {
+                let mut content = Vec::new();
+                render(parts, scope, &mut content)?;
+                Ok(digest.of([content.as_slice()]))
+            }
+            Proof::Basic | Proof::None | Proof::Token => {
+                Err(malformed("this scheme computes no signature"))
+            }
+        }
+    }
+
+    /// Whether a signature of this many bytes can be one of this scheme (SECURITY A-07).
+    fn is_length(&self, hash: Option<Hash>, length: usize) -> bool {
+        match &self.proof {
+            Proof::Mac(own) => hash.unwrap_or(*own).tag_bytes() == length,
+            Proof::Digest(own) => own.tag_bytes() == length,
+            Proof::Basic | Proof::None | Proof::Token => true,
+        }
+    }
+
+    /// The tokens that a request carries, without their prefix. Never none.
+    fn tokens<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, SignatureError> {
+        let missing = refuse(Reason::CredentialMissing, "the token is missing");
+        let signature = self.signature.as_ref().ok_or(missing)?;
+        let mut tokens = Vec::new();
+        for value in find_each(&signature.places, view).map_err(|why| match why {
+            Unreadable::Twice => {
+                refuse(Reason::CredentialInvalid, "the token stands more than once")
+            }
+            Unreadable::Body => {
+                refuse(Reason::CredentialInvalid, "the token's body cannot be read")
+            }
+        })? {
+            let token = match &signature.prefix {
+                None => value,
+                Some(prefix) => match value.strip_prefix(prefix.as_bytes()) {
+                    Some(token) => Cow::Owned(token.to_vec()),
+                    None if signature.prefix_optional => value,
+                    None => {
+                        let detail = "the token is not written as the scheme writes it";
+                        return Err(refuse(Reason::CredentialInvalid, detail));
+                    }
+                },
+            };
+            if !token.is_empty() {
+                tokens.push(token);
+            }
+        }
+        if tokens.is_empty() {
+            Err(missing)
+        } else {
+            Ok(tokens)
+        }
+    }
+
+    fn stamp<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
+        self.timestamp
+            .as_ref()
+            .map_or(Ok(None), |timestamp| timestamp.read(view))
+    }
+
+    fn signed_id<'a>(&self, view: View<'a>) -> Result<Option<Cow<'a, [u8]>>, SignatureError> {
+        if self.id.is_empty() {
+            return Ok(None);
+        }
+        let id = find(&self.id, view).map_err(unreadable)?;
+        let id = id
+            .filter(|id| !id.is_empty())
+            .ok_or(malformed("the id that is signed is missing"))?;
+        match &self.id_without {
+            Some(text) if contains(&id, text.as_bytes()) => Err(malformed(
+                "the id holds a character that makes the signed content ambiguous",
+            )),
+            _ => Ok(Some(id)),
+        }
+    }
+
+    fn meets_requirements(&self, view: View<'_>, trace: &mut Trace) -> Result<(), SignatureError> {
+        for require in &self.require {
+            traced("require", require.holds(view, &self.url), trace)?;
+        }
+        Ok(())
+    }
+
+    /// The body against its digest in the URL; a form is signed by itself.
+    fn body_digest_holds(&self, view: View<'_>) -> Result<(), SignatureError> {
+        let Some(name) = &self.body_digest else {
+            return Ok(());
+        };
+        let body = view.body.ok_or(malformed("the body has not been read"))?;
+        let places = [Location::Query(name.as_str().into())];
+        let given = find(&places, view).map_err(unreadable)?;
+        match given {
+            None if body.is_empty() || locate::is_form(view.headers) => Ok(()),
+            None => Err(refuse(
+                Reason::SignatureMismatch,
+                "nothing that is signed covers the body",
+            )),
+            Some(given) => {
+                let own = Digest::Sha256.of(body.frames().iter().map(AsRef::as_ref));
+                let given = HEXLOWER_PERMISSIVE.decode(&given).unwrap_or_default();
+                if same_tag(&own, &given) {
+                    Ok(())
+                } else {
+                    Err(refuse(
+                        Reason::SignatureMismatch,
+                        "the body is not that of the signed digest",
+                    ))
+                }
+            }
+        }
+    }
+
+    fn evidence(
+        &self,
+        view: View<'_>,
+        key: Option<&Key>,
+        signed_at: Option<UnixTime>,
+    ) -> Result<Evidence, SignatureError> {
+        // An id that cannot be read decides nothing unless it is signed, and then `delivery` falls
+        // back to the whole content.
+        let id = find(&self.event_id, view).ok().flatten();
+        let event_id = id.map(|id| {
+            let text = String::from_utf8_lossy(&id);
+            let end = text.floor_char_boundary(EVENT_ID_BYTES_MAX);
+            text.get(..end).unwrap_or_default().to_owned()
+        });
+        Ok(Evidence {
+            key_id: key.map(|key| key.id.clone()),
+            event_id,
+            signed_at,
+        })
+    }
+}
+
+fn unreadable(why: Unreadable) -> SignatureError {
+    match why {
+        Unreadable::Twice => malformed("a value that the scheme reads stands twice"),
+        Unreadable::Body => malformed("the body that the scheme reads from cannot be read"),
+    }
+}
+
+fn traced<T>(
+    step: &'static str,
+    result: Result<T, SignatureError>,
+    trace: &mut Trace,
+) -> Result<T, SignatureError> {
+    match &result {
+        Ok(_) => trace.note(step, Fine, String::new),
+        Err(error) => trace.note(step, Failed, || error.detail.to_owned()),
+    }
+    result
+}
+
+fn note_key(trace: &mut Trace, key: &Key, right: bool) {
+    let result = if right { Fine } else { Failed };
+    trace.note("key", result, || {
+        let verdict = if right { "matches" } else { "does not match" };
+        format!("key `{}` {verdict}", key.id)
+    });
+}
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// `user:password` of `Authorization: Basic` (RFC 7617).
+fn basic_credentials(headers: &HeaderMap) -> Result<Vec<u8>, SignatureError> {
+    let missing = refuse(Reason::CredentialMissing, "Basic credentials are missing");
+    let invalid = |detail| refuse(Reason::CredentialInvalid, detail);
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let field = fields.next().ok_or(missing)?;
+    if fields.next().is_some() {
+        return Err(invalid("the credential stands in more than one field"));
+    }
+    let field = field.as_bytes();
+    let blank = field
+        .iter()
+        .position(|byte| *byte == b' ')
+        .unwrap_or(field.len());
+    let (scheme, encoded) = field.split_at(blank);
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return Err(missing);
+    }
+    let decoded = BASE64
+        .decode(encoded.trim_ascii_start())
+        .map_err(|_| invalid("Basic credentials are not base64"))?;
+    if decoded.contains(&b':') {
+        Ok(decoded)
+    } else {
+        Err(invalid("Basic credentials lack a `:`"))
+    }
+}
+
+/// Decodes gzip, bounded: a body that grows more than tenfold is refused (SECURITY DS-16).
+fn gunzip(body: &Content) -> Result<Content, SignatureError> {
+    use std::io::Read;
+    let bytes = body.joined();
+    let most = bytes.len().saturating_mul(DECODED_RATIO_MAX).max(64 * 1024);
+    let mut decoded = Vec::new();
+    let limit = u64::try_from(most).unwrap_or(u64::MAX);
+    let mut decoder = flate2::read::MultiGzDecoder::new(&*bytes).take(limit + 1);
+    match decoder.read_to_end(&mut decoded) {
+        Ok(count) if count <= most => Ok(decoded.into()),
+        Ok(_) => Err(malformed(
+            "the body grows more than tenfold when it is decoded",
+        )),
+        Err(_) => Err(malformed("the body is not the gzip that it says it is")),
+    }
+}
+
+fn render(
+    parts: &[Part],
+    scope: &Scope<'_>,
+    out: &mut impl super::template::Sink,
+) -> Result<(), SignatureError> {
+    for part in parts {
+        if part.when.holds(scope.view).map_err(unreadable)? {
+            part.text.render(scope, out)?;
+        }
+    }
+    Ok(())
+}
+
+impl Timestamp {
+    fn read<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
+        let text = find(&self.places, view).map_err(|why| match why {
+            Unreadable::Twice => refuse(
+                Reason::TimestampMalformed,
+                "the timestamp stands more than once",
+            ),
+            Unreadable::Body => refuse(
+                Reason::TimestampMalformed,
+                "the body that holds the timestamp cannot be read",
+            ),
+        })?;
+        match text.filter(|text| !text.is_empty()) {
+            None if self.optional => Ok(None),
+            None => Err(refuse(Reason::TimestampMissing, "the timestamp is missing")),
+            Some(text) => match parse::time(self.unit, &text) {
+                Some(time) => Ok(Some((text, time))),
+                None => Err(refuse(
+                    Reason::TimestampMalformed,
+                    "the timestamp is not in the scheme's unit",
+                )),
+            },
+        }
+    }
+
+    /// Inclusive at the limit, both ways (SECURITY A-17).
+    fn judge(&self, time: UnixTime, now: UnixTime) -> Result<(), SignatureError> {
+        let Some(tolerance) = self.tolerance else {
+            return Ok(());
+        };
+        let millis =
+            |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        // Whole seconds are compared as such: half a second must not decide.
+        let (time, now) = match self.unit {
+            super::spec::TimeUnit::S => (
+                UnixTime::from_secs(time.secs()),
+                UnixTime::from_secs(now.secs()),
+            ),
+            _ => (time, now),
+        };
+        let age = now.millis_since(time);
+        if age > millis(tolerance.past) {
+            Err(refuse(
+                Reason::TimestampStale,
+                "the timestamp is older than the tolerance",
+            ))
+        } else if age < millis(tolerance.future).saturating_neg() {
+            Err(refuse(
+                Reason::TimestampAhead,
+                "the timestamp is ahead by more than the tolerance",
+            ))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl UrlForm {
+    /// The spelling that the canonical content has.
+    pub(super) fn first<'a>(&self, view: View<'a>) -> Result<Cow<'a, str>, SignatureError> {
+        if let Some(instead) = &self.instead {
+            let scope = Scope {
+                view,
+                url: "",
+                timestamp: None,
+                id: None,
+                secret: None,
+            };
+            let text = String::from_utf8(instead.text(&scope)?);
+            return text
+                .map(Cow::Owned)
+                .map_err(|_| malformed("the URL is not UTF-8"));
+        }
+        Ok(Cow::Owned(self.spell(&view.url.origin, &view.url.target)))
+    }
+
+    /// Every spelling that the provider may have signed, the plain one first.
+    fn spellings<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, str>>, SignatureError> {
+        let mut spellings = vec![self.first(view)?];
+        let SenderUrl { origin, target } = view.url;
+        let (scheme, rest) = origin.split_once("://").unwrap_or(("https", origin));
+        let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, _)| {
+            (host, rest.get(host.len()..).unwrap_or_default())
+        });
+        let bare = host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let mut add = |host: &str| {
+            spellings.push(Cow::Owned(
+                self.spell(&format!("{scheme}://{host}{path}"), target),
+            ));
+        };
+        match bare {
+            None if self.with_default_port => {
+                let port = if scheme == "http" { 80 } else { 443 };
+                add(&format!("{host}:{port}"));
+            }
+            Some((name, _)) if self.without_port => add(name),
+            _ => {}
+        }
+        Ok(spellings)
+    }
+
+    fn spell(&self, origin: &str, target: &str) -> String {
+        let mut url = format!("{origin}{target}");
+        for byte in &self.decode {
+            let character = char::from(*byte).to_string();
+            url = url.replace(&format!("%{byte:02X}"), &character);
+            url = url.replace(&format!("%{byte:02x}"), &character);
+        }
+        url
+    }
+}
+
+impl Require {
+    fn holds(&self, view: View<'_>, url: &UrlForm) -> Result<(), SignatureError> {
+        const WRONG: SignatureError =
+            malformed("a value that the scheme asks for is not as it should be");
+        let found = find(std::slice::from_ref(&self.place), view).map_err(unreadable)?;
+        let Some(value) = found else {
+            return if self.optional { Ok(()) } else { Err(WRONG) };
+        };
+        let value = match &self.base64_json {
+            None => value,
+            Some(pointer) => Cow::Owned(parse::inside_base64_json(&value, pointer)?.into_bytes()),
+        };
+        let value = match &self.item {
+            None => value,
+            Some(item) => Cow::Owned(item_of(&value, item, &self.separator).ok_or(WRONG)?),
+        };
+        let scope = Scope {
+            view,
+            url: &url.first(view)?,
+            timestamp: None,
+            id: None,
+            secret: None,
+        };
+        for wanted in &self.equals {
+            let wanted: Vec<u8> = Template::text(wanted, &scope)?;
+            if same_secret(&wanted, &value) {
+                return Ok(());
+            }
+        }
+        Err(WRONG)
+    }
+}
+
+/// The value of the only item called `name` in `a=1;b=2`.
+fn item_of(value: &[u8], name: &str, separator: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let items = text
+        .split(separator)
+        .filter_map(|item| item.trim().split_once('='));
+    let mut own = items
+        .filter(|(own, _)| own.trim() == name)
+        .map(|(_, value)| value.trim());
+    match (own.next(), own.next()) {
+        (Some(value), None) => Some(value.as_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+impl Key {
+    /// An HMAC under this key, ready for content.
+    fn mac(&self, hash: Hash) -> Mac {
+        match self.prepared(hash) {
+            Some(mac) => mac.clone(),
+            None => Mac::new(hash, self.bytes()),
+        }
+    }
+}

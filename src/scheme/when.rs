@@ -1,0 +1,70 @@
+//! When a part of the signed content stands there, a claim is asked for, a handshake is meant.
+
+use http::{HeaderName, Method};
+
+use super::locate::{Location, Unreadable, View, find, is_form};
+use super::spec::BodyKind;
+
+/// Every condition must hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct When {
+    pub(super) method: Option<Method>,
+    /// Values that must be there.
+    pub(super) present: Vec<Location>,
+    /// Values that must be these.
+    pub(super) equal: Vec<(Location, String)>,
+    pub(super) body: Option<BodyKind>,
+    /// Params decide once: a condition on one that is not set never holds.
+    pub(super) never: bool,
+}
+
+impl When {
+    /// Header fields it looks at.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let places = self
+            .present
+            .iter()
+            .chain(self.equal.iter().map(|(place, _)| place));
+        places.filter_map(|place| match place {
+            Location::Header(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Whether it holds for a request.
+    pub(super) fn holds(&self, view: View<'_>) -> Result<bool, Unreadable> {
+        if self.never
+            || self
+                .method
+                .as_ref()
+                .is_some_and(|method| method != view.method)
+        {
+            return Ok(false);
+        }
+        if !self.body.is_none_or(|kind| kind.is(view)) {
+            return Ok(false);
+        }
+        for place in &self.present {
+            if find(std::slice::from_ref(place), view)?.is_none() {
+                return Ok(false);
+            }
+        }
+        for (place, wanted) in &self.equal {
+            let found = find(std::slice::from_ref(place), view)?;
+            if found.as_deref() != Some(wanted.as_bytes()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl BodyKind {
+    fn is(self, view: View<'_>) -> bool {
+        match self {
+            Self::Empty => view.body.is_none_or(super::Content::is_empty),
+            Self::Form => is_form(view.headers),
+            Self::Other => !is_form(view.headers),
+        }
+    }
+}
