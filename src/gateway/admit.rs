@@ -33,8 +33,13 @@ pub fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// What `Content-Length` and `Content-Type` promise, before a byte of the body is read.
+/// What the head promises of the body, before a byte of it is read.
 pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+    declared_size(policy, headers)?;
+    content_type(policy, headers)
+}
+
+fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());
@@ -51,7 +56,7 @@ pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// `content_types`, and no encoding where the text itself is judged.
-pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let media_type = media_type(headers);
     if let Some(accepted) = &policy.content_types {
         let known = media_type
@@ -67,8 +72,7 @@ pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Reje
             .as_deref()
             .and_then(super::well_formed::Syntax::of)
             .is_some();
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    if judged && encodings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if judged && headers.contains_key(header::CONTENT_ENCODING) {
         let detail = "an encoded body cannot be judged for well-formedness";
         return Err(Rejection::new(Reason::ContentEncodingUnsupported, detail));
     }

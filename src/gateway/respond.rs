@@ -129,7 +129,7 @@ pub fn redirect(location: HeaderValue, request_id: &HeaderValue) -> Response<Ans
 /// The app's own answer, whatever its status, unchanged but for the fields of one connection.
 pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     let (mut parts, body) = response.into_parts();
-    headers::remove_hop_by_hop(&mut parts.headers);
+    headers::remove_hop_by_hop(&mut parts.headers, &[]);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
     Response::from_parts(
