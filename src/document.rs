@@ -245,7 +245,7 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
         out.push_str(before);
         let (reference, tail) = after
             .split_once('}')
-            .ok_or_else(|| format!("`{text}` lacks a closing `}}`"))?;
+            .ok_or_else(|| "`${env:` lacks its closing `}`".to_owned())?;
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
@@ -263,11 +263,18 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
 
 // === positions ===
 
+/// Deepest nesting of a file: a path is kept for every value, so depth costs memory twice.
+const DEPTH_MAX: usize = 64;
+/// Memory for the places of one file, and what one place costs beside its path (SECURITY DS-21).
+const PLACES_BYTES_MAX: usize = 128 << 20;
+const PLACE_BYTES: usize = 64;
+
 #[derive(Debug, Default)]
 struct Marks {
     keys: HashMap<String, Mark>,
     values: HashMap<String, Mark>,
     duplicates: Vec<(String, Mark)>,
+    bytes: usize,
 }
 
 /// An open collection while walking the events.
@@ -300,6 +307,12 @@ impl Marks {
                 line: span.start.line(),
                 column: span.start.col() + 1,
             };
+            if open.len() > DEPTH_MAX {
+                return Err((mark, format!("nested deeper than {DEPTH_MAX}")));
+            }
+            if marks.bytes > PLACES_BYTES_MAX {
+                return Err((mark, "the file has too many values".to_owned()));
+            }
             match event {
                 Event::Scalar(text, ..) => {
                     if !marks.take_key(&mut open, &text, mark) {
@@ -346,6 +359,7 @@ impl Marks {
         if !seen.insert(text.to_owned()) && text != "<<" {
             self.duplicates.push((full.clone(), mark));
         }
+        self.bytes += full.len() + PLACE_BYTES;
         self.keys.entry(full).or_insert(mark);
         *key = Some(text.to_owned());
         true
@@ -361,6 +375,7 @@ impl Marks {
             }
             Some(Open::Mapping { path, key, .. }) => join(path, &key.take().unwrap_or_default()),
         };
+        self.bytes += path.len() + PLACE_BYTES;
         self.values.entry(path.clone()).or_insert(mark);
         path
     }
@@ -469,6 +484,8 @@ impl de::Error for DecodeError {
 }
 
 const AT: &str = "$hookward::at";
+/// Name of a newtype that reads a mapping whose keys are data: `x-` means nothing there.
+pub const ALL_KEYS: &str = "$hookward::all_keys";
 const TEXT_OR: &str = "$hookward::text_or";
 const ONE_OR_MANY: &str = "$hookward::one_or_many";
 
@@ -545,7 +562,14 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.value {
-            Value::Null => visitor.visit_none(),
+            // `allow_ips:` with nothing after it must not mean "any": it is a slip.
+            Value::Null => {
+                let place = self.cx.marks.key_place(&self.path);
+                let hint = "write one, or remove the key".to_owned();
+                let problem = place.error("this key has no value", Some(hint));
+                self.cx.problems.borrow_mut().push(problem);
+                visitor.visit_none()
+            }
             _ => visitor.visit_some(self),
         }
     }
@@ -561,6 +585,18 @@ impl<'de> Deserializer<'de> for Node<'_> {
                 step: 0,
             }),
             (TEXT_OR, Value::String(text)) => visitor.visit_str(text),
+            (TEXT_OR, Value::Bool(_) | Value::Number(_)) => self.deserialize_str(visitor),
+            (ALL_KEYS, Value::Mapping(map)) => {
+                let entries = map
+                    .iter()
+                    .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value));
+                visitor.visit_map(Entries {
+                    entries: entries.collect::<Vec<_>>().into_iter(),
+                    next: None,
+                    path: self.path,
+                    cx: self.cx,
+                })
+            }
             (ONE_OR_MANY, Value::Sequence(_)) => self.deserialize_seq(visitor),
             _ => visitor.visit_newtype_struct(self),
         }

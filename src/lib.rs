@@ -19,4 +19,7 @@ pub mod telemetry;
 
 // The edges.
 pub mod admin;
+pub mod config;
 pub mod net;
+pub mod reload;
+pub mod server;

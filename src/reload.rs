@@ -3,6 +3,7 @@
 //! Directories are watched, not files, for editors and Kubernetes replace files whole; and files
 //! are looked at from time to time as well, for there are file systems that report nothing.
 
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 use crate::config::{self, Config, Environment, Loaded};
 
-/// How often files are looked at without being told.
+/// How often files are looked at without being told (SECURITY S-22).
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// A change is rarely alone: wait until it is quiet.
 const QUIET_TIME: Duration = Duration::from_millis(200);
@@ -24,12 +26,20 @@ const QUIET_TIME: Duration = Duration::from_millis(200);
 pub struct Reloader {
     file: Option<PathBuf>,
     env: Environment,
-    files: Vec<PathBuf>,
-    seen: Vec<Stamp>,
+    /// Every file that the configuration was made from, as it was before it was last read.
+    seen: Vec<(PathBuf, Stamp)>,
     news: News,
+    loading: Option<JoinHandle<Loaded>>,
+    sources: Sources,
+}
+
+/// Where news come from. Without a watcher, polling and SIGHUP still work.
+#[derive(Debug, Default)]
+struct Sources {
     hangup: Option<Signal>,
+    poll: Option<Interval>,
     watcher: Option<RecommendedWatcher>,
-    events: Option<mpsc::UnboundedReceiver<()>>,
+    events: Option<mpsc::Receiver<()>>,
 }
 
 /// What has been noticed and not yet been acted upon.
@@ -43,118 +53,207 @@ enum News {
     None,
 }
 
-/// What tells one version of a file from another.
+/// What tells one version of a file from another; `None` when there is none.
 type Stamp = Option<(u64, u64, i64, i64)>;
 
 impl Reloader {
     /// Reloads `file` when it, or one of the files it was made from, changes.
     pub fn of_file(file: PathBuf, env: Environment, files: Vec<PathBuf>) -> Self {
-        let seen = stamps(&files);
-        Self { file: Some(file), env, files, seen, news: News::None, hangup: None, watcher: None, events: None }
+        let mut reloader = Self::never(env);
+        reloader.file = Some(file);
+        reloader.seen = files
+            .into_iter()
+            .map(|file| {
+                let seen = stamp(&file);
+                (file, seen)
+            })
+            .collect();
+        reloader
     }
 
     /// Never reloads: the configuration is built in.
     pub fn never(env: Environment) -> Self {
-        let (files, seen) = (Vec::new(), Vec::new());
-        Self { file: None, env, files, seen, news: News::None, hangup: None, watcher: None, events: None }
+        Self {
+            file: None,
+            env,
+            seen: Vec::new(),
+            news: News::None,
+            loading: None,
+            sources: Sources::default(),
+        }
+    }
+
+    /// Begins to listen, in a runtime. From here on SIGHUP does not end the process.
+    pub fn listen(&mut self) {
+        match signal(SignalKind::hangup()) {
+            Ok(hangup) => self.sources.hangup = Some(hangup),
+            Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
+        }
+        if self.file.is_none() {
+            return;
+        }
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.sources.poll = Some(poll);
+        self.watch();
     }
 
     /// Waits for a change and loads. An error is all that is wrong with the new configuration.
     ///
-    /// Cancel safe: what has been noticed is remembered.
+    /// Cancel safe: what has been noticed is remembered, and a load that was begun goes on.
     pub async fn next(&mut self) -> anyhow::Result<Config> {
-        let Some(file) = self.file.clone() else { return std::future::pending().await };
-        self.watch();
+        let Some(file) = self.file.clone() else {
+            return std::future::pending().await;
+        };
+        let loading = match &mut self.loading {
+            Some(loading) => loading,
+            None => {
+                self.until_changed().await;
+                let env = self.env.clone();
+                self.loading
+                    .insert(spawn_blocking(move || config::load(&file, &env)))
+            }
+        };
+        let loaded = loading.await;
+        self.loading = None;
+        let Loaded {
+            config,
+            report,
+            watched,
+            ..
+        } = loaded?;
+        self.follow(watched);
+        match config {
+            Some(config) => {
+                if !report.problems().is_empty() {
+                    tracing::warn!(
+                        "the configuration is doubtful:\n{}",
+                        report.to_string().trim_end()
+                    );
+                }
+                Ok(config)
+            }
+            None => Err(anyhow::anyhow!(
+                "{}",
+                report.to_string().trim_end().to_owned()
+            )),
+        }
+    }
+
+    /// Waits until there is something to load, and notes the files as they are before that.
+    async fn until_changed(&mut self) {
         loop {
             if self.news == News::None {
-                self.news = self.wait().await;
+                self.news = self.sources.next().await;
             }
             if self.news == News::Changed {
                 sleep(QUIET_TIME).await;
             }
             let asked = std::mem::replace(&mut self.news, News::None) == News::Asked;
-            let stamps = stamps(&self.files);
-            if asked || stamps != self.seen {
-                self.seen = stamps;
-                break;
+            let mut changed = false;
+            for (file, seen) in &mut self.seen {
+                let now = stamp(file);
+                changed |= now != *seen;
+                *seen = now;
             }
-        }
-        let Loaded { config, report, watched } = config::load(&file, &self.env);
-        if watched != self.files && !watched.is_empty() {
-            self.seen = stamps(&watched);
-            self.files = watched;
-            self.watcher = None;
-        }
-        config.ok_or_else(|| anyhow::anyhow!("{}", report.to_string().trim_end().to_owned()))
-    }
-
-    async fn wait(&mut self) -> News {
-        let Self { hangup, events, .. } = self;
-        let asked = async {
-            match hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
+            if asked || changed {
+                return;
             }
-        };
-        let changed = async {
-            match events {
-                Some(events) => events.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = asked => News::Asked,
-            _ = changed => News::Changed,
-            () = sleep(POLL_INTERVAL) => News::Changed,
         }
     }
 
-    /// Starts what is not running yet. Without a watcher, polling and SIGHUP still work.
+    /// Watches the files that the configuration was made from this time.
+    fn follow(&mut self, watched: Vec<PathBuf>) {
+        let before: HashMap<PathBuf, Stamp> = self.seen.drain(..).collect();
+        let folders_before: BTreeSet<_> = folders(before.keys().map(PathBuf::as_path));
+        self.seen = watched
+            .into_iter()
+            .map(|file| {
+                // What was known keeps the stamp from before it was read: a change since counts.
+                let seen = before.get(&file).copied().unwrap_or_else(|| stamp(&file));
+                (file, seen)
+            })
+            .collect();
+        if folders(self.seen.iter().map(|(file, _)| file.as_path())) != folders_before {
+            self.watch();
+        }
+    }
+
     fn watch(&mut self) {
-        if self.hangup.is_none() {
-            match signal(SignalKind::hangup()) {
-                Ok(hangup) => self.hangup = Some(hangup),
-                Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
+        let folders = folders(self.seen.iter().map(|(file, _)| file.as_path()));
+        match watcher(&folders) {
+            Ok((watcher, events)) => {
+                self.sources.watcher = Some(watcher);
+                self.sources.events = Some(events);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "files cannot be watched; they are polled every 30 s");
             }
         }
-        if self.watcher.is_none() {
-            match watcher(&self.files) {
-                Ok((watcher, events)) => {
-                    self.watcher = Some(watcher);
-                    self.events = Some(events);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "files cannot be watched; they are polled every 30 s");
-                }
-            }
+    }
+}
+
+impl Sources {
+    /// Waits for news. Cancel safe.
+    async fn next(&mut self) -> News {
+        let Self {
+            hangup,
+            poll,
+            events,
+            watcher: _,
+        } = self;
+        tokio::select! {
+            biased;
+            () = or_never(hangup.as_mut().map(Signal::recv)) => News::Asked,
+            () = or_never(events.as_mut().map(mpsc::Receiver::recv)) => News::Changed,
+            () = or_never(poll.as_mut().map(Interval::tick)) => News::Changed,
         }
+    }
+}
+
+/// Waits for a source, for ever when there is none.
+async fn or_never<F: Future>(source: Option<F>) {
+    match source {
+        Some(source) => drop(source.await),
+        None => std::future::pending().await,
     }
 }
 
 fn watcher(
-    files: &[PathBuf],
-) -> notify::Result<(RecommendedWatcher, mpsc::UnboundedReceiver<()>)> {
-    let (sender, events) = mpsc::unbounded_channel();
+    folders: &BTreeSet<PathBuf>,
+) -> notify::Result<(RecommendedWatcher, mpsc::Receiver<()>)> {
+    // One word waits, whatever the number of events: they all say "look again".
+    let (sender, events) = mpsc::channel(1);
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // The receiver is gone when the program ends.
-            drop(sender.send(()));
+        if event.map_or(true, |event| !event.kind.is_access()) {
+            sender.try_send(()).ok();
         }
     })?;
-    let mut folders: Vec<&Path> = files.iter().filter_map(|file| file.parent()).collect();
-    folders.sort_unstable();
-    folders.dedup();
     for folder in folders {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        // One that is not there yet is polled.
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            tracing::warn!(%error, folder = %folder.display(), "a folder cannot be watched; it is polled");
+        }
     }
     Ok((watcher, events))
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let meta = std::fs::metadata(file).ok()?;
-        Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
-    };
-    files.iter().map(stamp).collect()
+/// The folders that the files lie in.
+fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    for file in files {
+        let parent = file.parent().unwrap_or(Path::new("/"));
+        let parent = if parent.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            parent
+        };
+        folders.insert(parent.to_owned());
+    }
+    folders
+}
+
+fn stamp(file: &Path) -> Stamp {
+    let meta = std::fs::metadata(file).ok()?;
+    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
 }

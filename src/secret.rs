@@ -1,6 +1,6 @@
 //! Secret bytes: wiped when dropped, never printed, never compared with `==`.
 //!
-//! Comparison in constant time lives in `scheme/primitive.rs`.
+//! Comparison in constant time lives in `scheme/primitive/mod.rs`.
 
 use zeroize::Zeroizing;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,9 +28,10 @@ use crate::net::listener::{Connections, Endpoint, Worker, accept, bind};
 use crate::net::tls::TlsAcceptor;
 use crate::net::upstream::Cluster;
 use crate::reload::Reloader;
+use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
 use crate::route::{Route, UpstreamRef};
-use crate::settings::{Limits, ListenerSettings, Transport};
+use crate::settings::{Limits, ListenerSettings, Transport, UpstreamSettings};
 use crate::store::ReplayStore;
 use crate::telemetry::Telemetry;
 
@@ -40,14 +41,23 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 const CUTOFF_TIME: Duration = Duration::from_secs(1);
 
 /// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where.
-pub fn run(config: Config, reloader: Reloader, telemetry: Telemetry) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+pub fn run(config: Config, mut reloader: Reloader, telemetry: Telemetry) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        // Before anybody can know that it runs: a signal that comes at once must not kill it.
+        let mut stop = Stop::listen()?;
+        reloader.listen();
         let mut server = Server::start(config, telemetry)?;
-        let result = server.supervise(reloader).await;
-        server.drain().await;
-        result
-    })
+        tracing::info!("ready");
+        server.supervise(&mut reloader, &mut stop).await;
+        server.close().await;
+        Ok(())
+    });
+    // A load that is under way must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// Everything that runs.
@@ -57,23 +67,55 @@ struct Server {
     endpoints: HashMap<Arc<str>, Running>,
     workers: Vec<WorkerHandle>,
     admin: Arc<AdminState>,
-    admin_closed: CancellationToken,
+    admin_listener: Option<AdminListener>,
     drain: CancellationToken,
     limits: Limits,
 }
 
 /// What a reload keeps where its settings did not change.
 struct Living {
-    clusters: HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>,
+    clusters: Clusters,
     limiters: Limiters,
     telemetry: Telemetry,
 }
 
+/// Upstreams by name, each with what ends its health checks.
+type Clusters = HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>;
+
 /// A listener at work.
 struct Running {
     settings: ListenerSettings,
-    address: SocketAddr,
     endpoint: Arc<Endpoint>,
+}
+
+/// The admin listener at work.
+struct AdminListener {
+    /// As configured, which may say port 0.
+    address: SocketAddr,
+    closed: CancellationToken,
+}
+
+/// A listener that is ready to go into force.
+struct Planned {
+    settings: ListenerSettings,
+    change: Change,
+}
+
+/// What becomes of a listener's sockets and TLS.
+enum Change {
+    /// Both stay.
+    Keep,
+    /// New sockets, one for each worker.
+    Open(Option<TlsAcceptor>, Vec<std::net::TcpListener>),
+    /// The sockets stay.
+    Swap(Option<TlsAcceptor>),
+}
+
+/// What becomes of the admin listener.
+enum AdminChange {
+    Close,
+    Keep,
+    Open(SocketAddr, std::net::TcpListener),
 }
 
 /// A thread that serves requests.
@@ -84,43 +126,46 @@ struct WorkerHandle {
 
 impl Server {
     fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+        let Config {
+            admin,
+            listeners,
+            limits,
+            upstreams,
+            routes,
+        } = config;
         let clock = Clock::system();
-        let mut living =
-            Living { clusters: HashMap::new(), limiters: Limiters::new(clock.clone()), telemetry: telemetry.clone() };
-        let Config { admin: admin_address, listeners, limits, upstreams, routes, .. } = config;
-        living.keep_clusters(upstreams)?;
-        let snapshot = living.snapshot(routes, limits.clone(), &listeners)?;
+        let mut living = Living {
+            clusters: Clusters::new(),
+            limiters: Limiters::new(clock.clone()),
+            telemetry: telemetry.clone(),
+        };
+        let clusters = living.next_clusters(upstreams)?;
+        let snapshot = living.snapshot(routes, limits.clone(), &listeners, &clusters)?;
         let replay = ReplayStore::memory(clock.clone());
         let gateway = Arc::new(Gateway::new(snapshot, replay, telemetry.clone(), clock)?);
         let drain = CancellationToken::new();
-        let admin = Arc::new(AdminState::new(telemetry));
         let workers = start_workers(&gateway, &drain)?;
         let mut server = Self {
             gateway,
             living,
             endpoints: HashMap::new(),
             workers,
-            admin: Arc::clone(&admin),
-            admin_closed: CancellationToken::new(),
+            admin: Arc::new(AdminState::new(telemetry)),
+            admin_listener: None,
             drain,
             limits,
         };
         let plan = server.plan(listeners)?;
+        let admin = server.plan_admin(admin)?;
+        server.living.keep_clusters(clusters);
+        server.apply_admin(admin);
         server.apply(plan);
-        if let Some(address) = admin_address {
-            let listener = bind(address).with_context(|| format!("cannot listen on {address}"))?;
-            let address = listener.local_addr()?;
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(admin::serve(listener, admin, server.admin_closed.clone()));
-            tracing::info!(listener = "admin", %address, "listening");
-        }
         server.admin.set(Readiness::Ready);
         Ok(server)
     }
 
-    /// Reloads, sweeps and waits for the signal to stop.
-    async fn supervise(&mut self, mut reloader: Reloader) -> anyhow::Result<()> {
-        let mut stop = Stop::listen()?;
+    /// Reloads, sweeps and waits for the signal to stop; then drains.
+    async fn supervise(&mut self, reloader: &mut Reloader, stop: &mut Stop) {
         let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             tokio::select! {
@@ -129,28 +174,36 @@ impl Server {
                     break;
                 }
                 _ = sweep.tick() => self.living.limiters.sweep(),
-                config = reloader.next() => match config.and_then(|config| self.reload(config)) {
-                    Ok(()) => {
-                        self.living.telemetry.metrics.config_reload(true);
-                        tracing::info!("configuration reloaded");
+                config = reloader.next() => {
+                    let reloaded = config.and_then(|config| self.reload(config));
+                    self.living.telemetry.metrics.config_reload(reloaded.is_ok());
+                    match reloaded {
+                        Ok(()) => tracing::info!("configuration reloaded"),
+                        Err(error) => tracing::error!(
+                            "configuration not reloaded, the last good one serves on: {error:#}"
+                        ),
                     }
-                    Err(error) => {
-                        self.living.telemetry.metrics.config_reload(false);
-                        tracing::error!("configuration not reloaded, the last good one serves on: {error:#}");
-                    }
-                },
+                }
             }
         }
         self.admin.set(Readiness::Draining);
         tokio::select! {
-            () = sleep(self.limits.drain_delay) => {}
-            _ = stop.next() => return Ok(()),
+            () = sleep(self.limits.drain_delay) => self.drain(stop).await,
+            _ = stop.next() => tracing::warn!("second signal: stopping now"),
         }
+    }
+
+    /// Takes no more connections and finishes what is under way.
+    async fn drain(&mut self, stop: &mut Stop) {
         for running in self.endpoints.values() {
             running.endpoint.closed.cancel();
         }
         self.drain.cancel();
-        let finished = self.workers.drain(..).map(|worker| worker.finished).collect::<Vec<_>>();
+        let finished = self
+            .workers
+            .drain(..)
+            .map(|worker| worker.finished)
+            .collect::<Vec<_>>();
         let drained = async {
             for worker in finished {
                 // A worker that panicked has nothing left to wait for.
@@ -163,7 +216,6 @@ impl Server {
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => tracing::warn!("drain deadline: stopping now"),
         }
-        Ok(())
     }
 
     async fn cut_off_when_overdue(&self) {
@@ -172,90 +224,118 @@ impl Server {
         sleep(CUTOFF_TIME).await;
     }
 
-    async fn drain(&self) {
-        self.admin_closed.cancel();
+    /// Ends what serves no requests.
+    async fn close(&self) {
+        if let Some(admin) = &self.admin_listener {
+            admin.closed.cancel();
+        }
         for (_, closed) in self.living.clusters.values() {
             closed.cancel();
         }
         // Lets the admin listener and the health checks take notice.
-        drop(timeout(Duration::from_millis(10), std::future::pending::<()>()).await);
+        tokio::task::yield_now().await;
     }
 
     /// Puts a new configuration into force as a whole: everything that can fail comes first.
     fn reload(&mut self, config: Config) -> anyhow::Result<()> {
-        let Config { listeners, limits, upstreams, routes, .. } = config;
+        let Config {
+            admin,
+            listeners,
+            limits,
+            upstreams,
+            routes,
+        } = config;
+        let clusters = self.living.next_clusters(upstreams)?;
+        let snapshot = self
+            .living
+            .snapshot(routes, limits.clone(), &listeners, &clusters)?;
         let plan = self.plan(listeners)?;
-        self.living.keep_clusters(upstreams)?;
-        let settings: Vec<_> = plan.iter().map(|planned| planned.settings.clone()).collect();
-        let snapshot = self.living.snapshot(routes, limits.clone(), &settings)?;
+        let admin = self.plan_admin(admin)?;
+        self.living.keep_clusters(clusters);
         self.limits = limits;
         self.gateway.swap(snapshot);
+        self.apply_admin(admin);
         self.apply(plan);
         Ok(())
     }
 
     /// Builds what the listeners need and binds the new ones; changes nothing that runs.
     fn plan(&self, listeners: Vec<ListenerSettings>) -> anyhow::Result<Vec<Planned>> {
-        listeners.into_iter().map(|settings| self.plan_one(settings)).collect()
+        listeners
+            .into_iter()
+            .map(|settings| self.plan_one(settings))
+            .collect()
     }
 
     fn plan_one(&self, settings: ListenerSettings) -> anyhow::Result<Planned> {
         let running = self.endpoints.get(&settings.name);
-        let tls = match &settings.transport {
-            Transport::Plaintext(_) => Some(None),
+        let running = running.filter(|running| running.settings.address == settings.address);
+        let acceptor = || match &settings.transport {
+            Transport::Plaintext(_) => Ok(None),
             Transport::Tls(tls) => {
-                let same = running.is_some_and(|running| running.settings.transport == settings.transport);
-                if same {
-                    None
-                } else {
-                    let acceptor = TlsAcceptor::new(tls)
-                        .with_context(|| format!("TLS of listener `{}`", settings.name))?;
-                    Some(Some(acceptor))
-                }
+                let context = || format!("TLS of listener `{}`", settings.name);
+                TlsAcceptor::new(tls).map(Some).with_context(context)
             }
         };
-        let bound = running.is_some_and(|running| running.settings.address == settings.address);
-        let mut sockets = Vec::new();
-        if !bound {
-            let mut address = settings.address;
-            for _ in &self.workers {
-                let context = || format!("listener `{}` cannot listen on {address}", settings.name);
-                let socket = bind(address).with_context(context)?;
-                address = socket.local_addr()?;
-                sockets.push(socket);
-            }
+        let change = match running {
+            Some(running) if running.settings.transport == settings.transport => Change::Keep,
+            Some(_) => Change::Swap(acceptor()?),
+            None => Change::Open(acceptor()?, self.sockets(&settings)?),
+        };
+        Ok(Planned { settings, change })
+    }
+
+    /// A socket for each worker, all on one address.
+    fn sockets(&self, settings: &ListenerSettings) -> anyhow::Result<Vec<std::net::TcpListener>> {
+        let mut address = settings.address;
+        let mut sockets = Vec::with_capacity(self.workers.len());
+        for _ in &self.workers {
+            let context = || format!("listener `{}` cannot listen on {address}", settings.name);
+            let socket = bind(address).with_context(context)?;
+            // With port 0 the first one decides.
+            address = socket.local_addr()?;
+            sockets.push(socket);
         }
-        Ok(Planned { settings, tls, sockets })
+        Ok(sockets)
     }
 
     fn apply(&mut self, plan: Vec<Planned>) {
         let mut before = std::mem::take(&mut self.endpoints);
-        for Planned { settings, tls, sockets } in plan {
+        for Planned { settings, change } in plan {
             let name = Arc::clone(&settings.name);
-            let kept = before.remove(&name).filter(|_| sockets.is_empty());
-            let running = match kept {
-                Some(running) => {
-                    if let Some(tls) = tls {
-                        running.endpoint.tls.store(Arc::new(tls));
+            let endpoint = match (change, before.remove(&name)) {
+                (Change::Open(tls, sockets), old) => {
+                    let endpoint = self.open(&settings, tls, sockets);
+                    if let Some(old) = old {
+                        old.endpoint.closed.cancel();
                     }
-                    Running { settings, ..running }
+                    endpoint
                 }
-                None => self.open(settings, tls.flatten(), sockets),
+                (Change::Keep, Some(running)) => running.endpoint,
+                (Change::Swap(tls), Some(running)) => {
+                    running.endpoint.tls.store(Arc::new(tls));
+                    running.endpoint
+                }
+                // Only what runs is planned to be kept.
+                (Change::Keep | Change::Swap(_), None) => continue,
             };
-            self.note_expiries(&running.endpoint);
-            self.endpoints.insert(name, running);
+            self.endpoints.insert(name, Running { settings, endpoint });
         }
         for running in before.into_values() {
             running.endpoint.closed.cancel();
+        }
+        self.living.telemetry.metrics.reset_certificates();
+        for running in self.endpoints.values() {
+            self.note_expiries(&running.endpoint);
         }
     }
 
     fn open(
         &self,
-        settings: ListenerSettings,
+        settings: &ListenerSettings,
         tls: Option<TlsAcceptor>,
         sockets: Vec<std::net::TcpListener>,
-    ) -> Running {
+    ) -> Arc<Endpoint> {
         let address = sockets.first().and_then(|socket| socket.local_addr().ok());
         let address = address.unwrap_or(settings.address);
         let endpoint = Arc::new(Endpoint {
@@ -268,7 +348,50 @@ impl Server {
             drop(worker.listen.send((socket, Arc::clone(&endpoint))));
         }
         tracing::info!(listener = &*settings.name, %address, "listening");
-        Running { settings, address, endpoint }
+        endpoint
+    }
+
+    fn plan_admin(&self, address: Option<SocketAddr>) -> anyhow::Result<AdminChange> {
+        let running = self.admin_listener.as_ref().map(|admin| admin.address);
+        match address {
+            None => Ok(AdminChange::Close),
+            Some(_) if running == address => Ok(AdminChange::Keep),
+            Some(address) => {
+                let context = || format!("the admin listener cannot listen on {address}");
+                Ok(AdminChange::Open(
+                    address,
+                    bind(address).with_context(context)?,
+                ))
+            }
+        }
+    }
+
+    fn apply_admin(&mut self, change: AdminChange) {
+        let (address, socket) = match change {
+            AdminChange::Keep => return,
+            AdminChange::Close => (None, None),
+            AdminChange::Open(address, socket) => (Some(address), Some(socket)),
+        };
+        if let Some(old) = self.admin_listener.take() {
+            old.closed.cancel();
+        }
+        let listener = socket.map(tokio::net::TcpListener::from_std);
+        let (address, listener) = match (address, listener) {
+            (Some(address), Some(Ok(listener))) => (address, listener),
+            (_, Some(Err(error))) => {
+                return tracing::error!(%error, "the admin socket cannot be listened on");
+            }
+            (None, _) | (_, None) => return,
+        };
+        let closed = CancellationToken::new();
+        let bound = listener.local_addr().unwrap_or(address);
+        tokio::spawn(admin::serve(
+            listener,
+            Arc::clone(&self.admin),
+            closed.clone(),
+        ));
+        tracing::info!(listener = "admin", address = %bound, "listening");
+        self.admin_listener = Some(AdminListener { address, closed });
     }
 
     fn note_expiries(&self, endpoint: &Endpoint) {
@@ -281,61 +404,57 @@ impl Server {
     }
 }
 
-/// A listener that is ready to go into force.
-struct Planned {
-    settings: ListenerSettings,
-    /// New TLS; outer `None` keeps the one that runs.
-    tls: Option<Option<TlsAcceptor>>,
-    /// New sockets, one per worker; empty when the ones that run are kept.
-    sockets: Vec<std::net::TcpListener>,
-}
-
 impl Living {
-    /// Builds the upstreams, keeping those whose settings did not change.
-    fn keep_clusters(
-        &mut self,
-        upstreams: Vec<crate::settings::UpstreamSettings>,
-    ) -> anyhow::Result<()> {
-        let mut next = HashMap::new();
+    /// Builds the upstreams, keeping those whose settings did not change; changes nothing that runs.
+    fn next_clusters(&self, upstreams: Vec<UpstreamSettings>) -> anyhow::Result<Clusters> {
+        let mut next = Clusters::new();
         for settings in upstreams {
             let name = Arc::clone(&settings.name);
             let kept = self.clusters.get(&name);
             let entry = match kept.filter(|(cluster, _)| *cluster.settings() == settings) {
                 Some((cluster, closed)) => (Arc::clone(cluster), closed.clone()),
                 None => {
-                    let cluster = Cluster::new(settings)
-                        .with_context(|| format!("upstream `{name}`"))?;
+                    let cluster =
+                        Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
                     (Arc::new(cluster), CancellationToken::new())
                 }
             };
             next.insert(name, entry);
         }
-        for (name, (cluster, closed)) in &next {
-            let is_new = self.clusters.get(name).is_none_or(|(old, _)| !Arc::ptr_eq(old, cluster));
-            if is_new {
+        Ok(next)
+    }
+
+    /// Begins the health checks of new upstreams and ends those of the ones that are gone.
+    fn keep_clusters(&mut self, next: Clusters) {
+        let before = std::mem::replace(&mut self.clusters, next);
+        let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
+            clusters
+                .get(name)
+                .is_some_and(|(other, _)| Arc::ptr_eq(other, cluster))
+        };
+        for (name, (cluster, closed)) in &self.clusters {
+            if !is_in(&before, name, cluster) {
                 tokio::spawn(Arc::clone(cluster).watch(closed.clone()));
             }
         }
-        for (name, (cluster, closed)) in std::mem::replace(&mut self.clusters, next) {
-            let is_gone =
-                self.clusters.get(&name).is_none_or(|(new, _)| !Arc::ptr_eq(new, &cluster));
-            if is_gone {
+        for (name, (cluster, closed)) in &before {
+            if !is_in(&self.clusters, name, cluster) {
                 closed.cancel();
             }
         }
-        Ok(())
     }
 
     fn snapshot(
         &mut self,
-        routes: crate::route::matcher::RouteTable,
+        routes: RouteTable,
         limits: Limits,
         listeners: &[ListenerSettings],
+        clusters: &Clusters,
     ) -> anyhow::Result<Snapshot> {
         let states = routes
             .routes()
             .iter()
-            .map(|route| self.state(route))
+            .map(|route| self.state(route, clusters))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let policies = listeners
             .iter()
@@ -355,8 +474,11 @@ impl Living {
         Ok(Snapshot::new(routes, limits, policies, states))
     }
 
-    fn state(&mut self, route: &Arc<Route>) -> anyhow::Result<RouteState> {
-        let metrics = self.telemetry.metrics.route(&route.name, &route.auth.key_ids());
+    fn state(&mut self, route: &Arc<Route>, clusters: &Clusters) -> anyhow::Result<RouteState> {
+        let metrics = self
+            .telemetry
+            .metrics
+            .route(&route.name, &route.auth.key_ids());
         let mut client_limits = Vec::new();
         let mut route_limits = Vec::new();
         for quota in &route.quotas {
@@ -369,10 +491,9 @@ impl Living {
         let upstream: Arc<dyn Upstream> = match &route.upstream {
             UpstreamRef::Echo => Arc::new(Echo),
             UpstreamRef::Named(name) => {
-                let (cluster, _) = self
-                    .clusters
-                    .get(name)
-                    .with_context(|| format!("route `{}` names no upstream `{name}`", route.name))?;
+                let (cluster, _) = clusters.get(name).with_context(|| {
+                    format!("route `{}` names no upstream `{name}`", route.name)
+                })?;
                 Arc::<Cluster>::clone(cluster)
             }
         };
@@ -408,7 +529,9 @@ fn start_workers(
 }
 
 fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let (listen, mut listeners) =
         mpsc::unbounded_channel::<(std::net::TcpListener, Arc<Endpoint>)>();
     let (done, finished) = oneshot::channel();
@@ -431,7 +554,7 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.wait().await;
         worker.gateway.drain().await;
         // The main thread may have stopped waiting.
-        drop(done.send(()));
+        done.send(()).ok();
     };
     thread::Builder::new()
         .name(format!("worker-{index}"))

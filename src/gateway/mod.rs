@@ -237,9 +237,11 @@ impl Gateway {
         }
         let head = head::parse(parts, connection).map_err(|rejection| (rejection, None))?;
         record.path = Some(snapshot.routes.mask_unmatched(head.path()));
+        // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match listener.plaintext {
-            None | Some(Plaintext::Allow) => {}
-            Some(Plaintext::Reject) => {
+            _ if connection.tls.is_some() => {}
+            Some(Plaintext::Allow) => {}
+            None | Some(Plaintext::Reject) => {
                 let detail = "plain HTTP on a listener that rejects it";
                 return Err((Rejection::new(Reason::HttpsRequired, detail), None));
             }

@@ -8,15 +8,19 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::fields::{Fields, Piece};
+use super::jws::JwsAlgorithm;
+use super::jwt::{Claim, ClaimPath, Jwt};
 use super::locate::{Location, Pointer};
 use super::parse::{List, SecretForm, SignatureForm};
 use super::primitive::{Digest, Hash};
+use super::public_key::SignatureAlgorithm;
 use super::spec::{
-    Algorithm, FieldsSpec, LocationSpec, Ordered, PartSpec, RequireSpec, SchemeSpec, SignatureSpec,
-    TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
+    Algorithm, ClaimTime, FieldsSpec, JwtSpec, LocationSpec, Ordered, PartSpec, RequireSpec,
+    SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
 };
 use super::template::{Names, Template};
 use super::when::When;
+use super::x5c::ChainRules;
 use super::{Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm};
 use crate::document::{At, OneOrMany, Place};
 use crate::problem::{Mark, Problem, Severity};
@@ -24,6 +28,9 @@ use crate::units::Span;
 
 /// Tolerance where neither preset nor operator says otherwise: what most providers document.
 const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+
+/// How far the clocks of a token's maker and ours may be apart (RFC 7519 section 4.1.4).
+const CLAIM_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Header fields that a numbered name stands for.
 const NUMBERED_MAX: usize = 100;
@@ -122,18 +129,20 @@ impl<'a> Compiler<'a> {
         }
         let contents = self.contents(spec);
         let id = spec.id.as_ref().map(|at| self.location(at));
-        let (event_id, _) = spec
-            .event_id
-            .as_ref()
-            .map(|at| self.location(at))
-            .unwrap_or_default();
+        let event_id_claim = get(&spec.event_id).and_then(|own| get(&own.claim));
+        let event_id_claim = event_id_claim.map(|name| ClaimPath::new(name));
+        let event_id = match &spec.event_id {
+            Some(at) if event_id_claim.is_none() => self.location(at).0,
+            _ => Vec::new(),
+        };
         let mut scheme = Scheme {
-            proof: self.proof(spec, algorithm),
+            proof: self.proof(spec, algorithm, tolerance),
             signature,
             timestamp: None,
             id_without: id.as_ref().and_then(|(_, without)| without.clone()),
             id: id.map(|(places, _)| places).unwrap_or_default(),
             event_id,
+            event_id_claim,
             contents,
             url: spec.url.as_ref().map(|at| self.url(at)).unwrap_or_default(),
             require: get(&spec.require)
@@ -150,7 +159,8 @@ impl<'a> Compiler<'a> {
             secret: self.secret(spec),
         };
         scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
-        if timestamp_spec.is_none() && tolerance.is_some() && scheme.signed_tolerance().is_none() {
+        let is_jwt = algorithm == Algorithm::Jwt;
+        if timestamp_spec.is_none() && tolerance.is_some() && !is_jwt {
             self.problems.push(problem(
                 spec.algorithm.place(),
                 "this scheme has no timestamp, so it can have no `tolerance`",
@@ -177,7 +187,10 @@ impl<'a> Compiler<'a> {
             bare || spec.signature.is_some(),
             "this algorithm needs `signature`: where it stands",
         );
-        let contents = matches!(scheme.proof, Proof::Digest(_) | Proof::Mac(_));
+        let contents = matches!(
+            scheme.proof,
+            Proof::Digest(_) | Proof::Mac(_) | Proof::Public(_)
+        );
         need(
             !contents || spec.signed.is_some(),
             "this algorithm needs `signed`: what it covers",
@@ -207,20 +220,110 @@ impl<'a> Compiler<'a> {
         );
     }
 
-    fn proof(&mut self, spec: &SchemeSpec, algorithm: Algorithm) -> Proof {
+    fn proof(
+        &mut self,
+        spec: &SchemeSpec,
+        algorithm: Algorithm,
+        tolerance: Option<Duration>,
+    ) -> Proof {
         match algorithm {
+            Algorithm::AwsSns | Algorithm::HttpMessageSignature => {
+                self.error(&spec.algorithm, "this algorithm is not available");
+                Proof::None
+            }
             Algorithm::Basic => Proof::Basic,
-            Algorithm::Token => Proof::Token,
-            Algorithm::None => Proof::None,
-            _ => match (hash_of(algorithm), digest_of(algorithm)) {
-                (Some(hash), _) => Proof::Mac(hash),
-                (None, Some(digest)) => Proof::Digest(digest),
-                (None, None) => {
-                    self.error(&spec.algorithm, "this algorithm is not available");
-                    Proof::None
-                }
+            Algorithm::EcdsaP256Sha1 => Proof::Public(SignatureAlgorithm::EcdsaP256Sha1),
+            Algorithm::EcdsaP256Sha256 => Proof::Public(SignatureAlgorithm::EcdsaP256Sha256),
+            Algorithm::EcdsaP256Sha256Raw => Proof::Public(SignatureAlgorithm::EcdsaP256Sha256Raw),
+            Algorithm::EcdsaP384Sha384 => Proof::Public(SignatureAlgorithm::EcdsaP384Sha384),
+            Algorithm::Ed25519 => Proof::Public(SignatureAlgorithm::Ed25519),
+            Algorithm::HmacMd5 => Proof::Mac(Hash::Md5),
+            Algorithm::HmacSha1 => Proof::Mac(Hash::Sha1),
+            Algorithm::HmacSha256 => Proof::Mac(Hash::Sha256),
+            Algorithm::HmacSha384 => Proof::Mac(Hash::Sha384),
+            Algorithm::HmacSha512 => Proof::Mac(Hash::Sha512),
+            Algorithm::Jwt => match &spec.jwt {
+                Some(at) => Proof::Jwt(Box::new(self.jwt(at, tolerance))),
+                None => Proof::None, // `consistent` says what is missing
             },
+            Algorithm::Keccak256 => Proof::Digest(Digest::Keccak256),
+            Algorithm::Md5 => Proof::Digest(Digest::Md5),
+            Algorithm::None => Proof::None,
+            Algorithm::RsaPssSha256 => Proof::Public(SignatureAlgorithm::RsaPssSha256),
+            Algorithm::RsaPssSha512 => Proof::Public(SignatureAlgorithm::RsaPssSha512),
+            Algorithm::RsaSha1 => Proof::Public(SignatureAlgorithm::RsaSha1),
+            Algorithm::RsaSha256 => Proof::Public(SignatureAlgorithm::RsaSha256),
+            Algorithm::RsaSha512 => Proof::Public(SignatureAlgorithm::RsaSha512),
+            Algorithm::Sha1 => Proof::Digest(Digest::Sha1),
+            Algorithm::Sha256 => Proof::Digest(Digest::Sha256),
+            Algorithm::Sha512 => Proof::Digest(Digest::Sha512),
+            Algorithm::Token => Proof::Token,
         }
+    }
+
+    fn jwt(&mut self, at: &At<JwtSpec>, tolerance: Option<Duration>) -> Jwt {
+        let mut jwt = Jwt {
+            algorithms: Vec::new(),
+            claims: Vec::new(),
+            detached: false,
+            x5c: None,
+        };
+        let Some(spec) = at.get() else { return jwt };
+        for at in spec.algorithms.get().into_iter().flatten() {
+            match at.get().and_then(|name| JwsAlgorithm::from_name(name)) {
+                Some(algorithm) => jwt.algorithms.push(algorithm),
+                None => self.error(
+                    at,
+                    "not an algorithm of tokens; write `HS256`, `RS256`, `ES256` ...",
+                ),
+            }
+        }
+        let symmetric = jwt
+            .algorithms
+            .iter()
+            .filter(|own| own.is_symmetric())
+            .count();
+        if jwt.algorithms.is_empty() || (symmetric > 0 && symmetric < jwt.algorithms.len()) {
+            self.error(
+                at,
+                "`algorithms` are one or more that verify with the same kind of key",
+            );
+        }
+        for (name, at) in get(&spec.claims)
+            .map(|all| all.0.as_slice())
+            .unwrap_or_default()
+        {
+            let Some(claim) = at.get() else { continue };
+            let meaning = get(&claim.time).copied();
+            let fallback = match meaning {
+                Some(ClaimTime::Issued) => tolerance.unwrap_or(TOLERANCE_DEFAULT),
+                _ => CLAIM_LEEWAY_DEFAULT,
+            };
+            let leeway = get(&claim.leeway).map_or(fallback, |parsed| parsed.0.0);
+            jwt.claims.push(Claim {
+                path: ClaimPath::new(name),
+                equals: claim
+                    .equals
+                    .as_ref()
+                    .map(|at| self.choices(at))
+                    .unwrap_or_default(),
+                ignore_case: get(&claim.ignore_case).copied().unwrap_or_default(),
+                time: meaning.map(|meaning| (meaning, leeway)),
+                optional: get(&claim.optional).copied().unwrap_or_default(),
+                optional_when: claim.optional_when.as_ref().map(|at| self.when(at)),
+                when: claim
+                    .when
+                    .as_ref()
+                    .map(|at| self.when(at))
+                    .unwrap_or_default(),
+            });
+        }
+        jwt.detached = get(&spec.detached).copied().unwrap_or_default();
+        jwt.x5c = get(&spec.x5c).map(|own| ChainRules {
+            leaf_oid: get(&own.leaf_oid).cloned(),
+            intermediate_oid: get(&own.intermediate_oid).cloned(),
+        });
+        jwt
     }
 
     fn contents(&mut self, spec: &SchemeSpec) -> Vec<Vec<Part>> {
@@ -278,21 +381,37 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Several templates of which one must match. A list param stands for each of its items.
+    /// Whether every param of a template has a value: one that is optional may leave it out.
+    fn is_set(&self, at: &At<String>) -> bool {
+        let params = at
+            .get()
+            .map(|text| text.split("{param:").skip(1))
+            .into_iter()
+            .flatten();
+        let mut names = params.filter_map(|rest| rest.split(['}', '|', '?']).next());
+        names.all(|name| self.params.contains_key(name))
+    }
+
+    /// Several templates of which one must match. A param that is a list stands for each of its items.
     pub(super) fn choices(&mut self, at: &At<OneOrMany<String>>) -> Vec<Template> {
         let Some(OneOrMany(all)) = at.get() else {
             return Vec::new();
         };
         let mut choices = Vec::new();
         for one in all {
-            let name = one
-                .get()
-                .and_then(|text| text.strip_prefix("{param:")?.strip_suffix('}'));
-            let list = name.and_then(|name| self.params.get(name)?.as_array());
+            // `{param:NAME}` of a list, alone or within a text, gives a text for each of its items.
+            let text = one.get().map(String::as_str).unwrap_or_default();
+            let list = text.split("{param:").skip(1).find_map(|rest| {
+                let name = rest.split_once('}')?.0;
+                Some((name, self.params.get(name)?.as_array()?))
+            });
             match list {
-                Some(items) => {
-                    let texts = items.iter().filter_map(param_text);
-                    choices.extend(texts.map(|text| Template::of(&text)));
+                Some((name, items)) => {
+                    for item in items.iter().filter_map(param_text) {
+                        let text = text.replace(&format!("{{param:{name}}}"), &item);
+                        let at = At::new(text, one.place().cloned());
+                        choices.extend(self.template(&at));
+                    }
                 }
                 None => choices.extend(self.template(one)),
             }
@@ -454,6 +573,7 @@ impl<'a> Compiler<'a> {
         Some(SignatureForm {
             places,
             repeated: get(&spec.repeated).copied().unwrap_or_default() || numbered,
+            paired: get(&spec.paired).copied().unwrap_or_default(),
             base64_json: spec.base64_json.as_ref().and_then(|at| self.pointer(at)),
             prefix: spec.prefix.as_ref().and_then(|at| self.text(at)),
             prefix_optional: get(&spec.prefix_optional).copied().unwrap_or_default(),
@@ -538,7 +658,7 @@ impl<'a> Compiler<'a> {
                 .flatten()
                 .any(|part| part.text.covers_timestamp());
         let signed = get(&spec.signed).copied().unwrap_or(true);
-        if signed && !covered {
+        if signed && !covered && spec.signed.is_none() {
             self.error(
                 at,
                 "the signature does not cover this timestamp; write `signed: false`",
@@ -590,8 +710,13 @@ impl<'a> Compiler<'a> {
         UrlForm {
             with_default_port: has(UrlVariant::WithDefaultPort),
             without_port: has(UrlVariant::WithoutPort),
+            without_root_path: has(UrlVariant::WithoutRootPath),
             decode,
-            instead: spec.instead.as_ref().and_then(|at| self.template(at)),
+            instead: spec
+                .instead
+                .as_ref()
+                .filter(|at| self.is_set(at))
+                .and_then(|at| self.template(at)),
         }
     }
 
@@ -616,25 +741,35 @@ impl<'a> Compiler<'a> {
                 "say where the value stands: `header`, `query` or `json`",
             );
         }
-        if spec.equals.place().is_none() {
-            self.error(at, "`equals` is missing");
+        if spec.equals.is_none() && spec.contains.is_none() {
+            self.error(at, "say what the value must be: `equals` or `contains`");
         }
+        let is_secret = |at: &At<String>| at.get().is_some_and(|text| text == "{secret}");
+        let secret = get(&spec.equals).is_some_and(|OneOrMany(all)| all.iter().any(is_secret));
+        let pointer = get(&spec.json).filter(|text| text.split('/').any(|token| token == "*"));
         Some(Require {
             place: place?,
+            secret,
+            each: pointer.and_then(|text| Pointer::parse(text)),
+            contains: get(&spec.contains).cloned().unwrap_or_default(),
             base64_json: spec.base64_json.as_ref().and_then(|at| self.pointer(at)),
             item: get(&spec.item).cloned(),
             separator: get(&spec.separator)
                 .cloned()
                 .unwrap_or_else(|| ",".to_owned()),
-            equals: self.choices(&spec.equals),
+            equals: match &spec.equals {
+                Some(at) if !secret => self.choices(at),
+                _ => Vec::new(),
+            },
             optional: get(&spec.optional).copied().unwrap_or_default(),
         })
     }
 
     pub(super) fn when(&mut self, at: &At<WhenSpec>) -> When {
-        let Some(spec) = at.get() else {
-            return When::default();
-        };
+        at.get().map(|spec| self.when_of(spec)).unwrap_or_default()
+    }
+
+    fn when_of(&mut self, spec: &WhenSpec) -> When {
         let mut when = When {
             body: get(&spec.body).copied(),
             ..When::default()
@@ -650,6 +785,15 @@ impl<'a> Compiler<'a> {
         if let Some(at) = &spec.query {
             when.present
                 .extend(self.text(at).map(|name| Location::Query(name.into())));
+        }
+        if let Some(at) = &spec.form {
+            when.present
+                .extend(self.text(at).map(|name| Location::Form(name.into())));
+        }
+        when.any_query = get(&spec.any_query).copied().unwrap_or_default();
+        if let Some(at) = &spec.not {
+            let not = at.get().map(|own| self.when_of(own));
+            when.not = not.map(Box::new);
         }
         if let Some(at) = &spec.json {
             when.present.extend(self.pointer(at).map(Location::Json));
@@ -717,19 +861,11 @@ fn copied<T: Copy>(all: &[At<T>]) -> Vec<T> {
 
 fn hash_of(algorithm: Algorithm) -> Option<Hash> {
     Some(match algorithm {
+        Algorithm::HmacMd5 => Hash::Md5,
         Algorithm::HmacSha1 => Hash::Sha1,
         Algorithm::HmacSha256 => Hash::Sha256,
         Algorithm::HmacSha384 => Hash::Sha384,
         Algorithm::HmacSha512 => Hash::Sha512,
-        _ => return None,
-    })
-}
-
-fn digest_of(algorithm: Algorithm) -> Option<Digest> {
-    Some(match algorithm {
-        Algorithm::Sha1 => Digest::Sha1,
-        Algorithm::Sha256 => Digest::Sha256,
-        Algorithm::Sha512 => Digest::Sha512,
         _ => return None,
     })
 }

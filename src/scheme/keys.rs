@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::primitive::{Hash, Mac, same_secret};
+use super::public_key::{PrivateKey, PublicKey};
 use crate::secret::Secret;
 use crate::units::UnixTime;
 
@@ -24,6 +25,10 @@ pub struct Key {
 pub enum Material {
     /// Bytes that both sides know.
     Secret(Secret),
+    /// The half that anybody may know.
+    Public(PublicKey),
+    /// Both halves: only `sign` and `send` have such a key.
+    Private(PrivateKey),
 }
 
 /// The keys of one check, in the order of the file. Never empty.
@@ -41,11 +46,42 @@ impl Key {
         }
     }
 
-    /// The bytes that both sides know; none for a public key.
-    pub(super) fn bytes(&self) -> &[u8] {
-        match &self.material {
-            Material::Secret(secret) => secret.expose(),
+    /// A key to verify with.
+    pub fn public(id: Arc<str>, key: PublicKey, not_after: Option<UnixTime>) -> Self {
+        Self {
+            id,
+            material: Material::Public(key),
+            not_after,
+            mac: None,
         }
+    }
+
+    /// A key to sign with.
+    pub fn private(id: Arc<str>, key: PrivateKey) -> Self {
+        Self {
+            id,
+            material: Material::Private(key),
+            not_after: None,
+            mac: None,
+        }
+    }
+
+    /// The bytes that both sides know, where it is such a key.
+    pub fn secret_bytes(&self) -> Option<&[u8]> {
+        match &self.material {
+            Material::Secret(secret) => Some(secret.expose()),
+            Material::Public(_) | Material::Private(_) => None,
+        }
+    }
+
+    /// Whether it counts at `now`.
+    pub(super) fn is_usable(&self, now: UnixTime) -> bool {
+        self.not_after.is_none_or(|end| now < end)
+    }
+
+    /// The bytes that both sides know; none for a key of two halves.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.secret_bytes().unwrap_or_default()
     }
 
     /// Begins the HMAC that the key is for.
@@ -53,12 +89,29 @@ impl Key {
         self.mac = Some((hash, Mac::new(hash, self.bytes())));
     }
 
-    /// The HMAC that was begun.
-    pub(super) fn prepared(&self, hash: Hash) -> Option<&Mac> {
-        self.mac
-            .as_ref()
-            .filter(|(own, _)| *own == hash)
-            .map(|(_, mac)| mac)
+    /// An HMAC under this key, ready for content.
+    pub(super) fn mac(&self, hash: Hash) -> Mac {
+        match &self.mac {
+            Some((own, mac)) if *own == hash => mac.clone(),
+            _ => Mac::new(hash, self.bytes()),
+        }
+    }
+
+    /// The half that verifies, where it is a key of two halves.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        match &self.material {
+            Material::Secret(_) => None,
+            Material::Public(key) => Some(key),
+            Material::Private(key) => Some(key.public()),
+        }
+    }
+
+    /// The half that signs, where it is here.
+    pub fn private_key(&self) -> Option<&PrivateKey> {
+        match &self.material {
+            Material::Secret(_) | Material::Public(_) => None,
+            Material::Private(key) => Some(key),
+        }
     }
 }
 
@@ -75,14 +128,13 @@ impl KeySet {
 
     /// The keys that count at `now`.
     pub fn usable(&self, now: UnixTime) -> impl Iterator<Item = &Key> {
-        self.0
-            .iter()
-            .filter(move |key| key.not_after.is_none_or(|end| now < end))
+        self.0.iter().filter(move |key| key.is_usable(now))
     }
 
     /// The usable key whose bytes are these, compared in constant time.
     pub fn matching(&self, given: &[u8], now: UnixTime) -> Option<&Key> {
-        self.usable(now).find(|key| same_secret(key.bytes(), given))
+        let mut secrets = self.usable(now).filter(|key| key.secret_bytes().is_some());
+        secrets.find(|key| same_secret(key.bytes(), given))
     }
 
     /// Ids of all keys.
@@ -94,9 +146,8 @@ impl KeySet {
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = f.debug_struct("Key");
-        out.field("id", &self.id)
-            .field("material", &self.material)
-            .field("not_after", &self.not_after);
-        out.finish_non_exhaustive()
+        out.field("id", &self.id).field("material", &self.material);
+        out.field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }

@@ -170,17 +170,6 @@ pub(super) fn find<'a>(
     Ok(None)
 }
 
-/// Every place's value: for a token that may stand in several, all of which must be right.
-pub(super) fn find_each<'a>(
-    locations: &[Location],
-    view: View<'a>,
-) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
-    let each = locations
-        .iter()
-        .map(|location| find(std::slice::from_ref(location), view));
-    each.filter_map(Result::transpose).collect()
-}
-
 /// An item of the signature's list, by name.
 pub(super) fn item<'a>(
     items: &'a [Item<'a>],

@@ -19,22 +19,31 @@ use crate::units::UnixTime;
 pub mod catalog;
 mod compile;
 mod fields;
+pub mod jws;
+mod jwt;
 pub mod keys;
 mod locate;
 mod multipart;
 mod parse;
 mod primitive;
+pub mod public_key;
 pub mod sign;
 pub mod spec;
+mod strict_json;
 mod template;
 pub mod trace;
 mod verify;
 mod when;
+#[cfg(test)]
+mod wycheproof;
+pub mod x5c;
 
+use jwt::{ClaimPath, Jwt};
 use locate::{Location, Pointer};
 use parse::{SecretForm, SignatureForm};
 pub use primitive::digest;
 use primitive::{Digest, Hash};
+use public_key::{PrivateKey, PublicKey, SignatureAlgorithm};
 use spec::{SchemeSpec, SecretEncoding, TimeUnit};
 use template::Template;
 use when::When;
@@ -119,6 +128,7 @@ pub struct Scheme {
     id: Vec<Location>,
     id_without: Option<String>,
     event_id: Vec<Location>,
+    event_id_claim: Option<ClaimPath>,
     /// What may have been signed: mostly one; each is a list of parts.
     contents: Vec<Vec<Part>>,
     url: UrlForm,
@@ -137,10 +147,14 @@ enum Proof {
     Basic,
     /// A plain hash over content that holds the secret.
     Digest(Digest),
+    /// A JSON Web Token.
+    Jwt(Box<Jwt>),
     /// An HMAC over the content.
     Mac(Hash),
     /// Not at all.
     None,
+    /// A signature by a private key over the content.
+    Public(SignatureAlgorithm),
     /// The secret itself.
     Token,
 }
@@ -167,6 +181,7 @@ struct Timestamp {
 struct UrlForm {
     with_default_port: bool,
     without_port: bool,
+    without_root_path: bool,
     decode: Vec<u8>,
     instead: Option<Template>,
 }
@@ -179,6 +194,11 @@ struct Require {
     item: Option<String>,
     separator: String,
     equals: Vec<Template>,
+    /// Whether every secret of the check is a right value.
+    secret: bool,
+    contains: Vec<String>,
+    /// A pointer with `*`: every value that it finds must hold.
+    each: Option<Pointer>,
     optional: bool,
 }
 
@@ -204,7 +224,13 @@ impl Scheme {
     pub fn key_kind(&self) -> KeyKind {
         match &self.proof {
             Proof::None => KeyKind::None,
-            Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::Token => KeyKind::Secret,
+            Proof::Jwt(jwt) if !jwt.algorithms.iter().all(|own| own.is_symmetric()) => {
+                KeyKind::Public
+            }
+            Proof::Public(_) => KeyKind::Public,
+            Proof::Basic | Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Token => {
+                KeyKind::Secret
+            }
         }
     }
 
@@ -223,6 +249,53 @@ impl Scheme {
         Ok(key)
     }
 
+    /// Public keys as written: PEM (key or certificate), base64 DER, raw hex or base64 Ed25519,
+    /// `whpk_...`, a JWK or a JWKS. Those that cannot verify this scheme are refused.
+    pub fn public_keys(
+        &self,
+        id: Arc<str>,
+        written: &[u8],
+        not_after: Option<UnixTime>,
+    ) -> Result<Vec<keys::Key>, String> {
+        let parsed = PublicKey::parse_all(written)?;
+        let several = parsed.len() > 1;
+        let mut keys = Vec::new();
+        for key in parsed.into_iter().filter(|key| self.fits(key)) {
+            let id = match key.kid() {
+                Some(kid) if several => format!("{id}/{kid}").into(),
+                _ => Arc::clone(&id),
+            };
+            keys.push(keys::Key::public(id, key, not_after));
+        }
+        if keys.is_empty() {
+            return Err("the key is of a kind that this scheme does not verify with".to_owned());
+        }
+        Ok(keys)
+    }
+
+    /// A private key, for `sign`: PKCS #8 in PEM.
+    pub fn private_key(&self, id: Arc<str>, written: &[u8]) -> Result<keys::Key, String> {
+        let key = PrivateKey::parse(written)?;
+        if self.fits(key.public()) {
+            Ok(keys::Key::private(id, key))
+        } else {
+            Err("the key is of a kind that this scheme does not sign with".to_owned())
+        }
+    }
+
+    fn fits(&self, key: &PublicKey) -> bool {
+        match &self.proof {
+            Proof::Public(algorithm) => key.fits(*algorithm),
+            Proof::Jwt(jwt) => jwt.x5c.is_some() || jwt.algorithms.iter().any(|own| own.fits(key)),
+            Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Token => false,
+        }
+    }
+
+    /// Whether it takes secrets beside public keys, for values that the request must carry.
+    pub fn takes_secrets_too(&self) -> bool {
+        self.key_kind() == KeyKind::Public && self.require.iter().any(|require| require.secret)
+    }
+
     /// How a secret of this scheme is written.
     pub fn secret_encoding(&self) -> SecretEncoding {
         self.secret.encoding
@@ -230,12 +303,12 @@ impl Scheme {
 
     /// Whether it is signed: replays can be told from fresh deliveries.
     pub fn is_signed(&self) -> bool {
-        !self.contents.is_empty()
+        !self.contents.is_empty() || matches!(self.proof, Proof::Jwt(_))
     }
 
     /// Whether replays are looked for where the operator says nothing: its timestamp is signed.
     pub fn has_signed_timestamp(&self) -> bool {
-        self.signed_tolerance().is_some()
+        self.signed_tolerance().is_some() || matches!(self.proof, Proof::Jwt(_))
     }
 
     /// Names of the header fields it reads, which must reach it and the upstream unchanged.
@@ -309,7 +382,8 @@ impl Scheme {
         match &self.proof {
             Proof::Basic => "Basic",
             Proof::Token => "Bearer",
-            Proof::Digest(_) | Proof::Mac(_) | Proof::None => "Signature",
+            Proof::Jwt(_) => "Bearer",
+            Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Public(_) => "Signature",
         }
     }
 
@@ -329,7 +403,7 @@ impl Scheme {
                 "the secret is sent as it is and the body is not covered; add `allow_ips` where the \
                  provider publishes its addresses",
             ),
-            Proof::Digest(_) | Proof::Mac(_) => {
+            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) => {
                 if !self.covers_body() {
                     weaknesses.push(
                         "the signature does not cover the body; add a `token` in the URL or \
@@ -348,6 +422,16 @@ impl Scheme {
 
     /// Whether the signature covers the whole body.
     pub fn covers_body(&self) -> bool {
+        if let Proof::Jwt(jwt) = &self.proof {
+            let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
+            let in_token = |place: &Location| place.is_in_body();
+            return jwt.detached
+                || jwt.claims.iter().any(hashes)
+                || self
+                    .signature
+                    .as_ref()
+                    .is_some_and(|own| own.places.iter().any(in_token));
+        }
         self.body_digest.is_some()
             || self
                 .contents

@@ -21,6 +21,8 @@ const CANDIDATES_MAX: usize = 16;
 pub(super) struct SignatureForm {
     pub(super) places: Vec<Location>,
     pub(super) repeated: bool,
+    /// The n-th key counts for the n-th place only.
+    pub(super) paired: bool,
     pub(super) base64_json: Option<Pointer>,
     pub(super) prefix: Option<String>,
     pub(super) prefix_optional: bool,
@@ -41,11 +43,21 @@ pub(super) struct List {
     pub(super) others: Vec<String>,
 }
 
+/// A signature that is offered, as text or as bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Offered<T> {
+    /// The hash that its prefix names.
+    pub(super) hash: Option<Hash>,
+    /// Which of the places it stands in.
+    pub(super) place: usize,
+    pub(super) value: T,
+}
+
 /// What stands where the signature should.
 #[derive(Debug, Default)]
 pub(super) struct Presented<'a> {
     /// Texts that may be signatures, without list and prefix.
-    pub(super) texts: Vec<(Option<Hash>, Cow<'a, [u8]>)>,
+    pub(super) texts: Vec<Offered<Cow<'a, [u8]>>>,
     /// All items of the list.
     pub(super) items: Vec<Item<'a>>,
 }
@@ -64,17 +76,17 @@ impl SignatureForm {
     /// Reads what stands there.
     pub(super) fn read<'a>(&self, view: View<'a>) -> Result<Presented<'a>, SignatureError> {
         let values = self.values(view)?;
-        if values.iter().all(|value| value.is_empty()) {
+        if values.iter().all(|(_, value)| value.is_empty()) {
             return Err(MISSING);
         }
         let mut presented = Presented::default();
-        for value in values {
+        for (place, value) in values {
             let value = match &self.base64_json {
                 None => value,
                 Some(pointer) => Cow::Owned(inside_base64_json(&value, pointer)?.into_bytes()),
             };
             match &self.list {
-                None => presented.texts.extend(self.strip_prefix(value)),
+                None => presented.texts.extend(self.strip_prefix(place, value)),
                 Some(list) => {
                     list.split(value, &mut presented.items)?;
                 }
@@ -87,9 +99,11 @@ impl SignatureForm {
                 .filter(|(name, _)| list.takes(name))
                 .cloned()
                 .collect();
-            presented
-                .texts
-                .extend(taken.into_iter().filter_map(|(_, v)| self.strip_prefix(v)));
+            presented.texts.extend(
+                taken
+                    .into_iter()
+                    .filter_map(|(_, v)| self.strip_prefix(0, v)),
+            );
         }
         match presented.texts.len() {
             0 => Err(malformed(
@@ -100,35 +114,42 @@ impl SignatureForm {
         }
     }
 
-    fn values<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, SignatureError> {
+    fn values<'a>(&self, view: View<'a>) -> Result<Vec<(usize, Cow<'a, [u8]>)>, SignatureError> {
         let unreadable = |why| match why {
             Unreadable::Twice => malformed("the signature stands more than once"),
             Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
         };
         if !self.repeated {
             let value = find(&self.places, view).map_err(unreadable)?;
-            return Ok(value.into_iter().collect());
+            return Ok(value.map(|value| (0, value)).into_iter().collect());
         }
         let mut values = Vec::new();
-        for place in &self.places {
-            values.extend(find_all(std::slice::from_ref(place), view).map_err(unreadable)?);
+        for (index, place) in self.places.iter().enumerate() {
+            let found = find_all(std::slice::from_ref(place), view).map_err(unreadable)?;
+            values.extend(found.into_iter().map(|value| (index, value)));
         }
         Ok(values)
     }
 
     /// The text behind the prefix; `None` when it is not a signature of this scheme.
-    fn strip_prefix<'a>(&self, value: Cow<'a, [u8]>) -> Option<(Option<Hash>, Cow<'a, [u8]>)> {
+    fn strip_prefix<'a>(
+        &self,
+        place: usize,
+        value: Cow<'a, [u8]>,
+    ) -> Option<Offered<Cow<'a, [u8]>>> {
+        let offered = |hash, value| Some(Offered { hash, place, value });
         if !self.prefixes.is_empty() {
             let mut known = self.prefixes.iter();
             let (prefix, hash) = known.find(|(prefix, _)| value.starts_with(prefix.as_bytes()))?;
-            return Some((Some(*hash), skip(value, prefix.len())));
+            return offered(Some(*hash), skip(value, prefix.len()));
         }
         match &self.prefix {
-            None => Some((None, value)),
+            None => offered(None, value),
             Some(prefix) if value.starts_with(prefix.as_bytes()) => {
-                Some((None, skip(value, prefix.len())))
+                offered(None, skip(value, prefix.len()))
             }
-            Some(_) => self.prefix_optional.then_some((None, value)),
+            Some(_) if self.prefix_optional => offered(None, value),
+            Some(_) => None,
         }
     }
 
@@ -137,12 +158,13 @@ impl SignatureForm {
         &self,
         presented: &Presented<'_>,
         is_length: impl Fn(Option<Hash>, usize) -> bool,
-    ) -> Result<Vec<(Option<Hash>, Vec<u8>)>, SignatureError> {
-        let texts = presented.texts.iter();
-        let decoded: Vec<_> = texts
-            .filter_map(|(hash, text)| Some((*hash, decode(self.encoding, text)?)))
-            .filter(|(hash, bytes)| is_length(*hash, bytes.len()))
-            .collect();
+    ) -> Result<Vec<Offered<Vec<u8>>>, SignatureError> {
+        let bytes = |offered: &Offered<Cow<'_, [u8]>>| {
+            let Offered { hash, place, .. } = *offered;
+            let value = decode(self.encoding, &offered.value)?;
+            is_length(hash, value.len()).then_some(Offered { hash, place, value })
+        };
+        let decoded: Vec<_> = presented.texts.iter().filter_map(bytes).collect();
         if decoded.is_empty() {
             return Err(malformed(
                 "the signature is not in the scheme's encoding or length",

@@ -71,6 +71,14 @@ pub struct AnswersSpec {
     pub reject_empty: Option<At<bool>>,
     /// Status of an acknowledged duplicate instead of 200.
     pub accept_status: Option<At<u16>>,
+    /// Body of an acknowledged duplicate.
+    pub accept_body: Option<At<String>>,
+    /// Media type of that body. Default `text/plain`.
+    pub accept_type: Option<At<String>>,
+    /// Header fields of every answer to a proven request, the app's own among them: templates.
+    pub headers: Option<At<Ordered<String>>>,
+    /// What values that those repeat may look like, as in handshakes; another value is not repeated.
+    pub charset: Option<At<Ordered<String>>>,
 }
 
 /// What an operator gives beside secrets.
@@ -161,8 +169,12 @@ pub struct WhenSpec {
     pub header: Option<At<String>>,
     /// A query field is there.
     pub query: Option<At<String>>,
+    /// A form field is there.
+    pub form: Option<At<String>>,
     /// A JSON pointer finds a value.
     pub json: Option<At<String>>,
+    /// Whether the URL has a query that is not empty.
+    pub any_query: Option<At<bool>>,
     /// What the body is.
     pub body: Option<At<BodyKind>>,
     /// A param is set and not `false`.
@@ -173,6 +185,8 @@ pub struct WhenSpec {
     pub query_equals: Option<At<Ordered<String>>>,
     /// JSON pointers with these values.
     pub json_equals: Option<At<Ordered<String>>>,
+    /// These must not all hold.
+    pub not: Option<At<Box<WhenSpec>>>,
 }
 
 /// What a body is, by its content type.
@@ -183,7 +197,7 @@ pub enum BodyKind {
     Empty,
     /// `application/x-www-form-urlencoded` or `multipart/form-data`.
     Form,
-    /// Anything but a form.
+    /// Neither empty nor a form.
     Other,
 }
 
@@ -261,6 +275,8 @@ pub struct LocationSpec {
     pub xml: Option<At<String>>,
     /// Name of an item in the signature's list.
     pub item: Option<At<String>>,
+    /// Claim of the token, by name or JSON pointer; for `jwt`.
+    pub claim: Option<At<String>>,
     /// Text that it must not contain, since the signed content would be ambiguous.
     pub without: Option<At<String>>,
 }
@@ -282,6 +298,8 @@ pub struct SignatureSpec {
     pub body: Option<At<bool>>,
     /// Whether all places count, each for itself: several header fields, one for each key.
     pub repeated: Option<At<bool>>,
+    /// With `repeated`: whether the n-th key counts for the n-th place only.
+    pub paired: Option<At<bool>>,
     /// Whether the value is base64 of JSON, and where the signature stands in that.
     pub base64_json: Option<At<String>>,
     /// Text before the signature, such as `sha256=`.
@@ -347,7 +365,8 @@ pub struct TimestampSpec {
     pub tolerance: Option<At<Parsed<Span>>>,
     /// Whether it may be missing; then nothing is said about the age of a request.
     pub optional: Option<At<bool>>,
-    /// `false` where the signature does not cover it: then it decides nothing.
+    /// `false` where the signature does not cover it: then it decides nothing. `true` where it does in a
+    /// way that the template does not show.
     pub signed: Option<At<bool>>,
 }
 
@@ -387,6 +406,8 @@ pub enum UrlVariant {
     WithDefaultPort,
     /// Without the port.
     WithoutPort,
+    /// Without the path, where that is `/` and there is no query.
+    WithoutRootPath,
 }
 
 /// How a configured secret becomes key bytes.
@@ -440,8 +461,11 @@ pub struct RequireSpec {
     pub item: Option<At<String>>,
     /// Between the items of the list (default `,`).
     pub separator: Option<At<String>>,
-    /// The value: a template of params, or several of which one must hold.
-    pub equals: At<OneOrMany<String>>,
+    /// The value: a template, or several of which one must hold. `{secret}` stands for any secret of the
+    /// check; with `*` in `json`, every value that is found must hold.
+    pub equals: Option<At<OneOrMany<String>>>,
+    /// Items that the value, a list, must contain; compared without case.
+    pub contains: Option<At<Vec<String>>>,
     /// Whether the value may be missing.
     pub optional: Option<At<bool>>,
 }
@@ -540,6 +564,8 @@ pub struct ClaimSpec {
     pub leeway: Option<At<Parsed<Span>>>,
     /// Whether it may be missing.
     pub optional: Option<At<bool>>,
+    /// When it may be missing.
+    pub optional_when: Option<At<WhenSpec>>,
     /// When it is asked for.
     pub when: Option<At<WhenSpec>>,
 }
@@ -574,8 +600,10 @@ pub struct KeyUrlSpec {
     pub header: Option<At<String>>,
     /// Hosts that such a URL may name: exact, or `*.example.org`.
     pub hosts: Option<At<Vec<At<String>>>>,
-    /// Name that the fetched certificate must be valid for, up to a public root.
-    pub certificate_name: Option<At<String>>,
+    /// Names of which the fetched certificate must be valid for one, up to a public root.
+    pub certificate_name: Option<At<OneOrMany<String>>>,
+    /// JSON pointer to the PEM, where the answer is JSON.
+    pub json: Option<At<String>>,
 }
 
 /// A provider's URL validation.
@@ -587,16 +615,20 @@ pub struct HandshakeSpec {
     pub when: At<WhenSpec>,
     /// What proves it.
     pub proof: At<ProofSpec>,
-    /// What values that the reply repeats may look like: a list of `name: pattern`, names as in
-    /// templates, patterns such as `[A-Za-z0-9_-]{1,128}`.
+    /// What values that the reply repeats may look like: `SOURCE: PATTERN`, sources as in templates,
+    /// patterns such as `[A-Za-z0-9_-]{1,128}`.
     pub charset: Option<At<Ordered<String>>>,
+    /// Status where the proof fails. Default 403; 401 where the signature is the proof.
+    pub refuse_status: Option<At<u16>>,
+    /// A URL to GET once the handshake is proven, such as a confirmation.
+    pub fetch: Option<At<FetchSpec>>,
     /// Templates to use as `{text:NAME}`.
     pub texts: Option<At<Ordered<String>>>,
     /// The answer.
     pub reply: At<ReplySpec>,
 }
 
-/// What proves a handshake: exactly one of these.
+/// What proves a handshake: all that is given must hold.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct ProofSpec {
     /// Nothing: the reply tells nothing that its asker did not send.
@@ -607,9 +639,29 @@ pub struct ProofSpec {
     pub token_query: Option<At<String>>,
     /// Values that must hold.
     pub require: Option<At<Vec<At<RequireSpec>>>>,
-    /// The secret that the request itself carries, at a JSON pointer: it must have signed the request,
-    /// and the operator must have opened the window (param `enrolment_window_open`).
-    pub enrolment: Option<At<String>>,
+    /// The secret that the request itself brings, while the operator has opened the window (param
+    /// `enrolment_window_open`).
+    pub enrolment: Option<At<EnrolmentSpec>>,
+}
+
+/// A secret that a request brings.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct EnrolmentSpec {
+    /// Header field.
+    pub header: Option<At<String>>,
+    /// JSON pointer.
+    pub json: Option<At<String>>,
+    /// Whether the request is signed with that same secret. Default true.
+    pub signed: Option<At<bool>>,
+}
+
+/// A URL to GET.
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct FetchSpec {
+    /// JSON pointer to the URL.
+    pub json: At<String>,
+    /// Hosts that it may name; `*` stands for one label.
+    pub hosts: At<Vec<At<String>>>,
 }
 
 /// The answer to a handshake.

@@ -47,6 +47,8 @@ enum Source {
     Method,
     Origin,
     Path,
+    /// The path below that of a URL.
+    PathBelow(Box<str>),
     Place(Location),
     Query,
     Scheme,
@@ -345,6 +347,14 @@ impl Value {
             Source::Method => Some(Cow::Borrowed(view.method.as_str().as_bytes())),
             Source::Origin => Some(Cow::Borrowed(url.origin.as_bytes())),
             Source::Path => Some(Cow::Borrowed(url.path().as_bytes())),
+            Source::PathBelow(base) => match path_below(url.path(), base) {
+                Some(path) => Some(Cow::Owned(path.into_bytes())),
+                None => {
+                    return Err(malformed(
+                        "the path is not below the URL that the sender signs from",
+                    ));
+                }
+            },
             Source::Place(place) => {
                 locate::find(std::slice::from_ref(place), *view).map_err(unreadable)?
             }
@@ -422,6 +432,15 @@ impl Source {
             "json_compact" => Self::Json(Shape::Compact, pointer()?),
             "json_raw" => Self::Json(Shape::Raw, pointer()?),
             "json_sorted" => Self::Json(Shape::Sorted, pointer()?),
+            "path_below" => {
+                let url = names.param(argument).unwrap_or_default();
+                let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
+                let path = rest
+                    .find('/')
+                    .and_then(|at| rest.get(at..))
+                    .unwrap_or_default();
+                Self::PathBelow(path.trim_end_matches('/').into())
+            }
             "query" => Self::Place(Location::Query(argument.into())),
             "text" => Self::Text(
                 names
@@ -434,6 +453,20 @@ impl Source {
             _ => return Err(unknown(word)),
         })
     }
+}
+
+/// The path without `base`, without a slash at its end, `&` escaped: what Atlassian's query hash is over.
+fn path_below(path: &str, base: &str) -> Option<String> {
+    let below = path.strip_prefix(base)?;
+    if !below.is_empty() && !below.starts_with('/') {
+        return None;
+    }
+    let below = below.trim_end_matches('/');
+    Some(if below.is_empty() {
+        "/".to_owned()
+    } else {
+        below.replace('&', "%26")
+    })
 }
 
 /// Every word that can begin a `{...}`.
@@ -453,6 +486,7 @@ const WORDS: &[&str] = &[
     "origin",
     "param",
     "path",
+    "path_below",
     "query",
     "scheme",
     "secret",

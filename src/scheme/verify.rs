@@ -8,16 +8,18 @@ use std::borrow::Cow;
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, Method, header};
 
+use super::jws::Token;
+use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
-use super::locate::{self, Location, Unreadable, View, find, find_each};
-use super::parse::{self, Presented};
-use super::primitive::{Digest, Hash, Mac, digest, same_secret, same_tag};
-use super::template::{Scope, Template};
+use super::locate::{self, Location, Pointer, Unreadable, View, find};
+use super::parse::{self, Offered, Presented};
+use super::primitive::{Digest, Hash, digest, same_secret, same_tag};
+use super::template::Scope;
 use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
 use super::trace::Trace;
 use super::{
     Content, Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError, Timestamp,
-    UrlForm, malformed,
+    UrlForm, malformed, x5c,
 };
 use crate::reason::Reason;
 use crate::units::UnixTime;
@@ -41,6 +43,11 @@ const MISMATCH: SignatureError = refuse(
     Reason::SignatureMismatch,
     "the signature is not of this content under any of the keys",
 );
+
+const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
+
+const NOT_AS_ASKED: SignatureError =
+    malformed("a value that the scheme asks for is not as it should be");
 
 /// A timestamp as it stands in the request, and what it means.
 type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
@@ -66,11 +73,12 @@ impl Scheme {
             return Ok(());
         }
         match (&self.proof, &self.signature) {
-            (Proof::None, _) | (Proof::Digest(_) | Proof::Mac(_) | Proof::Token, None) => Ok(()),
-            (Proof::Basic, _) => basic_credentials(headers).map(drop),
+            (Proof::None, _) | (_, None) if !matches!(self.proof, Proof::Basic) => Ok(()),
+            (Proof::Basic, _) | (_, None) => basic_credentials(headers).map(drop),
             (_, Some(signature)) if !signature.is_in_head() => Ok(()),
             (Proof::Token, Some(_)) => self.tokens(view).map(drop),
-            (Proof::Digest(_) | Proof::Mac(_), Some(signature)) => {
+            (Proof::Jwt(_), Some(signature)) => signature.read(view).map(drop),
+            (_, Some(signature)) => {
                 let presented = signature.read(view)?;
                 signature.decode(&presented, |hash, length| self.is_length(hash, length))?;
                 let view = View {
@@ -147,6 +155,9 @@ impl Scheme {
         {
             return Ok(digest(&[b"event id", &id]));
         }
+        if let Proof::Jwt(jwt) = &self.proof {
+            return self.token_fingerprint(jwt, &presented, view);
+        }
         let stamp = self.stamp(view)?;
         let id = self.signed_id(view)?;
         let scope = Scope {
@@ -169,6 +180,30 @@ impl Scheme {
             None => Vec::new(),
         };
         Ok(digest(&[b"signed content", &content, &body]))
+    }
+
+    /// A token is known by what is signed in it, never by its text: the signature can be re-made.
+    fn token_fingerprint(
+        &self,
+        jwt: &Jwt,
+        presented: &Presented<'_>,
+        view: View<'_>,
+    ) -> Result<[u8; 32], SignatureError> {
+        let text = presented.texts.first().ok_or(NO_TOKEN)?;
+        let token = Token::parse(std::str::from_utf8(&text.value).map_err(|_| NO_TOKEN)?)?;
+        if jwt.detached {
+            let body = view.body.map(Content::joined).unwrap_or_default();
+            return Ok(digest(&[b"signed content", &body]));
+        }
+        let claims = token.claims()?;
+        if let Some(id) = self
+            .event_id_claim
+            .as_ref()
+            .and_then(|path| path.text(&claims))
+        {
+            return Ok(digest(&[b"event id", id.as_bytes()]));
+        }
+        Ok(digest(&[b"signed content", token.payload()]))
     }
 
     /// Runs `judge` over the request, or over each item of its body that is signed by itself.
@@ -254,8 +289,57 @@ impl Scheme {
                 let given = traced("token", self.tokens(view), trace)?;
                 self.bare(&given, view, keys, now, trace)
             }
-            Proof::Digest(_) | Proof::Mac(_) => self.signed(view, keys, now, trace),
+            Proof::Jwt(jwt) => self.token(jwt, view, keys, now, trace),
+            Proof::Digest(_) | Proof::Mac(_) | Proof::Public(_) => {
+                self.signed(view, keys, now, trace)
+            }
         }
+    }
+
+    /// A JSON Web Token.
+    fn token(
+        &self,
+        jwt: &Jwt,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
+        let presented = traced("signature", signature.read(view), trace)?;
+        let text = presented.texts.first().ok_or(NO_TOKEN)?;
+        let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_| NO_TOKEN);
+        let token = traced("token", text.and_then(Token::parse), trace)?;
+        self.meets_requirements(view, keys, now, trace)?;
+        let body = view.body.ok_or(malformed("the body has not been read"))?;
+        let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
+        let detached = jwt.detached.then_some(frames.as_slice());
+        let key = match &jwt.x5c {
+            None => token.verify(&jwt.algorithms, keys, now, detached),
+            Some(rules) => token.certificates().and_then(|chain| {
+                let vouched = x5c::leaf_key(&chain, keys, rules, now)?;
+                token.verify_by(&jwt.algorithms, &vouched.leaf, detached)?;
+                Ok(vouched.root)
+            }),
+        };
+        let key = traced("key", key, trace)?;
+        if jwt.detached {
+            return self.evidence(view, Some(key), None);
+        }
+        let claims = token.claims()?;
+        let scope = Scope {
+            view,
+            url: &self.url.first(view)?,
+            timestamp: None,
+            id: None,
+            secret: None,
+        };
+        let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
+        let mut evidence = self.evidence(view, Some(key), signed_at)?;
+        if let Some(path) = &self.event_id_claim {
+            evidence.event_id = path.text(&claims).map(|text| cut(&text));
+        }
+        Ok(evidence)
     }
 
     /// A secret that is sent as it is.
@@ -273,7 +357,7 @@ impl Scheme {
             let right = given.iter().all(|given| same_secret(key.bytes(), given));
             note_key(trace, key, right);
             if right {
-                self.meets_requirements(view, trace)?;
+                self.meets_requirements(view, keys, now, trace)?;
                 return self.evidence(view, Some(key), None);
             }
         }
@@ -303,7 +387,7 @@ impl Scheme {
         let candidates = traced("encoding", candidates, trace)?;
         let stamp = traced("timestamp", self.stamp(view), trace)?;
         let id = traced("id", self.signed_id(view), trace)?;
-        self.meets_requirements(view, trace)?;
+        self.meets_requirements(view, keys, now, trace)?;
         let bound = self.body_digest_holds(view);
         traced("body_digest", bound, trace)?;
 
@@ -311,24 +395,35 @@ impl Scheme {
         usable.peek().ok_or(NO_KEY)?;
         let urls = self.url.spellings(view)?;
         let mut proven = None;
-        'search: for key in usable {
-            for parts in &self.contents {
-                for url in &urls {
-                    let scope = Scope {
-                        view,
-                        url,
-                        timestamp: stamp.as_ref().map(|(text, _)| &**text),
-                        id: id.as_deref(),
-                        secret: Some(key.bytes()),
-                    };
-                    if self.matches(parts, &scope, key, &candidates)? {
-                        proven = Some(key);
-                        note_key(trace, key, true);
-                        break 'search;
-                    }
-                }
+        for (position, key) in keys
+            .all()
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| key.is_usable(now))
+        {
+            // Where keys and places are paired, a signature in another place is none of this key's.
+            let own: Cow<'_, [Offered<Vec<u8>>]> = if signature.paired {
+                candidates
+                    .iter()
+                    .filter(|offered| offered.place == position)
+                    .cloned()
+                    .collect()
+            } else {
+                Cow::Borrowed(&candidates)
+            };
+            let scope = Scope {
+                view,
+                url: "",
+                timestamp: stamp.as_ref().map(|(text, _)| &**text),
+                id: id.as_deref(),
+                secret: Some(key.bytes()),
+            };
+            let right = self.any_content_matches(&scope, &urls, key, &own)?;
+            note_key(trace, key, right);
+            if right {
+                proven = Some(key);
+                break;
             }
-            note_key(trace, key, false);
         }
         let key = proven.ok_or(MISMATCH)?;
         let signed_at = stamp.map(|(_, time)| time);
@@ -338,18 +433,36 @@ impl Scheme {
         self.evidence(view, Some(key), signed_at)
     }
 
+    /// Whether one of the contents, in one of the spellings of the URL, is signed by `key`.
+    fn any_content_matches(
+        &self,
+        scope: &Scope<'_>,
+        urls: &[Cow<'_, str>],
+        key: &Key,
+        offered: &[Offered<Vec<u8>>],
+    ) -> Result<bool, SignatureError> {
+        for parts in &self.contents {
+            for url in urls {
+                if self.matches(parts, &Scope { url, ..*scope }, key, offered)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn matches(
         &self,
         parts: &[Part],
         scope: &Scope<'_>,
         key: &Key,
-        candidates: &[(Option<Hash>, Vec<u8>)],
+        offered: &[Offered<Vec<u8>>],
     ) -> Result<bool, SignatureError> {
         match &self.proof {
             Proof::Mac(own) => {
                 // One MAC for each hash that is offered: mostly one.
                 let mut done: Vec<(Hash, Vec<u8>)> = Vec::with_capacity(1);
-                for (hash, candidate) in candidates {
+                for Offered { hash, value, .. } in offered {
                     let hash = hash.unwrap_or(*own);
                     if !done.iter().any(|(known, _)| *known == hash) {
                         let mut mac = key.mac(hash);
@@ -357,7 +470,7 @@ impl Scheme {
                         done.push((hash, mac.finish()));
                     }
                     let known = done.iter().find(|(known, _)| *known == hash);
-                    if known.is_some_and(|(_, tag)| same_tag(tag, candidate)) {
+                    if known.is_some_and(|(_, tag)| same_tag(tag, value)) {
                         return Ok(true);
                     }
                 }
@@ -367,11 +480,20 @@ impl Scheme {
                 let mut content = Vec::new();
                 render(parts, scope, &mut content)?;
                 let tag = own.of([content.as_slice()]);
-                Ok(candidates
-                    .iter()
-                    .any(|(_, candidate)| same_tag(&tag, candidate)))
+                Ok(offered.iter().any(|offered| same_tag(&tag, &offered.value)))
             }
-            Proof::Basic | Proof::None | Proof::Token => Ok(false),
+            Proof::Public(algorithm) => {
+                let Some(key) = key.public_key() else {
+                    return Ok(false);
+                };
+                let mut content = Vec::new();
+                render(parts, scope, &mut content)?;
+                let is = |offered: &Offered<Vec<u8>>| {
+                    key.verify(*algorithm, &[&content], &offered.value)
+                };
+                Ok(offered.iter().any(is))
+            }
+            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => Ok(false),
         }
     }
 
@@ -394,8 +516,17 @@ impl Scheme {
                 render(parts, scope, &mut content)?;
                 Ok(digest.of([content.as_slice()]))
             }
-            Proof::Basic | Proof::None | Proof::Token => {
-                Err(malformed("this scheme computes no signature"))
+            Proof::Public(algorithm) => {
+                let key = key
+                    .private_key()
+                    .ok_or(malformed("this scheme signs with a private key"))?;
+                let mut content = Vec::new();
+                render(parts, scope, &mut content)?;
+                key.sign(*algorithm, &[&content])
+                    .map_err(|_| malformed("the private key does not sign this scheme"))
+            }
+            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => {
+                Err(malformed("this scheme computes no signature over content"))
             }
         }
     }
@@ -405,7 +536,7 @@ impl Scheme {
         match &self.proof {
             Proof::Mac(own) => hash.unwrap_or(*own).tag_bytes() == length,
             Proof::Digest(own) => own.tag_bytes() == length,
-            Proof::Basic | Proof::None | Proof::Token => true,
+            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Public(_) | Proof::Token => true,
         }
     }
 
@@ -414,24 +545,29 @@ impl Scheme {
         let missing = refuse(Reason::CredentialMissing, "the token is missing");
         let signature = self.signature.as_ref().ok_or(missing)?;
         let mut tokens = Vec::new();
-        for value in find_each(&signature.places, view).map_err(|why| match why {
-            Unreadable::Twice => {
-                refuse(Reason::CredentialInvalid, "the token stands more than once")
-            }
-            Unreadable::Body => {
-                refuse(Reason::CredentialInvalid, "the token's body cannot be read")
-            }
-        })? {
-            let token = match &signature.prefix {
+        for place in &signature.places {
+            let value = find(std::slice::from_ref(place), view).map_err(|why| match why {
+                Unreadable::Twice => {
+                    refuse(Reason::CredentialInvalid, "the token stands more than once")
+                }
+                Unreadable::Body => {
+                    refuse(Reason::CredentialInvalid, "the token's body cannot be read")
+                }
+            })?;
+            let Some(value) = value else { continue };
+            // A prefix such as `Bearer ` belongs to a header field; elsewhere the token is bare.
+            let prefix = signature
+                .prefix
+                .as_ref()
+                .filter(|_| matches!(place, Location::Header(_)));
+            let token = match prefix.map(|prefix| value.strip_prefix(prefix.as_bytes())) {
                 None => value,
-                Some(prefix) => match value.strip_prefix(prefix.as_bytes()) {
-                    Some(token) => Cow::Owned(token.to_vec()),
-                    None if signature.prefix_optional => value,
-                    None => {
-                        let detail = "the token is not written as the scheme writes it";
-                        return Err(refuse(Reason::CredentialInvalid, detail));
-                    }
-                },
+                Some(Some(token)) => Cow::Owned(token.to_vec()),
+                Some(None) if signature.prefix_optional => value,
+                Some(None) => {
+                    let detail = "the token is not written as the scheme writes it";
+                    return Err(refuse(Reason::CredentialInvalid, detail));
+                }
             };
             if !token.is_empty() {
                 tokens.push(token);
@@ -466,9 +602,15 @@ impl Scheme {
         }
     }
 
-    fn meets_requirements(&self, view: View<'_>, trace: &mut Trace) -> Result<(), SignatureError> {
+    fn meets_requirements(
+        &self,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<(), SignatureError> {
         for require in &self.require {
-            traced("require", require.holds(view, &self.url), trace)?;
+            traced("require", require.holds(view, &self.url, keys, now), trace)?;
         }
         Ok(())
     }
@@ -511,17 +653,19 @@ impl Scheme {
         // An id that cannot be read decides nothing unless it is signed, and then `delivery` falls
         // back to the whole content.
         let id = find(&self.event_id, view).ok().flatten();
-        let event_id = id.map(|id| {
-            let text = String::from_utf8_lossy(&id);
-            let end = text.floor_char_boundary(EVENT_ID_BYTES_MAX);
-            text.get(..end).unwrap_or_default().to_owned()
-        });
+        let event_id = id.map(|id| cut(&String::from_utf8_lossy(&id)));
         Ok(Evidence {
             key_id: key.map(|key| key.id.clone()),
             event_id,
             signed_at,
         })
     }
+}
+
+/// An event id as it is passed on: not longer than any provider's.
+fn cut(id: &str) -> String {
+    let end = id.floor_char_boundary(EVENT_ID_BYTES_MAX);
+    id.get(..end).unwrap_or_default().to_owned()
 }
 
 fn unreadable(why: Unreadable) -> SignatureError {
@@ -693,6 +837,9 @@ impl UrlForm {
     fn spellings<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, str>>, SignatureError> {
         let mut spellings = vec![self.first(view)?];
         let SenderUrl { origin, target } = view.url;
+        if self.without_root_path && &**target == "/" {
+            spellings.push(Cow::Owned(self.spell(origin, "")));
+        }
         let (scheme, rest) = origin.split_once("://").unwrap_or(("https", origin));
         let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, _)| {
             (host, rest.get(host.len()..).unwrap_or_default())
@@ -728,35 +875,91 @@ impl UrlForm {
 }
 
 impl Require {
-    fn holds(&self, view: View<'_>, url: &UrlForm) -> Result<(), SignatureError> {
-        const WRONG: SignatureError =
-            malformed("a value that the scheme asks for is not as it should be");
-        let found = find(std::slice::from_ref(&self.place), view).map_err(unreadable)?;
-        let Some(value) = found else {
-            return if self.optional { Ok(()) } else { Err(WRONG) };
-        };
-        let value = match &self.base64_json {
-            None => value,
-            Some(pointer) => Cow::Owned(parse::inside_base64_json(&value, pointer)?.into_bytes()),
-        };
-        let value = match &self.item {
-            None => value,
-            Some(item) => Cow::Owned(item_of(&value, item, &self.separator).ok_or(WRONG)?),
-        };
+    pub(super) fn holds(
+        &self,
+        view: View<'_>,
+        url: &UrlForm,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<(), SignatureError> {
+        let url = url.first(view)?;
         let scope = Scope {
             view,
-            url: &url.first(view)?,
+            url: &url,
             timestamp: None,
             id: None,
             secret: None,
         };
+        if let Some(pointer) = &self.each {
+            return self.each_holds(pointer, &scope, keys, now);
+        }
+        match find(std::slice::from_ref(&self.place), view).map_err(unreadable)? {
+            None if self.optional => Ok(()),
+            None => Err(NOT_AS_ASKED),
+            Some(value) => self.is(&value, &scope, keys, now),
+        }
+    }
+
+    /// Every value in the body that the pointer finds; none at all is not enough. Where the check has
+    /// no secret to compare with, there is nothing to ask.
+    fn each_holds(
+        &self,
+        pointer: &Pointer,
+        scope: &Scope<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<(), SignatureError> {
+        if self.secret && !keys.all().iter().any(|key| key.secret_bytes().is_some()) {
+            return Ok(());
+        }
+        let body = scope
+            .view
+            .body
+            .ok_or(malformed("the body has not been read"))?;
+        let values = pointer.each(&body.joined()).map_err(unreadable)?;
+        if values.is_empty() {
+            return Err(NOT_AS_ASKED);
+        }
+        for raw in values {
+            let text: String = serde_json::from_str(&raw).map_err(|_| NOT_AS_ASKED)?;
+            self.is(text.as_bytes(), scope, keys, now)?;
+        }
+        Ok(())
+    }
+
+    fn is(
+        &self,
+        value: &[u8],
+        scope: &Scope<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<(), SignatureError> {
+        let mut value = Cow::Borrowed(value);
+        if let Some(pointer) = &self.base64_json {
+            value = Cow::Owned(parse::inside_base64_json(&value, pointer)?.into_bytes());
+        }
+        if let Some(item) = &self.item {
+            value = Cow::Owned(item_of(&value, item, &self.separator).ok_or(NOT_AS_ASKED)?);
+        }
+        if self.secret && keys.matching(&value, now).is_some() {
+            return Ok(());
+        }
+        if !self.contains.is_empty() {
+            let text = String::from_utf8_lossy(&value).into_owned();
+            let items: Vec<&str> = text.split(&self.separator).map(str::trim).collect();
+            let has = |wanted: &String| items.iter().any(|item| item.eq_ignore_ascii_case(wanted));
+            return if self.contains.iter().all(has) {
+                Ok(())
+            } else {
+                Err(NOT_AS_ASKED)
+            };
+        }
         for wanted in &self.equals {
-            let wanted: Vec<u8> = Template::text(wanted, &scope)?;
-            if same_secret(&wanted, &value) {
+            if same_secret(&wanted.text(scope)?, &value) {
                 return Ok(());
             }
         }
-        Err(WRONG)
+        Err(NOT_AS_ASKED)
     }
 }
 
@@ -772,15 +975,5 @@ fn item_of(value: &[u8], name: &str, separator: &str) -> Option<Vec<u8>> {
     match (own.next(), own.next()) {
         (Some(value), None) => Some(value.as_bytes().to_vec()),
         _ => None,
-    }
-}
-
-impl Key {
-    /// An HMAC under this key, ready for content.
-    fn mac(&self, hash: Hash) -> Mac {
-        match self.prepared(hash) {
-            Some(mac) => mac.clone(),
-            None => Mac::new(hash, self.bytes()),
-        }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct When {
     pub(super) body: Option<BodyKind>,
     /// Params decide once: a condition on one that is not set never holds.
     pub(super) never: bool,
+    pub(super) any_query: bool,
+    pub(super) not: Option<Box<When>>,
 }
 
 impl When {
@@ -44,6 +46,9 @@ impl When {
         if !self.body.is_none_or(|kind| kind.is(view)) {
             return Ok(false);
         }
+        if self.any_query && view.url.query().is_none_or(str::is_empty) {
+            return Ok(false);
+        }
         for place in &self.present {
             if find(std::slice::from_ref(place), view)?.is_none() {
                 return Ok(false);
@@ -55,7 +60,10 @@ impl When {
                 return Ok(false);
             }
         }
-        Ok(true)
+        match &self.not {
+            Some(not) => not.holds(view).map(|holds| !holds),
+            None => Ok(true),
+        }
     }
 }
 
@@ -64,7 +72,7 @@ impl BodyKind {
         match self {
             Self::Empty => view.body.is_none_or(super::Content::is_empty),
             Self::Form => is_form(view.headers),
-            Self::Other => !is_form(view.headers),
+            Self::Other => !Self::Empty.is(view) && !is_form(view.headers),
         }
     }
 }

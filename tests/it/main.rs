@@ -1,6 +1,7 @@
 //! Everything that is tested from outside: the library by its API, the binary by its sockets. One file
 //! for each thing that the binary does; what they share is in `support`.
 
+mod config;
 mod imports;
 mod support;
 mod vectors;

@@ -35,13 +35,23 @@ pub struct Case {
 /// Every case of every file.
 pub fn cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    files.retain(|file| {
+        file.extension()
+            .is_some_and(|extension| extension == "jsonl")
+    });
     files.sort();
     let mut cases = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+        for (number, line) in text
+            .lines()
+            .enumerate()
+            .filter(|(_, line)| !line.is_empty())
+        {
             let case = serde_json::from_str(line)
                 .unwrap_or_else(|error| panic!("{}:{}: {error}", file.display(), number + 1));
             cases.push(case);
@@ -52,8 +62,12 @@ pub fn cases() -> Vec<Case> {
 
 /// The verdict on a case: its reason when refused.
 fn judge(catalog: &Catalog, case: &Case) -> Result<Result<(), String>, String> {
-    let selected = catalog.find(&case.preset).map_err(|error| error.to_string())?;
-    let scheme = selected.bind(&case.params, None).map_err(|wrong| wrong.join("; "))?;
+    let selected = catalog
+        .find(&case.preset)
+        .map_err(|error| error.to_string())?;
+    let scheme = selected
+        .bind(&case.params, None)
+        .map_err(|wrong| wrong.join("; "))?;
     let mut keys: Vec<Key> = Vec::new();
     for (index, secret) in case.secrets.iter().enumerate() {
         let id = format!("secret-{index}").into();
@@ -68,24 +82,43 @@ fn judge(catalog: &Catalog, case: &Case) -> Result<Result<(), String>, String> {
         keys.extend(scheme.public_keys(id, key.as_bytes(), None)?);
     }
     if scheme.key_kind() == KeyKind::None {
-        keys.push(Key::secret("none".into(), hookward::secret::Secret::new(vec![0]), None));
+        keys.push(Key::secret(
+            "none".into(),
+            hookward::secret::Secret::new(vec![0]),
+            None,
+        ));
     }
     let keys = KeySet::new(keys).ok_or("no keys")?;
     let mut headers = HeaderMap::new();
     for (name, value) in &case.headers {
         let name: HeaderName = name.parse().map_err(|_| format!("header {name}"))?;
-        let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| format!("value of {name}"))?;
+        let value =
+            HeaderValue::from_bytes(value.as_bytes()).map_err(|_| format!("value of {name}"))?;
         headers.append(name, value);
     }
     let (scheme_part, rest) = case.url.split_once("://").ok_or("url")?;
     let slash = rest.find(['/', '?']).unwrap_or(rest.len());
     let (host, target) = rest.split_at(slash);
-    let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-    let url = SenderUrl { origin: format!("{scheme_part}://{host}").into(), target: target.into() };
+    let target = if target.starts_with('/') {
+        target.to_owned()
+    } else {
+        format!("/{target}")
+    };
+    let url = SenderUrl {
+        origin: format!("{scheme_part}://{host}").into(),
+        target: target.into(),
+    };
     let method = Method::from_bytes(case.method.as_bytes()).map_err(|error| error.to_string())?;
-    let body = BASE64.decode(case.body_base64.as_bytes()).map_err(|error| error.to_string())?;
+    let body = BASE64
+        .decode(case.body_base64.as_bytes())
+        .map_err(|error| error.to_string())?;
     let body = Content::from(body);
-    let message = Message { method: &method, url: &url, headers: &headers, body: &body };
+    let message = Message {
+        method: &method,
+        url: &url,
+        headers: &headers,
+        body: &body,
+    };
     let now = UnixTime::from_secs(case.now.unwrap_or(1_767_225_600));
     if let Err(error) = scheme.precheck(&method, &url, &headers) {
         // What the head alone refuses, the whole request must not pass.
@@ -94,7 +127,10 @@ fn judge(catalog: &Catalog, case: &Case) -> Result<Result<(), String>, String> {
         }
         return Ok(Err(error.to_string()));
     }
-    Ok(scheme.verify(&message, &keys, now).map(drop).map_err(|error| error.to_string()))
+    Ok(scheme
+        .verify(&message, &keys, now)
+        .map(drop)
+        .map_err(|error| error.to_string()))
 }
 
 #[test]
@@ -112,7 +148,16 @@ fn every_vector_gets_its_verdict() {
             (Ok(Err(reason)), _) => format!("refused: {reason}"),
             (Err(error), _) => format!("could not judge: {error}"),
         };
-        wrong.push(format!("{}: {}: expected {}, {told}", case.preset, case.case, case.expect));
+        wrong.push(format!(
+            "{}: {}: expected {}, {told}",
+            case.preset, case.case, case.expect
+        ));
     }
-    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} wrong:\n{}",
+        wrong.len(),
+        requests.len(),
+        wrong.join("\n")
+    );
 }

@@ -1,0 +1,141 @@
+//! Certificates and keys from PEM files, and what an operator should know about them.
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::resolve::{Resolver, Trouble};
+use crate::secret::Secret;
+use crate::units::UnixTime;
+
+/// A chain and its key, with what is doubtful about them.
+pub(super) struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Arc<PrivateKeyDer<'static>>,
+    pub(super) doubts: Vec<Trouble>,
+}
+
+/// Reads the certificates of a PEM file; at least one.
+pub(super) fn chain(
+    resolver: &mut Resolver<'_>,
+    path: &str,
+) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let pem = resolver.file(path)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain =
+        read.map_err(|error| Trouble::new(format!("`{path}` is not valid PEM: {error}")))?;
+    if chain.is_empty() {
+        let trouble = Trouble::new(format!("there is no certificate in `{path}`"));
+        return Err(trouble.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
+    }
+    for certificate in &chain {
+        parse(certificate, path)?;
+    }
+    Ok(chain)
+}
+
+/// Reads the authorities of a PEM file, each of which must be one (SECURITY A-50).
+pub(super) fn authorities(
+    resolver: &mut Resolver<'_>,
+    path: &str,
+) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let chain = chain(resolver, path)?;
+    for certificate in &chain {
+        let parsed = parse(certificate, path)?;
+        if !parsed.is_ca() {
+            let message = format!(
+                "`{}` in `{path}` is not a certificate authority",
+                parsed.subject()
+            );
+            return Err(Trouble::new(message).hint("name the certificate that issued the clients'"));
+        }
+    }
+    Ok(chain)
+}
+
+/// Reads a chain and its key and checks that they belong together.
+pub(super) fn identity(
+    resolver: &mut Resolver<'_>,
+    chain: &[CertificateDer<'static>],
+    path: &str,
+) -> Result<Identity, Trouble> {
+    let (pem, is_public) = resolver.private_file(path)?;
+    let key = private_key(&pem, path)?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider).map_err(
+        |error| match error {
+            rustls::Error::InconsistentKeys(_) => Trouble::new(format!(
+                "the key in `{path}` is not that of the certificate"
+            ))
+            .hint(
+                "compare `openssl x509 -pubkey -noout -in CERT` and `openssl pkey -pubout -in KEY`",
+            ),
+            error => Trouble::new(format!("the key in `{path}` cannot be used: {error}")),
+        },
+    )?;
+    let mut doubts = Vec::new();
+    if is_public {
+        let doubt = Trouble::new(format!(
+            "every user of this machine can read the key `{path}`"
+        ));
+        doubts.push(doubt.hint(format!("chmod o-r {path}")));
+    }
+    Ok(Identity {
+        chain: chain.to_vec(),
+        key: Arc::new(key),
+        doubts,
+    })
+}
+
+fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Trouble> {
+    let bytes = pem.expose();
+    let holds = |label: &[u8]| bytes.windows(label.len()).any(|window| window == label);
+    if holds(b"ENCRYPTED") {
+        let trouble = Trouble::new(format!("the key in `{path}` is encrypted"));
+        return Err(trouble.hint("decrypt it: `openssl pkey -in KEY -out KEY.plain`"));
+    }
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|_| {
+        let trouble = Trouble::new(format!("there is no private key in `{path}`"));
+        if holds(b"BEGIN CERTIFICATE") {
+            trouble.hint("it holds a certificate; are `cert` and `key` swapped?")
+        } else {
+            trouble.hint("it must be PEM: `-----BEGIN PRIVATE KEY-----`")
+        }
+    })
+}
+
+/// What is doubtful about the validity of a leaf at `now`.
+pub(super) fn validity(leaf: &CertificateDer<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
+    let parsed = parse(leaf, path).ok()?;
+    let moment = |time: x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
+    let (from, until) = (
+        moment(parsed.validity().not_before),
+        moment(parsed.validity().not_after),
+    );
+    if until <= now {
+        Some(Trouble::new(format!(
+            "the certificate in `{path}` expired at {until}"
+        )))
+    } else if now < from {
+        Some(Trouble::new(format!(
+            "the certificate in `{path}` is only valid from {from}"
+        )))
+    } else {
+        None
+    }
+}
+
+fn parse<'c>(
+    certificate: &'c CertificateDer<'_>,
+    path: &str,
+) -> Result<X509Certificate<'c>, Trouble> {
+    match X509Certificate::from_der(certificate) {
+        Ok((_, parsed)) => Ok(parsed),
+        Err(_) => Err(Trouble::new(format!(
+            "a certificate in `{path}` is damaged"
+        ))),
+    }
+}

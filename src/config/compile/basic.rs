@@ -1,0 +1,215 @@
+//! `basic`: users from the configuration and from htpasswd files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::keys::Written;
+use super::routes::Scope;
+use super::{Compiler, value, values};
+use crate::config::spec::{BasicSpec, UserSpec};
+use crate::document::{At, Place};
+use crate::password_hash::validate_hash;
+use crate::route::auth::{BasicCheck, BasicUser, Password};
+
+impl Compiler<'_, '_> {
+    pub(super) fn basic(&mut self, at: &At<BasicSpec>, scope: Scope<'_>) -> Option<BasicCheck> {
+        let (spec, place) = value(Some(at))?;
+        let realm = value(spec.realm.as_ref()).and_then(|(realm, place)| self.realm(realm, &place));
+        if spec.users.is_none() && spec.htpasswd.is_none() {
+            let key = self.key(&place.path);
+            let message = "there is no user: the key `users` is missing";
+            self.error(&key, message, "write `users`, or `htpasswd: FILE`");
+            return None;
+        }
+        let mut users = Some(Vec::new());
+        if let Some(at) = &spec.users {
+            let items = values(Some(at)).unwrap_or_default();
+            if items.is_empty()
+                && let Some(place) = at
+                    .place()
+                    .filter(|_| at.get().is_some_and(|list| list.0.is_empty()))
+            {
+                self.error(place, "there is no user, so no request could pass", None);
+            }
+            for (user, place) in items {
+                let user = self.user(user, &place, scope.route);
+                join(&mut users, user.map(|user| vec![(user, place)]));
+            }
+        }
+        if let Some((file, place)) = value(spec.htpasswd.as_ref()) {
+            let read = self.htpasswd(file, &place);
+            join(
+                &mut users,
+                read.map(|read| read.into_iter().map(|user| (user, place.clone())).collect()),
+            );
+        }
+        let users = users?;
+        let mut seen = HashMap::new();
+        for (user, place) in &users {
+            if seen.insert(Arc::clone(&user.name), ()).is_some() {
+                self.error(
+                    place,
+                    format!("the user `{}` stands here twice", user.name),
+                    None,
+                );
+            }
+        }
+        let users = users.into_iter().map(|(user, _)| user).collect();
+        Some(BasicCheck { realm, users })
+    }
+
+    fn realm(&mut self, realm: &str, place: &Place) -> Option<Arc<str>> {
+        let legal = |c: char| (c == ' ' || c.is_ascii_graphic()) && !matches!(c, '"' | '\\');
+        if realm.is_empty() || !realm.chars().all(legal) {
+            self.error(
+                place,
+                "a realm is visible ASCII without `\"` and `\\`",
+                None,
+            );
+            return None;
+        }
+        Some(realm.into())
+    }
+
+    fn user(&mut self, spec: &UserSpec, place: &Place, route: &str) -> Option<BasicUser> {
+        let name = self.required(&spec.name, &place.path, "name");
+        let name = name.and_then(|(name, place)| match user_name(name) {
+            Ok(name) => Some(name),
+            Err(message) => {
+                self.error(&place, message, None);
+                None
+            }
+        });
+        let password = match (&spec.password, &spec.password_hash) {
+            (None, None) => {
+                let hint = "write `password: env:NAME`, or `password_hash`, made by `hookward hash-password`";
+                self.missing(&place.path, "password", hint);
+                None
+            }
+            (Some(_), Some(hash)) => {
+                let place = hash.place().unwrap_or(place);
+                self.error(
+                    place,
+                    "`password` and `password_hash` exclude each other",
+                    "remove one",
+                );
+                None
+            }
+            (Some(password), None) => self.password(password, name.as_ref(), route),
+            (None, Some(hash)) => {
+                value(Some(hash)).and_then(|(hash, place)| match validate_hash(hash) {
+                    Ok(password) => Some(password),
+                    Err(message) => {
+                        self.error(&place, message, None);
+                        None
+                    }
+                })
+            }
+        };
+        Some(BasicUser {
+            name: name?,
+            password: password?,
+        })
+    }
+
+    fn password(
+        &mut self,
+        at: &At<String>,
+        user: Option<&Arc<str>>,
+        route: &str,
+    ) -> Option<Password> {
+        let (reference, place) = value(Some(at))?;
+        match self.resolver.secret(reference) {
+            Ok(resolved) => {
+                for warning in resolved.warnings {
+                    self.doubt(&place, warning);
+                }
+                let id = user.map_or_else(|| "password".into(), Arc::clone);
+                let written = Written {
+                    id,
+                    bytes: resolved.secret,
+                    not_after: None,
+                    place,
+                };
+                self.shared(std::slice::from_ref(&written), route);
+                Some(Password::Plain(written.bytes))
+            }
+            Err(trouble) => {
+                self.trouble(&place, trouble);
+                None
+            }
+        }
+    }
+
+    /// Reads `name:hash` lines; what is wrong is named by its line in that file.
+    fn htpasswd(&mut self, file: &str, place: &Place) -> Option<Vec<BasicUser>> {
+        let bytes = match self.resolver.file(file) {
+            Ok(bytes) => bytes,
+            Err(trouble) => {
+                self.trouble(place, trouble);
+                return None;
+            }
+        };
+        let Ok(text) = String::from_utf8(bytes) else {
+            self.error(place, format!("`{file}` is not UTF-8"), None);
+            return None;
+        };
+        let mut is_good = true;
+        let mut users: Vec<BasicUser> = Vec::new();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            match htpasswd_line(line) {
+                Ok(user) => users.push(user),
+                Err(message) => {
+                    is_good = false;
+                    self.error(
+                        place,
+                        format!("`{file}` line {}: {message}", index + 1),
+                        None,
+                    );
+                }
+            }
+        }
+        if is_good && users.is_empty() {
+            self.error(
+                place,
+                format!("there is no user in `{file}`"),
+                "`htpasswd -B FILE NAME` adds one",
+            );
+        }
+        (is_good && !users.is_empty()).then_some(users)
+    }
+}
+
+/// No message repeats what follows the colon.
+fn htpasswd_line(line: &str) -> Result<BasicUser, String> {
+    let (name, hash) = line.split_once(':').ok_or("not `name:hash`")?;
+    Ok(BasicUser {
+        name: user_name(name)?,
+        password: validate_hash(hash)?,
+    })
+}
+
+fn user_name(name: &str) -> Result<Arc<str>, String> {
+    if name.is_empty() {
+        return Err("the user name is empty".to_owned());
+    }
+    // RFC 7617: the first colon ends the user name.
+    if name.contains(':') || name.chars().any(char::is_control) {
+        return Err(format!(
+            "`{name}` is not a user name: no colon and no control characters"
+        ));
+    }
+    Ok(name.into())
+}
+
+fn join<T>(all: &mut Option<Vec<T>>, more: Option<Vec<T>>) {
+    match (all.as_mut(), more) {
+        (Some(all), Some(more)) => all.extend(more),
+        (_, None) => *all = None,
+        (None, _) => {}
+    }
+}

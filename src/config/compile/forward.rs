@@ -1,0 +1,144 @@
+//! `forward`: how the forwarded request differs from the one received.
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::{Compiler, value};
+use crate::config::spec::{Fields, ForwardSpec};
+use crate::config::value::path;
+use crate::document::At;
+use crate::route::matcher::PathPattern;
+use crate::route::policy::{ForwardPolicy, PathRewrite};
+
+/// Fields that frame a message or belong to one connection: the gateway alone writes them.
+const OWN_FIELDS: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// What the gateway says about a request; the app believes it.
+const EVIDENCE: &str = "x-hookward-";
+
+impl Compiler<'_, '_> {
+    pub(super) fn forward(
+        &mut self,
+        at: Option<&At<ForwardSpec>>,
+        route: Option<&PathPattern>,
+    ) -> ForwardPolicy {
+        let Some((spec, _)) = value(at) else {
+            return ForwardPolicy::default();
+        };
+        ForwardPolicy {
+            path: self.path_rewrite(spec, route),
+            timeout: self.positive_duration(spec.timeout.as_ref()),
+            set_headers: self.set_headers(spec.set_headers.as_ref()),
+            remove_headers: self.remove_headers(spec),
+            keep_credentials: value(spec.keep_credentials.as_ref()).is_some_and(|(keep, _)| *keep),
+        }
+    }
+
+    fn path_rewrite(&mut self, spec: &ForwardSpec, route: Option<&PathPattern>) -> PathRewrite {
+        match (value(spec.path.as_ref()), value(spec.strip_prefix.as_ref())) {
+            (None, None) => PathRewrite::Keep,
+            (Some(_), Some((_, place))) => {
+                self.error(
+                    &place,
+                    "`path` and `strip_prefix` exclude each other",
+                    "remove one",
+                );
+                PathRewrite::Keep
+            }
+            (Some((text, place)), None) => {
+                if let Err(message) = path(text) {
+                    self.error(&place, message, None);
+                }
+                PathRewrite::Replace(text.as_str().into())
+            }
+            (None, Some((text, place))) => {
+                let prefix = text.trim_end_matches('/');
+                if let Err(message) = path(text) {
+                    self.error(&place, message, None);
+                } else if prefix.is_empty() || prefix.contains('{') {
+                    self.error(
+                        &place,
+                        format!("`{text}` is no literal prefix that could be removed"),
+                        None,
+                    );
+                } else if route.is_some_and(|route| !begins_with(route.as_str(), prefix)) {
+                    let message = format!("no path of this route begins with `{prefix}`");
+                    self.error(&place, message, "it must be the beginning of `match.path`");
+                }
+                PathRewrite::StripPrefix(prefix.into())
+            }
+        }
+    }
+
+    fn set_headers(&mut self, at: Option<&At<Fields>>) -> Vec<(HeaderName, HeaderValue)> {
+        let Some((Fields(fields), place)) = value(at) else {
+            return Vec::new();
+        };
+        let mut set = Vec::new();
+        for (name, at) in fields {
+            let key = self.key(&format!("{}.{name}", place.path));
+            let Ok(parsed) = name.parse::<HeaderName>() else {
+                self.error(
+                    &key,
+                    format!("`{name}` is not the name of a header field"),
+                    None,
+                );
+                continue;
+            };
+            if OWN_FIELDS.contains(&parsed.as_str()) || parsed.as_str().starts_with(EVIDENCE) {
+                self.error(&key, format!("only the gateway itself sets `{name}`"), None);
+            }
+            if set.iter().any(|(other, _)| *other == parsed) {
+                self.error(
+                    &key,
+                    format!("`{name}` stands here twice; case does not count"),
+                    None,
+                );
+            }
+            let Some((text, place)) = value(Some(at)) else {
+                continue;
+            };
+            match HeaderValue::from_str(text) {
+                Ok(value) => set.push((parsed, value)),
+                Err(_) => {
+                    let message = "a header value is visible ASCII, without line ends";
+                    self.error(&place, message, None);
+                }
+            }
+        }
+        set
+    }
+
+    fn remove_headers(&mut self, spec: &ForwardSpec) -> Vec<HeaderName> {
+        let mut removed = Vec::new();
+        for (name, place) in super::values(spec.remove_headers.as_ref()).unwrap_or_default() {
+            match name.parse::<HeaderName>() {
+                Ok(parsed) if parsed == header::HOST || OWN_FIELDS.contains(&parsed.as_str()) => {
+                    self.error(&place, format!("`{name}` cannot be removed"), None);
+                }
+                Ok(parsed) => removed.push(parsed),
+                Err(_) => self.error(
+                    &place,
+                    format!("`{name}` is not the name of a header field"),
+                    None,
+                ),
+            }
+        }
+        removed
+    }
+}
+
+/// Whether every path of the pattern begins with the segments of `prefix`.
+fn begins_with(pattern: &str, prefix: &str) -> bool {
+    pattern
+        .strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,206 @@
+//! Lists of secrets and public keys: references, ids, ends.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{Compiler, PLAIN_NAME, is_plain_name, value};
+use crate::config::resolve::{Resolved, Trouble};
+use crate::config::spec::{SecretSpec, Secrets};
+use crate::document::{At, OneOrMany, Parsed, Place, TextOr};
+use crate::scheme;
+use crate::secret::Secret;
+use crate::units::UnixTime;
+
+/// A key as written, its reference resolved.
+pub(super) struct Written {
+    pub(super) id: Arc<str>,
+    pub(super) bytes: Secret,
+    pub(super) not_after: Option<UnixTime>,
+    pub(super) place: Place,
+}
+
+/// Whether what is referred to must be kept secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Public,
+    Secret,
+}
+
+/// One item of a list, in either form.
+struct Item<'s> {
+    id: Option<(&'s String, Place)>,
+    reference: (&'s String, Place),
+    not_after: Option<(UnixTime, Place)>,
+}
+
+impl Compiler<'_, '_> {
+    /// Resolves every item. `None` when any of them is wrong, or there is none.
+    pub(super) fn written(
+        &mut self,
+        at: &At<Secrets>,
+        kind: Kind,
+        route: &str,
+    ) -> Option<Vec<Written>> {
+        let (OneOrMany(items), place) = value(Some(at))?;
+        if items.is_empty() {
+            let hint = match kind {
+                Kind::Public => "such as `[file:key.pem]`",
+                Kind::Secret => "such as `[env:WEBHOOK_SECRET]`",
+            };
+            self.error(&place, "the list is empty, so no request could pass", hint);
+            return None;
+        }
+        let mut ids = HashSet::new();
+        let mut written = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let Some(item) = self.item(item) else {
+                continue;
+            };
+            let Some(resolved) = self.resolve(&item, kind) else {
+                continue;
+            };
+            let id = self.id(&item, resolved.name.as_deref(), index + 1, &mut ids);
+            written.push(Written {
+                id,
+                bytes: resolved.secret,
+                not_after: item.not_after.map(|(end, _)| end),
+                place: item.reference.1,
+            });
+        }
+        if kind == Kind::Secret {
+            self.shared(&written, route);
+        }
+        self.ends(&written, items);
+        (written.len() == items.len()).then_some(written)
+    }
+
+    fn item<'s>(&mut self, at: &'s At<TextOr<SecretSpec>>) -> Option<Item<'s>> {
+        let (item, place) = value(Some(at))?;
+        match item {
+            TextOr::Text(reference) => Some(Item {
+                id: None,
+                reference: (reference, place),
+                not_after: None,
+            }),
+            TextOr::Full(spec) => Some(Item {
+                id: value(spec.id.as_ref()),
+                reference: self.required(&spec.from, &place.path, "from")?,
+                not_after: value(spec.not_after.as_ref()).map(|(Parsed(end), place)| (*end, place)),
+            }),
+        }
+    }
+
+    fn resolve(&mut self, item: &Item<'_>, kind: Kind) -> Option<Resolved> {
+        let (reference, place) = &item.reference;
+        let resolved = match kind {
+            Kind::Public => self.resolver.public(reference),
+            Kind::Secret => self.resolver.secret(reference),
+        };
+        match resolved {
+            Ok(mut resolved) => {
+                for warning in resolved.warnings.drain(..) {
+                    self.doubt(place, warning);
+                }
+                Some(resolved)
+            }
+            Err(trouble) => {
+                self.trouble(place, trouble);
+                None
+            }
+        }
+    }
+
+    /// The id as written, else a stable one: the variable, the file's stem, or the position.
+    fn id(
+        &mut self,
+        item: &Item<'_>,
+        name: Option<&str>,
+        position: usize,
+        ids: &mut HashSet<Arc<str>>,
+    ) -> Arc<str> {
+        if let Some((id, place)) = &item.id {
+            let id: Arc<str> = id.as_str().into();
+            if !is_plain_name(&id) {
+                self.error(place, format!("`{id}` is not an id"), PLAIN_NAME);
+            } else if !ids.insert(Arc::clone(&id)) {
+                self.error(
+                    place,
+                    format!("another key of this check has the id `{id}`"),
+                    None,
+                );
+            }
+            return id;
+        }
+        let stem: String = name
+            .unwrap_or_default()
+            .chars()
+            .filter(|c| is_plain_name(c.encode_utf8(&mut [0; 4])))
+            .collect();
+        let first = if stem.is_empty() {
+            format!("key-{position}")
+        } else {
+            stem
+        };
+        let mut id: Arc<str> = first.as_str().into();
+        let mut copy = 2;
+        while !ids.insert(Arc::clone(&id)) {
+            id = format!("{first}-{copy}").into();
+            copy += 1;
+        }
+        id
+    }
+
+    /// Warns of a secret that stands twice in a list, or in two routes: what is signed for one is
+    /// then signed for the other (SECURITY A-25).
+    pub(super) fn shared(&mut self, written: &[Written], route: &str) {
+        let mut here: Vec<([u8; 32], &str)> = Vec::new();
+        for key in written {
+            let digest = scheme::digest(&[key.bytes.expose()]);
+            if let Some((_, id)) = here.iter().find(|(other, _)| *other == digest) {
+                self.warn(
+                    &key.place,
+                    format!("the same secret as `{id}`"),
+                    "remove one",
+                );
+                continue;
+            }
+            here.push((digest, &key.id));
+            match self.secrets.get(&digest) {
+                Some(other) if **other != *route => {
+                    let message = format!("route `{other}` has the same secret");
+                    let hint =
+                        "give each route its own, or a request for one can be sent to the other";
+                    self.warn(&key.place, message, hint);
+                }
+                Some(_) => {}
+                None => {
+                    self.secrets.insert(digest, route.into());
+                }
+            }
+        }
+    }
+
+    /// An end in the past is no error: a gateway that served yesterday must still start for its other
+    /// routes; the key itself no longer counts.
+    fn ends(&mut self, written: &[Written], items: &[At<TextOr<SecretSpec>>]) {
+        let now = self.resolver.env.now();
+        let is_over = |key: &&Written| key.not_after.is_some_and(|end| end <= now);
+        let over: Vec<&Written> = written.iter().filter(is_over).collect();
+        let all = over.len() == items.len();
+        for key in over {
+            let end = key.not_after.unwrap_or(now);
+            let message = if all {
+                format!(
+                    "`{}` ended at {end}, as every key of this check: no request can pass",
+                    key.id
+                )
+            } else {
+                format!("`{}` ended at {end} and no longer counts", key.id)
+            };
+            self.doubt(
+                &key.place,
+                Trouble::new(message).hint("remove it, or move `not_after`"),
+            );
+        }
+    }
+}

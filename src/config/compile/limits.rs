@@ -1,0 +1,92 @@
+//! `limits` and `state`.
+
+use super::{Compiler, value};
+use crate::config::spec::{LimitsSpec, StateSpec, StoreSpec};
+use crate::document::{At, Parsed};
+use crate::settings::Limits;
+use crate::units::ByteSize;
+
+/// Heads below this would refuse ordinary requests; above it one client holds too much.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 20;
+
+impl Compiler<'_, '_> {
+    /// What is absent, or wrong and reported, keeps its default.
+    pub(super) fn limits(&mut self, spec: Option<&At<LimitsSpec>>) -> Limits {
+        let mut limits = Limits::default();
+        let Some((spec, _)) = value(spec) else {
+            return limits;
+        };
+        for (at, limit) in [
+            (&spec.connections, &mut limits.connections),
+            (&spec.requests_in_flight, &mut limits.requests_in_flight),
+        ] {
+            if let Some((count, place)) = value(at.as_ref()) {
+                if *count == 0 {
+                    self.error(
+                        &place,
+                        "it must be at least 1: nothing would be served",
+                        None,
+                    );
+                } else {
+                    *limit = *count;
+                }
+            }
+        }
+        for (at, limit) in [
+            (
+                &spec.tls_handshake_timeout,
+                &mut limits.tls_handshake_timeout,
+            ),
+            (&spec.header_timeout, &mut limits.header_timeout),
+            (&spec.body_timeout, &mut limits.body_timeout),
+            (&spec.idle_timeout, &mut limits.idle_timeout),
+        ] {
+            *limit = self.positive_duration(at.as_ref()).unwrap_or(*limit);
+        }
+        for (at, limit) in [
+            (&spec.drain_timeout, &mut limits.drain_timeout),
+            (&spec.drain_delay, &mut limits.drain_delay),
+        ] {
+            *limit = self
+                .duration(at.as_ref(), std::time::Duration::ZERO)
+                .unwrap_or(*limit);
+        }
+        self.sizes(spec, &mut limits);
+        limits
+    }
+
+    fn sizes(&mut self, spec: &LimitsSpec, limits: &mut Limits) {
+        if let Some((Parsed(size), place)) = value(spec.body_memory.as_ref()) {
+            if size.0 == 0 {
+                self.error(&place, "it must be above 0: no body could be read", None);
+            } else {
+                limits.body_memory = *size;
+            }
+        }
+        if let Some((Parsed(size), place)) = value(spec.header_bytes.as_ref()) {
+            if HEADER_BYTES.contains(&size.0) {
+                limits.header_bytes = *size;
+            } else {
+                let (least, most) = (
+                    ByteSize(*HEADER_BYTES.start()),
+                    ByteSize(*HEADER_BYTES.end()),
+                );
+                self.error(
+                    &place,
+                    format!("it must be within {least} and {most}"),
+                    None,
+                );
+            }
+        }
+    }
+
+    pub(super) fn state(&mut self, spec: Option<&At<StateSpec>>) {
+        let Some((state, _)) = value(spec) else {
+            return;
+        };
+        if let Some((StoreSpec::Redis, place)) = value(state.store.as_ref()) {
+            let message = "`redis` is not available in this build: state would not be shared";
+            self.error(&place, message, "write `store: memory` and run one replica");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `listeners`: addresses, TLS and certificates.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Compiler, networks, value, values};
+use crate::config::certificate;
+use crate::config::spec::{CertificateSpec, ListenerSpec, PlaintextSpec, TlsSpec, TlsVersionSpec};
+use crate::config::value::{Address, CalledUrl, server_name};
+use crate::document::{At, OneOrMany, Parsed, Place};
+use crate::scheme::spec::Ordered;
+use crate::settings::{
+    CertificatePair, CertificateSource, ListenerSettings, Plaintext, TlsSettings, TlsVersion,
+    Transport,
+};
+
+/// Whether clients of a listener are asked for a certificate.
+pub(super) fn asks_for_certificates(listener: &ListenerSettings) -> bool {
+    matches!(&listener.transport, Transport::Tls(tls) if tls.client_ca.is_some())
+}
+
+impl Compiler<'_, '_> {
+    pub(super) fn listeners(
+        &mut self,
+        spec: &At<Ordered<ListenerSpec>>,
+        admin: Option<SocketAddr>,
+    ) -> Vec<ListenerSettings> {
+        let Some((Ordered(entries), place)) = self.required(spec, "", "listeners") else {
+            return Vec::new();
+        };
+        if entries.is_empty() {
+            let hint = "such as `http: { address: 127.0.0.1:8080, plaintext: allow }`";
+            self.error(&place, "there is no listener", hint);
+        }
+        self.addresses(entries, admin);
+        entries
+            .iter()
+            .filter_map(|(name, at)| self.listener(name, at))
+            .collect()
+    }
+
+    /// Listeners on one address would share its connections at random, for sockets reuse ports.
+    fn addresses(&mut self, entries: &[(String, At<ListenerSpec>)], admin: Option<SocketAddr>) {
+        let mut seen: Vec<(SocketAddr, &str)> = Vec::new();
+        for (name, at) in entries {
+            let address = at.get().and_then(|listener| value(Some(&listener.address)));
+            let Some((Parsed(Address(address)), place)) = address else {
+                continue;
+            };
+            if address.port() == 0 {
+                continue;
+            }
+            if let Some((_, other)) = seen.iter().find(|(other, _)| other == address) {
+                self.error(
+                    &place,
+                    format!("listener `{other}` has this address already"),
+                    None,
+                );
+            }
+            if admin.is_some_and(|admin| overlap(admin, *address)) {
+                let hint = "give `admin.address` a port of its own";
+                self.error(&place, "the admin listener has this address", hint);
+            }
+            seen.push((*address, name));
+        }
+    }
+
+    fn listener(&mut self, name: &str, at: &At<ListenerSpec>) -> Option<ListenerSettings> {
+        let (listener, place) = value(Some(at))?;
+        if !super::is_plain_name(name) {
+            let key = self.key(&place.path);
+            self.error(
+                &key,
+                format!("`{name}` is not a name for a listener"),
+                super::PLAIN_NAME,
+            );
+        }
+        if let Some((true, place)) = value(listener.proxy_protocol.as_ref()) {
+            let message = "`proxy_protocol` is not available in this build";
+            self.error(
+                &place,
+                message,
+                "let the proxy send `X-Forwarded-For` instead",
+            );
+        }
+        let trusted_proxies = networks(listener.trusted_proxies.as_ref()).unwrap_or_default();
+        if let Some((_, place)) = value(listener.trusted_proxies.as_ref())
+            && trusted_proxies.iter().any(|net| net.prefix_len() == 0)
+        {
+            let message = "every sender is trusted: each can claim any address as its own";
+            self.warn(&place, message, "name the addresses of your proxies");
+        }
+        let address = self.required(&listener.address, &place.path, "address");
+        let transport = self.transport(listener, &place.path);
+        Some(ListenerSettings {
+            name: name.into(),
+            address: address?.0.0.0,
+            transport: transport?,
+            public_url: value(listener.public_url.as_ref())
+                .map(|(Parsed(CalledUrl(url)), _)| url.clone()),
+            trusted_proxies,
+        })
+    }
+
+    fn transport(&mut self, listener: &ListenerSpec, path: &str) -> Option<Transport> {
+        match (&listener.tls, &listener.plaintext) {
+            (None, None) => {
+                let place = self.key(path);
+                let message = "a listener without `tls` must say what plain HTTP gets: `plaintext` is missing";
+                let hint = "add `tls`, or `plaintext: reject`, `redirect` or `allow`";
+                self.error(&place, message, hint);
+                None
+            }
+            (Some(_), Some(plaintext)) => {
+                let place = plaintext.place().cloned().unwrap_or_else(|| self.key(path));
+                let message = "a listener speaks either TLS or plaintext";
+                self.error(&place, message, "remove one, or make two listeners of it");
+                None
+            }
+            (Some(tls), None) => {
+                let (tls, place) = value(Some(tls))?;
+                self.tls(tls, &place).map(Transport::Tls)
+            }
+            (None, Some(plaintext)) => value(Some(plaintext)).map(|(plaintext, _)| {
+                Transport::Plaintext(match plaintext {
+                    PlaintextSpec::Allow => Plaintext::Allow,
+                    PlaintextSpec::Redirect => Plaintext::Redirect,
+                    PlaintextSpec::Reject => Plaintext::Reject,
+                })
+            }),
+        }
+    }
+
+    fn tls(&mut self, tls: &TlsSpec, place: &Place) -> Option<TlsSettings> {
+        let client_ca = match value(tls.client_ca.as_ref()) {
+            None => Some(None),
+            Some((file, place)) => match certificate::authorities(self.resolver, file) {
+                Ok(authorities) => Some(Some(authorities)),
+                Err(trouble) => {
+                    self.trouble(&place, trouble);
+                    None
+                }
+            },
+        };
+        let min_version = match value(tls.min_version.as_ref()) {
+            None | Some((TlsVersionSpec::Tls12, _)) => TlsVersion::Tls12,
+            Some((TlsVersionSpec::Tls13, _)) => TlsVersion::Tls13,
+        };
+        let certificates = self.certificates(tls, place);
+        Some(TlsSettings {
+            certificates: certificates?,
+            min_version,
+            client_ca: client_ca?,
+        })
+    }
+
+    fn certificates(&mut self, tls: &TlsSpec, place: &Place) -> Option<CertificateSource> {
+        if let Some(acme) = &tls.acme {
+            let place = acme.place().cloned().unwrap_or_else(|| place.clone());
+            let hint = "write `certificates` with files that an ACME client keeps fresh";
+            self.error(&place, "`acme` is not available in this build", hint);
+        }
+        match (&tls.certificates, &tls.self_signed) {
+            (None, None) => {
+                if tls.acme.is_none() {
+                    let hint = "write `certificates: [{ cert: FILE, key: FILE }]`, or \
+                                `self_signed: [localhost]` for a laptop";
+                    let key = self.key(&place.path);
+                    self.error(
+                        &key,
+                        "there is no certificate: the key `certificates` is missing",
+                        hint,
+                    );
+                }
+                None
+            }
+            (Some(_), Some(self_signed)) => {
+                let place = self_signed
+                    .place()
+                    .cloned()
+                    .unwrap_or_else(|| place.clone());
+                self.error(
+                    &place,
+                    "`certificates` and `self_signed` exclude each other",
+                    "remove one",
+                );
+                None
+            }
+            (Some(files), None) => self.files(files).map(CertificateSource::Files),
+            (None, Some(names)) => self.self_signed(names).map(CertificateSource::SelfSigned),
+        }
+    }
+
+    fn self_signed(&mut self, at: &At<OneOrMany<String>>) -> Option<Vec<String>> {
+        let names = values(Some(at))?;
+        if names.is_empty() {
+            let place = at.place()?;
+            self.error(
+                place,
+                "there is no name for the certificate",
+                "such as `[localhost, 127.0.0.1]`",
+            );
+            return None;
+        }
+        let mut good = Vec::new();
+        for (name, place) in &names {
+            let bare = name.strip_prefix("*.").unwrap_or(name);
+            match server_name(bare) {
+                Ok(()) => good.push((*name).clone()),
+                Err(message) => self.error(place, message, None),
+            }
+        }
+        (good.len() == names.len()).then_some(good)
+    }
+
+    fn files(&mut self, at: &At<OneOrMany<CertificateSpec>>) -> Option<Vec<CertificatePair>> {
+        let (OneOrMany(items), place) = value(Some(at))?;
+        if items.is_empty() {
+            self.error(
+                &place,
+                "there is no certificate",
+                "write `{ cert: FILE, key: FILE }`",
+            );
+            return None;
+        }
+        let pairs: Vec<_> = items.iter().filter_map(|item| self.pair(item)).collect();
+        for (index, pair) in pairs.iter().enumerate() {
+            let twice = pairs
+                .iter()
+                .take(index)
+                .any(|other| other.name == pair.name);
+            if twice && let Some(place) = items.get(index).and_then(At::place) {
+                self.error(
+                    place,
+                    format!("the certificate `{}` stands here twice", pair.name),
+                    None,
+                );
+            }
+        }
+        (pairs.len() == items.len()).then_some(pairs)
+    }
+
+    fn pair(&mut self, at: &At<CertificateSpec>) -> Option<CertificatePair> {
+        let (spec, place) = value(Some(at))?;
+        let cert = self.required(&spec.cert, &place.path, "cert");
+        let key = self.required(&spec.key, &place.path, "key");
+        let (cert, cert_place) = cert?;
+        let chain = match certificate::chain(self.resolver, cert) {
+            Ok(chain) => chain,
+            Err(trouble) => {
+                self.trouble(&cert_place, trouble);
+                return None;
+            }
+        };
+        let leaf = chain.first()?;
+        if let Some(doubt) = certificate::validity(leaf, cert, self.resolver.env.now()) {
+            self.doubt(&cert_place, doubt);
+        }
+        let (key, key_place) = key?;
+        match certificate::identity(self.resolver, &chain, key) {
+            Ok(identity) => {
+                for doubt in identity.doubts {
+                    self.doubt(&key_place, doubt);
+                }
+                let name: Arc<str> = cert.as_str().into();
+                Some(CertificatePair {
+                    name,
+                    chain: identity.chain,
+                    key: identity.key,
+                })
+            }
+            Err(trouble) => {
+                self.trouble(&key_place, trouble);
+                None
+            }
+        }
+    }
+}
+
+/// Whether connections to one could reach the other.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    a.port() == b.port() && (ip == other || ip.is_unspecified() || other.is_unspecified())
+}

@@ -1,0 +1,252 @@
+//! From the shape of a configuration to its meaning, one topic a file.
+//!
+//! Each function reports what is wrong through [`Compiler`] and returns what is right; `None` means
+//! that it has been reported.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Config;
+use super::presets;
+use super::resolve::{Resolver, Trouble};
+use super::spec::{AdminSpec, ConfigSpec};
+use super::value::{Address, Network};
+use crate::document::{At, Document, OneOrMany, Parsed, Place};
+use crate::problem::{Problem, Report};
+use crate::route::matcher::RouteTable;
+use crate::scheme::Scheme;
+use crate::scheme::catalog::{Catalog, Selected};
+use crate::units::Span;
+
+mod basic;
+mod checks;
+mod forward;
+mod keys;
+mod limits;
+mod listeners;
+mod policies;
+mod routes;
+mod signature;
+mod upstreams;
+
+/// Longest duration that makes sense anywhere; beyond it arithmetic on time could overflow.
+const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// What every topic needs: where things stand, what they refer to, and where problems go.
+struct Compiler<'a, 'e> {
+    document: &'a Document,
+    resolver: &'a mut Resolver<'e>,
+    problems: &'a mut Vec<Problem>,
+    catalog: Catalog,
+    /// Presets that routes have found, by reference; `None` when it has been reported.
+    presets: HashMap<String, Option<Selected>>,
+    /// Schemes of presets bound without params, by reference: thousands of routes may share one.
+    bound: HashMap<String, Arc<Scheme>>,
+    /// Digests of secrets, and the route that has them.
+    secrets: HashMap<[u8; 32], Arc<str>>,
+}
+
+/// Compiles a whole configuration.
+pub(super) fn config(
+    spec: &ConfigSpec,
+    document: &Document,
+    resolver: &mut Resolver<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
+    let mut compiler = Compiler {
+        document,
+        resolver,
+        problems,
+        catalog: Catalog::built_in(),
+        presets: HashMap::new(),
+        bound: HashMap::new(),
+        secrets: HashMap::new(),
+    };
+    compiler.version(&spec.version);
+    compiler.presets(spec.providers_dir.as_ref());
+    let admin = compiler.admin(spec.admin.as_ref());
+    let limits = compiler.limits(spec.limits.as_ref());
+    compiler.state(spec.state.as_ref());
+    let listeners = compiler.listeners(&spec.listeners, admin);
+    let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
+    let asks_for_certificates = listeners.iter().any(listeners::asks_for_certificates);
+    let world = routes::World {
+        limits: &limits,
+        asks_for_certificates,
+    };
+    let routes = compiler.routes(&spec.routes, &world, &mut upstreams);
+    let routes = RouteTable::build(routes).ok()?;
+    Some(Config {
+        admin,
+        listeners,
+        limits,
+        upstreams: upstreams.into_settings(),
+        routes,
+    })
+}
+
+impl Compiler<'_, '_> {
+    fn version(&mut self, version: &At<u64>) {
+        if let Some((found, place)) = self.required(version, "", "version")
+            && *found != 1
+        {
+            let message = format!("version {found} is not known");
+            self.error(&place, message, "this build reads `version: 1`");
+        }
+    }
+
+    fn presets(&mut self, folder: Option<&At<String>>) {
+        let Some((folder, place)) = value(folder) else {
+            return;
+        };
+        let reports = presets::add_folder(&mut self.catalog, folder, self.resolver);
+        for report in reports {
+            self.broken_preset(&place, &report);
+        }
+    }
+
+    /// Reports what is wrong with a preset's file at the key that led to it.
+    fn broken_preset(&mut self, place: &Place, report: &Report) {
+        for line in report
+            .to_string()
+            .lines()
+            .filter(|line| !line.starts_with("  hint:"))
+        {
+            self.problems.push(place.error(line.to_owned(), None));
+        }
+    }
+
+    fn admin(&mut self, spec: Option<&At<AdminSpec>>) -> Option<SocketAddr> {
+        let (admin, place) = value(spec)?;
+        let (Parsed(Address(address)), _) =
+            self.required(&admin.address, &place.path, "address")?;
+        Some(*address)
+    }
+
+    // === reporting ===
+
+    fn error<'h>(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        hint: impl Into<Option<&'h str>>,
+    ) {
+        self.problems
+            .push(place.error(message, hint.into().map(str::to_owned)));
+    }
+
+    fn warn<'h>(
+        &mut self,
+        place: &Place,
+        message: impl Into<String>,
+        hint: impl Into<Option<&'h str>>,
+    ) {
+        self.problems
+            .push(place.warning(message, hint.into().map(str::to_owned)));
+    }
+
+    fn trouble(&mut self, place: &Place, trouble: Trouble) {
+        self.problems
+            .push(place.error(trouble.message, trouble.hint));
+    }
+
+    fn doubt(&mut self, place: &Place, doubt: Trouble) {
+        self.problems.push(place.warning(doubt.message, doubt.hint));
+    }
+
+    /// The place of a key, for what concerns all that stands under it.
+    fn key(&self, path: &str) -> Place {
+        self.document.place(path)
+    }
+
+    /// A key that must be there: its absence is reported at what it is missing from.
+    fn required<'s, T>(
+        &mut self,
+        at: &'s At<T>,
+        parent: &str,
+        key: &str,
+    ) -> Option<(&'s T, Place)> {
+        let Some(place) = at.place() else {
+            self.missing(parent, key, None);
+            return None;
+        };
+        at.get().map(|value| (value, place.clone()))
+    }
+
+    fn missing<'h>(&mut self, parent: &str, key: &str, hint: impl Into<Option<&'h str>>) {
+        let place = self.key(parent);
+        self.error(&place, format!("the key `{key}` is missing"), hint);
+    }
+
+    // === values ===
+
+    /// A duration of a sensible length; `None` when the key is absent.
+    fn duration(&mut self, at: Option<&At<Parsed<Span>>>, least: Duration) -> Option<Duration> {
+        let (Parsed(Span(duration)), place) = value(at)?;
+        if *duration < least {
+            self.error(&place, "it must be longer than 0", None);
+            return None;
+        }
+        if *duration > DURATION_MAX {
+            self.error(
+                &place,
+                format!("it is longer than {}", Span(DURATION_MAX)),
+                None,
+            );
+            return None;
+        }
+        Some(*duration)
+    }
+
+    fn positive_duration(&mut self, at: Option<&At<Parsed<Span>>>) -> Option<Duration> {
+        self.duration(at, Duration::from_millis(1))
+    }
+
+    fn base(&self) -> &Path {
+        &self.resolver.base
+    }
+}
+
+/// A key's value and place; `None` when it is absent or has been reported as wrong.
+fn value<T>(at: Option<&At<T>>) -> Option<(&T, Place)> {
+    let at = at?;
+    Some((at.get()?, at.place()?.clone()))
+}
+
+/// The good values of a list with their places; `None` when the key is absent.
+fn values<T>(at: Option<&At<OneOrMany<T>>>) -> Option<Vec<(&T, Place)>> {
+    let (OneOrMany(items), _) = value(at)?;
+    Some(items.iter().filter_map(|item| value(Some(item))).collect())
+}
+
+/// Networks, as they are compared.
+fn networks(at: Option<&At<OneOrMany<Parsed<Network>>>>) -> Option<Vec<ipnet::IpNet>> {
+    let nets = values(at)?;
+    Some(
+        nets.into_iter()
+            .map(|(Parsed(Network(net)), _)| *net)
+            .collect(),
+    )
+}
+
+/// A hint that names the closest of `known`, else all of them.
+fn known_names<'n>(word: &str, known: impl Iterator<Item = &'n str> + Clone) -> Option<String> {
+    if let Some(close) = crate::problem::suggest(word, known.clone()) {
+        return Some(format!("did you mean `{close}`?"));
+    }
+    let list: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+    (!list.is_empty() && list.len() <= 12).then(|| format!("known here: {}", list.join(", ")))
+}
+
+/// Whether `text` can be a name in logs, metric labels and header values.
+fn is_plain_name(text: &str) -> bool {
+    let legal =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/' | '@' | '+');
+    !text.is_empty() && text.len() <= 128 && text.chars().all(legal)
+}
+
+/// What `is_plain_name` asks for.
+const PLAIN_NAME: &str = "use letters, digits and `-_.:/@+`, at most 128";

@@ -1,0 +1,371 @@
+//! `provider` and `scheme`: signatures and the keys that may have made them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+
+use super::checks::Auth;
+use super::keys::{Kind, Written};
+use super::routes::Scope;
+use super::{Compiler, known_names, value};
+use crate::config::spec::{CheckSpec, RouteSpec};
+use crate::document::{At, Parsed, Place};
+use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
+use crate::route::policy::Sources;
+use crate::scheme::catalog::{CatalogError, Selected};
+use crate::scheme::keys::{Key, KeySet};
+use crate::scheme::spec::{Ordered, PresetSpec, SchemeSpec};
+use crate::scheme::{KeyKind, Params, Scheme};
+use crate::secret::Secret;
+use crate::units::{ByteSize, Span};
+
+/// Above this a captured request stays good for longer than anybody remembers it.
+const TOLERANCE_DOUBTFUL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the signatures of a route mean for the rest of it.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// Whether any of them signs something: replays can be told from fresh deliveries.
+    pub(super) signed: bool,
+    /// How long a delivery is fresh: past and future, the longest of all.
+    pub(super) tolerance_both_ways: Option<Duration>,
+    /// Largest body that a provider documents.
+    pub(super) body_size_max: Option<ByteSize>,
+    /// Status that a provider expects instead of 401.
+    pub(super) reject_status: Option<StatusCode>,
+    /// Methods that providers use.
+    methods: Vec<(Place, String)>,
+    /// What schemes leave open.
+    weaknesses: Vec<(Place, &'static str)>,
+}
+
+/// A scheme, ready for keys.
+struct Ready {
+    provider: Option<Arc<str>>,
+    scheme: Arc<Scheme>,
+    place: Place,
+}
+
+impl Compiler<'_, '_> {
+    pub(super) fn signature(
+        &mut self,
+        spec: &CheckSpec,
+        place: &Place,
+        scope: Scope<'_>,
+        facts: &mut Facts,
+    ) -> Option<SignatureCheck> {
+        self.tolerance(spec);
+        if let Some(jwks) = spec.jwks_url.as_ref().and_then(At::place) {
+            let hint = "download the keys and write `public_keys: [file:keys.json]`";
+            self.error(jwks, "`jwks_url` is not available in this build", hint);
+        }
+        // Keys are read before the scheme is known to be right, so that both are reported at once.
+        let secrets = spec.secrets.as_ref();
+        let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
+        let public_keys = spec.public_keys.as_ref();
+        let public_keys = public_keys.map(|at| self.written(at, Kind::Public, scope.route));
+        let ready = match (&spec.provider, &spec.scheme) {
+            (Some(provider), _) => self.preset(provider, spec, facts),
+            (None, Some(scheme)) => self.own_scheme(scheme, spec),
+            (None, None) => None,
+        }?;
+        facts.note(&ready.scheme, &ready.place);
+        let keys = match ready.scheme.key_kind() {
+            KeyKind::None => {
+                let kinds = ["secrets", "public_keys", "jwks_url"];
+                self.unwanted(spec, &kinds, place, "takes no keys");
+                KeySet::new(vec![unused_key()])?
+            }
+            KeyKind::Secret => {
+                let kinds = ["public_keys", "jwks_url"];
+                self.unwanted(spec, &kinds, place, "verifies with `secrets`");
+                if secrets.is_none() {
+                    self.missing(&place.path, "secrets", "such as `secrets: [env:WEBHOOK_SECRET]`");
+                }
+                self.keys(&ready.scheme, secrets??)?
+            }
+            KeyKind::Public => {
+                self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
+                if public_keys.is_none() && spec.jwks_url.is_none() {
+                    self.missing(&place.path, "public_keys", "such as `public_keys: [file:key.pem]`");
+                }
+                self.keys(&ready.scheme, public_keys??)?
+            }
+        };
+        Some(SignatureCheck { provider: ready.provider, scheme: ready.scheme, keys })
+    }
+
+    fn unwanted(&mut self, spec: &CheckSpec, keys: &[&str], place: &Place, what: &str) {
+        for key in keys {
+            let is_given = match *key {
+                "secrets" => spec.secrets.is_some(),
+                "public_keys" => spec.public_keys.is_some(),
+                _ => spec.jwks_url.is_some(),
+            };
+            if is_given {
+                let at = self.key(&format!("{}.{key}", place.path));
+                self.error(
+                    &at,
+                    format!("this scheme {what}: `{key}` has no place here"),
+                    "remove it",
+                );
+            }
+        }
+    }
+
+    fn keys(&mut self, scheme: &Scheme, written: Vec<Written>) -> Option<KeySet> {
+        let count = written.len();
+        let mut keys = Vec::new();
+        let mut good = 0;
+        for Written {
+            id,
+            bytes,
+            not_after,
+            place,
+        } in written
+        {
+            let decoded = match scheme.key_kind() {
+                KeyKind::Public => Err("public keys are not available in this build".to_owned()),
+                KeyKind::Secret | KeyKind::None => {
+                    scheme.secret_key(id, bytes.expose(), not_after).map(|key| vec![key])
+                }
+            };
+            match decoded {
+                Ok(decoded) => {
+                    good += 1;
+                    keys.extend(decoded);
+                }
+                Err(message) => self.error(&place, message, None),
+            }
+        }
+        if good < count {
+            None
+        } else {
+            KeySet::new(keys)
+        }
+    }
+
+    fn tolerance(&mut self, spec: &CheckSpec) -> Option<Duration> {
+        let tolerance = self.positive_duration(spec.tolerance.as_ref())?;
+        if tolerance > TOLERANCE_DOUBTFUL
+            && let Some(place) = spec.tolerance.as_ref().and_then(At::place)
+        {
+            let message = format!("a captured request stays good for {}", Span(tolerance));
+            self.warn(place, message, "providers need minutes");
+        }
+        Some(tolerance)
+    }
+
+    // === presets ===
+
+    fn preset(&mut self, at: &At<String>, spec: &CheckSpec, facts: &mut Facts) -> Option<Ready> {
+        let (reference, place) = value(Some(at))?;
+        let selected = self.find(reference, &place)?;
+        let preset = &selected.preset.spec;
+        let size = preset
+            .max_size
+            .as_ref()
+            .and_then(At::get)
+            .map(|Parsed(size)| *size);
+        facts.body_size_max = facts.body_size_max.max(size);
+        facts.answers(preset);
+        for method in preset.methods.iter().filter_map(At::get).flatten() {
+            facts.methods.extend(method.get().map(|method| (place.clone(), method.clone())));
+        }
+        let scheme = self.bind(reference, &selected, spec, &place)?;
+        let name = reference.split('/').next().unwrap_or(reference);
+        Some(Ready {
+            provider: Some(name.into()),
+            scheme,
+            place,
+        })
+    }
+
+    fn find(&mut self, reference: &str, place: &Place) -> Option<Selected> {
+        if let Some(Some(known)) = self.presets.get(reference) {
+            return Some(known.clone());
+        }
+        let found = match self.catalog.find(reference) {
+            Ok(found) => Some(found),
+            Err(CatalogError::Broken(report)) => {
+                self.broken_preset(place, &report);
+                None
+            }
+            Err(CatalogError::UnknownProvider { name, suggestion }) => {
+                let hint = match suggestion {
+                    Some(close) => format!("did you mean `{close}`?"),
+                    None => "`hookward providers` lists them; `scheme` describes one of your own"
+                        .to_owned(),
+                };
+                self.error(place, format!("there is no preset `{name}`"), hint.as_str());
+                None
+            }
+            Err(CatalogError::UnknownScheme {
+                provider,
+                name,
+                known,
+            }) => {
+                let hint = known_names(&name, known.iter().map(String::as_str));
+                self.error(
+                    place,
+                    format!("preset `{provider}` has no scheme `{name}`"),
+                    hint.as_deref(),
+                );
+                None
+            }
+        };
+        self.presets.insert(reference.to_owned(), found.clone());
+        found
+    }
+
+    fn bind(
+        &mut self,
+        reference: &str,
+        selected: &Selected,
+        spec: &CheckSpec,
+        place: &Place,
+    ) -> Option<Arc<Scheme>> {
+        let tolerance =
+            value(spec.tolerance.as_ref()).map(|(Parsed(Span(tolerance)), _)| *tolerance);
+        let is_plain = tolerance.is_none() && spec.params.is_none();
+        if is_plain && let Some(scheme) = self.bound.get(reference) {
+            return Some(Arc::clone(scheme));
+        }
+        let params = params(spec.params.as_ref());
+        match selected.bind(&params, tolerance) {
+            Ok(scheme) => {
+                let scheme = Arc::new(scheme);
+                if is_plain {
+                    self.bound.insert(reference.to_owned(), Arc::clone(&scheme));
+                }
+                Some(scheme)
+            }
+            Err(messages) => {
+                for message in messages {
+                    let place = self.culprit(spec, place, &message);
+                    self.error(&place, message, None);
+                }
+                None
+            }
+        }
+    }
+
+    /// What a message about a preset is about: the param that it names, the tolerance, or the preset.
+    fn culprit(&self, spec: &CheckSpec, preset: &Place, message: &str) -> Place {
+        let names = |name: &str| message.contains(&format!("`{name}`"));
+        if let Some((_, place)) = value(spec.tolerance.as_ref())
+            && names("tolerance")
+        {
+            return place;
+        }
+        let Some((Ordered(params), place)) = value(spec.params.as_ref()) else {
+            return preset.clone();
+        };
+        let named = params.iter().find(|(name, _)| names(name));
+        self.key(&named.map_or_else(
+            || place.path.to_string(),
+            |(name, _)| format!("{}.{name}", place.path),
+        ))
+    }
+
+    // === schemes of the operator's own ===
+
+    fn own_scheme(&mut self, at: &At<SchemeSpec>, spec: &CheckSpec) -> Option<Ready> {
+        let (scheme, place) = value(Some(at))?;
+        let key = self.key(&place.path);
+        if let Some(params) = spec.params.as_ref().and_then(At::place) {
+            let params = self.key(&params.path);
+            let message = "`params` are for presets; write the values into the scheme";
+            self.error(&params, message, None);
+        }
+        let own = scheme.timestamp.as_ref().and_then(At::get).and_then(|own| own.tolerance.as_ref());
+        if let Some(tolerance) = spec.tolerance.as_ref().and_then(At::place)
+            && own.is_some()
+        {
+            self.error(tolerance, "the scheme's timestamp has a `tolerance` already", "remove one");
+        }
+        let tolerance = value(spec.tolerance.as_ref());
+        let tolerance = tolerance.map(|(Parsed(Span(tolerance)), _)| *tolerance);
+        match Scheme::compile(scheme, tolerance) {
+            Ok(scheme) => Some(Ready {
+                provider: None,
+                scheme: Arc::new(scheme),
+                place: key,
+            }),
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
+
+    // === weaknesses ===
+
+    /// Warns of what a signature does not cover, unless another check of the route makes up for it.
+    pub(super) fn weaknesses(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
+        let AuthPolicy::All(checks) = &auth.policy else {
+            return;
+        };
+        let vouches = |check: &Check| match check {
+            Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => true,
+            Check::Any(_) | Check::Signature(_) => false,
+        };
+        let is_known = sources.allow.is_some() || checks.iter().any(vouches);
+        for (place, weakness) in &auth.facts.weaknesses {
+            let is_made_up_for =
+                if weakness.contains("`replay`") { spec.replay.is_some() } else { is_known };
+            if !is_made_up_for {
+                self.warn(place, *weakness, None);
+            }
+        }
+    }
+
+    /// Warns when a provider calls with methods that the route does not take.
+    pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
+        for (place, method) in &facts.methods {
+            if !taken.iter().any(|own| own.as_str() == method) {
+                let message = format!("this provider sends `{method}`, which the route does not take");
+                self.warn(place, message, "add it to `match.methods`");
+            }
+        }
+    }
+}
+
+/// The keys of a scheme that looks at none.
+fn unused_key() -> Key {
+    Key::secret("none".into(), Secret::new(b"unused".to_vec()), None)
+}
+
+impl Facts {
+    fn answers(&mut self, preset: &PresetSpec) {
+        let answers = preset.answers.as_ref().and_then(At::get);
+        let status = answers.and_then(|answers| answers.reject_status.as_ref()?.get());
+        self.reject_status = status.and_then(|status| StatusCode::from_u16(*status).ok());
+    }
+
+    fn note(&mut self, scheme: &Scheme, place: &Place) {
+        self.signed |= scheme.is_signed();
+        if let Some(tolerance) = scheme.signed_tolerance() {
+            let both = tolerance.past.saturating_add(tolerance.future);
+            self.tolerance_both_ways = self.tolerance_both_ways.max(Some(both));
+        }
+        self.weaknesses.extend(
+            scheme
+                .weaknesses()
+                .into_iter()
+                .map(|text| (place.clone(), text)),
+        );
+    }
+}
+
+fn params(at: Option<&At<Ordered<serde_json::Value>>>) -> Params {
+    let Some((Ordered(params), _)) = value(at) else {
+        return BTreeMap::new();
+    };
+    let given = params
+        .iter()
+        .filter_map(|(name, at)| Some((name.clone(), at.get()?.clone())));
+    given.collect()
+}

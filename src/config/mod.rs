@@ -1,0 +1,173 @@
+//! `hookward.yaml`: from text to the settings and routes that the rest of the program uses.
+//!
+//! `spec.rs` is the shape, `compile/` the meaning, `resolve.rs` the only reader of files, secrets and
+//! environment. Every problem of a file is found in one run: a part that is wrong is reported and
+//! left out, and the rest is read on.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+mod certificate;
+mod compile;
+mod presets;
+mod resolve;
+mod schema;
+mod spec;
+mod value;
+
+pub use resolve::Environment;
+pub use schema::schema;
+
+use crate::document::Document;
+use crate::problem::{Mark, Problem, Report, Severity};
+use crate::route::matcher::RouteTable;
+use crate::scheme::catalog::Catalog;
+use crate::secret::Secret;
+use crate::settings::{Limits, ListenerSettings, UpstreamSettings};
+use resolve::Resolver;
+
+/// Everything that a configuration asks for, ready to use.
+#[derive(Debug)]
+pub struct Config {
+    /// Where probes and metrics are served.
+    pub admin: Option<SocketAddr>,
+    /// Listeners, in the order of the file. Names are unique.
+    pub listeners: Vec<ListenerSettings>,
+    /// Limits of the whole gateway.
+    pub limits: Limits,
+    /// Upstreams: those with a name, then those that a route gave as a URL.
+    pub upstreams: Vec<UpstreamSettings>,
+    /// Routes. Each upstream that they name is one of `upstreams`.
+    pub routes: RouteTable,
+}
+
+/// What came of loading a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The configuration; `None` when the report has errors.
+    pub config: Option<Config>,
+    /// Everything that is wrong or doubtful.
+    pub report: Report,
+    /// Every file that it was made from, the configuration first: a change calls for a reload.
+    pub watched: Vec<PathBuf>,
+    /// Whether the configuration file itself could not be read.
+    pub unreadable: bool,
+}
+
+/// Loads a configuration file. Relative paths in it start from its folder.
+pub fn load(file: &Path, env: &Environment) -> Loaded {
+    let name = file.display().to_string();
+    let failed = |mark, message, hint, unreadable| {
+        let mut report = Report::new(&name);
+        report.push(error(mark, message, hint));
+        Loaded {
+            config: None,
+            report,
+            watched: vec![file.to_owned()],
+            unreadable,
+        }
+    };
+    let bytes = match resolve::read_config(file) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let message = format!("cannot read the configuration: {}", resolve::reason(&error));
+            let hint = Some("name it with `-c FILE` or `HOOKWARD_CONFIG`".to_owned());
+            return failed(Mark::START, message, hint, true);
+        }
+    };
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let before = error.as_bytes().get(..good).unwrap_or_default();
+            let mark = end_of(&String::from_utf8_lossy(before));
+            return failed(mark, "not UTF-8".to_owned(), None, false);
+        }
+    };
+    let dir = file.parent().unwrap_or(Path::new(""));
+    let mut loaded = load_text(&name, &text, dir, env);
+    loaded.watched.insert(0, file.to_owned());
+    loaded
+}
+
+/// Loads a configuration from memory: `name` stands in messages, relative paths start from `dir`.
+pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loaded {
+    let mut resolver = Resolver::new(env, dir);
+    let (config, mut problems) = match Document::parse(text) {
+        Ok(document) => compile(document, &mut resolver),
+        Err(problems) => (None, problems),
+    };
+    problems.sort_by_key(|problem| problem.mark);
+    problems.dedup();
+    let mut report = Report::new(name);
+    for problem in problems {
+        report.push(problem);
+    }
+    let config = config.filter(|_| !report.has_errors());
+    Loaded {
+        config,
+        report,
+        watched: resolver.into_watched(),
+        unreadable: false,
+    }
+}
+
+fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Config>, Vec<Problem>) {
+    let env = resolver.env;
+    let mut unset = Vec::new();
+    document.interpolate(&|name| env.get(name).map(str::to_owned), &mut unset);
+    let mut problems = Vec::new();
+    let spec = document.decode(&mut problems);
+    let config = spec.and_then(|spec| compile::config(&spec, &document, resolver, &mut problems));
+    // A text whose variable is unset is no good value either; saying so once is enough.
+    problems.retain(|problem| unset.iter().all(|first| first.path != problem.path));
+    problems.append(&mut unset);
+    (config, problems)
+}
+
+/// Resolves a secret reference (`env:NAME`, `file:PATH`, `value:TEXT`) from the command line.
+pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
+    match Resolver::new(env, base).public(reference) {
+        Ok(resolved) => Ok(resolved.secret),
+        Err(trouble) => Err(match trouble.hint {
+            Some(hint) => format!("{}; {hint}", trouble.message),
+            None => trouble.message,
+        }),
+    }
+}
+
+/// The presets of the program, and those of a folder over them.
+pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
+    let mut catalog = Catalog::built_in();
+    let Some(folder) = providers_dir else {
+        return Ok(catalog);
+    };
+    let env = Environment::from_pairs::<String, String>([]);
+    let mut resolver = Resolver::new(&env, Path::new(""));
+    let reports = presets::add_folder(&mut catalog, &folder.to_string_lossy(), &mut resolver);
+    if reports.is_empty() {
+        Ok(catalog)
+    } else {
+        Err(reports)
+    }
+}
+
+fn error(mark: Mark, message: String, hint: Option<String>) -> Problem {
+    Problem {
+        mark,
+        path: String::new(),
+        message,
+        hint,
+        severity: Severity::Error,
+    }
+}
+
+fn end_of(text: &str) -> Mark {
+    let line = text.matches('\n').count() + 1;
+    let column = text
+        .rsplit('\n')
+        .next()
+        .map_or(0, |last| last.chars().count())
+        + 1;
+    Mark { line, column }
+}

@@ -1,0 +1,57 @@
+//! The operator's own presets: a folder of files over the shipped ones.
+
+use std::path::Path;
+
+use super::error;
+use super::resolve::{Resolver, reason};
+use crate::problem::{Mark, Report};
+use crate::scheme::catalog::Catalog;
+
+/// Adds every `*.yaml` of a folder, in the order of their names. What is wrong with one does not
+/// hide the others.
+pub(super) fn add_folder(
+    catalog: &mut Catalog,
+    folder: &str,
+    resolver: &mut Resolver<'_>,
+) -> Vec<Report> {
+    let full = resolver.watch(folder);
+    let names = match file_names(&full) {
+        Ok(names) => names,
+        Err(problem) => {
+            let message = format!("cannot read the folder: {}", reason(&problem));
+            return vec![report(folder, message, None)];
+        }
+    };
+    let mut reports = Vec::new();
+    for name in names {
+        let path = Path::new(folder).join(name).to_string_lossy().into_owned();
+        let text = resolver.file(&path).map(String::from_utf8);
+        let added = match text {
+            Ok(Ok(text)) => catalog.add(&path, &text),
+            Ok(Err(_)) => Err(report(&path, "not UTF-8".to_owned(), None)),
+            Err(trouble) => Err(report(&path, trouble.message, trouble.hint)),
+        };
+        reports.extend(added.err());
+    }
+    reports
+}
+
+fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let is_yaml = [".yaml", ".yml"].iter().any(|end| name.ends_with(end));
+        // Editors leave `.name.yaml.swp` and `.#name.yaml` behind.
+        if is_yaml && !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn report(file: &str, message: String, hint: Option<String>) -> Report {
+    let mut report = Report::new(file);
+    report.push(error(Mark::START, message, hint));
+    report
+}

@@ -1,0 +1,435 @@
+//! The one reader of the environment, of secrets and of files.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::clock::Clock;
+use crate::secret::Secret;
+use crate::units::{ByteSize, UnixTime};
+
+/// Largest configuration file: far above 10,000 routes (SECURITY S-15, DS-21).
+const CONFIG_BYTES_MAX: u64 = 32 << 20;
+/// Largest other file: secrets, certificates, htpasswd, presets.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Secrets that stand in examples everywhere (SECURITY A-05).
+const SAMPLES: &[&str] = &[
+    "<secret>",
+    "change-me",
+    "change_me",
+    "changeit",
+    "changeme",
+    "development_secret",
+    "insert-secret-here",
+    "replace-me",
+    "replace_me",
+    "replaceme",
+    "your-secret",
+    "your-secret-here",
+    "your_secret",
+    "your_secret_here",
+    "yoursecret",
+];
+/// A secret below this can be guessed.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// The process environment as it was at start, and the time.
+#[derive(Clone)]
+pub struct Environment {
+    variables: HashMap<String, String>,
+    clock: Clock,
+}
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Environment({} variables)", self.variables.len())
+    }
+}
+
+impl Environment {
+    /// The environment of this process. Variables that are not UTF-8 count as not set.
+    pub fn from_process() -> Self {
+        let variables = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self {
+            variables: variables.collect(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// An environment of these variables.
+    pub fn from_pairs<N: Into<String>, V: Into<String>>(
+        pairs: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
+        let variables = pairs
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self {
+            variables: variables.collect(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// The same variables at another time: what `not_after` is judged by.
+    #[must_use]
+    pub fn at(self, now: UnixTime) -> Self {
+        Self {
+            clock: Clock::manual(now),
+            ..self
+        }
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).map(String::as_str)
+    }
+
+    pub(super) fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+}
+
+/// What is wrong with a reference or a file, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Trouble {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+}
+
+/// A secret as it was referred to.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) secret: Secret,
+    /// Name of the variable or stem of the file; `None` for a `value:`.
+    pub(super) name: Option<String>,
+    pub(super) warnings: Vec<Trouble>,
+}
+
+/// Reads what a configuration refers to, and notes which files it was.
+#[derive(Debug)]
+pub(super) struct Resolver<'e> {
+    pub(super) env: &'e Environment,
+    /// Where relative paths start.
+    pub(super) base: PathBuf,
+    watched: Vec<PathBuf>,
+    known: HashSet<PathBuf>,
+}
+
+/// Reads a configuration file.
+pub(super) fn read_config(file: &Path) -> io::Result<Vec<u8>> {
+    read(file, CONFIG_BYTES_MAX).map(|(bytes, _)| bytes)
+}
+
+impl<'e> Resolver<'e> {
+    pub(super) fn new(env: &'e Environment, base: &Path) -> Self {
+        Self {
+            env,
+            base: base.to_owned(),
+            watched: Vec::new(),
+            known: HashSet::new(),
+        }
+    }
+
+    /// Notes a file whose change calls for a reload, and returns its full path.
+    pub(super) fn watch(&mut self, path: &str) -> PathBuf {
+        let path = self.base.join(path);
+        if self.known.insert(path.clone()) {
+            self.watched.push(path.clone());
+        }
+        path
+    }
+
+    /// Every file noted, in the order of the configuration.
+    pub(super) fn into_watched(self) -> Vec<PathBuf> {
+        self.watched
+    }
+
+    /// Reads a file that is no secret.
+    pub(super) fn file(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+        self.read(path).map(|(bytes, _)| bytes)
+    }
+
+    /// Reads a private key; `true` when every user of the machine can read it (SECURITY S-24).
+    pub(super) fn private_file(&mut self, path: &str) -> Result<(Secret, bool), Trouble> {
+        let (bytes, mode) = self.read(path)?;
+        Ok((Secret::new(bytes), mode & 0o004 != 0))
+    }
+
+    fn read(&mut self, path: &str) -> Result<(Vec<u8>, u32), Trouble> {
+        if path.is_empty() {
+            return Err(Trouble::new("the path is empty"));
+        }
+        let full = self.watch(path);
+        read(&full, FILE_BYTES_MAX).map_err(|error| cannot_read(&full, path, &error))
+    }
+
+    /// Resolves `env:NAME`, `file:PATH` or `value:TEXT`. No message repeats a secret.
+    pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+        let mut resolved = self.written(reference, "secret")?;
+        let bytes = resolved.secret.expose();
+        let text = String::from_utf8_lossy(bytes);
+        if SAMPLES
+            .iter()
+            .any(|sample| text.trim().eq_ignore_ascii_case(sample))
+        {
+            return Err(Trouble::new(
+                "the secret is a well-known sample: everybody can sign with it",
+            )
+            .hint("make one with `openssl rand -hex 32`"));
+        }
+        if bytes.ends_with(b"\r") {
+            let warning =
+                Trouble::new("the secret ends with a carriage return, which is part of it");
+            resolved
+                .warnings
+                .push(warning.hint("save the file with Unix line ends"));
+        } else if bytes.trim_ascii().len() < bytes.len() {
+            let warning =
+                Trouble::new("the secret begins or ends with a blank, which is part of it");
+            resolved
+                .warnings
+                .push(warning.hint("remove it, unless the provider has it too"));
+        }
+        if bytes.len() < SECRET_BYTES_MIN {
+            let message = format!(
+                "the secret has {} bytes; below {SECRET_BYTES_MIN} it can be guessed",
+                bytes.len()
+            );
+            let warning = Trouble::new(message).hint("make one with `openssl rand -hex 32`");
+            resolved.warnings.push(warning);
+        }
+        Ok(resolved)
+    }
+
+    /// Resolves a reference to something that is no secret, such as a public key.
+    pub(super) fn public(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+        let mut resolved = self.written(reference, "key")?;
+        resolved.warnings.clear();
+        Ok(resolved)
+    }
+
+    fn written(&mut self, reference: &str, what: &str) -> Result<Resolved, Trouble> {
+        let (bytes, name, warnings) = match reference.split_once(':') {
+            Some(("env", name)) => (self.variable(name)?, Some(name.to_owned()), Vec::new()),
+            Some(("file", path)) => {
+                let (mut bytes, mode) = self.read(path)?;
+                if bytes.last() == Some(&b'\n') {
+                    bytes.pop();
+                }
+                let mut warnings = Vec::new();
+                if mode & 0o002 != 0 {
+                    let warning = Trouble::new(format!("every user can change `{path}`"));
+                    warnings.push(warning.hint(format!("chmod o-w {path}")));
+                }
+                let stem = Path::new(path)
+                    .file_stem()
+                    .map(|stem| stem.to_string_lossy());
+                (bytes, stem.map(|stem| stem.into_owned()), warnings)
+            }
+            Some(("value", text)) => {
+                let warning = Trouble::new("the secret stands in the configuration itself");
+                let hint =
+                    "write `env:NAME` or `file:PATH`, so that the file can be shown to others";
+                (text.as_bytes().to_vec(), None, vec![warning.hint(hint)])
+            }
+            _ => return Err(bare(reference, what, self.env)),
+        };
+        let origin = || match (reference.split_once(':'), &name) {
+            (Some(("env", _)), Some(name)) => format!("environment variable `{name}`"),
+            (Some(("file", path)), _) => format!("`{path}`"),
+            _ => "the value".to_owned(),
+        };
+        if bytes.is_empty() {
+            return Err(Trouble::new(format!("{} is empty", origin())));
+        }
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Err(Trouble::new(format!("{} is nothing but blanks", origin())));
+        }
+        Ok(Resolved {
+            secret: Secret::new(bytes),
+            name,
+            warnings,
+        })
+    }
+
+    fn variable(&self, name: &str) -> Result<Vec<u8>, Trouble> {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.is_empty() || !name.chars().all(is_name) {
+            return Err(
+                Trouble::new("`env:` needs the name of an environment variable")
+                    .hint("such as `env:GITHUB_SECRET`"),
+            );
+        }
+        match self.env.get(name) {
+            Some(value) => Ok(value.as_bytes().to_vec()),
+            None => Err(Trouble::new(format!(
+                "environment variable `{name}` is not set"
+            ))),
+        }
+    }
+}
+
+/// Something that is no reference. It may be a secret, so it is not repeated; only the name of a
+/// variable that is set is no secret.
+fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
+    let name = text
+        .trim_start_matches('$')
+        .trim_start_matches('{')
+        .trim_end_matches('}');
+    let hint = if !name.is_empty() && env.get(name).is_some() {
+        format!("did you mean `env:{name}`?")
+    } else {
+        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one".to_owned()
+    };
+    Trouble::new(format!("this is no reference to a {what}")).hint(hint)
+}
+
+fn read(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    let mut bytes = Vec::new();
+    file.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        return Err(io::Error::other(format!(
+            "it is larger than {}",
+            ByteSize(bytes_max)
+        )));
+    }
+    Ok((bytes, meta.mode()))
+}
+
+fn cannot_read(full: &Path, written: &str, error: &io::Error) -> Trouble {
+    let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    if is_missing && Path::new(written).is_relative() {
+        trouble.hint(format!(
+            "relative paths start from the configuration's folder: {}",
+            full.display()
+        ))
+    } else {
+        trouble
+    }
+}
+
+/// An I/O error in words, without its number.
+pub(super) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(reference: &str, dir: &Path) -> Result<(String, usize), Trouble> {
+        let env = Environment::from_pairs([
+            ("GOOD", "an example secret of 32 characters"),
+            ("EMPTY", ""),
+            ("BLANK", " \t\n"),
+            ("SHORT", "short"),
+            ("SAMPLE", "ChangeMe"),
+        ]);
+        let mut resolver = Resolver::new(&env, dir);
+        let resolved = resolver.secret(reference)?;
+        let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
+        Ok((text, resolved.warnings.len()))
+    }
+
+    #[test]
+    fn references() {
+        // SECURITY A-01 to A-05
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        file("good", "a secret from a file\n");
+        file("two", "a secret from a file\n\n");
+        file("crlf", "a secret from a file\r\n");
+        file("empty", "\n");
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        let get = |reference: &str| secret(reference, dir.path());
+        assert_eq!(
+            get("env:GOOD"),
+            Ok(("an example secret of 32 characters".to_owned(), 0))
+        );
+        assert_eq!(get("env:SHORT"), Ok(("short".to_owned(), 1)));
+        assert_eq!(get("file:good"), Ok(("a secret from a file".to_owned(), 0)));
+        assert_eq!(
+            get("file:two"),
+            Ok(("a secret from a file\n".to_owned(), 1))
+        );
+        assert_eq!(
+            get("file:crlf"),
+            Ok(("a secret from a file\r".to_owned(), 1))
+        );
+        assert_eq!(
+            get("value:an example: of a secret"),
+            Ok(("an example: of a secret".to_owned(), 1))
+        );
+        for reference in [
+            "env:UNSET",
+            "env:EMPTY",
+            "env:BLANK",
+            "env:SAMPLE",
+            "env:",
+            "env:A B",
+            "file:",
+            "file:none",
+            "file:empty",
+            "file:folder",
+            "value:",
+            "value: ",
+            "value:changeme",
+            "GOOD",
+            "$GOOD",
+            "",
+            "x:y",
+        ] {
+            assert!(get(reference).is_err(), "{reference}");
+        }
+        assert_eq!(
+            get("${GOOD}").unwrap_err().hint.unwrap(),
+            "did you mean `env:GOOD`?"
+        );
+    }
+
+    #[test]
+    fn no_message_repeats_a_secret() {
+        // SECURITY L-03
+        let env = Environment::from_pairs([("NAME", "canary")]);
+        assert_eq!(format!("{env:?}"), "Environment(1 variables)");
+        let dir = Path::new(".");
+        for reference in ["canary", "canary:x", "value:canary", "$canary"] {
+            let shown = match secret(reference, dir) {
+                Ok((_, _)) => continue,
+                Err(trouble) => format!("{trouble:?}"),
+            };
+            assert!(!shown.contains("canary"), "{shown}");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What a JSON Web Token must say beside being signed: its claims.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::jws::JwsAlgorithm;
+use super::locate::View;
+use super::primitive::same_secret;
+use super::spec::ClaimTime;
+use super::template::{Scope, Template};
+use super::when::When;
+use super::x5c::ChainRules;
+use super::{SignatureError, malformed};
+use crate::reason::Reason;
+use crate::units::UnixTime;
+
+/// A token's rules.
+#[derive(Clone, Debug)]
+pub(super) struct Jwt {
+    pub(super) algorithms: Vec<JwsAlgorithm>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) detached: bool,
+    /// Key from the chain in the token's header.
+    pub(super) x5c: Option<ChainRules>,
+}
+
+/// What one claim must be.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) path: ClaimPath,
+    pub(super) equals: Vec<Template>,
+    pub(super) ignore_case: bool,
+    pub(super) time: Option<(ClaimTime, Duration)>,
+    pub(super) optional: bool,
+    pub(super) optional_when: Option<When>,
+    pub(super) when: When,
+}
+
+/// A claim's name, or a JSON pointer into the claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ClaimPath(String);
+
+impl ClaimPath {
+    pub(super) fn new(text: &str) -> Self {
+        if text.starts_with('/') {
+            Self(text.to_owned())
+        } else {
+            // A name may hold `/` and `~`, which a pointer escapes.
+            Self(format!("/{}", text.replace('~', "~0").replace('/', "~1")))
+        }
+    }
+
+    pub(super) fn find<'c>(&self, claims: &'c Map<String, Value>) -> Option<&'c Value> {
+        let (first, rest) = match self.0.strip_prefix('/')?.split_once('/') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (self.0.strip_prefix('/')?, None),
+        };
+        let first = claims.get(&first.replace("~1", "/").replace("~0", "~"))?;
+        let found = match rest {
+            Some(rest) => first.pointer(&format!("/{rest}"))?,
+            None => first,
+        };
+        (!found.is_null()).then_some(found)
+    }
+
+    /// The claim as text.
+    pub(super) fn text<'c>(&self, claims: &'c Map<String, Value>) -> Option<Cow<'c, str>> {
+        self.find(claims).and_then(text_of)
+    }
+}
+
+fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Bool(_) | Value::Number(_) => Some(Cow::Owned(value.to_string())),
+        Value::Array(_) | Value::Null | Value::Object(_) => None,
+    }
+}
+
+const WRONG: SignatureError = SignatureError {
+    reason: Reason::SignatureMismatch,
+    detail: "a claim of the token is not what the check asks for",
+};
+
+impl Jwt {
+    /// Judges the claims; answers with when the token was made, where it says so.
+    pub(super) fn judge(
+        &self,
+        claims: &Map<String, Value>,
+        scope: &Scope<'_>,
+        now: UnixTime,
+    ) -> Result<Option<UnixTime>, SignatureError> {
+        let mut late = None;
+        for claim in &self.claims {
+            if !holds(&claim.when, scope.view)? {
+                continue;
+            }
+            match claim.judge(claims, scope, now) {
+                Ok(()) => {}
+                // A wrong claim says more than one that is merely late.
+                Err(error) if is_of_time(error.reason) => late = late.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        match late {
+            Some(error) => Err(error),
+            None => Ok(ClaimPath::new("iat").find(claims).and_then(time_of)),
+        }
+    }
+}
+
+fn is_of_time(reason: Reason) -> bool {
+    matches!(reason, Reason::TimestampStale | Reason::TimestampAhead)
+}
+
+fn holds(when: &When, view: View<'_>) -> Result<bool, SignatureError> {
+    when.holds(view)
+        .map_err(|_| malformed("the body that a claim depends on cannot be read"))
+}
+
+impl Claim {
+    fn judge(
+        &self,
+        claims: &Map<String, Value>,
+        scope: &Scope<'_>,
+        now: UnixTime,
+    ) -> Result<(), SignatureError> {
+        let Some(value) = self.path.find(claims) else {
+            let excused = match &self.optional_when {
+                Some(when) => holds(when, scope.view)?,
+                None => false,
+            };
+            return if self.optional || excused {
+                Ok(())
+            } else {
+                Err(WRONG)
+            };
+        };
+        if let Some((meaning, leeway)) = self.time {
+            return judge_time(value, meaning, leeway, now);
+        }
+        let given: Vec<Cow<'_, str>> = match value {
+            Value::Array(items) => items.iter().filter_map(text_of).collect(),
+            value => text_of(value).into_iter().collect(),
+        };
+        for wanted in &self.equals {
+            let wanted = wanted.text(scope)?;
+            let is = |given: &Cow<'_, str>| {
+                if self.ignore_case {
+                    given.as_bytes().eq_ignore_ascii_case(&wanted)
+                } else {
+                    same_secret(given.as_bytes(), &wanted)
+                }
+            };
+            if given.iter().any(is) {
+                return Ok(());
+            }
+        }
+        if self.equals.is_empty() && !given.is_empty() {
+            Ok(())
+        } else {
+            Err(WRONG)
+        }
+    }
+}
+
+/// Seconds since 1970, whole or not (RFC 7519 section 2).
+fn time_of(value: &Value) -> Option<UnixTime> {
+    if let Some(seconds) = value.as_i64() {
+        return Some(UnixTime::from_secs(seconds));
+    }
+    let millis = value.as_f64()? * 1000.0;
+    let sane = (0.0..9e15).contains(&millis);
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the range was just checked"
+    )]
+    sane.then(|| UnixTime::from_millis(millis as i64))
+}
+
+fn judge_time(
+    value: &Value,
+    meaning: ClaimTime,
+    leeway: Duration,
+    now: UnixTime,
+) -> Result<(), SignatureError> {
+    let time = time_of(value).ok_or(SignatureError {
+        reason: Reason::TimestampMalformed,
+        detail: "a time in the token is not a number of seconds",
+    })?;
+    let leeway = i64::try_from(leeway.as_millis()).unwrap_or(i64::MAX);
+    let age = now.millis_since(time);
+    let (stale, ahead) = match meaning {
+        ClaimTime::Issued => (age > leeway, age < leeway.saturating_neg()),
+        ClaimTime::NotAfter => (age >= leeway.max(1), false),
+        ClaimTime::NotBefore => (false, age < leeway.saturating_neg()),
+    };
+    if stale {
+        let detail = "the token is out of date";
+        return Err(SignatureError {
+            reason: Reason::TimestampStale,
+            detail,
+        });
+    }
+    if ahead {
+        let detail = "the token is from the future";
+        return Err(SignatureError {
+            reason: Reason::TimestampAhead,
+            detail,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,129 @@
+//! The one door to the cryptography of schemes.
+//!
+//! `mac.rs` is what both sides know a secret for, `public.rs` what one side signs, `certificate.rs`
+//! what a third side vouches for. Digests and comparisons are here.
+
+use md5::Md5;
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use sha3::Keccak256;
+use subtle::ConstantTimeEq;
+
+mod certificate;
+mod mac;
+mod public;
+
+pub(super) use certificate::{Certificate, Usage, anchor, verify_chain};
+pub(super) use mac::{Hash, Mac};
+pub use public::{KeyType, SignatureAlgorithm};
+pub(super) use public::{SigningKey, VerifyingKey};
+
+/// A plain digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Digest {
+    Keccak256,
+    Md5,
+    Sha1,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl Digest {
+    /// The digest that templates call so.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "keccak256" => Self::Keccak256,
+            "md5" => Self::Md5,
+            "sha1" => Self::Sha1,
+            "sha256" => Self::Sha256,
+            "sha384" => Self::Sha384,
+            "sha512" => Self::Sha512,
+            _ => return None,
+        })
+    }
+
+    /// Bytes of a digest.
+    pub(super) const fn tag_bytes(self) -> usize {
+        match self {
+            Self::Md5 => 16,
+            Self::Sha1 => 20,
+            Self::Keccak256 | Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The digest of parts, one after the other.
+    pub(super) fn of<'a>(self, parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+        match self {
+            Self::Keccak256 => run::<Keccak256>(parts),
+            Self::Md5 => run::<Md5>(parts),
+            Self::Sha1 => run::<Sha1>(parts),
+            Self::Sha256 => run::<Sha256>(parts),
+            Self::Sha384 => run::<Sha384>(parts),
+            Self::Sha512 => run::<Sha512>(parts),
+        }
+    }
+}
+
+fn run<'a, D: sha2::Digest>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut state = D::new();
+    for part in parts {
+        state.update(part);
+    }
+    state.finalize().as_slice().to_vec()
+}
+
+/// Whether two tags of public length are the same, in constant time.
+pub(super) fn same_tag(a: &[u8], b: &[u8]) -> bool {
+    a.ct_eq(b).into()
+}
+
+/// Whether two secrets are the same. Their digests are compared, so that neither the bytes nor the
+/// length of the right one show in the time (SECURITY A-09).
+pub(super) fn same_secret(a: &[u8], b: &[u8]) -> bool {
+    Sha256::digest(a).ct_eq(&Sha256::digest(b)).into()
+}
+
+/// SHA-256 over parts that cannot run into each other: each is led by its length.
+pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut sha = Sha256::new();
+    for part in parts {
+        sha.update((part.len() as u64).to_be_bytes());
+        sha.update(part);
+    }
+    sha.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use data_encoding::HEXLOWER;
+
+    use super::*;
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn digests_of_abc_in_two_frames() {
+        let hex = |kind: Digest| HEXLOWER.encode(&kind.of([b"a".as_slice(), b"bc"]));
+        assert_eq!(hex(Digest::Md5), "900150983cd24fb0d6963f7d28e17f72");
+        assert_eq!(
+            hex(Digest::Sha1),
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
+        assert_eq!(
+            hex(Digest::Sha256),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert!(hex(Digest::Sha384).starts_with("cb00753f45a35e8bb5a03d699ac65007"));
+        assert!(hex(Digest::Sha512).starts_with("ddaf35a193617abacc417349ae204131"));
+        assert_eq!(
+            hex(Digest::Keccak256),
+            "4e03657aea45a94fc7d47ba826c8d667c0d1e6e33a64a036ec44f58fa12d6c45"
+        );
+    }
+}
