@@ -76,7 +76,7 @@ impl Gateway {
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
         let mut gateway = Self { child, dir, stdout, stderr, events_read: AtomicUsize::new(0) };
-        // The admin listener opens last, and answers as ready only once signals are heeded too.
+        // It answers as ready only once every listener is open and signals are heeded.
         eventually("the gateway listens", || {
             if let Some(status) = gateway.child.try_wait().unwrap() {
                 panic!("the gateway ended with {status}: {}", gateway.stderr());
@@ -89,8 +89,8 @@ impl Gateway {
 
     /// The address that a listener was bound to, as printed on stderr.
     pub fn address(&self, listener: &str) -> SocketAddr {
-        self.addresses().get(listener).copied().unwrap_or_else(|| {
-            panic!("no address of listener `{listener}` in:\n{}", self.stderr())
+        eventually(&format!("the address of listener `{listener}`"), || {
+            self.addresses().get(listener).copied()
         })
     }
 
