@@ -13,7 +13,7 @@ fn main() -> io::Result<()> {
         file.extension()
             .is_some_and(|extension| extension == "yaml")
     });
-    files.sort();
+    files.sort_by_key(|file| file.file_stem().map(ToOwned::to_owned));
     let mut list = String::from("&[\n");
     for file in files {
         let stem = file

@@ -617,12 +617,10 @@ impl<'de> Deserializer<'de> for Node<'_> {
         let Value::Mapping(map) = self.value else {
             return Err(self.unexpected("a mapping"));
         };
-        let entries = map
+        let entries: Vec<_> = map
             .iter()
-            .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value));
-        let entries = entries
-            .filter(|(key, _)| !key.starts_with("x-"))
-            .collect::<Vec<_>>();
+            .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value))
+            .collect();
         visitor.visit_map(Entries {
             entries: entries.into_iter(),
             next: None,

@@ -39,9 +39,26 @@ use crate::telemetry::Telemetry;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Time for the last answers to leave after the drain deadline.
 const CUTOFF_TIME: Duration = Duration::from_secs(1);
+/// Target of what is said at start, whatever `RUST_LOG` holds: where it listens, and that it serves.
+pub const START: &str = "hookward::start";
 
-/// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where.
-pub fn run(config: Config, mut reloader: Reloader, telemetry: Telemetry) -> anyhow::Result<()> {
+/// A listener and where it was bound.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// Name of the listener.
+    pub listener: Arc<str>,
+    /// Its address, with the port that port 0 became.
+    pub address: SocketAddr,
+}
+
+/// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where;
+/// `ready` is called once, when everything is bound and requests are served.
+pub fn run(
+    config: Config,
+    mut reloader: Reloader,
+    telemetry: Telemetry,
+    ready: impl FnOnce(&[Bound]),
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -50,7 +67,8 @@ pub fn run(config: Config, mut reloader: Reloader, telemetry: Telemetry) -> anyh
         let mut stop = Stop::listen()?;
         reloader.listen();
         let mut server = Server::start(config, telemetry)?;
-        tracing::info!("ready");
+        tracing::info!(target: START, "ready");
+        ready(&server.bound());
         server.supervise(&mut reloader, &mut stop).await;
         server.close().await;
         Ok(())
@@ -162,6 +180,15 @@ impl Server {
         server.apply(plan);
         server.admin.set(Readiness::Ready);
         Ok(server)
+    }
+
+    /// Where requests are served.
+    fn bound(&self) -> Vec<Bound> {
+        let bound = |(name, running): (&Arc<str>, &Running)| Bound {
+            listener: Arc::clone(name),
+            address: running.endpoint.address,
+        };
+        self.endpoints.iter().map(bound).collect()
     }
 
     /// Reloads, sweeps and waits for the signal to stop; then drains.
@@ -340,6 +367,7 @@ impl Server {
         let address = address.unwrap_or(settings.address);
         let endpoint = Arc::new(Endpoint {
             name: Arc::clone(&settings.name),
+            address,
             tls: ArcSwap::from_pointee(tls),
             closed: CancellationToken::new(),
         });
@@ -347,7 +375,7 @@ impl Server {
             // A worker only stops listening for work when the program ends.
             drop(worker.listen.send((socket, Arc::clone(&endpoint))));
         }
-        tracing::info!(listener = &*settings.name, %address, "listening");
+        tracing::info!(target: START, listener = &*settings.name, %address, "listening");
         endpoint
     }
 
@@ -390,7 +418,7 @@ impl Server {
             Arc::clone(&self.admin),
             closed.clone(),
         ));
-        tracing::info!(listener = "admin", address = %bound, "listening");
+        tracing::info!(target: START, listener = "admin", address = %bound, "listening");
         self.admin_listener = Some(AdminListener { address, closed });
     }
 

@@ -168,8 +168,21 @@ async fn any_from_head(
     }
 }
 
+/// Judges one check that needs no body, outside of serving: for `hookward verify`.
+pub async fn head_alone(
+    check: &Check,
+    presented: Presented<'_>,
+    passwords: &Passwords,
+    now: UnixTime,
+) -> Result<Proof, Rejection> {
+    match one_from_head(check, presented, passwords, now).await? {
+        Step::Proven(proof) => Ok(proof),
+        Step::NeedsBody => Err(internal()),
+    }
+}
+
 /// The first proof; else the refusal that says most: one about a credential that was there.
-fn first_that_holds(
+pub fn first_that_holds(
     judged: impl IntoIterator<Item = Result<Proof, Rejection>>,
 ) -> Result<Proof, Rejection> {
     let mut refusal: Option<Rejection> = None;

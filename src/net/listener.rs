@@ -29,6 +29,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 pub struct Endpoint {
     /// The listener's name.
     pub name: Arc<str>,
+    /// Where it was bound, with the port that port 0 became.
+    pub address: SocketAddr,
     /// Its TLS, swapped by a reload; `None` for plaintext.
     pub tls: ArcSwap<Option<TlsAcceptor>>,
     /// Stops accepting.

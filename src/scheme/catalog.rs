@@ -198,6 +198,7 @@ impl Preset {
             let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
                 (Some(default), _) => to_json(default),
                 (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
+                (None, None) if name.ends_with("url") => "https://example.org/".into(),
                 (None, None) => "example".into(),
             };
             (name.to_owned(), value)

@@ -10,13 +10,14 @@ use http::{HeaderName, Method};
 use super::fields::{Fields, Piece};
 use super::jws::JwsAlgorithm;
 use super::jwt::{Claim, ClaimPath, Jwt};
+use super::key_source::KeySource;
 use super::locate::{Location, Pointer};
 use super::parse::{List, SecretForm, SignatureForm};
 use super::primitive::{Digest, Hash};
 use super::public_key::SignatureAlgorithm;
 use super::spec::{
-    Algorithm, ClaimTime, FieldsSpec, JwtSpec, LocationSpec, Ordered, PartSpec, RequireSpec,
-    SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
+    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, LocationSpec, Ordered, PartSpec,
+    RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
 };
 use super::template::{Names, Template};
 use super::when::When;
@@ -29,8 +30,8 @@ use crate::units::Span;
 /// Tolerance where neither preset nor operator says otherwise: what most providers document.
 const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
 
-/// How far the clocks of a token's maker and ours may be apart (RFC 7519 section 4.1.4).
-const CLAIM_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
+/// How far the clock of a token's maker may be ahead of ours (RFC 7519 section 4.1.5).
+const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
 
 /// Header fields that a numbered name stands for.
 const NUMBERED_MAX: usize = 100;
@@ -157,6 +158,7 @@ impl<'a> Compiler<'a> {
             each: spec.each.as_ref().and_then(|at| self.pointer(at)),
             body_decoded: get(&spec.body_decoded).copied().unwrap_or_default(),
             secret: self.secret(spec),
+            key_source: spec.key_url.as_ref().and_then(|at| self.key_source(at)),
         };
         scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
         let is_jwt = algorithm == Algorithm::Jwt;
@@ -297,7 +299,8 @@ impl<'a> Compiler<'a> {
             let meaning = get(&claim.time).copied();
             let fallback = match meaning {
                 Some(ClaimTime::Issued) => tolerance.unwrap_or(TOLERANCE_DEFAULT),
-                _ => CLAIM_LEEWAY_DEFAULT,
+                Some(ClaimTime::NotBefore) => NOT_BEFORE_LEEWAY,
+                Some(ClaimTime::NotAfter) | None => Duration::ZERO,
             };
             let leeway = get(&claim.leeway).map_or(fallback, |parsed| parsed.0.0);
             jwt.claims.push(Claim {
@@ -329,7 +332,9 @@ impl<'a> Compiler<'a> {
     fn contents(&mut self, spec: &SchemeSpec) -> Vec<Vec<Part>> {
         let mut contents = Vec::new();
         if let Some(OneOrMany(parts)) = get(&spec.signed) {
-            contents.push(parts.iter().filter_map(|at| self.part(at)).collect());
+            let parts = parts.iter().filter_map(|at| self.part(at));
+            // Params decide here: a part that can never stand there covers nothing.
+            contents.push(parts.filter(|part| !part.when.is_impossible()).collect());
         }
         for at in get(&spec.signed_or).into_iter().flatten() {
             contents.extend(self.template(at).map(|text| {
@@ -831,6 +836,50 @@ impl<'a> Compiler<'a> {
                 .extend(pointer.map(|pointer| (Location::Json(pointer), value.clone())));
         }
         when
+    }
+
+    fn key_source(&mut self, at: &At<KeyUrlSpec>) -> Option<KeySource> {
+        let spec = at.get()?;
+        let url = spec
+            .url
+            .as_ref()
+            .filter(|at| self.is_set(at))
+            .and_then(|at| self.text(at));
+        let header = spec.header.as_ref().and_then(|at| self.header(at));
+        if spec.url.is_some() == header.is_some() {
+            self.error(at, "keys are at one `url`, or at one that a `header` names");
+        }
+        if url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
+            self.error(at, "keys are fetched over https only");
+        }
+        let hosts = get(&spec.hosts)
+            .into_iter()
+            .flatten()
+            .filter_map(|at| self.text(at))
+            .collect();
+        let names =
+            get(&spec.certificate_name).map(|OneOrMany(all)| all.iter().collect::<Vec<_>>());
+        let names = names
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|at| self.text(at))
+            .collect();
+        let source = KeySource {
+            url,
+            header,
+            hosts,
+            certificate_names: names,
+            json: spec.json.as_ref().and_then(|at| self.pointer(at)),
+        };
+        if source.header.is_some()
+            && (source.hosts.is_empty() || source.certificate_names.is_empty())
+        {
+            self.error(
+                at,
+                "a URL that a request names needs `hosts` and `certificate_name`",
+            );
+        }
+        (source.url.is_some() || source.header.is_some()).then_some(source)
     }
 
     fn secret(&mut self, spec: &SchemeSpec) -> SecretForm {

@@ -69,6 +69,11 @@ impl Fields {
             .any(|from| matches!(from, FieldsFrom::Form | FieldsFrom::Json))
     }
 
+    /// Whether only a form body can give them; any other body is left out.
+    pub(super) fn is_of_form(&self) -> bool {
+        self.from.contains(&FieldsFrom::Form) && !self.from.contains(&FieldsFrom::Json)
+    }
+
     /// Writes the pairs of a request.
     pub(super) fn write(&self, view: View<'_>) -> Result<Vec<u8>, Unreadable> {
         let mut pairs = Vec::new();

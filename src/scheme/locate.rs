@@ -131,6 +131,17 @@ impl Location {
     }
 }
 
+/// Whether a place has a value, whatever it is. What cannot be read is not there.
+pub(super) fn is_present(location: &Location, view: View<'_>) -> bool {
+    match location {
+        Location::Json(pointer) if view.json.is_some() || !is_form(view.headers) => {
+            let json = view.json_bytes();
+            json.is_ok_and(|json| matches!(pointer.raw(&json), Ok(Some(raw)) if *raw != *"null"))
+        }
+        _ => find(std::slice::from_ref(location), view).is_ok_and(|found| found.is_some()),
+    }
+}
+
 /// The first of `locations` where anything stands; all that stands there.
 pub(super) fn find_all<'a>(
     locations: &[Location],

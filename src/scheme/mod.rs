@@ -19,8 +19,10 @@ use crate::units::UnixTime;
 pub mod catalog;
 mod compile;
 mod fields;
+pub mod hints;
 pub mod jws;
 mod jwt;
+pub mod key_source;
 pub mod keys;
 mod locate;
 mod multipart;
@@ -39,6 +41,7 @@ mod wycheproof;
 pub mod x5c;
 
 use jwt::{ClaimPath, Jwt};
+use key_source::KeySource;
 use locate::{Location, Pointer};
 use parse::{SecretForm, SignatureForm};
 pub use primitive::digest;
@@ -138,6 +141,7 @@ pub struct Scheme {
     each: Option<Pointer>,
     body_decoded: bool,
     secret: SecretForm,
+    key_source: Option<KeySource>,
 }
 
 /// How a signature proves its sender.
@@ -271,6 +275,11 @@ impl Scheme {
             return Err("the key is of a kind that this scheme does not verify with".to_owned());
         }
         Ok(keys)
+    }
+
+    /// Where the provider publishes its keys.
+    pub fn key_source(&self) -> Option<&KeySource> {
+        self.key_source.as_ref()
     }
 
     /// A private key, for `sign`: PKCS #8 in PEM.

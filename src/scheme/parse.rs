@@ -207,8 +207,11 @@ impl List {
     ) -> Result<(), SignatureError> {
         let bad = malformed("the list of signatures cannot be read");
         let text = String::from_utf8(value.into_owned()).map_err(|_| bad)?;
+        // Blanks around items do not count, unless they alone tell a separator from `assign`.
         let separator = match self.separator.trim() {
-            "" => self.separator.as_str(),
+            trimmed if trimmed.is_empty() || self.assign.as_deref() == Some(trimmed) => {
+                self.separator.as_str()
+            }
             trimmed => trimmed,
         };
         let parts = text
@@ -329,13 +332,9 @@ pub(super) struct SecretForm {
 impl SecretForm {
     /// The key bytes. The message never repeats the secret.
     pub(super) fn decode(&self, written: &[u8]) -> Result<Vec<u8>, String> {
-        let mut text = written;
-        if self.encoding != SecretEncoding::Utf8 {
-            let mut prefixes = self.prefixes.iter();
-            text = prefixes
-                .find_map(|prefix| text.strip_prefix(prefix.as_bytes()))
-                .unwrap_or(text);
-        }
+        let mut prefixes = self.prefixes.iter();
+        let bare = prefixes.find_map(|prefix| written.strip_prefix(prefix.as_bytes()));
+        let text = bare.unwrap_or(written);
         let decoded = match self.encoding {
             SecretEncoding::Utf8 => text.to_vec(),
             SecretEncoding::Hex => HEXLOWER_PERMISSIVE

@@ -190,6 +190,7 @@ impl Scheme {
         let scope = Scope {
             view,
             url: &self.url.first(view).map_err(failed)?,
+            without_path: false,
             timestamp: timestamp.map(str::as_bytes),
             id: id.map(str::as_bytes),
             secret: Some(key.bytes()),

@@ -560,7 +560,8 @@ pub struct ClaimSpec {
     pub ignore_case: Option<At<bool>>,
     /// A time: `not_after` (exp), `not_before` (nbf), `issued` (iat, bounded by the tolerance).
     pub time: Option<At<ClaimTime>>,
-    /// How far a time may be off. Default 60s; for `issued`, the tolerance (default 5m).
+    /// How far a time may be off. Default nothing for `not_after`, 60s for `not_before`; for `issued`, the
+    /// tolerance (default 5m).
     pub leeway: Option<At<Parsed<Span>>>,
     /// Whether it may be missing.
     pub optional: Option<At<bool>>,

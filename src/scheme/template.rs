@@ -104,6 +104,8 @@ pub(super) struct Scope<'a> {
     pub(super) view: View<'a>,
     /// The URL in the spelling that is being tried.
     pub(super) url: &'a str,
+    /// Whether the path of a bare origin is left out.
+    pub(super) without_path: bool,
     pub(super) timestamp: Option<&'a [u8]>,
     pub(super) id: Option<&'a [u8]>,
     pub(super) secret: Option<&'a [u8]>,
@@ -166,13 +168,6 @@ impl Template {
         Ok(Self { segments })
     }
 
-    /// Exactly this text.
-    pub(super) fn of(text: &str) -> Self {
-        Self {
-            segments: vec![Segment::Literal(text.into())],
-        }
-    }
-
     /// Writes it out. Fails where a value that must be there is not, or cannot be read.
     pub(super) fn render(
         &self,
@@ -216,10 +211,20 @@ impl Template {
 
     /// Whether the whole body goes in.
     pub(super) fn covers_body(&self) -> bool {
+        self.covers_any_body()
+            || self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_body()))
+    }
+
+    /// Whether only a form body goes in: another one is left out.
+    pub(super) fn covers_only_form(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_form()))
+    }
+
+    /// Whether the whole body goes in, whatever it is.
+    pub(super) fn covers_any_body(&self) -> bool {
         self.uses(&|source| match source {
             Source::Body => true,
             Source::Json(_, pointer) => pointer.is_root(),
-            Source::Fields(fields) => fields.is_of_body(),
             _ => false,
         })
     }
@@ -346,6 +351,7 @@ impl Value {
             }
             Source::Method => Some(Cow::Borrowed(view.method.as_str().as_bytes())),
             Source::Origin => Some(Cow::Borrowed(url.origin.as_bytes())),
+            Source::Path | Source::Target if scope.without_path => Some(Cow::Borrowed(b"")),
             Source::Path => Some(Cow::Borrowed(url.path().as_bytes())),
             Source::PathBelow(base) => match path_below(url.path(), base) {
                 Some(path) => Some(Cow::Owned(path.into_bytes())),
@@ -603,6 +609,10 @@ impl Shape {
             Self::Raw => Ok(raw.as_bytes().to_vec()),
             Self::Compact => Ok(compact(raw)),
             Self::Sorted => {
+                // A member that stands twice would be written once (SECURITY DS-18).
+                super::strict_json::parse(raw.as_bytes()).ok_or(malformed(
+                    "the JSON that the signature covers cannot be read",
+                ))?;
                 let mut out = Vec::with_capacity(raw.len());
                 sort_into(raw, 0, &mut out)?;
                 Ok(out)

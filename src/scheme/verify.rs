@@ -49,6 +49,12 @@ const NO_TOKEN: SignatureError = malformed("there is no token that can be read")
 const NOT_AS_ASKED: SignatureError =
     malformed("a value that the scheme asks for is not as it should be");
 
+/// A spelling of the URL.
+struct Spelling {
+    url: String,
+    without_path: bool,
+}
+
 /// A timestamp as it stands in the request, and what it means.
 type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
 
@@ -150,8 +156,9 @@ impl Scheme {
             items: &presented.items,
             ..view
         };
+        // An id that cannot be read is none: what was signed is known all the same.
         if self.event_id.iter().all(|place| self.covers_place(place))
-            && let Some(id) = find(&self.event_id, view).map_err(unreadable)?
+            && let Ok(Some(id)) = find(&self.event_id, view)
         {
             return Ok(digest(&[b"event id", &id]));
         }
@@ -163,6 +170,7 @@ impl Scheme {
         let scope = Scope {
             view,
             url: &self.url.first(view)?,
+            without_path: false,
             timestamp: stamp.as_ref().map(|(text, _)| &**text),
             id: id.as_deref(),
             secret: Some(&[]),
@@ -250,19 +258,23 @@ impl Scheme {
 
     /// The body as it reads without its `Content-Encoding`, where the scheme signs that.
     fn decoded_body(&self, message: &Message<'_>) -> Result<Option<Content>, SignatureError> {
-        let coding = message.headers.get(header::CONTENT_ENCODING);
-        match coding {
-            Some(coding)
-                if self.body_decoded && !coding.as_bytes().eq_ignore_ascii_case(b"identity") =>
-            {
-                if !coding.as_bytes().eq_ignore_ascii_case(b"gzip") {
-                    return Err(malformed(
-                        "the body has an encoding that the scheme does not know",
-                    ));
-                }
+        if !self.body_decoded {
+            return Ok(None);
+        }
+        let coding = message
+            .headers
+            .get(header::CONTENT_ENCODING)
+            .map(|coding| coding.as_bytes());
+        match coding.map(<[u8]>::to_ascii_lowercase).as_deref() {
+            Some(b"gzip") => gunzip(message.body).map(Some),
+            // Some senders do not say that they compress; gzip says it itself (RFC 1952 2.3.1).
+            None | Some(b"identity") if message.body.joined().starts_with(&[0x1f, 0x8b]) => {
                 gunzip(message.body).map(Some)
             }
-            _ => Ok(None),
+            None | Some(b"identity") => Ok(None),
+            Some(_) => Err(malformed(
+                "the body has an encoding that the scheme does not know",
+            )),
         }
     }
 
@@ -330,6 +342,7 @@ impl Scheme {
         let scope = Scope {
             view,
             url: &self.url.first(view)?,
+            without_path: false,
             timestamp: None,
             id: None,
             secret: None,
@@ -388,8 +401,10 @@ impl Scheme {
         let stamp = traced("timestamp", self.stamp(view), trace)?;
         let id = traced("id", self.signed_id(view), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
-        let bound = self.body_digest_holds(view);
-        traced("body_digest", bound, trace)?;
+        if let Some(source) = &self.key_source {
+            traced("key_url", source.url_for(view.headers), trace)?;
+        }
+        traced("body", self.body_is_covered(view), trace)?;
 
         let mut usable = keys.usable(now).peekable();
         usable.peek().ok_or(NO_KEY)?;
@@ -414,6 +429,7 @@ impl Scheme {
             let scope = Scope {
                 view,
                 url: "",
+                without_path: false,
                 timestamp: stamp.as_ref().map(|(text, _)| &**text),
                 id: id.as_deref(),
                 secret: Some(key.bytes()),
@@ -433,22 +449,32 @@ impl Scheme {
         self.evidence(view, Some(key), signed_at)
     }
 
-    /// Whether one of the contents, in one of the spellings of the URL, is signed by `key`.
+    /// Whether one of the contents, in one of the spellings of the URL, is signed by `key`. A content
+    /// that cannot be built is no content; only where none can is the request malformed.
     fn any_content_matches(
         &self,
         scope: &Scope<'_>,
-        urls: &[Cow<'_, str>],
+        urls: &[Spelling],
         key: &Key,
         offered: &[Offered<Vec<u8>>],
     ) -> Result<bool, SignatureError> {
+        let mut verdict = Ok(false);
+        let mut any_built = false;
         for parts in &self.contents {
-            for url in urls {
-                if self.matches(parts, &Scope { url, ..*scope }, key, offered)? {
-                    return Ok(true);
+            for Spelling { url, without_path } in urls {
+                let scope = Scope {
+                    url,
+                    without_path: *without_path,
+                    ..*scope
+                };
+                match self.matches(parts, &scope, key, offered) {
+                    Ok(true) => return Ok(true),
+                    Ok(false) => any_built = true,
+                    Err(error) => verdict = Err(error),
                 }
             }
         }
-        Ok(false)
+        if any_built { Ok(false) } else { verdict }
     }
 
     fn matches(
@@ -615,20 +641,29 @@ impl Scheme {
         Ok(())
     }
 
-    /// The body against its digest in the URL; a form is signed by itself.
-    fn body_digest_holds(&self, view: View<'_>) -> Result<(), SignatureError> {
-        let Some(name) = &self.body_digest else {
-            return Ok(());
-        };
+    /// The body against its digest in the URL; and a body that is no form where only forms are covered:
+    /// a captured signature of an empty one would be good for any.
+    fn body_is_covered(&self, view: View<'_>) -> Result<(), SignatureError> {
+        const UNCOVERED: SignatureError = refuse(
+            Reason::SignatureMismatch,
+            "nothing that is signed covers the body",
+        );
         let body = view.body.ok_or(malformed("the body has not been read"))?;
+        let is_form = body.is_empty() || locate::is_form(view.headers);
+        let Some(name) = &self.body_digest else {
+            let mut parts = self.contents.iter().flatten();
+            let form_only = parts.clone().any(|part| part.text.covers_only_form())
+                && !parts.any(|part| part.text.covers_any_body());
+            return if form_only && !is_form {
+                Err(UNCOVERED)
+            } else {
+                Ok(())
+            };
+        };
         let places = [Location::Query(name.as_str().into())];
-        let given = find(&places, view).map_err(unreadable)?;
-        match given {
-            None if body.is_empty() || locate::is_form(view.headers) => Ok(()),
-            None => Err(refuse(
-                Reason::SignatureMismatch,
-                "nothing that is signed covers the body",
-            )),
+        match find(&places, view).map_err(unreadable)? {
+            None if is_form => Ok(()),
+            None => Err(UNCOVERED),
             Some(given) => {
                 let own = Digest::Sha256.of(body.frames().iter().map(AsRef::as_ref));
                 let given = HEXLOWER_PERMISSIVE.decode(&given).unwrap_or_default();
@@ -821,6 +856,7 @@ impl UrlForm {
             let scope = Scope {
                 view,
                 url: "",
+                without_path: false,
                 timestamp: None,
                 id: None,
                 secret: None,
@@ -834,31 +870,42 @@ impl UrlForm {
     }
 
     /// Every spelling that the provider may have signed, the plain one first.
-    fn spellings<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, str>>, SignatureError> {
-        let mut spellings = vec![self.first(view)?];
+    fn spellings(&self, view: View<'_>) -> Result<Vec<Spelling>, SignatureError> {
+        let first = self.first(view)?.into_owned();
+        let mut spellings = vec![Spelling {
+            url: first,
+            without_path: false,
+        }];
         let SenderUrl { origin, target } = view.url;
         if self.without_root_path && &**target == "/" {
-            spellings.push(Cow::Owned(self.spell(origin, "")));
+            let url = self.spell(origin, "");
+            spellings.push(Spelling {
+                url,
+                without_path: true,
+            });
         }
         let (scheme, rest) = origin.split_once("://").unwrap_or(("https", origin));
-        let (host, path) = rest.split_once('/').map_or((rest, ""), |(host, _)| {
-            (host, rest.get(host.len()..).unwrap_or_default())
-        });
-        let bare = host
+        let (host, path) = match rest.find('/') {
+            Some(at) => rest.split_at(at),
+            None => (rest, ""),
+        };
+        let port = host
             .rsplit_once(':')
             .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let mut add = |host: &str| {
-            spellings.push(Cow::Owned(
-                self.spell(&format!("{scheme}://{host}{path}"), target),
-            ));
-        };
-        match bare {
+        let other = match port {
             None if self.with_default_port => {
                 let port = if scheme == "http" { 80 } else { 443 };
-                add(&format!("{host}:{port}"));
+                Some(format!("{host}:{port}"))
             }
-            Some((name, _)) if self.without_port => add(name),
-            _ => {}
+            Some((name, _)) if self.without_port => Some(name.to_owned()),
+            _ => None,
+        };
+        if let Some(host) = other {
+            let url = self.spell(&format!("{scheme}://{host}{path}"), target);
+            spellings.push(Spelling {
+                url,
+                without_path: false,
+            });
         }
         Ok(spellings)
     }
@@ -886,6 +933,7 @@ impl Require {
         let scope = Scope {
             view,
             url: &url,
+            without_path: false,
             timestamp: None,
             id: None,
             secret: None,

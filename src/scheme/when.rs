@@ -2,7 +2,7 @@
 
 use http::{HeaderName, Method};
 
-use super::locate::{Location, Unreadable, View, find, is_form};
+use super::locate::{Location, Unreadable, View, find, is_form, is_present};
 use super::spec::BodyKind;
 
 /// Every condition must hold.
@@ -33,6 +33,18 @@ impl When {
         })
     }
 
+    /// Whether params alone keep it from ever holding.
+    pub(super) fn is_impossible(&self) -> bool {
+        self.never || self.not.as_ref().is_some_and(|not| not.is_certain())
+    }
+
+    /// Whether it holds for every request.
+    fn is_certain(&self) -> bool {
+        let plain =
+            self.method.is_none() && self.body.is_none() && !self.any_query && self.not.is_none();
+        !self.never && plain && self.present.is_empty() && self.equal.is_empty()
+    }
+
     /// Whether it holds for a request.
     pub(super) fn holds(&self, view: View<'_>) -> Result<bool, Unreadable> {
         if self.never
@@ -50,7 +62,7 @@ impl When {
             return Ok(false);
         }
         for place in &self.present {
-            if find(std::slice::from_ref(place), view)?.is_none() {
+            if !is_present(place, view) {
                 return Ok(false);
             }
         }

@@ -215,6 +215,7 @@ fn broken_chunks_are_400_and_close() {
     ] {
         let before = app.count();
         let request = format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunks}");
+        eprintln!("{:?}", &chunks[..chunks.len().min(50)]);
         let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
         // Leading zeros are legal: only a size that overflows is not.
         if chunks.starts_with("0000") && answer.status == 200 {

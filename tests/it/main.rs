@@ -1,5 +1,12 @@
 //! Everything that is tested from outside: the library by its API, the binary by its sockets. One file
 //! for each thing that the binary does; what they share is in `support`.
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
 
 mod config;
 mod imports;

@@ -127,7 +127,7 @@ impl Compiler<'_, '_> {
         } in written
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => Err("public keys are not available in this build".to_owned()),
+                KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => {
                     scheme.secret_key(id, bytes.expose(), not_after).map(|key| vec![key])
                 }

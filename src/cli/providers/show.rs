@@ -1,0 +1,441 @@
+//! What `providers show` tells of a preset.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::cli::sign::unknown;
+use crate::document::{At, OneOrMany};
+use crate::scheme::catalog::{Catalog, Preset, Selected};
+use crate::scheme::spec::{
+    Confidence, Ordered, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SignatureSpec,
+    TimestampSpec,
+};
+use crate::scheme::{KeyKind, Params};
+
+/// Everything that is known of one preset.
+#[derive(Debug)]
+pub(super) struct About {
+    facts: Vec<Fact>,
+    schemes: Vec<Scheme>,
+    snippet: String,
+}
+
+/// A line, or several.
+#[derive(Debug)]
+struct Fact {
+    name: &'static str,
+    values: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Scheme {
+    id: String,
+    facts: Vec<Fact>,
+}
+
+impl About {
+    /// `scheme` is the one that the snippet is for; the first by default.
+    pub(super) fn new(
+        catalog: &Catalog,
+        preset: &Preset,
+        name: &str,
+        scheme: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let reference = match scheme {
+            Some(scheme) => format!("{name}/{scheme}"),
+            None => name.to_owned(),
+        };
+        let chosen = catalog.find(&reference).map_err(unknown)?;
+        let params = example_params(&preset.spec);
+        let mut schemes = Vec::new();
+        for (id, spec) in preset.schemes() {
+            let selected = catalog.find(&format!("{name}/{id}")).map_err(unknown)?;
+            schemes.push(Scheme {
+                id: id.to_owned(),
+                facts: scheme_facts(spec, &selected, &params),
+            });
+        }
+        Ok(Self {
+            facts: preset_facts(&preset.spec),
+            schemes,
+            snippet: snippet(&reference, name, &preset.spec, &chosen, &params),
+        })
+    }
+
+    /// A configuration to start from.
+    pub(super) fn snippet(&self) -> &str {
+        &self.snippet
+    }
+
+    /// The form for machines.
+    pub(super) fn to_json(&self) -> Value {
+        let mut about = facts_json(&self.facts);
+        let schemes: Vec<Value> = self
+            .schemes
+            .iter()
+            .map(|scheme| {
+                let mut facts = facts_json(&scheme.facts);
+                facts.insert("id".to_owned(), json!(scheme.id));
+                Value::Object(facts)
+            })
+            .collect();
+        about.insert("schemes".to_owned(), json!(schemes));
+        about.insert("snippet".to_owned(), json!(self.snippet));
+        Value::Object(about)
+    }
+}
+
+fn facts_json(facts: &[Fact]) -> serde_json::Map<String, Value> {
+    let entry = |fact: &Fact| {
+        let value = match fact.values.as_slice() {
+            [one] if !is_list(fact.name) => json!(one),
+            values => json!(values),
+        };
+        (fact.name.replace(' ', "_"), value)
+    };
+    facts.iter().map(entry).collect()
+}
+
+fn is_list(name: &str) -> bool {
+    matches!(
+        name,
+        "gotchas" | "sources" | "params" | "warnings" | "headers" | "signed" | "handshakes"
+    )
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_facts(f, "", &self.facts)?;
+        for scheme in &self.schemes {
+            writeln!(f, "\nscheme {}", scheme.id)?;
+            write_facts(f, "  ", &scheme.facts)?;
+        }
+        write!(f, "\n# A configuration to start from:\n{}", self.snippet)
+    }
+}
+
+fn write_facts(f: &mut fmt::Formatter<'_>, indent: &str, facts: &[Fact]) -> fmt::Result {
+    for fact in facts {
+        match fact.values.as_slice() {
+            [one] if !one.contains('\n') => writeln!(f, "{indent}{}: {one}", fact.name)?,
+            values => {
+                writeln!(f, "{indent}{}:", fact.name)?;
+                for value in values {
+                    writeln!(
+                        f,
+                        "{indent}  - {}",
+                        value.trim_end().replace('\n', "\n      ")
+                    )?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Facts in the making: what is not known is left out.
+#[derive(Default)]
+struct Facts(Vec<Fact>);
+
+impl Facts {
+    fn one(&mut self, name: &'static str, value: Option<impl Into<String>>) {
+        self.many(name, value.into_iter().map(Into::into).collect());
+    }
+
+    fn many(&mut self, name: &'static str, values: Vec<String>) {
+        if !values.is_empty() {
+            self.0.push(Fact { name, values });
+        }
+    }
+}
+
+fn text(at: &At<String>) -> Option<String> {
+    at.get().cloned()
+}
+
+fn optional(at: Option<&At<String>>) -> Option<String> {
+    at.and_then(text)
+}
+
+fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
+    let mut facts = Facts::default();
+    facts.one("provider", text(&spec.provider));
+    facts.one("title", text(&spec.title));
+    facts.one("category", text(&spec.category));
+    facts.one(
+        "confidence",
+        spec.confidence.get().map(|confidence| match confidence {
+            Confidence::High => "high: read in the provider's documentation or library",
+            Confidence::Medium => "medium: read second-hand; try it before you rely on it",
+        }),
+    );
+    facts.one("secret", text(&spec.secret));
+    facts.one("rotation", optional(spec.rotation.as_ref()));
+    facts.one("retries", optional(spec.retries.as_ref()));
+    facts.one(
+        "methods",
+        spec.methods
+            .as_ref()
+            .and_then(At::get)
+            .map(|methods| joined(methods)),
+    );
+    facts.one(
+        "max size",
+        spec.max_size
+            .as_ref()
+            .and_then(At::get)
+            .map(|size| size.0.to_string()),
+    );
+    facts.many("params", param_lines(spec));
+    let handshakes = spec.handshakes.as_ref().and_then(At::get);
+    let handshakes = handshakes.into_iter().flat_map(Ordered::iter);
+    facts.many(
+        "handshakes",
+        handshakes
+            .map(
+                |(name, handshake)| match optional(handshake.about.as_ref()) {
+                    Some(about) => format!("{name}: {about}"),
+                    None => name.to_owned(),
+                },
+            )
+            .collect(),
+    );
+    let list = |at: Option<&At<Vec<String>>>| at.and_then(At::get).cloned().unwrap_or_default();
+    facts.many("gotchas", list(spec.gotchas.as_ref()));
+    facts.many("sources", list(Some(&spec.sources)));
+    facts.0
+}
+
+fn joined(values: &[At<String>]) -> String {
+    values
+        .iter()
+        .filter_map(text)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn params(spec: &PresetSpec) -> impl Iterator<Item = (&str, &ParamSpec)> {
+    spec.params
+        .as_ref()
+        .and_then(At::get)
+        .into_iter()
+        .flat_map(Ordered::iter)
+}
+
+fn param_lines(spec: &PresetSpec) -> Vec<String> {
+    let line = |(name, param): (&str, &ParamSpec)| {
+        let default = param.default.as_ref().and_then(At::get);
+        let need = match default {
+            Some(value) => format!("default {}", param_json(value)),
+            None if is_optional(param) => "optional".to_owned(),
+            None => "required".to_owned(),
+        };
+        let about = text(&param.about).unwrap_or_default();
+        let choices = param.one_of.as_ref().and_then(At::get);
+        let choices = choices.map(|choices| format!("; one of {}", choices.join(", ")));
+        format!("{name} ({need}): {about}{}", choices.unwrap_or_default())
+    };
+    params(spec).map(line).collect()
+}
+
+fn is_optional(param: &ParamSpec) -> bool {
+    param
+        .optional
+        .as_ref()
+        .and_then(At::get)
+        .copied()
+        .unwrap_or(false)
+}
+
+fn param_json(value: &ParamValue) -> Value {
+    match value {
+        ParamValue::Bool(value) => json!(value),
+        ParamValue::Int(value) => json!(value),
+        ParamValue::Text(value) => json!(value),
+        ParamValue::List(values) => json!(values),
+    }
+}
+
+/// Values for the params that a preset cannot do without.
+fn example_params(spec: &PresetSpec) -> Params {
+    let needed = params(spec).filter(|(_, param)| param.default.is_none() && !is_optional(param));
+    let example = |(name, param): (&str, &ParamSpec)| {
+        let choices = param.one_of.as_ref().and_then(At::get);
+        let value = choices.and_then(|choices| choices.first().cloned());
+        (
+            name.to_owned(),
+            json!(value.unwrap_or_else(|| format!("your-{}", name.replace('_', "-")))),
+        )
+    };
+    needed.map(example).collect()
+}
+
+fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<Fact> {
+    let mut facts = Facts::default();
+    facts.one("about", optional(spec.about.as_ref()));
+    facts.one("algorithm", spec.algorithm.get().map(kebab));
+    facts.one(
+        "signature",
+        spec.signature.as_ref().and_then(At::get).map(signature),
+    );
+    facts.many("signed", signed(spec));
+    facts.one(
+        "timestamp",
+        spec.timestamp.as_ref().and_then(At::get).map(timestamp),
+    );
+    if let Ok(scheme) = selected.bind(params, None) {
+        let mut names: Vec<_> = scheme
+            .header_names()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        facts.many("headers", names);
+        facts.one(
+            "key",
+            Some(match scheme.key_kind() {
+                KeyKind::None => "none: this provider proves nothing",
+                KeyKind::Public => "public_keys",
+                KeyKind::Secret => "secrets",
+            }),
+        );
+        facts.many(
+            "warnings",
+            scheme.weaknesses().into_iter().map(str::to_owned).collect(),
+        );
+    }
+    facts.0
+}
+
+/// A name as the preset language writes it.
+fn kebab(value: &impl fmt::Debug) -> String {
+    let mut out = String::new();
+    for c in format!("{value:?}").chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
+fn signed(spec: &SchemeSpec) -> Vec<String> {
+    let parts = spec.signed.as_ref().and_then(At::get);
+    let parts = parts.into_iter().flat_map(|OneOrMany(parts)| parts);
+    let parts = parts.filter_map(|part| {
+        let part = part.get()?;
+        let condition = if part.when.is_some() {
+            " (on a condition)"
+        } else {
+            ""
+        };
+        Some(format!("{:?}{condition}", part.text.get()?))
+    });
+    let alternatives = spec
+        .signed_or
+        .as_ref()
+        .and_then(At::get)
+        .into_iter()
+        .flatten();
+    let alternatives = alternatives.filter_map(|or| Some(format!("or {:?}", or.get()?)));
+    parts.chain(alternatives).collect()
+}
+
+fn names(at: Option<&At<OneOrMany<String>>>) -> Option<String> {
+    at.and_then(At::get).map(|OneOrMany(names)| joined(names))
+}
+
+/// `header X`, `query y` and so on, the places in the order they are tried.
+fn places(places: [(&str, Option<String>); 5]) -> String {
+    let known = places
+        .into_iter()
+        .filter_map(|(kind, name)| Some(format!("{kind} {}", name?)));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+fn signature(spec: &SignatureSpec) -> String {
+    let mut out = places([
+        ("header", names(spec.header.as_ref())),
+        ("query", optional(spec.query.as_ref())),
+        ("form", optional(spec.form.as_ref())),
+        ("json", optional(spec.json.as_ref())),
+        ("xml", optional(spec.xml.as_ref())),
+    ]);
+    if let Some(prefix) = optional(spec.prefix.as_ref()) {
+        out = format!("{out}, after `{prefix}`");
+    }
+    match spec.encoding.as_ref().and_then(At::get) {
+        Some(encoding) => format!("{out}, {}", kebab(encoding)),
+        None => out,
+    }
+}
+
+fn timestamp(spec: &TimestampSpec) -> String {
+    let mut out = places([
+        ("header", names(spec.header.as_ref())),
+        ("query", optional(spec.query.as_ref())),
+        ("form", optional(spec.form.as_ref())),
+        ("json", optional(spec.json.as_ref())),
+        ("item", optional(spec.item.as_ref())),
+    ]);
+    let unit = spec
+        .unit
+        .as_ref()
+        .and_then(At::get)
+        .map_or_else(|| "s".to_owned(), kebab);
+    out = format!("{out}, in {unit}");
+    match spec.tolerance.as_ref().and_then(At::get) {
+        Some(tolerance) => format!("{out}, tolerance {}", tolerance.0),
+        None => out,
+    }
+}
+
+fn snippet(
+    reference: &str,
+    name: &str,
+    spec: &PresetSpec,
+    chosen: &Selected,
+    params: &Params,
+) -> String {
+    let kind = chosen
+        .bind(params, None)
+        .map_or(KeyKind::Secret, |scheme| scheme.key_kind());
+    let variable: String = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let mut out = format!(
+        "version: 1\n\
+         listeners:\n  https:\n    address: 0.0.0.0:8443\n    tls:\n      \
+         self_signed: [localhost]   # or certificates: [{{ cert: FILE, key: FILE }}]\n\
+         routes:\n  - name: {name}\n    match:\n      path: /hooks/{name}\n"
+    );
+    let mut line = |text: fmt::Arguments<'_>| out.extend([text.to_string(), "\n".to_owned()]);
+    if let Some(methods) = spec.methods.as_ref().and_then(At::get) {
+        line(format_args!("      methods: [{}]", joined(methods)));
+    }
+    line(format_args!("    verify:\n      - provider: {reference}"));
+    match kind {
+        KeyKind::None => {}
+        KeyKind::Public => line(format_args!(
+            "        public_keys: [env:{variable}_PUBLIC_KEY]"
+        )),
+        KeyKind::Secret => line(format_args!("        secrets: [env:{variable}_SECRET]")),
+    }
+    if !params.is_empty() {
+        line(format_args!("        params:"));
+        for (name, value) in params {
+            line(format_args!("          {name}: {value}"));
+        }
+    }
+    line(format_args!("    upstream: http://127.0.0.1:3000"));
+    out
+}

@@ -1,0 +1,215 @@
+//! One HTTP/1.1 request, over TCP or TLS, and its answer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::cli::url;
+use crate::net::tls::{provider, roots_of};
+use crate::scheme::sign::Draft;
+
+/// Largest answer that is printed.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Which certificates of a server are believed.
+#[derive(Debug)]
+pub(super) enum Trust {
+    /// Any at all.
+    Anyone,
+    /// Those signed by the authorities of a file.
+    File(PathBuf),
+    /// Those signed by the system's authorities.
+    System,
+}
+
+/// What the server said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+}
+
+/// Delivers a request to its own URL.
+pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answer> {
+    let authority = url::authority(&signed.url);
+    let is_tls = signed
+        .url
+        .origin
+        .get(..6)
+        .is_some_and(|s| s.eq_ignore_ascii_case("https:"));
+    let (host, port) = host_and_port(authority, if is_tls { 443 } else { 80 })?;
+    let request = request(&signed)?;
+    let stream = TcpStream::connect((host, port))
+        .await
+        .context("cannot connect")?;
+    stream.set_nodelay(true)?;
+    if !is_tls {
+        return exchange(stream, request).await;
+    }
+    let name = ServerName::try_from(host.to_owned())
+        .with_context(|| format!("`{host}` is not a name that a certificate can carry"))?;
+    let connector = TlsConnector::from(Arc::new(client_config(trust)?));
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .context("the TLS handshake failed")?;
+    exchange(stream, request).await
+}
+
+/// The host without brackets, and the port.
+fn host_and_port(authority: &str, default: u16) -> anyhow::Result<(&str, u16)> {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            let port = port
+                .parse()
+                .with_context(|| format!("`{port}` is not a port"))?;
+            (host, port)
+        }
+        _ => (authority, default),
+    };
+    Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
+}
+
+fn request(signed: &Draft) -> anyhow::Result<Request<Full<Bytes>>> {
+    let body = Full::new(Bytes::copy_from_slice(&signed.body));
+    let mut request = Request::builder()
+        .method(signed.method.clone())
+        .uri(url::target(&signed.url))
+        .body(body)
+        .context("the request cannot be sent")?;
+    let headers = request.headers_mut();
+    for (name, value) in &signed.headers {
+        headers.append(
+            HeaderName::from_bytes(name.as_bytes())?,
+            HeaderValue::from_str(value)?,
+        );
+    }
+    if !headers.contains_key(header::HOST) {
+        headers.insert(
+            header::HOST,
+            HeaderValue::from_str(url::authority(&signed.url))?,
+        );
+    }
+    headers
+        .entry(header::USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!(
+            "hookward/",
+            env!("CARGO_PKG_VERSION")
+        )));
+    Ok(request)
+}
+
+async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // Its error comes back through the request.
+    let connection = tokio::spawn(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .context("there is no answer")?;
+    let status = response.status();
+    let body = match Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await
+    {
+        Ok(body) => body.to_bytes(),
+        Err(error) => bail!("the answer ends early: {error}"),
+    };
+    connection.abort();
+    Ok(Answer { status, body })
+}
+
+fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let mut config = match trust {
+        Trust::Anyone => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider())))
+            .with_no_client_auth(),
+        Trust::File(file) => builder
+            .with_root_certificates(roots_of(&authorities(file)?)?)
+            .with_no_client_auth(),
+        Trust::System => {
+            let found = rustls_native_certs::load_native_certs();
+            let mut roots = rustls::RootCertStore::empty();
+            let (added, _) = roots.add_parsable_certificates(found.certs);
+            if added == 0 {
+                bail!("the system has no certificate authorities; give `--cacert FILE`");
+            }
+            builder.with_root_certificates(roots).with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let context = || format!("cannot read {}", file.display());
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
+        .with_context(context)?
+        .collect();
+    let certificates = certificates.with_context(context)?;
+    if certificates.is_empty() {
+        bail!("{} holds no certificate", file.display());
+    }
+    Ok(certificates)
+}
+
+/// Believes any certificate, as `--insecure` asks; signatures of the handshake are checked still.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,154 @@
+//! `hookward verify`: judges a captured request offline, by the engine that serves, and says why.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+
+use super::ExitStatus;
+use super::config_file::ConfigArgs;
+use super::output::Output;
+use super::sign::ProviderArgs;
+use super::validate::Format;
+use super::{input, url};
+use crate::clock::Clock;
+use crate::config::Environment;
+use crate::scheme::{Content, SenderUrl};
+use crate::units::UnixTime;
+
+mod provider;
+mod request;
+mod route;
+mod verdict;
+
+use request::Captured;
+use verdict::Verdict;
+
+/// Judge a captured request offline, step by step, and say why
+///
+/// Either by a preset and the secrets given here, or by the whole policy of a route. Exits 0 when
+/// the request is accepted, 1 when it is rejected, 2 when it could not be judged.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("judge").required(true).args(["provider", "route"])))]
+pub(super) struct Args {
+    #[command(flatten)]
+    file: ConfigArgs,
+    /// Judge by the policy of this route of the configuration
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["secrets", "params", "providers_dir", "public_keys"]
+    )]
+    route: Option<String>,
+    /// Judge by this preset, or one of its schemes
+    #[arg(long, value_name = "NAME[/SCHEME]", conflicts_with = "config")]
+    provider: Option<String>,
+    #[command(flatten)]
+    keys: ProviderArgs,
+    /// A public key: `file:PATH`, `env:NAME` or `value:TEXT`; may be repeated
+    #[arg(long = "public-key", value_name = "REF")]
+    public_keys: Vec<String>,
+    /// The request: one HTTP/1.1 message as bytes, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    request: PathBuf,
+    /// The URL as the sender saw it
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The moment to judge at: Unix seconds or RFC 3339 [default: now]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    now: Option<UnixTime>,
+    /// Address of the client, for `allow_ips` and `deny_ips`
+    #[arg(long, value_name = "IP", requires = "route")]
+    client_ip: Option<IpAddr>,
+    /// How to print the verdict
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+}
+
+/// A request with all that the verdict depends on.
+struct Question<'a> {
+    request: &'a Captured,
+    body: Content,
+    /// As given by `--url`.
+    url: Option<SenderUrl>,
+    client_ip: Option<IpAddr>,
+    now: UnixTime,
+}
+
+pub(super) fn run(
+    args: &Args,
+    env: &Environment,
+    output: &mut Output,
+) -> anyhow::Result<ExitStatus> {
+    let bytes = input::read(&args.request)?;
+    let captured = request::parse(&bytes).with_context(|| args.request.display().to_string())?;
+    if let Some(note) = length_note(&captured) {
+        output.note(note);
+    }
+    let question = Question {
+        request: &captured,
+        body: Content::new(vec![captured.body.clone()]),
+        url: args.url.as_deref().map(url::parse).transpose()?,
+        client_ip: args.client_ip,
+        now: args.now.unwrap_or_else(|| Clock::system().now()),
+    };
+    let verdict = match (&args.provider, &args.route) {
+        (Some(name), None) => provider::judge(name, &args.keys, &args.public_keys, &question, env)?,
+        (None, Some(name)) => {
+            let config = args.file.load(env, output)?;
+            route::judge(name, &config, &question)?
+        }
+        (None, None) | (Some(_), Some(_)) => bail!("give either `--provider` or `--route`"),
+    };
+    print(&verdict, args.format, output)?;
+    Ok(if verdict.refusal.is_none() {
+        ExitStatus::Success
+    } else {
+        ExitStatus::No
+    })
+}
+
+fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output.json(&verdict.to_json()),
+        Format::Text => {
+            output.bytes(verdict.to_string().as_bytes());
+            Ok(())
+        }
+    }
+}
+
+/// A capture that is not whole explains many a mismatch.
+fn length_note(request: &Captured) -> Option<String> {
+    let declared = request
+        .headers
+        .get(http::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?;
+    let declared: usize = declared.parse().ok()?;
+    let found = request.body.len();
+    (declared != found).then(|| {
+        format!("warning: Content-Length is {declared}, but {found} bytes follow the headers")
+    })
+}
+
+impl Question<'_> {
+    /// The URL that the sender called, as far as the request tells: over https, unless it says else.
+    fn sender_url(&self) -> anyhow::Result<SenderUrl> {
+        if let Some(url) = &self.url {
+            return Ok(url.clone());
+        }
+        let target = &self.request.target;
+        if !target.starts_with('/') {
+            return url::parse(target);
+        }
+        let host = self.request.headers.get(http::header::HOST);
+        let host = host
+            .and_then(|host| host.to_str().ok())
+            .filter(|host| !host.is_empty());
+        Ok(SenderUrl {
+            origin: format!("https://{}", host.unwrap_or("localhost")).into(),
+            target: target.as_str().into(),
+        })
+    }
+}

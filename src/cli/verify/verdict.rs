@@ -1,0 +1,106 @@
+//! What `verify` prints.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::reason::Reason;
+use crate::scheme::hints::Hint;
+use crate::scheme::trace::{Step, StepResult};
+
+/// A judged request.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    /// Why it is rejected; `None` when it is accepted.
+    pub(super) refusal: Option<Reason>,
+    /// Preset that it was judged by.
+    pub(super) provider: Option<String>,
+    /// Key that proved it.
+    pub(super) key_id: Option<String>,
+    /// The provider's id of the event.
+    pub(super) event_id: Option<String>,
+    /// What was looked at, in order.
+    pub(super) steps: Vec<Step>,
+    /// Causes that a second computation proved.
+    pub(super) hints: Vec<Hint>,
+}
+
+impl Verdict {
+    /// The form for machines.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "verdict": self.word(),
+            "reason": self.refusal.map(Reason::code),
+            "provider": self.provider,
+            "key_id": self.key_id,
+            "event_id": self.event_id,
+            "steps": self.steps,
+            "hints": self.hints,
+        })
+    }
+
+    /// Notes a step.
+    pub(super) fn step(
+        &mut self,
+        step: &'static str,
+        result: StepResult,
+        detail: impl Into<String>,
+    ) {
+        self.steps.push(Step {
+            step,
+            result,
+            detail: detail.into(),
+        });
+    }
+
+    fn word(&self) -> &'static str {
+        if self.refusal.is_none() {
+            "accepted"
+        } else {
+            "rejected"
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.word())?;
+        if let Some(reason) = self.refusal {
+            write!(f, ": {reason}")?;
+        }
+        writeln!(f)?;
+        for (name, value) in [
+            ("provider", &self.provider),
+            ("key", &self.key_id),
+            ("event", &self.event_id),
+        ] {
+            if let Some(value) = value {
+                writeln!(f, "  {name}: {value}")?;
+            }
+        }
+        let width = self
+            .steps
+            .iter()
+            .map(|step| step.step.len())
+            .max()
+            .unwrap_or(0);
+        for Step {
+            step,
+            result,
+            detail,
+        } in &self.steps
+        {
+            let mark = match result {
+                StepResult::Failed => "failed ",
+                StepResult::Ok => "ok     ",
+                StepResult::Skipped => "skipped",
+            };
+            let line = format!("  {mark}  {step:width$}  {detail}");
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        for hint in &self.hints {
+            writeln!(f, "hint: {}", hint.message)?;
+        }
+        Ok(())
+    }
+}
