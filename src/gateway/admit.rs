@@ -39,7 +39,8 @@ pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     content_type(policy, headers)
 }
 
-fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+/// `Content-Length` against `max_size`.
+pub fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok());
@@ -56,7 +57,7 @@ fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejecti
 }
 
 /// `content_types`, and no encoding where the text itself is judged.
-fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
+pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let media_type = media_type(headers);
     if let Some(accepted) = &policy.content_types {
         let known = media_type

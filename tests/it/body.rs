@@ -1,6 +1,8 @@
 //! What a body may be: size, type, encoding, well-formedness.
 
-use super::support::{App, Answer, Gateway, SECRET, config, github};
+use std::fs;
+
+use super::support::{Answer, App, Gateway, SECRET, config, config_with, github};
 
 fn start(app: &App, body: &str) -> Gateway {
     let routes = format!(
@@ -49,25 +51,44 @@ fn the_largest_body_is_the_largest_however_it_comes() {
     assert_eq!(app.count(), 3);
 }
 
+/// A preset of the operator's own that documents a maximum.
+const PRESET: &str = "provider: made-up
+title: Made Up
+category: tests
+confidence: high
+sources: [this file]
+secret: a text
+max_size: 2MiB
+schemes:
+  sha256:
+    algorithm: hmac-sha256
+    signature: { header: X-Hub-Signature-256, prefix: \"sha256=\" }
+    signed: \"{body}\"
+";
+
 #[test]
 fn the_default_is_one_mebibyte_or_what_the_preset_says() {
     let app = App::start();
     let routes = format!(
         "  - {{ name: plain, match: {{ path: /plain }}, verify: none, upstream: \"{url}\" }}
-  - {{ name: own, match: {{ path: /own }}, verify: [{{ scheme: {{ algorithm: hmac-sha256, signature: {{ header: X-Sig }}, signed: \"{{body}}\" }}, secrets: [\"value:{SECRET}\"] }}], upstream: \"{url}\" }}
-  - {{ name: github, match: {{ path: /github }}, verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}], upstream: \"{url}\" }}
+  - {{ name: made-up, match: {{ path: /made-up }}, verify: [{{ provider: made-up, secrets: [\"value:{SECRET}\"] }}], upstream: \"{url}\" }}
 ",
         url = app.url()
     );
-    let gateway = Gateway::start(&config(&routes));
-    let body = vec![b'x'; (1 << 20) + 1];
-    gateway.refused(&gateway.plain().exchange("POST", "/plain", &[], &body), 413, "body_too_large");
-    gateway.forwarded(&gateway.plain().exchange("POST", "/plain", &[], &body[1..]), 200);
-    // GitHub documents 25 MB.
-    let body = vec![b'x'; 3 << 20];
-    let (name, value) = github(&body);
-    gateway.forwarded(&gateway.plain().exchange("POST", "/github", &[(&name, &value)], &body), 200);
-    assert!(app.last().body == body);
+    let gateway = Gateway::start_with(&config_with("providers_dir: ./providers", &routes), &[], |dir| {
+        fs::create_dir(dir.join("providers")).unwrap();
+        fs::write(dir.join("providers/made-up.yaml"), PRESET).unwrap();
+    });
+    let post = |path: &str, body: &[u8]| {
+        let (name, value) = github(body);
+        gateway.plain().exchange("POST", path, &[(&name, &value)], body)
+    };
+    let body = vec![b'x'; (2 << 20) + 1];
+    gateway.refused(&post("/plain", &body[..(1 << 20) + 1]), 413, "body_too_large");
+    gateway.forwarded(&post("/plain", &body[..1 << 20]), 200);
+    gateway.refused(&post("/made-up", &body), 413, "body_too_large");
+    assert_eq!(gateway.forwarded(&post("/made-up", &body[1..]), 200)["provider"], "made-up");
+    assert!(app.last().body == body[1..]);
     assert_eq!(app.count(), 2);
 }
 

@@ -174,7 +174,7 @@ fn chunked_bodies_arrive_as_one_length() {
     for (chunks, body) in [
         ("5\r\nhello\r\n0\r\n\r\n", "hello"),
         ("1\r\nh\r\n4\r\nello\r\n0\r\n\r\n", "hello"),
-        ("0000000000005\r\nhello\r\n0\r\n\r\n", "hello"),
+        ("00000000000000000000000000005\r\nhello\r\n0\r\n\r\n", "hello"),
         ("5;name=value\r\nhello\r\n0;last\r\n\r\n", "hello"),
         ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
         ("0\r\n\r\n", ""),
@@ -201,7 +201,6 @@ fn broken_chunks_are_400_and_close() {
         "-3\r\nabc\r\n0\r\n\r\n",
         "+3\r\nabc\r\n0\r\n\r\n",
         " 3\r\nabc\r\n0\r\n\r\n",
-        "00000000000000003\r\nabc\r\n0\r\n\r\n",
         "11111111111111111\r\nabc\r\n0\r\n\r\n",
         "3\nabc\r\n0\r\n\r\n",
         "3\r\nabcd\r\n0\r\n\r\n",
@@ -215,13 +214,7 @@ fn broken_chunks_are_400_and_close() {
     ] {
         let before = app.count();
         let request = format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunks}");
-        eprintln!("{:?}", &chunks[..chunks.len().min(50)]);
         let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
-        // Leading zeros are legal: only a size that overflows is not.
-        if chunks.starts_with("0000") && answer.status == 200 {
-            assert_eq!(app.last().body, b"abc");
-            continue;
-        }
         assert_eq!((answer.status, app.count()), (400, before), "{chunks:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{chunks:?}");
     }

@@ -51,13 +51,20 @@ fn a_delivered_event_is_acknowledged_and_not_forwarded_again() {
         assert_eq!(event["status"], 200);
         assert_eq!(event["upstream_status"], serde_json::Value::Null);
     }
+    // Its id is signed: tried again at another time, and with another body, it is the same event.
+    let later = b"{\"id\":\"evt_1\",\"attempt\":2}";
+    assert_eq!(post(&gateway, &stripe(later, time + 1), later).status, 200);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
     assert_eq!(app.count(), 1);
-    assert!((gateway.requests("stripe", "duplicate", "none") - 4.0).abs() < 0.1);
-    // Another body, another time and another route are other deliveries.
-    gateway.forwarded(&post(&gateway, &stripe(b"{\"id\":\"evt_2\"}", time), b"{\"id\":\"evt_2\"}"), 200);
-    gateway.forwarded(&post(&gateway, &stripe(body, time - 1), body), 200);
+    assert!((gateway.requests("stripe", "duplicate", "none") - 5.0).abs() < 0.1);
+    // Another id and another route are other deliveries; without an id, so is another body or time.
+    let other = b"{\"id\":\"evt_2\"}";
+    gateway.forwarded(&post(&gateway, &stripe(other, time), other), 200);
     gateway.forwarded(&gateway.post("/other", &[("Stripe-Signature", &header)], body), 200);
-    assert_eq!(app.count(), 4);
+    for (body, time) in [(&b"no id"[..], time), (b"no id", time - 1), (b"other", time), (b"{\"id\":7}", time)] {
+        gateway.forwarded(&post(&gateway, &stripe(body, time), body), 200);
+    }
+    assert_eq!(app.count(), 7);
 }
 
 #[test]

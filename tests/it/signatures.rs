@@ -193,7 +193,9 @@ fn stripe_signs_a_timestamp_too() {
     refuse(&format!("t={},v1={}", now() - 310, "0".repeat(64)), "signature_mismatch");
     refuse(&stripe(b"other", now()), "signature_mismatch");
     // Versions that are not configured do not count.
-    refuse(&stripe(body, now()).replace("v1=", "v0="), "signature_missing");
+    let answer = post(&gateway, &[("Stripe-Signature", &stripe(body, now()).replace("v1=", "v0="))], body);
+    let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
+    assert!(answer.status == 401 && ["signature_missing", "signature_malformed"].contains(&reason.as_str()), "{reason}");
     app.saw_nothing();
 
     for time in [now(), now() - 290, now() + 290] {
@@ -306,11 +308,18 @@ routes:
 fn a_preset_by_token_loses_the_token_on_the_way() {
     let app = App::start();
     let gateway = start(&app, "- { provider: gitlab/secret-token, secrets: [{ id: k, from: env:SECRET }] }");
-    gateway.refused(&post(&gateway, &[("X-Gitlab-Token", "no")], b"{}"), 401, "signature_mismatch");
+    let answer = post(&gateway, &[("X-Gitlab-Token", "no")], b"{}");
+    gateway.refused(&answer, 401, "credential_invalid");
+    assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"signed\""));
+    gateway.refused(&post(&gateway, &[], b"{}"), 401, "credential_missing");
     app.saw_nothing();
-    let event = gateway.forwarded(&post(&gateway, &[("X-Gitlab-Token", SECRET)], b"{}"), 200);
+    let headers = [("X-Gitlab-Token", SECRET), ("X-Gitlab-Event", "Push Hook"), ("X-Gitlab-Event-UUID", "u-1"), ("X-Gitlab-Webhook-UUID", "w-1"), ("Idempotency-Key", "i-1")];
+    let event = gateway.forwarded(&post(&gateway, &headers, b"{}"), 200);
     assert_eq!((event["provider"].as_str(), event["key_id"].as_str()), (Some("gitlab"), Some("k")));
     app.last().lacks(&["x-gitlab-token"]);
+    for (name, value) in &headers[1..] {
+        assert_eq!(app.last().headers(name), [*value], "only the token goes");
+    }
     assert_eq!(app.last().header("x-hookward-verified"), Some("provider:gitlab"));
 }
 

@@ -195,7 +195,6 @@ fn a_broken_connection_is_not_used_again() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\npoison", "ok"),
     ] {
         app.script([Reply::raw(reply)]);
-        eprintln!("{reply:?}");
         let answer = wire.exchange("POST", "/open", &[], b"x");
         assert_eq!(answer.text(), body, "{reply:?}");
         // The next request has its own answer.
