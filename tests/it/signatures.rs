@@ -173,7 +173,7 @@ fn stripe_signs_a_timestamp_too() {
     // SECURITY
     let app = App::start();
     let gateway = start(&app, "- { provider: stripe, secrets: [env:SECRET] }");
-    let body = b"{\"id\":\"evt_1\"}";
+    let body = b"{\"amount\": 1}";
     let refuse = |header: &str, reason: &str| {
         gateway.refused(&post(&gateway, &[("Stripe-Signature", header)], body), 401, reason);
     };
