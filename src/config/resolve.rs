@@ -244,7 +244,7 @@ impl<'e> Resolver<'e> {
                 let stem = Path::new(path)
                     .file_stem()
                     .map(|stem| stem.to_string_lossy());
-                (bytes, stem.map(|stem| stem.into_owned()), warnings)
+                (bytes, stem.map(std::borrow::Cow::into_owned), warnings)
             }
             Some(("value", text)) => {
                 let warning = Trouble::new("the secret stands in the configuration itself");
@@ -299,7 +299,8 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
     let hint = if !name.is_empty() && env.get(name).is_some() {
         format!("did you mean `env:{name}`?")
     } else {
-        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one".to_owned()
+        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one"
+            .to_owned()
     };
     Trouble::new(format!("this is no reference to a {what}")).hint(hint)
 }
@@ -356,8 +357,7 @@ mod tests {
             ("SHORT", "short"),
             ("SAMPLE", "ChangeMe"),
         ]);
-        let mut resolver = Resolver::new(&env, dir);
-        let resolved = resolver.secret(reference)?;
+        let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
         Ok((text, resolved.warnings.len()))
     }

@@ -140,9 +140,9 @@ impl Preset {
         let document = match Document::parse(text) {
             Ok(document) => document,
             Err(problems) => {
-                problems
-                    .into_iter()
-                    .for_each(|problem| report.push(problem));
+                for problem in problems {
+                    report.push(problem);
+                }
                 return Err(report);
             }
         };
@@ -167,9 +167,9 @@ impl Preset {
         }
         problems.sort_by_key(|problem| problem.mark);
         problems.dedup();
-        problems
-            .into_iter()
-            .for_each(|problem| report.push(problem));
+        for problem in problems {
+            report.push(problem);
+        }
         match preset.filter(|_| !report.has_errors()) {
             Some(preset) => Ok(preset),
             None => Err(report),
@@ -182,14 +182,14 @@ impl Preset {
             .schemes
             .get()
             .into_iter()
-            .flat_map(|schemes| schemes.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     /// What it asks for beside secrets.
     pub fn params(&self) -> impl Iterator<Item = (&str, &ParamSpec)> {
         compile::get(&self.spec.params)
             .into_iter()
-            .flat_map(|params| params.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     /// A value for every param: the default, else an example.
@@ -198,12 +198,24 @@ impl Preset {
             let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
                 (Some(default), _) => to_json(default),
                 (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
-                (None, None) if name.ends_with("url") => "https://example.org/".into(),
+                (None, None) if name.ends_with("url") || self.begins_key_url(name) => {
+                    "https://example.org/".into()
+                }
                 (None, None) => "example".into(),
             };
             (name.to_owned(), value)
         };
         self.params().map(example).collect()
+    }
+
+    /// Whether a key URL begins with this param, as with the issuer of a realm.
+    fn begins_key_url(&self, name: &str) -> bool {
+        let start = format!("{{param:{name}}}");
+        self.schemes().any(|(_, scheme)| {
+            compile::get(&scheme.key_url)
+                .and_then(|own| compile::get(&own.url))
+                .is_some_and(|url| url.starts_with(&start))
+        })
     }
 
     /// The operator's params with defaults filled in, or all that is wrong with them.

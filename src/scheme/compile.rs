@@ -28,10 +28,10 @@ use crate::problem::{Mark, Problem, Severity};
 use crate::units::Span;
 
 /// Tolerance where neither preset nor operator says otherwise: what most providers document.
-const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+const TOLERANCE_DEFAULT: Duration = Duration::from_mins(5);
 
 /// How far the clock of a token's maker may be ahead of ours (RFC 7519 section 4.1.5).
-const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
+const NOT_BEFORE_LEEWAY: Duration = Duration::from_mins(1);
 
 /// Header fields that a numbered name stands for.
 const NUMBERED_MAX: usize = 100;
@@ -374,15 +374,14 @@ impl<'a> Compiler<'a> {
     /// A template of params only: a name, a prefix.
     pub(super) fn text(&mut self, at: &At<String>) -> Option<String> {
         let template = self.template(at)?;
-        match template.literal() {
-            Some(text) => Some(text.to_owned()),
-            None => {
-                self.error(
-                    at,
-                    "only `{param:NAME}` can stand here: it does not depend on a request",
-                );
-                None
-            }
+        if let Some(text) = template.literal() {
+            Some(text.to_owned())
+        } else {
+            self.error(
+                at,
+                "only `{param:NAME}` can stand here: it does not depend on a request",
+            );
+            None
         }
     }
 
@@ -620,7 +619,7 @@ impl<'a> Compiler<'a> {
                 Some(Some(hash)) if is_allowed(prefix) => known.push((prefix.clone(), hash)),
                 Some(Some(_)) | None => {}
                 Some(None) => {
-                    self.error(own, "only the `hmac-...` algorithms can have a prefix each")
+                    self.error(own, "only the `hmac-...` algorithms can have a prefix each");
                 }
             }
         }

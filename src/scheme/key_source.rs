@@ -37,7 +37,7 @@ impl KeySource {
             return Err(malformed("the URL of the certificate stands twice"));
         }
         let foreign = malformed("the URL of the certificate is not one of the provider's");
-        let text = field.to_str().map_err(|_| foreign)?;
+        let text = field.to_str().map_err(|_bad| foreign)?;
         if is_of_hosts(text, &self.hosts) {
             Ok(Some(text.into()))
         } else {

@@ -18,7 +18,9 @@ use crate::units::UnixTime;
 
 pub mod catalog;
 mod compile;
+mod delivery;
 mod fields;
+mod gzip;
 pub mod hints;
 pub mod jws;
 mod jwt;
@@ -29,11 +31,14 @@ mod multipart;
 mod parse;
 mod primitive;
 pub mod public_key;
+mod require;
 pub mod sign;
 pub mod spec;
 mod strict_json;
 mod template;
+mod timestamp;
 pub mod trace;
+mod url_form;
 mod verify;
 mod when;
 #[cfg(test)]
@@ -257,7 +262,7 @@ impl Scheme {
     /// `whpk_...`, a JWK or a JWKS. Those that cannot verify this scheme are refused.
     pub fn public_keys(
         &self,
-        id: Arc<str>,
+        id: &Arc<str>,
         written: &[u8],
         not_after: Option<UnixTime>,
     ) -> Result<Vec<keys::Key>, String> {
@@ -267,7 +272,7 @@ impl Scheme {
         for key in parsed.into_iter().filter(|key| self.fits(key)) {
             let id = match key.kid() {
                 Some(kid) if several => format!("{id}/{kid}").into(),
-                _ => Arc::clone(&id),
+                _ => Arc::clone(id),
             };
             keys.push(keys::Key::public(id, key, not_after));
         }
@@ -390,8 +395,7 @@ impl Scheme {
     pub fn challenge(&self) -> &'static str {
         match &self.proof {
             Proof::Basic => "Basic",
-            Proof::Token => "Bearer",
-            Proof::Jwt(_) => "Bearer",
+            Proof::Jwt(_) | Proof::Token => "Bearer",
             Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Public(_) => "Signature",
         }
     }

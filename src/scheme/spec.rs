@@ -186,7 +186,7 @@ pub struct WhenSpec {
     /// JSON pointers with these values.
     pub json_equals: Option<At<Ordered<String>>>,
     /// These must not all hold.
-    pub not: Option<At<Box<WhenSpec>>>,
+    pub not: Option<At<Box<Self>>>,
 }
 
 /// What a body is, by its content type.

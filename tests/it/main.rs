@@ -8,8 +8,12 @@
     reason = "a test may panic"
 )]
 
+mod cli;
 mod config;
+mod docs;
 mod imports;
+mod presets;
+mod schema;
 mod support;
 mod vectors;
 

@@ -297,6 +297,7 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<
             "key",
             Some(match scheme.key_kind() {
                 KeyKind::None => "none: this provider proves nothing",
+                KeyKind::Public if scheme.takes_secrets_too() => "public_keys and secrets",
                 KeyKind::Public => "public_keys",
                 KeyKind::Secret => "secrets",
             }),
@@ -399,9 +400,11 @@ fn snippet(
     chosen: &Selected,
     params: &Params,
 ) -> String {
-    let kind = chosen
-        .bind(params, None)
-        .map_or(KeyKind::Secret, |scheme| scheme.key_kind());
+    let bound = chosen.bind(params, None).ok();
+    let kind = bound
+        .as_ref()
+        .map_or(KeyKind::Secret, crate::scheme::Scheme::key_kind);
+    let takes_secrets = kind == KeyKind::Secret || bound.is_some_and(|own| own.takes_secrets_too());
     let variable: String = name
         .chars()
         .map(|c| {
@@ -423,12 +426,13 @@ fn snippet(
         line(format_args!("      methods: [{}]", joined(methods)));
     }
     line(format_args!("    verify:\n      - provider: {reference}"));
-    match kind {
-        KeyKind::None => {}
-        KeyKind::Public => line(format_args!(
+    if kind == KeyKind::Public {
+        line(format_args!(
             "        public_keys: [env:{variable}_PUBLIC_KEY]"
-        )),
-        KeyKind::Secret => line(format_args!("        secrets: [env:{variable}_SECRET]")),
+        ));
+    }
+    if takes_secrets {
+        line(format_args!("        secrets: [env:{variable}_SECRET]"));
     }
     if !params.is_empty() {
         line(format_args!("        params:"));

@@ -252,15 +252,9 @@ impl Compiler<'_, '_> {
         let path = scope.path?;
         let param = path.params().find(|param| ***param == **name);
         if param.is_none() {
-            let hint = known_names(
-                name,
-                path.params()
-                    .map(Arc::as_ref)
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-            );
-            let hint = hint
-                .unwrap_or_else(|| format!("such as `match.path: {}/{{{name}}}`", path.as_str()));
+            let params: Vec<&str> = path.params().map(Arc::as_ref).collect();
+            let hint = known_names(name, params.iter().copied())
+                .unwrap_or_else(|| format!("write one segment of `match.path` as `{{{name}}}`"));
             self.error(
                 &place,
                 format!("`match.path` has no `{{{name}}}`"),

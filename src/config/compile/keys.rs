@@ -50,16 +50,18 @@ impl Compiler<'_, '_> {
             self.error(&place, "the list is empty, so no request could pass", hint);
             return None;
         }
-        let mut ids = HashSet::new();
+        let parsed: Vec<_> = items.iter().map(|item| self.item(item)).collect();
+        let mut ids = self.explicit_ids(parsed.iter().flatten());
         let mut written = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let Some(item) = self.item(item) else {
-                continue;
-            };
+        for (index, item) in parsed.into_iter().enumerate() {
+            let Some(item) = item else { continue };
             let Some(resolved) = self.resolve(&item, kind) else {
                 continue;
             };
-            let id = self.id(&item, resolved.name.as_deref(), index + 1, &mut ids);
+            let id = match &item.id {
+                Some((id, _)) => id.as_str().into(),
+                None => default_id(resolved.name.as_deref(), index + 1, &mut ids),
+            };
             written.push(Written {
                 id,
                 bytes: resolved.secret,
@@ -110,44 +112,21 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// The id as written, else a stable one: the variable, the file's stem, or the position.
-    fn id(
-        &mut self,
-        item: &Item<'_>,
-        name: Option<&str>,
-        position: usize,
-        ids: &mut HashSet<Arc<str>>,
-    ) -> Arc<str> {
-        if let Some((id, place)) = &item.id {
-            let id: Arc<str> = id.as_str().into();
-            if !is_plain_name(&id) {
+    /// The ids that were written, each of which must be the only one of its kind.
+    fn explicit_ids<'i>(&mut self, items: impl Iterator<Item = &'i Item<'i>>) -> HashSet<Arc<str>> {
+        let mut ids = HashSet::new();
+        for (id, place) in items.filter_map(|item| item.id.as_ref()) {
+            if !is_plain_name(id) {
                 self.error(place, format!("`{id}` is not an id"), PLAIN_NAME);
-            } else if !ids.insert(Arc::clone(&id)) {
+            } else if !ids.insert(Arc::from(id.as_str())) {
                 self.error(
                     place,
                     format!("another key of this check has the id `{id}`"),
                     None,
                 );
             }
-            return id;
         }
-        let stem: String = name
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| is_plain_name(c.encode_utf8(&mut [0; 4])))
-            .collect();
-        let first = if stem.is_empty() {
-            format!("key-{position}")
-        } else {
-            stem
-        };
-        let mut id: Arc<str> = first.as_str().into();
-        let mut copy = 2;
-        while !ids.insert(Arc::clone(&id)) {
-            id = format!("{first}-{copy}").into();
-            copy += 1;
-        }
-        id
+        ids
     }
 
     /// Warns of a secret that stands twice in a list, or in two routes: what is signed for one is
@@ -203,4 +182,22 @@ impl Compiler<'_, '_> {
             );
         }
     }
+}
+
+/// A stable id that tells nothing: the variable, the file's stem, or the position.
+fn default_id(name: Option<&str>, position: usize, ids: &mut HashSet<Arc<str>>) -> Arc<str> {
+    let is_plain = |c: &char| is_plain_name(c.encode_utf8(&mut [0; 4]));
+    let stem: String = name.unwrap_or_default().chars().filter(is_plain).collect();
+    let first = if stem.is_empty() {
+        format!("key-{position}")
+    } else {
+        stem
+    };
+    let mut id: Arc<str> = first.as_str().into();
+    let mut copy = 2;
+    while !ids.insert(Arc::clone(&id)) {
+        id = format!("{first}-{copy}").into();
+        copy += 1;
+    }
+    id
 }

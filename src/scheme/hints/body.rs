@@ -6,18 +6,17 @@ use crate::scheme::locate;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
+/// The simplest change that makes the signature right: several may, for a trailing newline is also
+/// gone once JSON is printed anew.
+pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
     let body = trial.case.message.body.contiguous();
-    let mut hints = Vec::new();
-    for (code, find) in FAMILIES {
-        let right = find(&body)
+    FAMILIES.iter().find_map(|(code, variants)| {
+        let mut changed = variants(&body)
             .into_iter()
-            .find(|(_, variant)| *variant != *body && trial.with_body(variant));
-        if let Some((what, _)) = right {
-            hints.push(Hint::new(code, format!("the signature matches {what}")));
-        }
-    }
-    hints
+            .filter(|(_, variant)| *variant != *body);
+        let (what, _) = changed.find(|(_, variant)| trial.with_body(variant))?;
+        Some(Hint::new(code, format!("the signature matches {what}")))
+    })
 }
 
 /// What a variant undoes, and the body it gives.
@@ -26,9 +25,9 @@ type Variants = fn(&[u8]) -> Vec<Variant>;
 
 const FAMILIES: &[(&str, Variants)] = &[
     ("body_trailing_newline", trailing_newline),
-    ("body_reserialized", reserialized),
     ("body_line_endings", line_endings),
     ("body_bom", bom),
+    ("body_reserialized", reserialized),
     ("body_form_decoded", form_decoded),
     ("body_json_string", json_string),
     ("body_charset", charset),

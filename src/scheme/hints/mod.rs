@@ -150,10 +150,14 @@ impl Trial<'_> {
         self.with_headers(&headers)
     }
 
-    /// With this secret alone, as the bytes it is.
+    /// With this secret alone: as the bytes it is, or as the scheme reads it.
     fn with_secret(&self, bytes: &[u8]) -> bool {
-        let key = Key::secret("tried".into(), Secret::new(bytes.to_vec()), None);
-        KeySet::new(vec![key]).is_some_and(|keys| self.is_right_with(&self.case.message, &keys))
+        let raw = Key::secret("tried".into(), Secret::new(bytes.to_vec()), None);
+        let read = self.case.scheme.secret_key("tried".into(), bytes, None);
+        let mut keys = std::iter::once(raw).chain(read.ok());
+        keys.any(|key| {
+            KeySet::new(vec![key]).is_some_and(|keys| self.is_right_with(&self.case.message, &keys))
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one door to the cryptography of schemes.
 //!
-//! `mac.rs` is what both sides know a secret for, `public.rs` what one side signs, `certificate.rs`
-//! what a third side vouches for. Digests and comparisons are here.
+//! `mac.rs` is what both sides know a secret for, `public.rs` and `private.rs` what one side signs,
+//! `certificate.rs` what a third side vouches for. Digests and comparisons are here.
 
 use md5::Md5;
 use sha1::Sha1;
@@ -9,14 +9,18 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use sha3::Keccak256;
 use subtle::ConstantTimeEq;
 
+mod algorithm;
 mod certificate;
+mod edwards;
 mod mac;
+mod private;
 mod public;
 
+pub use algorithm::{KeyType, SignatureAlgorithm};
 pub(super) use certificate::{Certificate, Usage, anchor, verify_chain};
 pub(super) use mac::{Hash, Mac};
-pub use public::{KeyType, SignatureAlgorithm};
-pub(super) use public::{SigningKey, VerifyingKey};
+pub(super) use private::SigningKey;
+pub(super) use public::VerifyingKey;
 
 /// A plain digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
