@@ -164,7 +164,8 @@ mod tests {
         // SECURITY SM-14, DS-11
         assert!(declared_size(&policy(), &headers(&[("content-length", "10")])).is_ok());
         for length in ["11", "18446744073709551613"] {
-            let refused = declared_size(&policy(), &headers(&[("content-length", length)])).unwrap_err();
+            let refused =
+                declared_size(&policy(), &headers(&[("content-length", length)])).unwrap_err();
             assert_eq!(refused.reason, Reason::BodyTooLarge);
         }
     }

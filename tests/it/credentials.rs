@@ -1,6 +1,6 @@
 //! Checks that need no body: tokens in four places, Basic, several at once, one of several.
 
-use super::support::{App, Answer, Gateway, basic, config};
+use super::support::{Answer, App, Gateway, basic, config};
 
 fn route(app: &App, verify: &str, more: &str) -> String {
     format!(
@@ -14,7 +14,11 @@ fn route(app: &App, verify: &str, more: &str) -> String {
 }
 
 fn start(app: &App, verify: &str, more: &str) -> Gateway {
-    Gateway::start_with(&config(&route(app, verify, more)), &[("TOKEN", "tk-first-0123456789"), ("OTHER", "tk second/+ü")], |_| {})
+    Gateway::start_with(
+        &config(&route(app, verify, more)),
+        &[("TOKEN", "tk-first-0123456789"), ("OTHER", "tk second/+ü")],
+        |_| {},
+    )
 }
 
 const TOKEN: &str = "tk-first-0123456789";
@@ -31,16 +35,41 @@ fn unauthorized(gateway: &Gateway, answer: &Answer, reason: &str, challenge: &st
 fn a_header_token() {
     // SECURITY A-09, A-13
     let app = App::start();
-    let gateway = start(&app, &format!("[{{ token: {{ header: X-Token, {KEYS} }} }}]"), "");
+    let gateway = start(
+        &app,
+        &format!("[{{ token: {{ header: X-Token, {KEYS} }} }}]"),
+        "",
+    );
     let ask = |headers: &[(&str, &str)]| gateway.post("/in", headers, b"x");
     let challenge = "Bearer realm=\"guarded\"";
     unauthorized(&gateway, &ask(&[]), "credential_missing", challenge);
-    unauthorized(&gateway, &ask(&[("X-Token", "")]), "credential_missing", challenge);
-    for wrong in ["tk", "tk-first-012345678", "tk-first-01234567890", "TK-FIRST-0123456789", "tk-first-0123456789 x"] {
-        unauthorized(&gateway, &ask(&[("X-Token", wrong)]), "credential_invalid", challenge);
+    unauthorized(
+        &gateway,
+        &ask(&[("X-Token", "")]),
+        "credential_missing",
+        challenge,
+    );
+    for wrong in [
+        "tk",
+        "tk-first-012345678",
+        "tk-first-01234567890",
+        "TK-FIRST-0123456789",
+        "tk-first-0123456789 x",
+    ] {
+        unauthorized(
+            &gateway,
+            &ask(&[("X-Token", wrong)]),
+            "credential_invalid",
+            challenge,
+        );
     }
     // The same twice is not once (RT-26).
-    unauthorized(&gateway, &ask(&[("X-Token", TOKEN), ("X-Token", TOKEN)]), "credential_invalid", challenge);
+    unauthorized(
+        &gateway,
+        &ask(&[("X-Token", TOKEN), ("X-Token", TOKEN)]),
+        "credential_invalid",
+        challenge,
+    );
     assert!((gateway.requests("guarded", "rejected", "credential_missing") - 2.0).abs() < 0.1);
     assert!((gateway.requests("guarded", "rejected", "credential_invalid") - 6.0).abs() < 0.1);
     app.saw_nothing();
@@ -55,7 +84,10 @@ fn a_header_token() {
         assert_eq!(seen.header("x-hookward-key-id"), Some(key));
         assert_eq!(seen.header("x-hookward-route"), Some("guarded"));
         let labels = [("route", "guarded"), ("key_id", key)];
-        assert_eq!(gateway.metric("hookward_verification_key_used_total", &labels), Some(1.0));
+        assert_eq!(
+            gateway.metric("hookward_verification_key_used_total", &labels),
+            Some(1.0)
+        );
     }
 }
 
@@ -63,10 +95,22 @@ fn a_header_token() {
 fn a_query_token_leaves_the_query_and_nothing_else_does() {
     // SECURITY RT-24, RT-25, L-09
     let app = App::start();
-    let gateway = start(&app, &format!("[{{ token: {{ query: auth, {KEYS} }} }}]"), "");
+    let gateway = start(
+        &app,
+        &format!("[{{ token: {{ query: auth, {KEYS} }} }}]"),
+        "",
+    );
     let ask = |query: &str| gateway.post(&format!("/in{query}"), &[], b"x");
     let challenge = "Bearer realm=\"guarded\"";
-    for missing in ["", "?", "?auth", "?auth=", "?AUTH=tk-first-0123456789", "?auth[]=tk-first-0123456789", "?a;auth=tk-first-0123456789"] {
+    for missing in [
+        "",
+        "?",
+        "?auth",
+        "?auth=",
+        "?AUTH=tk-first-0123456789",
+        "?auth[]=tk-first-0123456789",
+        "?a;auth=tk-first-0123456789",
+    ] {
         unauthorized(&gateway, &ask(missing), "credential_missing", challenge);
     }
     for wrong in [
@@ -80,7 +124,10 @@ fn a_query_token_leaves_the_query_and_nothing_else_does() {
     app.saw_nothing();
     for (query, forwarded) in [
         ("?auth=tk-first-0123456789", "/in"),
-        ("?a=1&auth=tk-first-0123456789&b=%zz&a=1", "/in?a=1&b=%zz&a=1"),
+        (
+            "?a=1&auth=tk-first-0123456789&b=%zz&a=1",
+            "/in?a=1&b=%zz&a=1",
+        ),
         ("?%61uth=tk%2Dfirst-0123456789&c=+", "/in?c=+"),
         ("?x&auth=tk+second%2F%2B%C3%BC", "/in?x"),
         ("?AUTH=other&auth=tk-first-0123456789", "/in?AUTH=other"),
@@ -95,19 +142,40 @@ fn a_query_token_leaves_the_query_and_nothing_else_does() {
 fn a_bearer_token() {
     // SECURITY RT-27
     let app = App::start();
-    let gateway = start(&app, &format!("[{{ token: {{ bearer: true, {KEYS} }} }}]"), "");
+    let gateway = start(
+        &app,
+        &format!("[{{ token: {{ bearer: true, {KEYS} }} }}]"),
+        "",
+    );
     let ask = |value: &str| gateway.post("/in", &[("Authorization", value)], b"x");
     let challenge = "Bearer realm=\"guarded\"";
-    unauthorized(&gateway, &gateway.post("/in", &[], b"x"), "credential_missing", challenge);
+    unauthorized(
+        &gateway,
+        &gateway.post("/in", &[], b"x"),
+        "credential_missing",
+        challenge,
+    );
     for missing in ["Bearer", "Bearer ", "Basic dTpw", TOKEN] {
         unauthorized(&gateway, &ask(missing), "credential_missing", challenge);
     }
     unauthorized(&gateway, &ask("Bearer no"), "credential_invalid", challenge);
     let token = format!("Bearer {TOKEN}");
-    let twice = [("Authorization", token.as_str()), ("Authorization", "Basic dTpw")];
-    unauthorized(&gateway, &gateway.post("/in", &twice, b"x"), "credential_invalid", challenge);
+    let twice = [
+        ("Authorization", token.as_str()),
+        ("Authorization", "Basic dTpw"),
+    ];
+    unauthorized(
+        &gateway,
+        &gateway.post("/in", &twice, b"x"),
+        "credential_invalid",
+        challenge,
+    );
     app.saw_nothing();
-    for right in [token.as_str(), "bearer tk-first-0123456789", "BEARER  tk-first-0123456789"] {
+    for right in [
+        token.as_str(),
+        "bearer tk-first-0123456789",
+        "BEARER  tk-first-0123456789",
+    ] {
         gateway.forwarded(&ask(right), 200);
         app.last().lacks(&["authorization"]);
         assert_eq!(app.last().header("x-hookward-verified"), Some("token"));
@@ -126,24 +194,39 @@ fn a_path_token_is_forwarded_and_masked_in_the_log() {
 ",
         app.url()
     );
-    let gateway = Gateway::start_with(&config(&routes), &[("TOKEN", TOKEN), ("OTHER", "tk second/+ü")], |_| {});
+    let gateway = Gateway::start_with(
+        &config(&routes),
+        &[("TOKEN", TOKEN), ("OTHER", "tk second/+ü")],
+        |_| {},
+    );
     for wrong in ["/in/wrong-token-value/x", "/in/tk-first-01234567890/x"] {
         let answer = gateway.post(wrong, &[], b"x");
         let event = gateway.refused(&answer, 401, "credential_invalid");
         assert_eq!(event["path"], "/in/***/x");
     }
     let answer = gateway.post("/in//x", &[], b"x");
-    assert!(matches!(answer.status, 401 | 404), "an empty segment is no token");
+    assert!(
+        matches!(answer.status, 401 | 404),
+        "an empty segment is no token"
+    );
     gateway.event();
     let long = format!("/in/{}/x", "t".repeat(7_000));
     gateway.refused(&gateway.post(&long, &[], b"x"), 401, "credential_invalid");
     app.saw_nothing();
-    for (path, key) in [("/in/tk-first-0123456789/x", "first"), ("/in/tk%20second%2F+%C3%BC/x", "second")] {
+    for (path, key) in [
+        ("/in/tk-first-0123456789/x", "first"),
+        ("/in/tk%20second%2F+%C3%BC/x", "second"),
+    ] {
         let event = gateway.forwarded(&gateway.post(path, &[], b"x"), 200);
-        assert_eq!((event["path"].as_str(), event["key_id"].as_str()), (Some("/in/***/x"), Some(key)));
+        assert_eq!(
+            (event["path"].as_str(), event["key_id"].as_str()),
+            (Some("/in/***/x"), Some(key))
+        );
         assert_eq!(app.last().target(), path);
     }
-    assert!(!gateway.stdout().contains("tk-first") && !gateway.stdout().contains("wrong-token-value"));
+    assert!(
+        !gateway.stdout().contains("tk-first") && !gateway.stdout().contains("wrong-token-value")
+    );
 }
 
 /// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by bcrypt for Python.
@@ -160,11 +243,25 @@ fn basic_users() -> String {
 fn basic_credentials() {
     // SECURITY A-10 to A-12, A-52
     let app = App::start();
-    let gateway = Gateway::start_with(&config(&route(&app, &basic_users(), "")), &[("PW", "pass:word ü")], |_| {});
+    let gateway = Gateway::start_with(
+        &config(&route(&app, &basic_users(), "")),
+        &[("PW", "pass:word ü")],
+        |_| {},
+    );
     let ask = |value: &str| gateway.post("/in", &[("Authorization", value)], b"x");
     let challenge = "Basic realm=\"guarded\"";
-    unauthorized(&gateway, &gateway.post("/in", &[], b"x"), "credential_missing", challenge);
-    unauthorized(&gateway, &ask("Bearer abc"), "credential_missing", challenge);
+    unauthorized(
+        &gateway,
+        &gateway.post("/in", &[], b"x"),
+        "credential_missing",
+        challenge,
+    );
+    unauthorized(
+        &gateway,
+        &ask("Bearer abc"),
+        "credential_missing",
+        challenge,
+    );
     let long = format!("Basic {}", "A".repeat(8_000));
     let mut bodies = Vec::new();
     for wrong in [
@@ -190,7 +287,11 @@ fn basic_credentials() {
     app.saw_nothing();
     for (user, password) in [("plain", "pass:word ü"), ("argon", "secret")] {
         let right = basic(user, password);
-        for value in [right.clone(), right.replace("Basic", "bAsIc"), right.replace("Basic ", "Basic  ")] {
+        for value in [
+            right.clone(),
+            right.replace("Basic", "bAsIc"),
+            right.replace("Basic ", "Basic  "),
+        ] {
             let event = gateway.forwarded(&ask(&value), 200);
             assert_eq!(event["key_id"], user);
             app.last().lacks(&["authorization"]);
@@ -207,10 +308,14 @@ fn basic_users_from_htpasswd_under_a_realm_of_their_own() {
     let gateway = Gateway::start_with(&config(&route(&app, verify, "")), &[], |dir| {
         std::fs::write(dir.join("users"), format!("# people\nci:{BCRYPT}\n")).unwrap();
     });
-    let ask = |password: &str| gateway.post("/in", &[("Authorization", &basic("ci", password))], b"x");
+    let ask =
+        |password: &str| gateway.post("/in", &[("Authorization", &basic("ci", password))], b"x");
     let answer = ask("wrong");
     gateway.refused(&answer, 401, "credential_invalid");
-    assert_eq!(answer.header("www-authenticate"), Some("Basic realm=\"hooks\""));
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some("Basic realm=\"hooks\"")
+    );
     app.saw_nothing();
     assert_eq!(gateway.forwarded(&ask("secret"), 200)["key_id"], "ci");
 }
@@ -226,12 +331,25 @@ fn all_checks_must_hold() {
     let password = basic("ci", "hunter22");
     let with = [("Authorization", password.as_str())];
     let answer = gateway.post("/in", &with, b"x");
-    unauthorized(&gateway, &answer, "credential_missing", "Bearer realm=\"guarded\"");
+    unauthorized(
+        &gateway,
+        &answer,
+        "credential_missing",
+        "Bearer realm=\"guarded\"",
+    );
     let answer = gateway.post(&token, &[], b"x");
-    unauthorized(&gateway, &answer, "credential_missing", "Basic realm=\"guarded\"");
+    unauthorized(
+        &gateway,
+        &answer,
+        "credential_missing",
+        "Basic realm=\"guarded\"",
+    );
     app.saw_nothing();
     gateway.forwarded(&gateway.post(&token, &with, b"x"), 200);
-    assert_eq!(app.last().header("x-hookward-verified"), Some("token, basic"));
+    assert_eq!(
+        app.last().header("x-hookward-verified"),
+        Some("token, basic")
+    );
     app.last().lacks(&["authorization"]);
     assert_eq!(app.last().target(), "/in");
 }
@@ -245,12 +363,23 @@ fn one_of_several_is_enough() {
     let gateway = start(&app, &verify, "");
     gateway.refused(&gateway.post("/in", &[], b"x"), 401, "credential_missing");
     // What was there and wrong says more than what was not there.
-    gateway.refused(&gateway.post("/in", &[("X-Token", "no")], b"x"), 401, "credential_invalid");
-    gateway.refused(&gateway.post("/in", &[("Authorization", &basic("ci", "no"))], b"x"), 401, "credential_invalid");
+    gateway.refused(
+        &gateway.post("/in", &[("X-Token", "no")], b"x"),
+        401,
+        "credential_invalid",
+    );
+    gateway.refused(
+        &gateway.post("/in", &[("Authorization", &basic("ci", "no"))], b"x"),
+        401,
+        "credential_invalid",
+    );
     app.saw_nothing();
     gateway.forwarded(&gateway.post("/in", &[("X-Token", TOKEN)], b"x"), 200);
     assert_eq!(app.last().header("x-hookward-verified"), Some("token"));
-    gateway.forwarded(&gateway.post("/in", &[("Authorization", &basic("ci", "hunter22"))], b"x"), 200);
+    gateway.forwarded(
+        &gateway.post("/in", &[("Authorization", &basic("ci", "hunter22"))], b"x"),
+        200,
+    );
     assert_eq!(app.last().header("x-hookward-verified"), Some("basic"));
     // Both carriers are credentials of this route: neither reaches the app, whichever held.
     let both = [("X-Token", TOKEN), ("Authorization", "Bearer something")];
@@ -264,14 +393,24 @@ fn credentials_can_be_kept_and_unchecked_ones_pass() {
     let verify = format!("[{{ token: {{ query: auth, {KEYS} }} }}]");
     let gateway = start(&app, &verify, "    forward: { keep_credentials: true }\n");
     let target = format!("/in?auth={TOKEN}&a=1");
-    gateway.forwarded(&gateway.post(&target, &[("Authorization", "Bearer app")], b"x"), 200);
+    gateway.forwarded(
+        &gateway.post(&target, &[("Authorization", "Bearer app")], b"x"),
+        200,
+    );
     assert_eq!(app.last().target(), target);
     assert_eq!(app.last().header("authorization"), Some("Bearer app"));
 
     let gateway = start(&app, &verify, "");
-    gateway.forwarded(&gateway.post(&target, &[("Authorization", "Bearer app")], b"x"), 200);
+    gateway.forwarded(
+        &gateway.post(&target, &[("Authorization", "Bearer app")], b"x"),
+        200,
+    );
     assert_eq!(app.last().target(), "/in?a=1");
-    assert_eq!(app.last().header("authorization"), Some("Bearer app"), "this route checks no Authorization");
+    assert_eq!(
+        app.last().header("authorization"),
+        Some("Bearer app"),
+        "this route checks no Authorization"
+    );
 }
 
 #[test]
@@ -282,9 +421,16 @@ fn a_secret_past_its_end_no_longer_counts() {
       { id: old, from: \"value:old-token-0123456789\", not_after: 2020-01-01T00:00:00Z },
       { id: new, from: \"value:new-token-0123456789\", not_after: 2099-01-01T00:00:00Z }] } }]";
     let gateway = start(&app, verify, "");
-    gateway.refused(&gateway.post("/in", &[("X-Token", "old-token-0123456789")], b"x"), 401, "credential_invalid");
+    gateway.refused(
+        &gateway.post("/in", &[("X-Token", "old-token-0123456789")], b"x"),
+        401,
+        "credential_invalid",
+    );
     app.saw_nothing();
-    let event = gateway.forwarded(&gateway.post("/in", &[("X-Token", "new-token-0123456789")], b"x"), 200);
+    let event = gateway.forwarded(
+        &gateway.post("/in", &[("X-Token", "new-token-0123456789")], b"x"),
+        200,
+    );
     assert_eq!(event["key_id"], "new");
 }
 
@@ -292,11 +438,23 @@ fn a_secret_past_its_end_no_longer_counts() {
 fn the_status_of_a_401_can_be_set() {
     let app = App::start();
     let verify = format!("[{{ token: {{ header: X-Token, {KEYS} }} }}]");
-    let gateway = start(&app, &verify, "    on_reject: { status: 403 }\n    body: { max_size: 10 }\n");
+    let gateway = start(
+        &app,
+        &verify,
+        "    on_reject: { status: 403 }\n    body: { max_size: 10 }\n",
+    );
     gateway.refused(&gateway.post("/in", &[], b"x"), 403, "credential_missing");
-    gateway.refused(&gateway.post("/in", &[("X-Token", "no")], b"x"), 403, "credential_invalid");
+    gateway.refused(
+        &gateway.post("/in", &[("X-Token", "no")], b"x"),
+        403,
+        "credential_invalid",
+    );
     // Only the 401 reasons are covered.
-    gateway.refused(&gateway.post("/in", &[("X-Token", TOKEN)], b"0123456789x"), 413, "body_too_large");
+    gateway.refused(
+        &gateway.post("/in", &[("X-Token", TOKEN)], b"0123456789x"),
+        413,
+        "body_too_large",
+    );
     app.saw_nothing();
 }
 
@@ -313,9 +471,25 @@ fn credentials_come_before_the_body_and_after_source_and_limits() {
     let large = [b'x'; 100];
     let json = ("Content-Type", "application/json");
     // Wrong in everything that comes later: the credential is judged first.
-    gateway.refused(&gateway.post("/in", &[("Content-Type", "text/plain")], &large), 401, "credential_missing");
-    gateway.refused(&gateway.post("/in", &[("X-Token", TOKEN), json], &large), 413, "body_too_large");
-    gateway.refused(&gateway.post("/in", &[("X-Token", TOKEN), ("Content-Type", "text/plain")], b"{"), 415, "content_type_unsupported");
+    gateway.refused(
+        &gateway.post("/in", &[("Content-Type", "text/plain")], &large),
+        401,
+        "credential_missing",
+    );
+    gateway.refused(
+        &gateway.post("/in", &[("X-Token", TOKEN), json], &large),
+        413,
+        "body_too_large",
+    );
+    gateway.refused(
+        &gateway.post(
+            "/in",
+            &[("X-Token", TOKEN), ("Content-Type", "text/plain")],
+            b"{",
+        ),
+        415,
+        "content_type_unsupported",
+    );
     // The limit of the client counts them all, and comes before the credential.
     gateway.refused(&gateway.post("/in", &[], &large), 429, "rate_limited");
     app.saw_nothing();

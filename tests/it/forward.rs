@@ -20,7 +20,10 @@ fn quoted(app: &App) -> String {
 }
 
 fn config_trusting_us(routes: &str) -> String {
-    config(routes).replace("plaintext: allow }", "plaintext: allow, trusted_proxies: [127.0.0.1] }")
+    config(routes).replace(
+        "plaintext: allow }",
+        "plaintext: allow, trusted_proxies: [127.0.0.1] }",
+    )
 }
 
 #[test]
@@ -63,9 +66,24 @@ fn hop_by_hop_and_spoofed_headers_do_not_reach_the_app() {
     let event = gateway.forwarded(&answer, 200);
     let seen = app.last();
     seen.lacks(&[
-        "connection", "x-debug", "keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "te", "trailer",
-        "upgrade", "x-hookward-anything", "x-hookward-verified", "x-forwarded-prefix", "forwarded", "x-real-ip",
-        "x-original-url", "x-rewrite-url", "x-http-method-override", "transfer-encoding",
+        "connection",
+        "x-debug",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "te",
+        "trailer",
+        "upgrade",
+        "x-hookward-anything",
+        "x-hookward-verified",
+        "x-forwarded-prefix",
+        "forwarded",
+        "x-real-ip",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-http-method-override",
+        "transfer-encoding",
     ]);
     for (name, value) in [
         ("host", "hooks.example.org:8443"),
@@ -106,10 +124,19 @@ fn a_trusted_proxys_word_is_passed_on() {
         ("X-Request-Id", "from-the-proxy-1"),
         ("X-Hookward-Verified", "token"),
     ];
-    let event = gateway.forwarded(&gateway.plain().exchange("POST", "/open", &headers, b"x"), 200);
-    assert_eq!((event["client_ip"].as_str(), event["request_id"].as_str()), (Some("192.0.2.1"), Some("from-the-proxy-1")));
+    let event = gateway.forwarded(
+        &gateway.plain().exchange("POST", "/open", &headers, b"x"),
+        200,
+    );
+    assert_eq!(
+        (event["client_ip"].as_str(), event["request_id"].as_str()),
+        (Some("192.0.2.1"), Some("from-the-proxy-1"))
+    );
     let seen = app.last();
-    assert_eq!(seen.headers("x-forwarded-for").join(", "), "198.51.100.7, 192.0.2.1, 127.0.0.1");
+    assert_eq!(
+        seen.headers("x-forwarded-for").join(", "),
+        "198.51.100.7, 192.0.2.1, 127.0.0.1"
+    );
     for (name, value) in &headers[1..6] {
         assert_eq!(seen.headers(name), [*value]);
     }
@@ -117,7 +144,12 @@ fn a_trusted_proxys_word_is_passed_on() {
     // An id that is none is not kept.
     let long = "x".repeat(1000);
     for id in [&long, "a b", "ü"] {
-        gateway.forwarded(&gateway.plain().exchange("POST", "/open", &[("X-Request-Id", id)], b"x"), 200);
+        gateway.forwarded(
+            &gateway
+                .plain()
+                .exchange("POST", "/open", &[("X-Request-Id", id)], b"x"),
+            200,
+        );
         assert_ne!(app.last().header("x-request-id"), Some(id));
     }
     // The https listener trusts nobody.
@@ -131,9 +163,24 @@ fn paths_are_rewritten_after_the_verdict() {
     let app = App::start();
     let routes = [
         route("kept", "/kept/{*rest}", &quoted(&app), ""),
-        route("replaced", "/replaced/{name}", &quoted(&app), "    forward: { path: /legacy/github.php }\n"),
-        route("stripped", "/hooks/{*rest}", &quoted(&app), "    forward: { strip_prefix: /hooks }\n"),
-        route("bare", "/bare", &quoted(&app), "    forward: { strip_prefix: /bare }\n"),
+        route(
+            "replaced",
+            "/replaced/{name}",
+            &quoted(&app),
+            "    forward: { path: /legacy/github.php }\n",
+        ),
+        route(
+            "stripped",
+            "/hooks/{*rest}",
+            &quoted(&app),
+            "    forward: { strip_prefix: /hooks }\n",
+        ),
+        route(
+            "bare",
+            "/bare",
+            &quoted(&app),
+            "    forward: { strip_prefix: /bare }\n",
+        ),
     ];
     let gateway = Gateway::start(&config(&routes.concat()));
     for (path, forwarded) in [
@@ -158,7 +205,12 @@ fn headers_are_set_and_removed() {
     let app = App::start();
     let more = "    forward: { set_headers: { X-Env: prod, X-Over: ours }, remove_headers: [X-Debug, x-request-id] }\n";
     let gateway = Gateway::start(&config(&route("rules", "/in", &quoted(&app), more)));
-    let headers = [("X-Debug", "1"), ("x-debug", "2"), ("X-Over", "theirs"), ("X-Over", "twice")];
+    let headers = [
+        ("X-Debug", "1"),
+        ("x-debug", "2"),
+        ("X-Over", "theirs"),
+        ("X-Over", "twice"),
+    ];
     gateway.forwarded(&gateway.post("/in", &headers, b"x"), 200);
     let seen = app.last();
     seen.lacks(&["x-debug", "x-request-id"]);
@@ -171,7 +223,10 @@ fn the_apps_answer_is_passed_back_unchanged() {
     // SECURITY U-15, U-16, L-11
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
-    for status in [200, 201, 202, 301, 302, 307, 400, 401, 403, 404, 409, 410, 418, 422, 429, 500, 502, 503, 599] {
+    for status in [
+        200, 201, 202, 301, 302, 307, 400, 401, 403, 404, 409, 410, 418, 422, 429, 500, 502, 503,
+        599,
+    ] {
         let head = format!(
             "HTTP/1.1 {status} Some Reason\r\nLocation: http://127.0.0.1:1/\r\nWWW-Authenticate: Basic realm=\"app\"\r\n\
              Set-Cookie: a=1\r\nSet-Cookie: b=2\r\nSet-Cookie: c=3\r\nX-Hookward-Verified: from the app\r\nServer: app/1.0\r\n\
@@ -201,7 +256,10 @@ fn the_apps_answer_is_passed_back_unchanged() {
             assert_eq!(answer.all(name), values, "{name} of {status}");
         }
         let labels = [("route", "open"), ("code", &*status.to_string())];
-        assert_eq!(gateway.metric("hookward_upstream_requests_total", &labels), Some(1.0));
+        assert_eq!(
+            gateway.metric("hookward_upstream_requests_total", &labels),
+            Some(1.0)
+        );
     }
     assert_eq!(app.count(), 19, "nothing is followed or tried again");
 }
@@ -215,19 +273,29 @@ fn our_own_answers_tell_no_version() {
     for name in ["server", "via", "x-powered-by"] {
         assert_eq!(answer.header(name), None);
     }
-    assert_eq!(answer.header("x-request-id"), answer.json()["request_id"].as_str());
+    assert_eq!(
+        answer.header("x-request-id"),
+        answer.json()["request_id"].as_str()
+    );
 }
 
 #[test]
 fn an_app_behind_a_unix_socket() {
     let app = std::cell::OnceCell::new();
-    let gateway = Gateway::start_with(&config(&route("unix", "/in", "\"unix:DIR/app.sock\"", "")), &[], |dir| {
-        drop(app.set(App::on_unix(&dir.join("app.sock"))));
-    });
+    let gateway = Gateway::start_with(
+        &config(&route("unix", "/in", "\"unix:DIR/app.sock\"", "")),
+        &[],
+        |dir| {
+            drop(app.set(App::on_unix(&dir.join("app.sock"))));
+        },
+    );
     for body in [&b"one"[..], b"two"] {
         gateway.forwarded(&gateway.post("/in?a=1", &[], body), 200);
         let seen = app.get().unwrap().last();
-        assert_eq!((seen.target(), seen.body.as_slice(), seen.header("host")), ("/in?a=1", body, Some("localhost")));
+        assert_eq!(
+            (seen.target(), seen.body.as_slice(), seen.header("host")),
+            ("/in?a=1", body, Some("localhost"))
+        );
     }
     std::fs::remove_file(gateway.dir().join("app.sock")).unwrap();
     // The open connection may still serve; a new one cannot be made.
@@ -245,7 +313,10 @@ fn an_app_behind_tls() {
     let expired = App::on_tls(&authority.issue_expired(&["127.0.0.1"]), None);
     let foreign = App::on_tls(&Authority::new().issue(&["127.0.0.1"]), None);
     let upstream = |name: &str, app: &App, tls: &str| {
-        format!("  {name}: {{ servers: [\"https://{}\"], tls: {{ {tls} }} }}\n", app.address())
+        format!(
+            "  {name}: {{ servers: [\"https://{}\"], tls: {{ {tls} }} }}\n",
+            app.address()
+        )
     };
     let ours = "ca: ca.pem, client_cert: client.pem, client_key: client.key";
     let upstreams = [
@@ -258,14 +329,33 @@ fn an_app_behind_tls() {
         upstream("foreign", &foreign, "ca: ca.pem"),
     ]
     .concat();
-    let names = ["named", "unnamed", "address", "mutual", "anonymous", "expired", "foreign"];
-    let routes: String = names.iter().map(|name| route(name, &format!("/{name}"), name, "")).collect();
+    let names = [
+        "named",
+        "unnamed",
+        "address",
+        "mutual",
+        "anonymous",
+        "expired",
+        "foreign",
+    ];
+    let routes: String = names
+        .iter()
+        .map(|name| route(name, &format!("/{name}"), name, ""))
+        .collect();
     let client = authority.issue(&["gateway.internal"]);
-    let gateway = Gateway::start_with(&super::support::config_with(&format!("upstreams:\n{upstreams}"), &routes), &[], |dir| {
-        std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
-        client.write(dir, "client");
-    });
-    for (name, app) in [("named", &named), ("address", &by_address), ("mutual", &mutual)] {
+    let gateway = Gateway::start_with(
+        &super::support::config_with(&format!("upstreams:\n{upstreams}"), &routes),
+        &[],
+        |dir| {
+            std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
+            client.write(dir, "client");
+        },
+    );
+    for (name, app) in [
+        ("named", &named),
+        ("address", &by_address),
+        ("mutual", &mutual),
+    ] {
         gateway.forwarded(&gateway.post(&format!("/{name}"), &[], b"over TLS"), 200);
         assert_eq!(app.last().body, b"over TLS");
     }
@@ -275,7 +365,10 @@ fn an_app_behind_tls() {
         let event = gateway.event();
         assert_eq!(answer.status, 502, "{name}");
         let reason = event["reason"].as_str().unwrap();
-        assert!(matches!(reason, "upstream_unreachable" | "upstream_aborted"), "{name}: {reason}");
+        assert!(
+            matches!(reason, "upstream_unreachable" | "upstream_aborted"),
+            "{name}: {reason}"
+        );
     }
     assert_eq!([named.count(), mutual.count()], before);
     expired.saw_nothing();
@@ -286,7 +379,10 @@ fn an_app_behind_tls() {
 fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
     // SECURITY U-01, U-17
     let apps = [App::start(), App::start()];
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let upstreams = format!(
         "upstreams:
   pair: {{ servers: [\"{0}\", \"{1}\"] }}
@@ -295,7 +391,10 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
         apps[0].url(),
         apps[1].url()
     );
-    let routes: String = ["pair", "limping", "dead"].iter().map(|name| route(name, &format!("/{name}"), name, "")).collect();
+    let routes: String = ["pair", "limping", "dead"]
+        .iter()
+        .map(|name| route(name, &format!("/{name}"), name, ""))
+        .collect();
     let gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
     for _ in 0..10 {
         gateway.forwarded(&gateway.post("/pair", &[], b"x"), 200);
@@ -307,9 +406,15 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
     assert_eq!(apps[0].count(), 11);
     let answer = gateway.post("/dead", &[], b"x");
     gateway.refused(&answer, 502, "upstream_unreachable");
-    assert!(!answer.text().contains(&dead.port().to_string()), "the answer tells an address");
+    assert!(
+        !answer.text().contains(&dead.port().to_string()),
+        "the answer tells an address"
+    );
     let labels = [("route", "dead"), ("code", "none")];
-    assert_eq!(gateway.metric("hookward_upstream_requests_total", &labels), Some(1.0));
+    assert_eq!(
+        gateway.metric("hookward_upstream_requests_total", &labels),
+        Some(1.0)
+    );
 }
 
 #[test]
@@ -322,26 +427,62 @@ fn a_server_that_fails_its_health_check_gets_no_deliveries() {
         apps[0].url(),
         apps[1].url()
     );
-    let gateway = Gateway::start(&super::support::config_with(&upstreams, &route("pair", "/in", "pair", "")));
-    super::support::eventually("the failed check is noticed", || gateway.stderr().contains("health check").then_some(()));
+    let gateway = Gateway::start(&super::support::config_with(
+        &upstreams,
+        &route("pair", "/in", "pair", ""),
+    ));
+    super::support::eventually("the failed check is noticed", || {
+        gateway.stderr().contains("health check").then_some(())
+    });
     for _ in 0..8 {
         gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
     }
-    let delivered = |app: &App| app.seen().iter().filter(|seen| seen.target() == "/in").count();
+    let delivered = |app: &App| {
+        app.seen()
+            .iter()
+            .filter(|seen| seen.target() == "/in")
+            .count()
+    };
     assert_eq!((delivered(&apps[0]), delivered(&apps[1])), (8, 0));
-    assert!(apps[1].seen().iter().all(|seen| seen.line() == "GET /healthz HTTP/1.1"));
+    assert!(
+        apps[1]
+            .seen()
+            .iter()
+            .all(|seen| seen.line() == "GET /healthz HTTP/1.1")
+    );
 }
 
 #[test]
 fn the_built_in_echo_answers_with_what_it_got() {
-    let gateway = Gateway::start(&config(&route("echo", "/in", "echo", "    forward: { set_headers: { X-Env: prod } }\n")));
-    let answer = gateway.post("/in?a=1", &[("X-Hookward-Verified", "token")], b"caf\xc3\xa9");
+    let gateway = Gateway::start(&config(&route(
+        "echo",
+        "/in",
+        "echo",
+        "    forward: { set_headers: { X-Env: prod } }\n",
+    )));
+    let answer = gateway.post(
+        "/in?a=1",
+        &[("X-Hookward-Verified", "token")],
+        b"caf\xc3\xa9",
+    );
     gateway.forwarded(&answer, 200);
     let account = answer.json();
-    assert_eq!((account["method"].as_str(), account["path"].as_str(), account["query"].as_str()), (Some("POST"), Some("/in"), Some("a=1")));
+    assert_eq!(
+        (
+            account["method"].as_str(),
+            account["path"].as_str(),
+            account["query"].as_str()
+        ),
+        (Some("POST"), Some("/in"), Some("a=1"))
+    );
     assert_eq!(account["body"], "café");
     let text = account["headers"].to_string();
-    assert!(text.contains("x-env") && text.contains("x-hookward-route") && !text.contains("x-hookward-verified"), "{text}");
+    assert!(
+        text.contains("x-env")
+            && text.contains("x-hookward-route")
+            && !text.contains("x-hookward-verified"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -11,7 +11,9 @@ fn all_malformed(requests: &[Vec<u8>]) {
     for request in requests {
         let shown = String::from_utf8_lossy(request);
         for mut wire in [gateway.plain(), gateway.tls()] {
-            let answer = wire.last_answer(request).unwrap_or_else(|| panic!("no answer to {shown:?}"));
+            let answer = wire
+                .last_answer(request)
+                .unwrap_or_else(|| panic!("no answer to {shown:?}"));
             assert_eq!(answer.status, 400, "{shown:?}");
         }
         assert_eq!(app.raw(), b"", "{shown:?}");
@@ -23,7 +25,11 @@ fn all_malformed(requests: &[Vec<u8>]) {
 
 /// Requests to `/open` with these header lines, each with a smuggled second request as its body.
 fn with_lines(lines: &[&str]) -> Vec<Vec<u8>> {
-    let request = |line: &&str| format!("POST /open HTTP/1.1\r\n{HOST}{line}\r\n\r\n0\r\n\r\nGET /open HTTP/1.1\r\n{HOST}\r\n");
+    let request = |line: &&str| {
+        format!(
+            "POST /open HTTP/1.1\r\n{HOST}{line}\r\n\r\n0\r\n\r\nGET /open HTTP/1.1\r\n{HOST}\r\n"
+        )
+    };
     lines.iter().map(request).map(String::into_bytes).collect()
 }
 
@@ -54,12 +60,25 @@ fn transfer_encoding_is_one_chunked_or_malformed() {
 fn reserved_names_spelt_with_underscores_are_malformed() {
     // SECURITY SM-08, RT-33
     let names = [
-        "Transfer_Encoding", "Content_Length", "Keep_Alive", "Proxy_Connection", "Proxy_Authorization",
-        "X_Forwarded_For", "X_Forwarded_Host", "X-Forwarded_Proto", "X_Real_IP", "X_Request_Id", "X_Original_URL",
-        "X_Hookward_Verified", "x-hookward_verified", "X_Hookward_Route",
+        "Transfer_Encoding",
+        "Content_Length",
+        "Keep_Alive",
+        "Proxy_Connection",
+        "Proxy_Authorization",
+        "X_Forwarded_For",
+        "X_Forwarded_Host",
+        "X-Forwarded_Proto",
+        "X_Real_IP",
+        "X_Request_Id",
+        "X_Original_URL",
+        "X_Hookward_Verified",
+        "x-hookward_verified",
+        "X_Hookward_Route",
     ];
     let lines: Vec<String> = names.iter().map(|name| format!("{name}: 3")).collect();
-    all_malformed(&with_lines(&lines.iter().map(String::as_str).collect::<Vec<_>>()));
+    all_malformed(&with_lines(
+        &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+    ));
 }
 
 #[test]
@@ -120,7 +139,10 @@ fn broken_heads_are_malformed() {
         requests.push(format!("{line}\r\n{HOST}Content-Length: 0\r\n\r\n").into_bytes());
     }
     requests.push(b"POST /open HTTP/1.1\r\nHost: localhost\r\nX\xe9: a\r\n\r\n".to_vec());
-    requests.push(b"POST /open HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec());
+    requests.push(
+        b"POST /open HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            .to_vec(),
+    );
     all_malformed(&requests);
 }
 
@@ -134,8 +156,9 @@ fn both_lengths_are_framed_anew_and_nothing_follows() {
         "Transfer-Encoding: chunked\r\nContent-Length: 3",
     ] {
         let before = app.count();
-        let request =
-            format!("POST /open HTTP/1.1\r\n{HOST}{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\nPOST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n");
+        let request = format!(
+            "POST /open HTTP/1.1\r\n{HOST}{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\nPOST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"
+        );
         let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
         if answer.status == 400 {
             assert_eq!(app.count(), before);
@@ -143,7 +166,10 @@ fn both_lengths_are_framed_anew_and_nothing_follows() {
         }
         assert_eq!((answer.status, app.count()), (200, before + 1));
         let seen = app.last();
-        assert_eq!((seen.body.as_slice(), seen.headers("content-length")), (&b"hello"[..], vec!["5"]));
+        assert_eq!(
+            (seen.body.as_slice(), seen.headers("content-length")),
+            (&b"hello"[..], vec!["5"])
+        );
         seen.lacks(&["transfer-encoding"]);
     }
 }
@@ -153,7 +179,10 @@ fn lengths_that_differ_in_writing_only_are_forwarded_as_one() {
     // SECURITY SM-11, SM-13
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
-    for lines in ["Content-Length: 003", "Content-Length: 3\r\nContent-Length: 3"] {
+    for lines in [
+        "Content-Length: 003",
+        "Content-Length: 3\r\nContent-Length: 3",
+    ] {
         let request = format!("POST /open HTTP/1.1\r\n{HOST}{lines}\r\n\r\nabc");
         let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
         if answer.status == 200 {
@@ -174,12 +203,16 @@ fn chunked_bodies_arrive_as_one_length() {
     for (chunks, body) in [
         ("5\r\nhello\r\n0\r\n\r\n", "hello"),
         ("1\r\nh\r\n4\r\nello\r\n0\r\n\r\n", "hello"),
-        ("00000000000000000000000000005\r\nhello\r\n0\r\n\r\n", "hello"),
+        (
+            "00000000000000000000000000005\r\nhello\r\n0\r\n\r\n",
+            "hello",
+        ),
         ("5;name=value\r\nhello\r\n0;last\r\n\r\n", "hello"),
         ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
         ("0\r\n\r\n", ""),
     ] {
-        let request = format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: Chunked\r\n\r\n{chunks}");
+        let request =
+            format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: Chunked\r\n\r\n{chunks}");
         let answer = gateway.tls().send(request.as_bytes()).answer().unwrap();
         gateway.forwarded(&answer, 200);
         let seen = app.last();
@@ -213,7 +246,8 @@ fn broken_chunks_are_400_and_close() {
         &large,
     ] {
         let before = app.count();
-        let request = format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunks}");
+        let request =
+            format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunks}");
         let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
         assert_eq!((answer.status, app.count()), (400, before), "{chunks:?}");
         assert_eq!(answer.header("connection"), Some("close"), "{chunks:?}");
@@ -229,8 +263,17 @@ fn trailers_are_dropped() {
         "POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\nTrailer: X-Sig\r\nTE: trailers\r\n\r\n3\r\nabc\r\n0\r\n\
          X-Sig: 1\r\nContent-Length: 9\r\nAuthorization: Bearer x\r\nX-Hookward-Verified: token\r\n\r\n"
     );
-    gateway.forwarded(&gateway.plain().send(request.as_bytes()).answer().unwrap(), 200);
-    app.last().lacks(&["x-sig", "authorization", "x-hookward-verified", "trailer", "te"]);
+    gateway.forwarded(
+        &gateway.plain().send(request.as_bytes()).answer().unwrap(),
+        200,
+    );
+    app.last().lacks(&[
+        "x-sig",
+        "authorization",
+        "x-hookward-verified",
+        "trailer",
+        "te",
+    ]);
     assert_eq!(app.last().headers("content-length"), ["3"]);
     assert_eq!(app.last().body, b"abc");
 }
@@ -247,7 +290,10 @@ fn a_body_that_ends_early_is_incomplete() {
     ] {
         let answer = gateway.plain().send(request.as_bytes()).end().answer();
         let event = gateway.event();
-        assert_eq!((&event["reason"], &event["route"]), (&"body_incomplete".into(), &"open".into()));
+        assert_eq!(
+            (&event["reason"], &event["route"]),
+            (&"body_incomplete".into(), &"open".into())
+        );
         assert_eq!(event["outcome"], "rejected");
         if let Some(answer) = answer {
             assert_eq!(answer.status, 400);
@@ -266,7 +312,8 @@ fn pipelined_requests_are_judged_one_by_one_in_order() {
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
     let (name, value) = super::support::github(b"one");
-    let signed = format!("POST /github HTTP/1.1\r\n{HOST}{name}: {value}\r\nContent-Length: 3\r\n\r\none");
+    let signed =
+        format!("POST /github HTTP/1.1\r\n{HOST}{name}: {value}\r\nContent-Length: 3\r\n\r\none");
     let unsigned = format!("POST /github HTTP/1.1\r\n{HOST}Content-Length: 3\r\n\r\none");
     let open = format!("POST /open HTTP/1.1\r\n{HOST}Content-Length: 3\r\n\r\ntwo");
     let mut wire = gateway.plain();
@@ -295,13 +342,20 @@ fn the_body_of_a_refused_request_is_never_a_request() {
     for size in [50, 900_000, 30_000_000] {
         let filler = size / smuggled.len() + 1;
         let body = smuggled.repeat(filler);
-        let cases: [(&str, &[(&str, &str)], &[u16]); 3] =
-            [("/nowhere", &[], &[404]), ("/github", &[], &[401, 413]), ("/github", &wrong, &[401, 413])];
+        let cases: [(&str, &[(&str, &str)], &[u16]); 3] = [
+            ("/nowhere", &[], &[404]),
+            ("/github", &[], &[401, 413]),
+            ("/github", &wrong, &[401, 413]),
+        ];
         for (path, headers, statuses) in cases {
             for mut wire in [gateway.plain(), gateway.tls()] {
                 wire.write("POST", path, headers, body.as_bytes());
                 let answer = wire.answer().expect("the sender can read the answer");
-                assert!(statuses.contains(&answer.status), "{} at {path}", answer.status);
+                assert!(
+                    statuses.contains(&answer.status),
+                    "{} at {path}",
+                    answer.status
+                );
                 let closes = answer.header("connection") == Some("close");
                 assert!(closes || body.len() <= 1_000_000, "{size} bytes and kept");
                 if closes {
@@ -321,20 +375,28 @@ fn expect_100_gets_its_100_only_when_the_body_is_wanted() {
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
     let mut wire = gateway.plain();
-    wire.send(format!("POST /open HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n").as_bytes());
+    wire.send(
+        format!("POST /open HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            .as_bytes(),
+    );
     assert_eq!(wire.head().unwrap().0, 100);
     assert_eq!(wire.send(b"abc").answer().unwrap().status, 200);
     app.last().lacks(&["expect"]);
 
     // Refused by the head alone: no 100, and the connection is not kept for a body that may come.
     let mut wire = gateway.plain();
-    wire.send(format!("POST /github HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n").as_bytes());
+    wire.send(
+        format!("POST /github HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            .as_bytes(),
+    );
     let (status, headers) = wire.head().unwrap();
     assert_eq!(status, 401);
     assert!(headers.contains(&("connection".to_owned(), "close".to_owned())));
 
     for expectation in ["200-ok", "y 100-continue"] {
-        let request = format!("POST /open HTTP/1.1\r\n{HOST}Expect: {expectation}\r\nContent-Length: 3\r\n\r\nabc");
+        let request = format!(
+            "POST /open HTTP/1.1\r\n{HOST}Expect: {expectation}\r\nContent-Length: 3\r\n\r\nabc"
+        );
         let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
         assert!(matches!(answer.status, 200 | 417));
         app.last().lacks(&["expect"]);
@@ -354,7 +416,12 @@ fn get_bodies_are_consumed() {
         let before = app.count();
         let inner = format!("POST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n");
         let mut wire = gateway.plain();
-        wire.write(method, "/open", &[("Content-Length", &inner.len().to_string())], inner.as_bytes());
+        wire.write(
+            method,
+            "/open",
+            &[("Content-Length", &inner.len().to_string())],
+            inner.as_bytes(),
+        );
         assert_eq!(wire.answer_to(method).unwrap().status, 200);
         assert_eq!(wire.exchange("POST", "/open?second", &[], b"x").status, 200);
         let seen = app.seen();
@@ -369,10 +436,14 @@ fn http_1_0_is_served_without_keep_alive() {
     // SECURITY SM-10
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
-    let answer = gateway.plain().last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
+    let answer = gateway
+        .plain()
+        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
     assert_eq!(answer.unwrap().status, 200);
     // Without a length the body is empty, and what follows is nothing.
-    let answer = gateway.plain().last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\n\r\nPOST /open HTTP/1.0\r\n\r\n");
+    let answer = gateway
+        .plain()
+        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\n\r\nPOST /open HTTP/1.0\r\n\r\n");
     assert_eq!(answer.unwrap().status, 200);
     assert_eq!(app.count(), 2);
     assert_eq!(app.last().body, b"");
@@ -387,7 +458,9 @@ fn line_feeds_alone_end_lines_but_do_not_reach_the_app() {
     let answer = gateway.plain().send(request).answer().unwrap();
     assert_eq!(answer.status, 200);
     let raw = app.raw();
-    let lone = raw.windows(2).any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
+    let lone = raw
+        .windows(2)
+        .any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
     assert!(!lone, "{}", String::from_utf8_lossy(&raw));
 }
 
@@ -410,19 +483,40 @@ fn bytes_above_ascii_in_a_value_are_forwarded_as_bytes() {
 fn heads_above_the_limit_are_431() {
     // SECURITY DS-10
     let app = App::start();
-    let gateway = Gateway::start(&config_with("limits: { header_bytes: 8KiB }", &open_route(&app)));
+    let gateway = Gateway::start(&config_with(
+        "limits: { header_bytes: 8KiB }",
+        &open_route(&app),
+    ));
     let fields = |count: usize, size: usize| -> String {
-        (0..count).map(|n| format!("X-{n}: {}\r\n", "v".repeat(size))).collect()
+        (0..count)
+            .map(|n| format!("X-{n}: {}\r\n", "v".repeat(size)))
+            .collect()
     };
-    for fields in [fields(1, 9_000), fields(12, 1_000), fields(1, 500_000), fields(200, 1)] {
+    for fields in [
+        fields(1, 9_000),
+        fields(12, 1_000),
+        fields(1, 500_000),
+        fields(200, 1),
+    ] {
         let request = format!("POST /open HTTP/1.1\r\n{HOST}{fields}Content-Length: 0\r\n\r\n");
         let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
         assert_eq!(answer.status, 431, "{} bytes", fields.len());
     }
     gateway.wait_for_requests("_none", "rejected", "header_too_large", 4.0);
     app.saw_nothing();
-    let request = format!("POST /open HTTP/1.1\r\n{HOST}{}Content-Length: 0\r\n\r\n", fields(1, 7_000));
-    assert_eq!(gateway.plain().send(request.as_bytes()).answer().unwrap().status, 200);
+    let request = format!(
+        "POST /open HTTP/1.1\r\n{HOST}{}Content-Length: 0\r\n\r\n",
+        fields(1, 7_000)
+    );
+    assert_eq!(
+        gateway
+            .plain()
+            .send(request.as_bytes())
+            .answer()
+            .unwrap()
+            .status,
+        200
+    );
 }
 
 #[test]
@@ -430,8 +524,15 @@ fn a_proxy_line_is_not_understood_where_it_is_off() {
     // SECURITY SM-42
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
-    for line in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02"] {
-        let request = [line, b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"].concat();
+    for line in [
+        &b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02",
+    ] {
+        let request = [
+            line,
+            b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        ]
+        .concat();
         let answer = gateway.plain().last_answer(&request);
         assert!(answer.is_none_or(|answer| answer.status == 400));
     }
@@ -442,15 +543,25 @@ fn a_proxy_line_is_not_understood_where_it_is_off() {
 fn a_chunk_larger_than_any_body_is_not_waited_for() {
     // SECURITY SM-14, SM-19
     let app = App::start();
-    let gateway = Gateway::start(&config_with("limits: { body_timeout: 500ms }", &open_route(&app)));
-    let declared = "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551612\r\n\r\n";
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 500ms }",
+        &open_route(&app),
+    ));
+    let declared =
+        "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551612\r\n\r\n";
     let answer = gateway.plain().last_answer(declared.as_bytes()).unwrap();
     gateway.refused(&answer, 413, "body_too_large");
     let chunk = "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc";
     let mut wire: Wire = gateway.plain();
     let answer = wire.send(chunk.as_bytes()).answer().unwrap();
-    assert!(matches!(answer.status, 400 | 408 | 413), "{}", answer.status);
+    assert!(
+        matches!(answer.status, 400 | 408 | 413),
+        "{}",
+        answer.status
+    );
     assert!(wire.is_closed());
     app.saw_nothing();
-    eventually("no request is left", || (gateway.metric("hookward_requests_in_flight", &[]) == Some(0.0)).then_some(()));
+    eventually("no request is left", || {
+        (gateway.metric("hookward_requests_in_flight", &[]) == Some(0.0)).then_some(())
+    });
 }

@@ -30,7 +30,11 @@ fn requests(app: &App, gateway: &Gateway) -> Vec<(u16, String)> {
     let body = b"{\"canary\": \"in the body\"}";
     let github = format!("sha256={}", hmac_hex("sha256", KEY, body));
     let time = super::support::now();
-    let tag = hmac_hex("sha256", KEY, &[format!("{time}.").as_bytes(), body].concat());
+    let tag = hmac_hex(
+        "sha256",
+        KEY,
+        &[format!("{time}.").as_bytes(), body].concat(),
+    );
     let stripe = format!("t={time},v1={tag}");
     let credentials = basic("ci", TOKEN);
     let bearer = format!("Bearer {TOKEN}");
@@ -38,22 +42,76 @@ fn requests(app: &App, gateway: &Gateway) -> Vec<(u16, String)> {
     let wrong = basic("canary-user", TOKEN);
     let json = ("Content-Type", "application/json");
     let token = ("X-Token", TOKEN);
-    let more = [("Cookie", "session=canary-cookie"), ("X-Api-Key", "canary-api-key"), ("User-Agent", "sender")];
+    let more = [
+        ("Cookie", "session=canary-cookie"),
+        ("X-Api-Key", "canary-api-key"),
+        ("User-Agent", "sender"),
+    ];
     let large = CANARY.repeat(1000);
     let large = large.as_bytes();
     let plan: Vec<(&str, String, Vec<(&str, &str)>, &[u8])> = vec![
-        ("POST", "/github".into(), vec![("X-Hub-Signature-256", &github)], body),
-        ("POST", "/github".into(), vec![("X-Hub-Signature-256", &github)], b"canary other body"),
-        ("POST", "/github".into(), vec![("X-Hub-Signature-256", "sha256=canary-not-hex")], body),
-        ("POST", "/github".into(), vec![("X-Hub-Signature-256", &github)], large),
+        (
+            "POST",
+            "/github".into(),
+            vec![("X-Hub-Signature-256", &github)],
+            body,
+        ),
+        (
+            "POST",
+            "/github".into(),
+            vec![("X-Hub-Signature-256", &github)],
+            b"canary other body",
+        ),
+        (
+            "POST",
+            "/github".into(),
+            vec![("X-Hub-Signature-256", "sha256=canary-not-hex")],
+            body,
+        ),
+        (
+            "POST",
+            "/github".into(),
+            vec![("X-Hub-Signature-256", &github)],
+            large,
+        ),
         ("GET", format!("/github?token={TOKEN}"), vec![], b""),
-        ("POST", "/stripe".into(), vec![("Stripe-Signature", &stripe)], body),
-        ("POST", "/stripe".into(), vec![("Stripe-Signature", &stripe)], body),
-        ("POST", "/stripe".into(), vec![("Stripe-Signature", "t=canary,v1=canary")], body),
-        ("POST", format!("/query?auth={TOKEN}&a=canary-query"), vec![], body),
+        (
+            "POST",
+            "/stripe".into(),
+            vec![("Stripe-Signature", &stripe)],
+            body,
+        ),
+        (
+            "POST",
+            "/stripe".into(),
+            vec![("Stripe-Signature", &stripe)],
+            body,
+        ),
+        (
+            "POST",
+            "/stripe".into(),
+            vec![("Stripe-Signature", "t=canary,v1=canary")],
+            body,
+        ),
+        (
+            "POST",
+            format!("/query?auth={TOKEN}&a=canary-query"),
+            vec![],
+            body,
+        ),
         ("POST", format!("/query?auth=x{TOKEN}"), vec![], body),
-        ("POST", format!("/query?auth={TOKEN}&auth={TOKEN}"), vec![], body),
-        ("POST", format!("/nowhere/{TOKEN}?auth={TOKEN}"), vec![], body),
+        (
+            "POST",
+            format!("/query?auth={TOKEN}&auth={TOKEN}"),
+            vec![],
+            body,
+        ),
+        (
+            "POST",
+            format!("/nowhere/{TOKEN}?auth={TOKEN}"),
+            vec![],
+            body,
+        ),
         ("POST", format!("/{TOKEN}"), vec![], body),
         ("POST", format!("/path/{TOKEN}/out"), vec![], body),
         ("POST", format!("/path/{TOKEN}/in"), vec![], body),
@@ -62,19 +120,69 @@ fn requests(app: &App, gateway: &Gateway) -> Vec<(u16, String)> {
         ("POST", format!("/path/{TOKEN}/in"), vec![token], body),
         ("POST", format!("/path/../{TOKEN}"), vec![], body),
         ("POST", "/header".into(), vec![token], body),
-        ("POST", "/header".into(), vec![("X-Token", "canary-wrong")], body),
+        (
+            "POST",
+            "/header".into(),
+            vec![("X-Token", "canary-wrong")],
+            body,
+        ),
         ("POST", "/header".into(), vec![token, token], body),
-        ("POST", "/bearer".into(), vec![("Authorization", &bearer)], body),
-        ("POST", "/bearer".into(), vec![("Authorization", &bad_bearer)], body),
-        ("POST", "/basic".into(), vec![("Authorization", &credentials)], body),
-        ("POST", "/basic".into(), vec![("Authorization", &wrong)], body),
-        ("POST", "/basic".into(), vec![("Authorization", "Basic canary!!")], body),
-        ("POST", "/gitlab".into(), vec![("X-Gitlab-Token", TOKEN)], body),
-        ("POST", "/gitlab".into(), vec![("X-Gitlab-Token", "canary-wrong")], body),
+        (
+            "POST",
+            "/bearer".into(),
+            vec![("Authorization", &bearer)],
+            body,
+        ),
+        (
+            "POST",
+            "/bearer".into(),
+            vec![("Authorization", &bad_bearer)],
+            body,
+        ),
+        (
+            "POST",
+            "/basic".into(),
+            vec![("Authorization", &credentials)],
+            body,
+        ),
+        (
+            "POST",
+            "/basic".into(),
+            vec![("Authorization", &wrong)],
+            body,
+        ),
+        (
+            "POST",
+            "/basic".into(),
+            vec![("Authorization", "Basic canary!!")],
+            body,
+        ),
+        (
+            "POST",
+            "/gitlab".into(),
+            vec![("X-Gitlab-Token", TOKEN)],
+            body,
+        ),
+        (
+            "POST",
+            "/gitlab".into(),
+            vec![("X-Gitlab-Token", "canary-wrong")],
+            body,
+        ),
         ("POST", "/json".into(), vec![json], b"{canary"),
-        ("POST", "/json".into(), vec![json, ("Content-Encoding", "canary")], body),
+        (
+            "POST",
+            "/json".into(),
+            vec![json, ("Content-Encoding", "canary")],
+            body,
+        ),
         ("POST", "/dead".into(), vec![], body),
-        ("POST", "/json".into(), vec![("Content_Length", "canary")], body),
+        (
+            "POST",
+            "/json".into(),
+            vec![("Content_Length", "canary")],
+            body,
+        ),
         ("POST", "/json".into(), vec![("Host", "canary@host")], body),
         ("PATCH", "/json?canary".into(), vec![], body),
     ];
@@ -85,16 +193,36 @@ fn requests(app: &App, gateway: &Gateway) -> Vec<(u16, String)> {
             if h2 && headers.iter().any(|(name, _)| *name == "Host") {
                 continue;
             }
-            let lower: Vec<(String, &str)> = headers.iter().map(|(name, value)| (name.to_lowercase(), *value)).collect();
-            let lower: Vec<(&str, &str)> = lower.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-            let answer = if h2 { gateway.h2().exchange(method, &path, &lower, body) } else { gateway.tls().exchange(method, &path, &headers, body) };
-            answers.push((answer.status, format!("{:?}{}", answer.headers, answer.text())));
+            let lower: Vec<(String, &str)> = headers
+                .iter()
+                .map(|(name, value)| (name.to_lowercase(), *value))
+                .collect();
+            let lower: Vec<(&str, &str)> = lower
+                .iter()
+                .map(|(name, value)| (name.as_str(), *value))
+                .collect();
+            let answer = if h2 {
+                gateway.h2().exchange(method, &path, &lower, body)
+            } else {
+                gateway.tls().exchange(method, &path, &headers, body)
+            };
+            answers.push((
+                answer.status,
+                format!("{:?}{}", answer.headers, answer.text()),
+            ));
         }
     }
-    for broken in ["POST /canary HTTP/9.9\r\nX: canary\r\n\r\n", "canary\r\n\r\n", "POST /json HTTP/1.1\r\nHost: canary\r\nX-A: \0canary\r\n\r\n"] {
+    for broken in [
+        "POST /canary HTTP/9.9\r\nX: canary\r\n\r\n",
+        "canary\r\n\r\n",
+        "POST /json HTTP/1.1\r\nHost: canary\r\nX-A: \0canary\r\n\r\n",
+    ] {
         gateway.plain().send(broken.as_bytes()).rest();
     }
-    app.script([Reply::RawThenClose(b"canary garbage of the app\r\n\r\n".to_vec()), Reply::RawThenClose(Vec::new())]);
+    app.script([
+        Reply::RawThenClose(b"canary garbage of the app\r\n\r\n".to_vec()),
+        Reply::RawThenClose(Vec::new()),
+    ]);
     for _ in 0..2 {
         let answer = gateway.post("/json", &[], body);
         answers.push((answer.status, answer.text()));
@@ -119,15 +247,27 @@ fn run(arguments: &[&str]) {
     gateway.wait_for_requests("query", "rejected", "body_incomplete", 1.0);
     gateway.reload_by("success", || gateway.signal("HUP"));
     gateway.reload_by("failure", || gateway.replace("token", "\n"));
-    assert!(answers.iter().filter(|(status, _)| *status == 200).count() >= 15, "too few were accepted to prove anything");
+    assert!(
+        answers.iter().filter(|(status, _)| *status == 200).count() >= 15,
+        "too few were accepted to prove anything"
+    );
     for (status, answer) in &answers {
-        assert!(!answer.contains(CANARY), "an answer with {status} tells: {answer}");
+        assert!(
+            !answer.contains(CANARY),
+            "an answer with {status} tells: {answer}"
+        );
     }
     let metrics = gateway.admin("/metrics").text();
-    for (name, text) in [("stdout", gateway.stdout()), ("stderr", gateway.stderr()), ("metrics", metrics)] {
+    for (name, text) in [
+        ("stdout", gateway.stdout()),
+        ("stderr", gateway.stderr()),
+        ("metrics", metrics),
+    ] {
         let found = text.lines().find(|line| {
             let line = line.to_lowercase();
-            line.contains(CANARY) || line.contains(&data_encoding::BASE64.encode(TOKEN.as_bytes())[..12].to_lowercase())
+            line.contains(CANARY)
+                || line
+                    .contains(&data_encoding::BASE64.encode(TOKEN.as_bytes())[..12].to_lowercase())
         });
         assert_eq!(found, None, "{name} tells");
     }
@@ -154,10 +294,21 @@ fn tls_keys_are_not_written_to_a_file() {
     let app = App::start();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys");
-    let gateway = Gateway::start_with(&config(&routes(&app)), &[("KEY", KEY), ("TOKEN", TOKEN), ("SSLKEYLOGFILE", file.to_str().unwrap())], |dir| {
-        std::fs::write(dir.join("token"), TOKEN).unwrap();
-    });
-    assert_eq!(gateway.post("/header", &[("X-Token", TOKEN)], b"x").status, 200);
+    let gateway = Gateway::start_with(
+        &config(&routes(&app)),
+        &[
+            ("KEY", KEY),
+            ("TOKEN", TOKEN),
+            ("SSLKEYLOGFILE", file.to_str().unwrap()),
+        ],
+        |dir| {
+            std::fs::write(dir.join("token"), TOKEN).unwrap();
+        },
+    );
+    assert_eq!(
+        gateway.post("/header", &[("X-Token", TOKEN)], b"x").status,
+        200
+    );
     assert!(!file.exists());
 }
 
@@ -165,13 +316,26 @@ fn tls_keys_are_not_written_to_a_file() {
 fn the_answers_to_every_failed_check_are_alike() {
     // SECURITY A-52
     let app = App::start();
-    let gateway = Gateway::start_with(&config(&routes(&app)), &[("KEY", KEY), ("TOKEN", TOKEN)], |dir| {
-        std::fs::write(dir.join("token"), TOKEN).unwrap();
-    });
+    let gateway = Gateway::start_with(
+        &config(&routes(&app)),
+        &[("KEY", KEY), ("TOKEN", TOKEN)],
+        |dir| {
+            std::fs::write(dir.join("token"), TOKEN).unwrap();
+        },
+    );
     let time = super::support::now() - 400;
-    let stale = format!("t={time},v1={}", hmac_hex("sha256", KEY, format!("{time}.x").as_bytes()));
+    let stale = format!(
+        "t={time},v1={}",
+        hmac_hex("sha256", KEY, format!("{time}.x").as_bytes())
+    );
     let mut answers: Vec<(u16, Vec<(String, String)>, serde_json::Value)> = Vec::new();
-    for header in ["", "garbage", "t=1,v1=00", &format!("t={time},v1={}", "0".repeat(64)), &stale] {
+    for header in [
+        "",
+        "garbage",
+        "t=1,v1=00",
+        &format!("t={time},v1={}", "0".repeat(64)),
+        &stale,
+    ] {
         let answer = gateway.post("/stripe", &[("Stripe-Signature", header)], b"x");
         let mut problem = answer.json();
         problem["request_id"] = "".into();

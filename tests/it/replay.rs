@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use super::support::{App, Answer, Gateway, Reply, SECRET, config, github, hmac_hex, now, stripe};
+use super::support::{Answer, App, Gateway, Reply, SECRET, config, github, hmac_hex, now, stripe};
 
 /// A Stripe route at `/stripe`, a second one with the same secret at `/other`, and a GitHub route.
 fn start(app: &App, replay: &str) -> Gateway {
@@ -10,7 +10,11 @@ fn start(app: &App, replay: &str) -> Gateway {
 }
 
 fn start_with(app: &App, replay: &str, more: &str) -> Gateway {
-    let replay = if replay.is_empty() { String::new() } else { format!("    replay: {replay}\n") };
+    let replay = if replay.is_empty() {
+        String::new()
+    } else {
+        format!("    replay: {replay}\n")
+    };
     let route = |name: &str, provider: &str| {
         format!(
             "  - name: {name}
@@ -21,7 +25,9 @@ fn start_with(app: &App, replay: &str, more: &str) -> Gateway {
             app.url()
         )
     };
-    Gateway::start(&config(&[route("stripe", "stripe"), route("other", "stripe")].concat()))
+    Gateway::start(&config(
+        &[route("stripe", "stripe"), route("other", "stripe")].concat(),
+    ))
 }
 
 fn post(gateway: &Gateway, header: &str, body: &[u8]) -> Answer {
@@ -40,14 +46,20 @@ fn a_delivered_event_is_acknowledged_and_not_forwarded_again() {
     let tag = header.split("v1=").nth(1).unwrap().to_owned();
     for again in [
         header.clone(),
-        header.to_uppercase().replace("T=", "t=").replace("V1=", "v1="),
+        header
+            .to_uppercase()
+            .replace("T=", "t=")
+            .replace("V1=", "v1="),
         format!("v0=abc,t={time},v1={},v1={tag}", "0".repeat(64)),
         format!("t={time},v1={tag},v1={tag}"),
     ] {
         let answer = post(&gateway, &again, body);
         let event = gateway.event();
         assert_eq!(event["outcome"], "duplicate", "{again}: {event}");
-        assert_eq!((answer.status, &event["reason"]), (200, &serde_json::Value::Null));
+        assert_eq!(
+            (answer.status, &event["reason"]),
+            (200, &serde_json::Value::Null)
+        );
         assert_eq!(event["status"], 200);
         assert_eq!(event["upstream_status"], serde_json::Value::Null);
     }
@@ -60,8 +72,16 @@ fn a_delivered_event_is_acknowledged_and_not_forwarded_again() {
     // Another id and another route are other deliveries; without an id, so is another body or time.
     let other = b"{\"id\":\"evt_2\"}";
     gateway.forwarded(&post(&gateway, &stripe(other, time), other), 200);
-    gateway.forwarded(&gateway.post("/other", &[("Stripe-Signature", &header)], body), 200);
-    for (body, time) in [(&b"no id"[..], time), (b"no id", time - 1), (b"other", time), (b"{\"id\":7}", time)] {
+    gateway.forwarded(
+        &gateway.post("/other", &[("Stripe-Signature", &header)], body),
+        200,
+    );
+    for (body, time) in [
+        (&b"no id"[..], time),
+        (b"no id", time - 1),
+        (b"other", time),
+        (b"{\"id\":7}", time),
+    ] {
         gateway.forwarded(&post(&gateway, &stripe(body, time), body), 200);
     }
     assert_eq!(app.count(), 7);
@@ -98,7 +118,11 @@ fn replays_are_not_looked_for_where_they_are_off() {
 fn after_a_failed_attempt_the_next_one_passes() {
     // SECURITY A-24, U-05
     let app = App::start();
-    let gateway = start_with(&app, "{ window: 10m, on_duplicate: reject }", "    forward: { timeout: 300ms }\n");
+    let gateway = start_with(
+        &app,
+        "{ window: 10m, on_duplicate: reject }",
+        "    forward: { timeout: 300ms }\n",
+    );
     let header = stripe(b"x", now());
     app.script([
         Reply::status(500),
@@ -124,14 +148,20 @@ fn a_delivery_under_way_is_not_forwarded_a_second_time() {
     let app = App::start();
     let gateway = start(&app, "");
     let header = stripe(b"x", now());
-    app.script([Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst".to_vec())]);
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst".to_vec(),
+    )]);
     thread::scope(|scope| {
         let first = scope.spawn(|| post(&gateway, &header, b"x"));
         app.wait_for(1);
         for _ in 0..3 {
             let answer = post(&gateway, &header, b"x");
             gateway.refused(&answer, 409, "delivery_in_flight");
-            let wait: u64 = answer.header("retry-after").expect("Retry-After").parse().unwrap();
+            let wait: u64 = answer
+                .header("retry-after")
+                .expect("Retry-After")
+                .parse()
+                .unwrap();
             assert!((1..=60).contains(&wait), "{wait}");
         }
         app.open_gate();
@@ -140,7 +170,10 @@ fn a_delivery_under_way_is_not_forwarded_a_second_time() {
     });
     gateway.event();
     let answer = post(&gateway, &header, b"x");
-    assert_eq!((answer.status, gateway.event()["outcome"].as_str()), (200, Some("duplicate")));
+    assert_eq!(
+        (answer.status, gateway.event()["outcome"].as_str()),
+        (200, Some("duplicate"))
+    );
     assert_eq!(app.count(), 1);
 }
 
@@ -153,11 +186,25 @@ fn of_many_copies_at_once_exactly_one_arrives() {
         let body = format!("{round}");
         let header = stripe(body.as_bytes(), now());
         let statuses: Vec<u16> = thread::scope(|scope| {
-            let copies: Vec<_> = (0..6).map(|_| scope.spawn(|| post(&gateway, &header, body.as_bytes()).status)).collect();
-            copies.into_iter().map(|copy| copy.join().unwrap()).collect()
+            let copies: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| post(&gateway, &header, body.as_bytes()).status))
+                .collect();
+            copies
+                .into_iter()
+                .map(|copy| copy.join().unwrap())
+                .collect()
         });
-        assert!(statuses.iter().all(|status| matches!(status, 200 | 409)), "{statuses:?}");
-        assert_eq!(app.seen().iter().filter(|seen| seen.body == body.as_bytes()).count(), 1);
+        assert!(
+            statuses.iter().all(|status| matches!(status, 200 | 409)),
+            "{statuses:?}"
+        );
+        assert_eq!(
+            app.seen()
+                .iter()
+                .filter(|seen| seen.body == body.as_bytes())
+                .count(),
+            1
+        );
     }
 }
 
@@ -166,7 +213,9 @@ fn a_claimed_delivery_is_finished_even_if_the_sender_hangs_up() {
     // SECURITY U-20, T-08
     let app = App::start();
     let gateway = start(&app, "");
-    app.script([Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())]);
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    )]);
     let header = stripe(b"x", now());
     let mut wire = gateway.tls();
     wire.write("POST", "/stripe", &[("Stripe-Signature", &header)], b"x");
@@ -175,7 +224,10 @@ fn a_claimed_delivery_is_finished_even_if_the_sender_hangs_up() {
     gateway.wait_for_metric("hookward_connections", 0.0);
     app.open_gate();
     let event = gateway.event();
-    assert_eq!((event["outcome"].as_str(), event["upstream_status"].as_u64()), (Some("forwarded"), Some(200)));
+    assert_eq!(
+        (event["outcome"].as_str(), event["upstream_status"].as_u64()),
+        (Some("forwarded"), Some(200))
+    );
     // It counts as delivered: its retry is a duplicate.
     assert_eq!(post(&gateway, &header, b"x").status, 200);
     assert_eq!(gateway.event()["outcome"], "duplicate");
@@ -188,7 +240,9 @@ fn a_sender_that_leaves_before_its_body_is_complete_claims_nothing() {
     let app = App::start();
     let gateway = start(&app, "");
     let header = stripe(b"xyz", now());
-    let head = format!("POST /stripe HTTP/1.1\r\nHost: localhost\r\nStripe-Signature: {header}\r\nContent-Length: 3\r\n\r\nxy");
+    let head = format!(
+        "POST /stripe HTTP/1.1\r\nHost: localhost\r\nStripe-Signature: {header}\r\nContent-Length: 3\r\n\r\nxy"
+    );
     drop(gateway.tls().send(head.as_bytes()));
     assert_eq!(gateway.event()["reason"], "body_incomplete");
     app.saw_nothing();
@@ -202,7 +256,11 @@ fn only_a_signature_that_held_claims_anything() {
     let gateway = start(&app, "{ window: 10m, on_duplicate: reject }");
     let time = now();
     for _ in 0..2 {
-        gateway.refused(&post(&gateway, &format!("t={time},v1={}", "0".repeat(64)), b"x"), 401, "signature_mismatch");
+        gateway.refused(
+            &post(&gateway, &format!("t={time},v1={}", "0".repeat(64)), b"x"),
+            401,
+            "signature_mismatch",
+        );
     }
     gateway.forwarded(&post(&gateway, &stripe(b"x", time), b"x"), 200);
     assert_eq!(app.count(), 1);
@@ -223,10 +281,16 @@ fn without_a_signed_timestamp_it_is_off_until_asked_for() {
             app.url()
         )
     };
-    let routes = [route("off", ""), route("on", "    replay: { window: 10m }\n")].concat();
+    let routes = [
+        route("off", ""),
+        route("on", "    replay: { window: 10m }\n"),
+    ]
+    .concat();
     let gateway = Gateway::start(&config(&routes));
     let (name, value) = github(b"x");
-    let ask = |path: &str, id: &str| gateway.post(path, &[(&name, &value), ("X-GitHub-Delivery", id)], b"x");
+    let ask = |path: &str, id: &str| {
+        gateway.post(path, &[(&name, &value), ("X-GitHub-Delivery", id)], b"x")
+    };
     gateway.forwarded(&ask("/off", "1"), 200);
     gateway.forwarded(&ask("/off", "1"), 200);
     gateway.forwarded(&ask("/on", "1"), 200);
@@ -254,8 +318,19 @@ fn the_signed_event_id_is_the_delivery_where_there_is_one() {
     let gateway = Gateway::start(&config(&routes));
     let ask = |id: &str, time: i64| {
         let content = format!("{id}.{time}.{{}}");
-        let signature = format!("v1,{}", super::support::hmac_base64("sha256", SECRET.as_bytes(), content.as_bytes()));
-        gateway.post("/standard", &[("webhook-id", id), ("webhook-timestamp", &time.to_string()), ("webhook-signature", &signature)], b"{}")
+        let signature = format!(
+            "v1,{}",
+            super::support::hmac_base64("sha256", SECRET.as_bytes(), content.as_bytes())
+        );
+        gateway.post(
+            "/standard",
+            &[
+                ("webhook-id", id),
+                ("webhook-timestamp", &time.to_string()),
+                ("webhook-signature", &signature),
+            ],
+            b"{}",
+        )
     };
     app.script([Reply::status(503)]);
     gateway.forwarded(&ask("msg_1", now() - 5), 503);
@@ -272,7 +347,9 @@ fn an_interrupted_answer_is_still_an_answer() {
     // The app said 200 before its body broke off: it has the delivery.
     let app = App::start();
     let gateway = start(&app, "");
-    app.script([Reply::RawThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun".to_vec())]);
+    app.script([Reply::RawThenClose(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun".to_vec(),
+    )]);
     let header = stripe(b"x", now());
     let mut wire = gateway.tls();
     wire.write("POST", "/stripe", &[("Stripe-Signature", &header)], b"x");

@@ -4,7 +4,11 @@ use super::support::{App, Gateway, Wire, config, open_route};
 
 /// A route without checks: name, host (or none), path, methods.
 fn route(app: &App, name: &str, host: &str, path: &str, methods: &str) -> String {
-    let host = if host.is_empty() { String::new() } else { format!("host: \"{host}\", ") };
+    let host = if host.is_empty() {
+        String::new()
+    } else {
+        format!("host: \"{host}\", ")
+    };
     format!(
         "  - {{ name: {name}, match: {{ {host}path: \"{path}\", methods: [{methods}] }}, verify: none, upstream: \"{}\" }}\n",
         app.url()
@@ -13,7 +17,9 @@ fn route(app: &App, name: &str, host: &str, path: &str, methods: &str) -> String
 
 /// Sends over plain HTTP, where no certificate limits the hosts.
 fn ask(gateway: &Gateway, method: &str, host: &str, path: &str) -> super::support::Answer {
-    gateway.plain().exchange(method, path, &[("Host", host)], b"")
+    gateway
+        .plain()
+        .exchange(method, path, &[("Host", host)], b"")
 }
 
 #[test]
@@ -101,7 +107,10 @@ fn other_methods_are_405_with_allow() {
     let routes = [
         route(&app, "post", "", "/a", "POST"),
         route(&app, "several", "", "/b", "PUT, POST"),
-        format!("  - {{ name: default, match: {{ path: /c }}, verify: none, upstream: \"{}\" }}\n", app.url()),
+        format!(
+            "  - {{ name: default, match: {{ path: /c }}, verify: none, upstream: \"{}\" }}\n",
+            app.url()
+        ),
     ];
     let gateway = Gateway::start(&config(&routes.concat()));
     for (method, path, allow) in [
@@ -118,8 +127,13 @@ fn other_methods_are_405_with_allow() {
         gateway.refused(&answer, 405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
     }
-    let overridden = [("X-HTTP-Method-Override", "POST"), ("X-Method-Override", "POST")];
-    let answer = gateway.plain().exchange("PUT", "/a?_method=POST", &overridden, b"");
+    let overridden = [
+        ("X-HTTP-Method-Override", "POST"),
+        ("X-Method-Override", "POST"),
+    ];
+    let answer = gateway
+        .plain()
+        .exchange("PUT", "/a?_method=POST", &overridden, b"");
     gateway.refused(&answer, 405, "method_not_allowed");
 
     // The answer to HEAD has no body, whatever it says about one.
@@ -134,19 +148,31 @@ fn other_methods_are_405_with_allow() {
 #[test]
 fn the_same_path_with_other_methods_is_another_route() {
     let app = App::start();
-    let routes = [route(&app, "reads", "", "/a", "GET, HEAD"), route(&app, "writes", "", "/a", "POST")];
+    let routes = [
+        route(&app, "reads", "", "/a", "GET, HEAD"),
+        route(&app, "writes", "", "/a", "POST"),
+    ];
     let gateway = Gateway::start(&config(&routes.concat()));
     for (method, expected) in [("GET", "reads"), ("POST", "writes")] {
-        assert_eq!(gateway.forwarded(&ask(&gateway, method, "localhost", "/a"), 200)["route"], expected);
+        assert_eq!(
+            gateway.forwarded(&ask(&gateway, method, "localhost", "/a"), 200)["route"],
+            expected
+        );
         assert!(app.last().line().starts_with(method));
     }
     let mut wire = gateway.plain();
     wire.write("HEAD", "/a", &[], b"");
     let answer = wire.answer_to("HEAD").unwrap();
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("2")));
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some("2"))
+    );
     assert_eq!(wire.exchange("POST", "/a", &[], b"x").status, 200);
     let answer = ask(&gateway, "PUT", "localhost", "/a");
-    assert_eq!((answer.status, answer.header("allow")), (405, Some("GET, HEAD, POST")));
+    assert_eq!(
+        (answer.status, answer.header("allow")),
+        (405, Some("GET, HEAD, POST"))
+    );
 }
 
 #[test]
@@ -155,14 +181,28 @@ fn a_method_of_any_length_or_a_tunnel_is_refused() {
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST, GET")));
     let long = format!("{} /a HTTP/1.1\r\nHost: localhost\r\n\r\n", "M".repeat(33));
-    gateway.refused(&gateway.plain().last_answer(long.as_bytes()).unwrap(), 400, "malformed_request");
-    for request in ["CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+    gateway.refused(
+        &gateway.plain().last_answer(long.as_bytes()).unwrap(),
+        400,
+        "malformed_request",
+    );
+    for request in [
+        "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
+        "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
         let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
         gateway.refused(&answer, 405, "method_not_allowed");
         assert!(answer.header("allow").is_some());
     }
-    for request in ["POST * HTTP/1.1\r\nHost: localhost\r\n\r\n", "GET * HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
-        gateway.refused(&gateway.plain().last_answer(request.as_bytes()).unwrap(), 400, "malformed_request");
+    for request in [
+        "POST * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ] {
+        gateway.refused(
+            &gateway.plain().last_answer(request.as_bytes()).unwrap(),
+            400,
+            "malformed_request",
+        );
     }
     app.saw_nothing();
 }
@@ -173,9 +213,28 @@ fn paths_that_decoders_read_differently_are_malformed() {
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     for path in [
-        "/a/../b", "/..", "/a/./b", "/.", "/a/..", "/%2e%2e/b", "/a/%2E./b", "/a/.%2e/b", "/a/..;/b",
-        "/a/..;x=1/b", "/%2e/b", "/%00", "/a%0ab", "/a%0Db", "/a%7f", "/a%1fb", "/%zz", "/%", "/a%a",
-        "/a%g0b", "/..%2f", "/..%5c",
+        "/a/../b",
+        "/..",
+        "/a/./b",
+        "/.",
+        "/a/..",
+        "/%2e%2e/b",
+        "/a/%2E./b",
+        "/a/.%2e/b",
+        "/a/..;/b",
+        "/a/..;x=1/b",
+        "/%2e/b",
+        "/%00",
+        "/a%0ab",
+        "/a%0Db",
+        "/a%7f",
+        "/a%1fb",
+        "/%zz",
+        "/%",
+        "/a%a",
+        "/a%g0b",
+        "/..%2f",
+        "/..%5c",
     ] {
         let answer = gateway.plain().exchange("POST", path, &[], b"");
         gateway.refused(&answer, 400, "malformed_request");
@@ -183,8 +242,19 @@ fn paths_that_decoders_read_differently_are_malformed() {
     app.saw_nothing();
     // None of these is folded: they match literally and arrive as they were sent.
     for path in [
-        "//evil.example/p", "/a//b", "/a%2fb", "/a%2Fb", "/a%5cb", "/a/...", "/a;x=1/b", "/%252e%252e/b",
-        "/%68ooks", "/a/b?c=%zz&d=%", "/a?b=../..", "/a?", "/~a/$b'(c)*+,;=:@",
+        "//evil.example/p",
+        "/a//b",
+        "/a%2fb",
+        "/a%2Fb",
+        "/a%5cb",
+        "/a/...",
+        "/a;x=1/b",
+        "/%252e%252e/b",
+        "/%68ooks",
+        "/a/b?c=%zz&d=%",
+        "/a?b=../..",
+        "/a?",
+        "/~a/$b'(c)*+,;=:@",
     ] {
         gateway.forwarded(&gateway.plain().exchange("POST", path, &[], b""), 200);
         assert_eq!(app.last().target(), path);
@@ -212,7 +282,12 @@ fn raw_utf8_in_a_path_arrives_unchanged_or_not_at_all() {
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     for path in [&"/ü/ß".as_bytes()[..], b"/\xff\xfe", b"/a\x80"] {
-        let request = [b"POST ", path, b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"].concat();
+        let request = [
+            b"POST ",
+            path,
+            b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        ]
+        .concat();
         let before = app.count();
         let answer = gateway.plain().send(&request).answer().unwrap();
         match answer.status {
@@ -228,7 +303,8 @@ fn absolute_targets_are_routed_by_their_host_and_forwarded_as_paths() {
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST, GET")));
     let ask = |target: &str, host: &str| {
-        let request = format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+        let request =
+            format!("POST {target} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
         gateway.plain().send(request.as_bytes()).answer().unwrap()
     };
     for (target, host, path) in [
@@ -254,7 +330,10 @@ fn absolute_targets_are_routed_by_their_host_and_forwarded_as_paths() {
     }
     let fragment = ask("/a#fragment", "localhost");
     assert!(matches!(fragment.status, 200 | 400));
-    assert!(!app.raw().contains(&b'#'), "a fragment reached the app (RT-20)");
+    assert!(
+        !app.raw().contains(&b'#'),
+        "a fragment reached the app (RT-20)"
+    );
     assert!(app.count() <= before + 1);
 }
 
@@ -268,11 +347,24 @@ fn a_target_above_8_kib_is_too_long() {
         open_route(&App::start())
     )));
     let of = |length: usize| format!("/{}", "a".repeat(length - 1));
-    gateway.forwarded(&gateway.plain().exchange("POST", &of(8 * 1024), &[], b""), 200);
-    let event = gateway.refused(&gateway.plain().exchange("POST", &of(8 * 1024 + 1), &[], b""), 414, "uri_too_long");
+    gateway.forwarded(
+        &gateway.plain().exchange("POST", &of(8 * 1024), &[], b""),
+        200,
+    );
+    let event = gateway.refused(
+        &gateway
+            .plain()
+            .exchange("POST", &of(8 * 1024 + 1), &[], b""),
+        414,
+        "uri_too_long",
+    );
     assert_eq!(event["route"], "_none");
     let query = format!("/a?{}", "q".repeat(8 * 1024));
-    gateway.refused(&gateway.plain().exchange("POST", &query, &[], b""), 414, "uri_too_long");
+    gateway.refused(
+        &gateway.plain().exchange("POST", &query, &[], b""),
+        414,
+        "uri_too_long",
+    );
     assert_eq!(app.count(), 1);
 }
 

@@ -13,8 +13,16 @@ fn both_versions_are_served_and_nothing_below_the_minimum() {
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
     let address = gateway.address("https");
-    for (version, expected) in [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)] {
-        let mut wire = Tls { versions: &[version], ..Tls::default() }.connect(address).unwrap();
+    for (version, expected) in [
+        (&TLS12, ProtocolVersion::TLSv1_2),
+        (&TLS13, ProtocolVersion::TLSv1_3),
+    ] {
+        let mut wire = Tls {
+            versions: &[version],
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         assert_eq!(wire.session.as_ref().unwrap().version, expected);
         assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
     }
@@ -29,8 +37,20 @@ routes:
     );
     let gateway = Gateway::start(&strict);
     let address = gateway.address("https");
-    assert!(Tls { versions: &[&TLS12], ..Tls::default() }.connect(address).is_err());
-    let mut wire = Tls { versions: &[&TLS13], ..Tls::default() }.connect(address).unwrap();
+    assert!(
+        Tls {
+            versions: &[&TLS12],
+            ..Tls::default()
+        }
+        .connect(address)
+        .is_err()
+    );
+    let mut wire = Tls {
+        versions: &[&TLS13],
+        ..Tls::default()
+    }
+    .connect(address)
+    .unwrap();
     assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
     gateway.wait_for_metric("hookward_tls_handshake_failures_total", 1.0);
     assert_eq!(app.count(), 3);
@@ -49,15 +69,37 @@ fn alpn_chooses_the_protocol() {
         (&[], None),
     ];
     for (offered, chosen) in choices {
-        let wire = Tls { alpn: offered, ..Tls::default() }.connect(address).unwrap();
+        let wire = Tls {
+            alpn: offered,
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         assert_eq!(wire.session.unwrap().alpn.as_deref(), chosen, "{offered:?}");
     }
-    assert!(Tls { alpn: &[b"spdy/3"], ..Tls::default() }.connect(address).is_err());
+    assert!(
+        Tls {
+            alpn: &[b"spdy/3"],
+            ..Tls::default()
+        }
+        .connect(address)
+        .is_err()
+    );
     // Without ALPN it is HTTP/1.1, and an HTTP/2 preface is not believed.
-    let mut wire = Tls { alpn: &[], ..Tls::default() }.connect(address).unwrap();
+    let mut wire = Tls {
+        alpn: &[],
+        ..Tls::default()
+    }
+    .connect(address)
+    .unwrap();
     assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
     for alpn in [&[][..], &[&b"http/1.1"[..]][..]] {
-        let mut wire = Tls { alpn, ..Tls::default() }.connect(address).unwrap();
+        let mut wire = Tls {
+            alpn,
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         let answer = wire.last_answer(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
         assert!(answer.is_none_or(|answer| answer.status == 400));
     }
@@ -69,13 +111,20 @@ fn a_plain_listener_speaks_no_http2() {
     // SECURITY H2-19, SM-34
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
-    let answer = gateway.plain().last_answer(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    let answer = gateway
+        .plain()
+        .last_answer(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
     assert!(answer.is_none_or(|answer| answer.status == 400));
     app.saw_nothing();
     let mut wire = gateway.plain();
-    let headers = [("Connection", "Upgrade, HTTP2-Settings"), ("Upgrade", "h2c"), ("HTTP2-Settings", "AAMAAABk")];
+    let headers = [
+        ("Connection", "Upgrade, HTTP2-Settings"),
+        ("Upgrade", "h2c"),
+        ("HTTP2-Settings", "AAMAAABk"),
+    ];
     assert_eq!(wire.exchange("POST", "/open", &headers, b"x").status, 200);
-    app.last().lacks(&["upgrade", "connection", "http2-settings"]);
+    app.last()
+        .lacks(&["upgrade", "connection", "http2-settings"]);
 }
 
 /// Three certificates: for `a.example.org`, for `*.example.net`, for `c.example.org` and `b.example.org`.
@@ -86,7 +135,9 @@ fn three_certificates(app: &App) -> (Gateway, [Vec<u8>; 3]) {
         authority.issue(&["*.example.net"]),
         authority.issue_until(&["c.example.org", "b.example.org"], 2051),
     ];
-    let ders = identities.each_ref().map(|identity| identity.chain[0].to_vec());
+    let ders = identities
+        .each_ref()
+        .map(|identity| identity.chain[0].to_vec());
     let config = format!(
         "version: 1
 admin: {{ address: 127.0.0.1:0 }}
@@ -126,14 +177,35 @@ fn sni_chooses_the_certificate_and_the_first_is_the_default() {
         ("x.y.example.net", &one),
         ("example.net", &one),
     ] {
-        let wire = Tls { name, ..Tls::default() }.connect(address).unwrap();
-        assert!(wire.session.unwrap().certificate.as_ref() == expected, "{name}");
+        let wire = Tls {
+            name,
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
+        assert!(
+            wire.session.unwrap().certificate.as_ref() == expected,
+            "{name}"
+        );
     }
-    let wire = Tls { sni: false, ..Tls::default() }.connect(address).unwrap();
+    let wire = Tls {
+        sni: false,
+        ..Tls::default()
+    }
+    .connect(address)
+    .unwrap();
     assert!(wire.session.unwrap().certificate.as_ref() == &one[..]);
     let label = [("name", "three.pem")];
-    let ends = gateway.metric("hookward_tls_certificate_not_after_timestamp_seconds", &label);
-    assert_eq!(ends, Some(2_556_144_000.0), "{}", gateway.admin("/metrics").text());
+    let ends = gateway.metric(
+        "hookward_tls_certificate_not_after_timestamp_seconds",
+        &label,
+    );
+    assert_eq!(
+        ends,
+        Some(2_556_144_000.0),
+        "{}",
+        gateway.admin("/metrics").text()
+    );
 }
 
 #[test]
@@ -143,7 +215,13 @@ fn a_host_outside_the_certificate_that_sni_chose_is_misdirected() {
     let (gateway, _) = three_certificates(&app);
     let address = gateway.address("https");
     let ask = |name: &str, sni: bool, host: &str| {
-        let mut wire = Tls { name, sni, ..Tls::default() }.connect(address).unwrap();
+        let mut wire = Tls {
+            name,
+            sni,
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         wire.exchange("POST", "/open", &[("Host", host)], b"x")
     };
     for (name, host) in [
@@ -184,7 +262,9 @@ routes:
         open_route(app)
     );
     let pem = authority.pem();
-    Gateway::start_with(&config, &[], |dir| std::fs::write(dir.join("clients.pem"), pem).unwrap())
+    Gateway::start_with(&config, &[], |dir| {
+        std::fs::write(dir.join("clients.pem"), pem).unwrap()
+    })
 }
 
 #[test]
@@ -196,22 +276,40 @@ fn client_certificates_are_checked_against_their_names() {
     let gateway = with_client_ca(&app, verify, &authority);
     let address = gateway.address("https");
     let ask = |client| {
-        let mut wire = Tls { client, ..Tls::default() }.connect(address).unwrap();
+        let mut wire = Tls {
+            client,
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         wire.exchange("POST", "/partner", &[], b"x")
     };
 
     let answer = ask(None);
     gateway.refused(&answer, 401, "credential_missing");
-    assert_eq!(answer.header("www-authenticate"), Some("ClientCertificate realm=\"partner\""));
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some("ClientCertificate realm=\"partner\"")
+    );
     let answer = ask(Some(authority.issue(&["other.example.org"]).for_client()));
     gateway.refused(&answer, 401, "credential_invalid");
-    assert_eq!(answer.header("www-authenticate"), Some("ClientCertificate realm=\"partner\""));
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some("ClientCertificate realm=\"partner\"")
+    );
     app.saw_nothing();
 
-    for names in [&["sender.example.org"][..], &["x.example.org", "SENDER.example.org"], &["192.0.2.7"]] {
+    for names in [
+        &["sender.example.org"][..],
+        &["x.example.org", "SENDER.example.org"],
+        &["192.0.2.7"],
+    ] {
         let answer = ask(Some(authority.issue(names).for_client()));
         gateway.forwarded(&answer, 200);
-        assert_eq!(app.last().header("x-hookward-verified"), Some("client_cert"));
+        assert_eq!(
+            app.last().header("x-hookward-verified"),
+            Some("client_cert")
+        );
     }
     // Other routes of the listener ask for none.
     assert_eq!(gateway.post("/open", &[], b"x").status, 200);
@@ -222,13 +320,23 @@ fn certificates_that_the_authority_did_not_issue_or_that_ended_end_the_handshake
     // SECURITY A-49
     let app = App::start();
     let authority = Authority::new();
-    let gateway = with_client_ca(&app, "[{ client_cert: { san: [sender.example.org] } }]", &authority);
+    let gateway = with_client_ca(
+        &app,
+        "[{ client_cert: { san: [sender.example.org] } }]",
+        &authority,
+    );
     let foreign = Authority::new().issue(&["sender.example.org"]);
     let expired = authority.issue_expired(&["sender.example.org"]);
     for identity in [foreign, expired] {
         let client = Some(identity.for_client());
         // TLS 1.3 clients learn of it when they first read.
-        let answer = Tls { client, ..Tls::default() }.connect(gateway.address("https")).ok().and_then(|mut wire| {
+        let answer = Tls {
+            client,
+            ..Tls::default()
+        }
+        .connect(gateway.address("https"))
+        .ok()
+        .and_then(|mut wire| {
             wire.write("POST", "/partner", &[], b"x");
             wire.answer()
         });
@@ -244,8 +352,13 @@ fn noise_on_either_port_is_closed() {
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
     let mut wire = Wire::plain(gateway.address("https"));
-    let answer = wire.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n").rest();
-    assert!(!answer.starts_with(b"HTTP/"), "plain HTTP was answered on a TLS port");
+    let answer = wire
+        .send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        .rest();
+    assert!(
+        !answer.starts_with(b"HTTP/"),
+        "plain HTTP was answered on a TLS port"
+    );
     gateway.wait_for_metric("hookward_tls_handshake_failures_total", 1.0);
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3];
     let answer = gateway.plain().last_answer(&hello);
@@ -308,20 +421,35 @@ fn a_redirecting_plain_listener_keeps_the_method_and_sends_to_the_public_url() {
     let app = App::start();
     let gateway = plaintext(&app, "redirect");
     let ask = |gateway: &Gateway, host: &str, path: &str| {
-        gateway.plain().exchange("POST", path, &[("Host", host)], b"x")
+        gateway
+            .plain()
+            .exchange("POST", path, &[("Host", host)], b"x")
     };
     let answer = ask(&gateway, "hooks.example.org", "/open?a=1&b=%zz");
     assert_eq!(answer.status, 308);
-    assert_eq!(answer.header("location"), Some("https://hooks.example.org/open?a=1&b=%zz"));
+    assert_eq!(
+        answer.header("location"),
+        Some("https://hooks.example.org/open?a=1&b=%zz")
+    );
     assert_eq!(gateway.event()["status"], 308);
     // A bad Host is malformed, not a target.
-    gateway.refused(&ask(&gateway, "evil.example/x?", "/open"), 400, "malformed_request");
+    gateway.refused(
+        &ask(&gateway, "evil.example/x?", "/open"),
+        400,
+        "malformed_request",
+    );
 
-    let gateway = plaintext(&app, "redirect, public_url: \"https://hooks.example.org:8443\"");
+    let gateway = plaintext(
+        &app,
+        "redirect, public_url: \"https://hooks.example.org:8443\"",
+    );
     for path in ["/open?a=1", "//evil.example/p"] {
         let answer = ask(&gateway, "evil.example", path);
         assert_eq!(answer.status, 308);
-        assert_eq!(answer.header("location"), Some(&*format!("https://hooks.example.org:8443{path}")));
+        assert_eq!(
+            answer.header("location"),
+            Some(&*format!("https://hooks.example.org:8443{path}"))
+        );
     }
     app.saw_nothing();
 }

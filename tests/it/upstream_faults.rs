@@ -22,7 +22,10 @@ fn start_within(app: &App, timeout: &str) -> Gateway {
 #[test]
 fn an_app_that_is_not_there_is_unreachable() {
     // SECURITY U-01, L-10
-    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let routes = format!(
         "  - {{ name: refused, match: {{ path: /refused }}, verify: none, upstream: \"http://{dead}\" }}
   - {{ name: nameless, match: {{ path: /nameless }}, verify: none, upstream: \"http://no-such-host.invalid:80\" }}
@@ -39,33 +42,54 @@ fn an_app_that_is_not_there_is_unreachable() {
     }
     assert!((gateway.requests("refused", "rejected", "upstream_unreachable") - 1.0).abs() < 0.1);
     // The operator learns which.
-    eventually("a word in the log", || gateway.stderr().contains(&dead.to_string()).then_some(()));
+    eventually("a word in the log", || {
+        gateway.stderr().contains(&dead.to_string()).then_some(())
+    });
 }
 
 #[test]
 fn an_app_that_never_accepts_is_given_up_at_connect_timeout() {
     // SECURITY U-02
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    full.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    full.bind(
+        &"127.0.0.1:0"
+            .parse::<std::net::SocketAddr>()
+            .unwrap()
+            .into(),
+    )
+    .unwrap();
     full.listen(0).unwrap();
     let address = full.local_addr().unwrap().as_socket().unwrap();
     // The backlog is full once connections stay pending.
     let fillers: Vec<_> = (0..4)
         .map(|_| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
             socket.set_nonblocking(true).unwrap();
             drop(socket.connect(&address.into()));
             socket
         })
         .collect();
-    let more = format!("upstreams: {{ full: {{ servers: [\"http://{address}\"], connect_timeout: 300ms, timeout: 5s }} }}");
+    let more = format!(
+        "upstreams: {{ full: {{ servers: [\"http://{address}\"], connect_timeout: 300ms, timeout: 5s }} }}"
+    );
     let routes = "  - { name: full, match: { path: /full }, verify: none, upstream: full }\n";
     let gateway = Gateway::start(&super::support::config_with(&more, routes));
     let start = Instant::now();
     let answer = gateway.post("/full", &[], b"x");
     let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
-    assert!(matches!((answer.status, reason.as_str()), (502, "upstream_unreachable") | (504, "upstream_timeout")), "{reason}");
-    assert!((250..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(
+        matches!(
+            (answer.status, reason.as_str()),
+            (502, "upstream_unreachable") | (504, "upstream_timeout")
+        ),
+        "{reason}"
+    );
+    assert!(
+        (250..4000).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
     drop(fillers);
 }
 
@@ -98,7 +122,11 @@ fn a_cut_answer_never_looks_whole() {
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
     ];
     for begun in begun {
-        for end in [Reply::RawThenClose, Reply::RawThenReset, Reply::RawThenSilence] {
+        for end in [
+            Reply::RawThenClose,
+            Reply::RawThenReset,
+            Reply::RawThenSilence,
+        ] {
             app.script([end(begun.as_bytes().to_vec())]);
             let mut wire = gateway.tls();
             wire.write("POST", "/open", &[], b"x");
@@ -116,15 +144,26 @@ fn an_app_that_is_too_slow_has_timed_out() {
     let gateway = start(&app);
     let mut interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
     interim.extend(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(3));
-    for reply in [Reply::Silence, Reply::RawThenSilence(b"HTTP/1.1 200 OK\r\nX-A:".to_vec()), Reply::RawThenSilence(interim)] {
+    for reply in [
+        Reply::Silence,
+        Reply::RawThenSilence(b"HTTP/1.1 200 OK\r\nX-A:".to_vec()),
+        Reply::RawThenSilence(interim),
+    ] {
         app.script([reply]);
         let start = Instant::now();
         let answer = gateway.post("/open", &[], b"x");
         gateway.refused(&answer, 504, "upstream_timeout");
-        assert!((450..4000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+        assert!(
+            (450..4000).contains(&start.elapsed().as_millis()),
+            "{:?}",
+            start.elapsed()
+        );
     }
     let labels = [("route", "open"), ("code", "none")];
-    assert_eq!(gateway.metric("hookward_upstream_requests_total", &labels), Some(3.0));
+    assert_eq!(
+        gateway.metric("hookward_upstream_requests_total", &labels),
+        Some(3.0)
+    );
     gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
 }
 
@@ -132,7 +171,10 @@ fn an_app_that_is_too_slow_has_timed_out() {
 fn the_timeout_runs_for_each_wait_and_not_for_the_whole() {
     let app = App::start();
     let gateway = start_within(&app, "700ms");
-    app.script([Reply::AroundGate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbegun".to_vec(), b"ended".to_vec())]);
+    app.script([Reply::AroundGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbegun".to_vec(),
+        b"ended".to_vec(),
+    )]);
     thread::scope(|scope| {
         let asked = scope.spawn(|| gateway.post("/open", &[], b"x"));
         app.wait_for(1);
@@ -150,7 +192,10 @@ fn interim_answers_are_passed_over() {
     app.script([Reply::raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok")]);
     let answer = gateway.post("/open", &[], b"x");
     gateway.forwarded(&answer, 201);
-    assert_eq!((answer.header("link"), answer.text().as_str()), (None, "ok"));
+    assert_eq!(
+        (answer.header("link"), answer.text().as_str()),
+        (None, "ok")
+    );
 }
 
 #[test]
@@ -189,24 +234,50 @@ fn a_broken_connection_is_not_used_again() {
     let gateway = start(&app);
     let mut wire = gateway.tls();
     for (reply, body) in [
-        ("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", "ok"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", "ok"),
-        ("HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison", ""),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\npoison", "ok"),
+        (
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+            "ok",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+            "ok",
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+            "",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\npoison",
+            "ok",
+        ),
     ] {
         app.script([Reply::raw(reply)]);
         let answer = wire.exchange("POST", "/open", &[], b"x");
         assert_eq!(answer.text(), body, "{reply:?}");
         // The next request has its own answer.
-        app.script([Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfresh")]);
-        assert_eq!(wire.exchange("POST", "/open", &[], b"x").text(), "fresh", "after {reply:?}");
+        app.script([Reply::raw(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfresh",
+        )]);
+        assert_eq!(
+            wire.exchange("POST", "/open", &[], b"x").text(),
+            "fresh",
+            "after {reply:?}"
+        );
     }
-    app.script([Reply::RawThenClose(b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec())]);
-    assert_eq!(wire.exchange("POST", "/open", &[], b"x").text(), "until the end");
+    app.script([Reply::RawThenClose(
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec(),
+    )]);
+    assert_eq!(
+        wire.exchange("POST", "/open", &[], b"x").text(),
+        "until the end"
+    );
     app.script([Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")]);
     wire.write("HEAD", "/open", &[], b"");
     let answer = wire.answer_to("HEAD").unwrap();
-    assert_eq!((answer.status, answer.header("content-length")), (200, Some("5")));
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some("5"))
+    );
     assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
 }
 
@@ -218,7 +289,9 @@ fn a_kept_connection_that_the_app_closed_costs_no_delivery() {
     let mut wire = gateway.tls();
     for round in 1..=30 {
         // Keep-alive as far as anyone can tell, and yet it closes.
-        app.script([Reply::RawThenClose(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec())]);
+        app.script([Reply::RawThenClose(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+        )]);
         let answer = wire.exchange("POST", "/open", &[], b"x");
         // A close that crosses the request on its way is the app's to answer for, and is not sent twice.
         assert!(matches!(answer.status, 200 | 502), "{}", answer.status);

@@ -53,7 +53,9 @@ impl Seen {
     pub fn headers(&self, name: &str) -> Vec<&str> {
         let header = |line: &'_ str| -> Option<(usize, usize)> {
             let colon = line.find(':')?;
-            line[..colon].eq_ignore_ascii_case(name).then_some((colon + 1, line.len()))
+            line[..colon]
+                .eq_ignore_ascii_case(name)
+                .then_some((colon + 1, line.len()))
         };
         self.head
             .lines()
@@ -69,7 +71,11 @@ impl Seen {
     /// Asserts that none of these headers came.
     pub fn lacks(&self, names: &[&str]) {
         for name in names {
-            assert!(self.headers(name).is_empty(), "`{name}` reached the app:\n{}", self.head);
+            assert!(
+                self.headers(name).is_empty(),
+                "`{name}` reached the app:\n{}",
+                self.head
+            );
         }
     }
 }
@@ -113,7 +119,9 @@ trait Socket: Read + Write + Send {
 
 impl Socket for TcpStream {
     fn arm_reset(&self) {
-        socket2::SockRef::from(self).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(self)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
     }
 }
 
@@ -134,7 +142,10 @@ impl App {
     }
 
     pub fn on(listener: TcpListener) -> Self {
-        let app = Self { address: Some(listener.local_addr().unwrap()), state: Arc::default() };
+        let app = Self {
+            address: Some(listener.local_addr().unwrap()),
+            state: Arc::default(),
+        };
         let state = Arc::clone(&app.state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -148,7 +159,10 @@ impl App {
     /// An app behind a unix socket.
     pub fn on_unix(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap();
-        let app = Self { address: None, state: Arc::default() };
+        let app = Self {
+            address: None,
+            state: Arc::default(),
+        };
         let state = Arc::clone(&app.state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -180,7 +194,10 @@ impl App {
         let (chain, key) = identity.for_client();
         let config = Arc::new(builder.with_single_cert(chain, key).unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let app = Self { address: Some(listener.local_addr().unwrap()), state: Arc::default() };
+        let app = Self {
+            address: Some(listener.local_addr().unwrap()),
+            state: Arc::default(),
+        };
         let state = Arc::clone(&app.state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -230,7 +247,9 @@ impl App {
     }
 
     pub fn wait_for(&self, count: usize) -> Vec<Seen> {
-        eventually("requests at the app", || (self.count() >= count).then(|| self.seen()))
+        eventually("requests at the app", || {
+            (self.count() >= count).then(|| self.seen())
+        })
     }
 
     /// The last request; the gateway has answered, so it is here.
@@ -240,7 +259,11 @@ impl App {
 
     /// Asserts that nothing at all reached the app.
     pub fn saw_nothing(&self) {
-        assert!(self.seen().is_empty() && self.raw().is_empty(), "{:?}", self.seen());
+        assert!(
+            self.seen().is_empty() && self.raw().is_empty(),
+            "{:?}",
+            self.seen()
+        );
     }
 }
 
@@ -266,7 +289,11 @@ fn serve(mut stream: impl Socket, state: &State) {
             let mut seen_so_far = state.seen.lock().unwrap();
             seen_so_far.push(seen);
             let mut script = state.script.lock().unwrap();
-            if script.is_empty() { Reply::status(200) } else { script.remove(0) }
+            if script.is_empty() {
+                Reply::status(200)
+            } else {
+                script.remove(0)
+            }
         };
         match reply {
             Reply::Raw(bytes) => drop(write(&mut stream, &bytes)),
@@ -329,5 +356,8 @@ fn request(stream: &mut impl Socket, buffer: &mut Vec<u8>, state: &State) -> Opt
     while buffer.len() < length {
         fill(buffer)?;
     }
-    Some(Seen { head, body: buffer.drain(..length).collect() })
+    Some(Seen {
+        head,
+        body: buffer.drain(..length).collect(),
+    })
 }

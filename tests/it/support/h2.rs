@@ -20,10 +20,14 @@ pub struct H2 {
 impl H2 {
     /// Connects with ALPN `h2` and SNI `localhost`.
     pub fn connect(address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         let sender = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            let connector = tokio_rustls::TlsConnector::from(super::wire::any_certificate(&[b"h2"]));
+            let connector =
+                tokio_rustls::TlsConnector::from(super::wire::any_certificate(&[b"h2"]));
             let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
             let stream = connector.connect(name, stream).await.unwrap();
             assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
@@ -35,17 +39,31 @@ impl H2 {
             spawn(connection);
             sender
         });
-        Self { runtime, sender, authority: "localhost".to_owned() }
+        Self {
+            runtime,
+            sender,
+            authority: "localhost".to_owned(),
+        }
     }
 
     /// One request and its answer.
-    pub fn exchange(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         self.all(&[(method, path, headers, body)]).remove(0)
     }
 
     /// Requests at the same time, and their answers in the same order.
     pub fn all(&mut self, requests: &[Request<'_>]) -> Vec<Answer> {
-        let Self { runtime, sender, authority } = self;
+        let Self {
+            runtime,
+            sender,
+            authority,
+        } = self;
         runtime.block_on(async {
             let exchanges = requests.iter().map(|(method, path, headers, body)| {
                 let mut request = hyper::Request::builder()
@@ -54,7 +72,9 @@ impl H2 {
                 for (name, value) in *headers {
                     request = request.header(*name, *value);
                 }
-                let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+                let request = request
+                    .body(Full::new(Bytes::copy_from_slice(body)))
+                    .unwrap();
                 let mut sender = sender.clone();
                 async move {
                     sender.ready().await.unwrap();
@@ -69,7 +89,10 @@ impl H2 {
 /// Method, path, headers and body.
 pub type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
 
-#[expect(clippy::disallowed_methods, reason = "the connection of a test's own client")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the connection of a test's own client"
+)]
 fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
     tokio::spawn(connection);
 }
@@ -77,7 +100,10 @@ fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
 async fn answer(response: hyper::Response<hyper::body::Incoming>) -> Answer {
     let (parts, body) = response.into_parts();
     let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        (
+            name.to_string(),
+            String::from_utf8_lossy(value.as_bytes()).into_owned(),
+        )
     };
     Answer {
         status: parts.status.as_u16(),
@@ -120,7 +146,12 @@ const ACK: u8 = 1;
 impl RawH2 {
     /// Connects, says the preface and empty settings.
     pub fn open(address: SocketAddr) -> Self {
-        let wire = Tls { alpn: &[b"h2"], ..Tls::default() }.connect(address).unwrap();
+        let wire = Tls {
+            alpn: &[b"h2"],
+            ..Tls::default()
+        }
+        .connect(address)
+        .unwrap();
         let mut raw = Self(wire);
         raw.0.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         raw.frame(SETTINGS, 0, 0, &[]);
@@ -149,7 +180,13 @@ impl RawH2 {
     }
 
     /// A POST of this path with more fields, and this body.
-    pub fn post(&mut self, stream: u32, path: &[u8], more: &[(&str, &[u8])], body: &[u8]) -> &mut Self {
+    pub fn post(
+        &mut self,
+        stream: u32,
+        path: &[u8],
+        more: &[(&str, &[u8])],
+        body: &[u8],
+    ) -> &mut Self {
         let mut fields: Vec<(&str, &[u8])> = vec![
             (":method", b"POST"),
             (":scheme", b"https"),
@@ -165,9 +202,15 @@ impl RawH2 {
     pub fn next(&mut self) -> Option<Frame> {
         loop {
             let head = self.0.take(9)?;
-            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            let length =
+                usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
             let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & 0x7fff_ffff;
-            let frame = Frame { kind: head[3], flags: head[4], stream, payload: self.0.take(length)? };
+            let frame = Frame {
+                kind: head[3],
+                flags: head[4],
+                stream,
+                payload: self.0.take(length)?,
+            };
             match (frame.kind, frame.flags & ACK) {
                 (SETTINGS, 0) => drop(self.frame(SETTINGS, ACK, 0, &[])),
                 (PING, 0) => {
@@ -182,12 +225,15 @@ impl RawH2 {
     /// How this stream ends: the status of its answer, a reset, or the end of the connection.
     pub fn end_of(&mut self, stream: u32) -> StreamEnd {
         loop {
-            let Some(frame) = self.next() else { return StreamEnd::Closed };
-            let number = |from: usize| {
-                u32::from_be_bytes(frame.payload[from..from + 4].try_into().unwrap())
+            let Some(frame) = self.next() else {
+                return StreamEnd::Closed;
             };
+            let number =
+                |from: usize| u32::from_be_bytes(frame.payload[from..from + 4].try_into().unwrap());
             match frame.kind {
-                HEADERS if frame.stream == stream => return StreamEnd::Status(status(&frame.payload)),
+                HEADERS if frame.stream == stream => {
+                    return StreamEnd::Status(status(&frame.payload));
+                }
                 RST_STREAM if frame.stream == stream => return StreamEnd::Reset(number(0)),
                 GOAWAY => return StreamEnd::GoAway(number(4)),
                 _ => {}
@@ -227,7 +273,11 @@ fn status(block: &[u8]) -> u16 {
         0x08 | 0x18 | 0x48 => {
             let length = usize::from(block[1] & 0x7f);
             let text = &block[2..2 + length];
-            if block[1] & 0x80 == 0 { std::str::from_utf8(text).unwrap().parse().unwrap() } else { digits(text) }
+            if block[1] & 0x80 == 0 {
+                std::str::from_utf8(text).unwrap().parse().unwrap()
+            } else {
+                digits(text)
+            }
         }
         other => panic!("no status begins with {other:#x}"),
     }

@@ -1,4 +1,8 @@
 //! A gateway under test: the real binary, real sockets, real TLS, on free ports of the loopback.
+#![expect(
+    unreachable_pub,
+    reason = "`pub` is what test files may use of a helper"
+)]
 
 pub mod app;
 pub mod authority;
@@ -49,7 +53,10 @@ pub fn two_routes(app: &App) -> String {
 
 /// A route without checks at `/open`.
 pub fn open_route(app: &App) -> String {
-    format!("  - {{ name: open, match: {{ path: /open }}, verify: none, upstream: \"{}\" }}\n", app.url())
+    format!(
+        "  - {{ name: open, match: {{ path: /open }}, verify: none, upstream: \"{}\" }}\n",
+        app.url()
+    )
 }
 
 /// A route at `/github`, signed as GitHub signs.
@@ -68,7 +75,14 @@ pub fn github_route(app: &App) -> String {
 pub fn hmac(algorithm: &str, secret: &[u8], content: &[u8]) -> Vec<u8> {
     let key: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut openssl = Command::new("openssl")
-        .args(["dgst", &format!("-{algorithm}"), "-binary", "-mac", "HMAC", "-macopt"])
+        .args([
+            "dgst",
+            &format!("-{algorithm}"),
+            "-binary",
+            "-mac",
+            "HMAC",
+            "-macopt",
+        ])
         .arg(format!("hexkey:{key}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -82,7 +96,10 @@ pub fn hmac(algorithm: &str, secret: &[u8], content: &[u8]) -> Vec<u8> {
 
 /// [`hmac`] as lower-case hex.
 pub fn hmac_hex(algorithm: &str, secret: &str, content: &[u8]) -> String {
-    hmac(algorithm, secret.as_bytes(), content).iter().map(|byte| format!("{byte:02x}")).collect()
+    hmac(algorithm, secret.as_bytes(), content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// [`hmac`] as base64.
@@ -92,7 +109,10 @@ pub fn hmac_base64(algorithm: &str, secret: &[u8], content: &[u8]) -> String {
 
 /// Name and value of the header by which GitHub signs `body` with [`SECRET`].
 pub fn github(body: &[u8]) -> (String, String) {
-    ("X-Hub-Signature-256".to_owned(), format!("sha256={}", hmac_hex("sha256", SECRET, body)))
+    (
+        "X-Hub-Signature-256".to_owned(),
+        format!("sha256={}", hmac_hex("sha256", SECRET, body)),
+    )
 }
 
 /// Stripe's header for `body` at `time`, signed with [`SECRET`].
@@ -103,13 +123,21 @@ pub fn stripe(body: &[u8], time: i64) -> String {
 
 /// `Basic` credentials.
 pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes()))
+    format!(
+        "Basic {}",
+        data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes())
+    )
 }
 
 /// Unix seconds.
-#[expect(clippy::disallowed_methods, reason = "tests sign for the clock of the gateway's process")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests sign for the clock of the gateway's process"
+)]
 pub fn now() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     i64::try_from(now.as_secs()).unwrap()
 }
 
@@ -128,7 +156,10 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 /// Lets time pass where nothing can be waited for: between two bytes of a slow sender.
 pub fn pause(time: Duration) {
     let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         thread::park_timeout(left);
     }
 }

@@ -43,12 +43,18 @@ pub struct Answer {
 impl Answer {
     /// The value of a header; `None` when absent.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     /// Every value of a header.
     pub fn all(&self, name: &str) -> Vec<&str> {
-        let fields = self.headers.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name));
+        let fields = self
+            .headers
+            .iter()
+            .filter(|(own, _)| own.eq_ignore_ascii_case(name));
         fields.map(|(_, value)| value.as_str()).collect()
     }
 
@@ -86,7 +92,13 @@ impl Default for Tls<'_> {
 
 /// A configuration that takes any certificate.
 pub fn any_certificate(alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    Arc::new(Tls { alpn, ..Tls::default() }.config())
+    Arc::new(
+        Tls {
+            alpn,
+            ..Tls::default()
+        }
+        .config(),
+    )
 }
 
 impl Tls<'_> {
@@ -115,12 +127,19 @@ impl Tls<'_> {
             stream.conn.complete_io(&mut stream.sock)?;
         }
         let session = Session {
-            certificate: stream.conn.peer_certificates().unwrap()[0].clone().into_owned(),
+            certificate: stream.conn.peer_certificates().unwrap()[0]
+                .clone()
+                .into_owned(),
             alpn: stream.conn.alpn_protocol().map(<[u8]>::to_vec),
             version: stream.conn.protocol_version().unwrap(),
         };
         let socket = stream.sock.try_clone().unwrap();
-        Ok(Wire { stream: Box::new(stream), socket, buffer: Vec::new(), session: Some(session) })
+        Ok(Wire {
+            stream: Box::new(stream),
+            socket,
+            buffer: Vec::new(),
+            session: Some(session),
+        })
     }
 }
 
@@ -128,7 +147,12 @@ impl Wire {
     pub fn plain(address: SocketAddr) -> Self {
         let stream = connect(address);
         let socket = stream.try_clone().unwrap();
-        Self { stream: Box::new(stream), socket, buffer: Vec::new(), session: None }
+        Self {
+            stream: Box::new(stream),
+            socket,
+            buffer: Vec::new(),
+            session: None,
+        }
     }
 
     /// Ends our side of the TCP connection; the other may still be read.
@@ -139,21 +163,29 @@ impl Wire {
 
     /// Writes these bytes. A peer that has closed already is no failure of the test.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
-        drop(self.stream.write_all(bytes).and_then(|()| self.stream.flush()));
+        drop(
+            self.stream
+                .write_all(bytes)
+                .and_then(|()| self.stream.flush()),
+        );
         self
     }
 
     /// Writes a request with Host and Content-Length.
     pub fn write(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             head.push_str("Host: localhost\r\n");
         }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         let framed = headers.iter().any(|(name, _)| {
-            name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
+            name.eq_ignore_ascii_case("content-length")
+                || name.eq_ignore_ascii_case("transfer-encoding")
         });
         if !framed && (!body.is_empty() || method == "POST") {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
@@ -165,7 +197,13 @@ impl Wire {
     }
 
     /// One request and its answer.
-    pub fn exchange(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         self.write(method, path, headers, body);
         self.answer_to(method).expect("an answer")
     }
@@ -183,7 +221,10 @@ impl Wire {
                 continue;
             }
             let find = |name: &str| {
-                headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone())
+                headers
+                    .iter()
+                    .find(|(own, _)| own.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.clone())
             };
             let body = if method == "HEAD" || matches!(status, 204 | 304) {
                 Vec::new()
@@ -194,7 +235,11 @@ impl Wire {
             } else {
                 self.rest()
             };
-            return Some(Answer { status, headers, body });
+            return Some(Answer {
+                status,
+                headers,
+                body,
+            });
         }
     }
 
@@ -261,7 +306,11 @@ impl Wire {
     pub fn last_answer(&mut self, bytes: &[u8]) -> Option<Answer> {
         let answer = self.send(bytes).answer();
         let rest = self.rest();
-        assert!(rest.is_empty(), "bytes after the last answer: {}", String::from_utf8_lossy(&rest));
+        assert!(
+            rest.is_empty(),
+            "bytes after the last answer: {}",
+            String::from_utf8_lossy(&rest)
+        );
         answer
     }
 
