@@ -24,11 +24,13 @@ use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
 pub mod body;
+pub mod confirm;
 pub mod connection;
 pub mod echo;
 pub mod forward;
 pub mod head;
 pub mod headers;
+pub mod keys;
 pub mod password;
 pub mod quota;
 pub mod record;
