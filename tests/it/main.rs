@@ -9,4 +9,5 @@
 
 mod config;
 mod imports;
+mod presets;
 mod vectors;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use data_encoding::{BASE64, HEXLOWER};
 use hookward::document::OneOrMany;
 use hookward::scheme::catalog::{Catalog, Preset};
-use hookward::scheme::keys::KeySet;
+use hookward::scheme::keys::{Key, KeySet};
 use hookward::scheme::sign::Draft;
 use hookward::scheme::spec::{
     Algorithm, ClaimTime, Confidence, JwtSpec, Ordered, ParamValue, SchemeSpec, SecretEncoding,
@@ -135,7 +135,7 @@ impl Wants {
     fn of(scheme: &serde_yaml::Value) -> Self {
         let text = serde_yaml::to_string(scheme).unwrap();
         let mut wants = Self::default();
-        if Self::signs_fields_of_form(scheme) {
+        if Self::is_of_form(scheme) {
             wants.form.insert("greeting".to_owned());
         }
         for inner in text
@@ -160,8 +160,13 @@ impl Wants {
         wants
     }
 
-    /// Whether a form is wanted though no field of it is named: its fields are signed as they come.
-    fn signs_fields_of_form(scheme: &serde_yaml::Value) -> bool {
+    /// Whether a form is wanted though no template names a field of it: the signature stands in one,
+    /// or its fields are signed as they come.
+    fn is_of_form(scheme: &serde_yaml::Value) -> bool {
+        let signature = scheme.get("signature");
+        if signature.is_some_and(|own| own.get("form").is_some() && own.get("json").is_none()) {
+            return true;
+        }
         let Some(lists) = scheme.get("fields").and_then(serde_yaml::Value::as_mapping) else {
             return false;
         };
@@ -277,47 +282,78 @@ fn secret_for(scheme: &Scheme, is_basic: bool) -> String {
     }
 }
 
-/// Whether the scheme accepts what it signed; and with another body where it covers the body.
-fn signs_what_it_verifies(scheme: &Scheme, draft: Draft, is_basic: bool) -> Result<(), String> {
-    let secret = secret_for(scheme, is_basic);
-    let key = scheme.secret_key("example".into(), secret.as_bytes(), None)?;
-    let signed = scheme
-        .sign(draft, &key, NOW)
-        .map_err(|error| format!("sign: {error}"))?;
-    let keys = KeySet::new(vec![key]).unwrap();
-    let mut headers = HeaderMap::new();
-    for (name, value) in &signed.headers {
-        let name: HeaderName = name
-            .parse()
-            .map_err(|error| format!("header {name}: {error}"))?;
-        headers.append(
-            name,
-            HeaderValue::from_str(value).map_err(|error| error.to_string())?,
-        );
+/// A scheme with a key, to judge what it signed.
+struct Judge<'a> {
+    scheme: &'a Scheme,
+    key: Key,
+}
+
+impl Judge<'_> {
+    fn sign(&self, draft: Draft) -> Result<Draft, String> {
+        let signed = self.scheme.sign(draft, &self.key, NOW);
+        signed.map_err(|error| format!("sign: {error}"))
     }
-    let judge = |body: Vec<u8>| {
-        let body = Content::from(body);
+
+    fn accepts(&self, request: &Draft) -> Result<(), String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &request.headers {
+            let name: HeaderName = name.parse().map_err(|error| format!("{name}: {error}"))?;
+            let value = HeaderValue::from_str(value).map_err(|error| error.to_string())?;
+            headers.append(name, value);
+        }
+        let body = Content::from(request.body.clone());
         let message = Message {
-            method: &signed.method,
-            url: &signed.url,
+            method: &request.method,
+            url: &request.url,
             headers: &headers,
             body: &body,
         };
-        scheme.verify(&message, &keys, NOW).map(drop)
-    };
-    judge(signed.body.clone()).map_err(|error| format!("verify: {error}"))?;
-    if scheme.covers_body() {
-        let mut other = signed.body.clone();
+        let keys = KeySet::new(vec![self.key.clone()]).unwrap();
+        let verdict = self.scheme.verify(&message, &keys, NOW);
+        verdict
+            .map(drop)
+            .map_err(|error| format!("verify: {error}"))
+    }
+
+    /// Whether it accepts what it signed; and no other body, where it is said to cover the body.
+    fn holds(&self, draft: Draft) -> Result<(), String> {
+        let signed = self.sign(draft.clone())?;
+        self.accepts(&signed)?;
+        if !self.scheme.covers_body() {
+            return Ok(());
+        }
+        let mut other = signed;
         let place = other
+            .body
             .iter()
             .position(|byte| *byte == b'e')
             .ok_or("no letter to change")?;
-        other[place] = b'E';
-        if judge(other).is_ok() {
-            return Err("the body is said to be covered, but another one is accepted".to_owned());
+        other.body[place] = b'E';
+        if self.accepts(&other).is_ok() {
+            return Err("the body is said to be covered, but a changed one is accepted".to_owned());
         }
+        // Where only the fields of a form are signed, a signature over none must not let in a body
+        // of another type.
+        let empty = Draft {
+            body: Vec::new(),
+            ..draft
+        };
+        if let Ok(mut other) = self.sign(empty) {
+            other
+                .headers
+                .retain(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+            other
+                .headers
+                .push(("Content-Type".to_owned(), "application/json".to_owned()));
+            other.body = b"{\"hello\":\"world\"}".to_vec();
+            if self.accepts(&other).is_ok() {
+                return Err(
+                    "a JSON body is accepted under the signature of an empty one".to_owned(),
+                );
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[test]
@@ -329,8 +365,10 @@ fn every_scheme_with_a_secret_accepts_what_it_signed() {
         for (reference, scheme) in schemes(&preset) {
             let id = reference.split_once('/').unwrap().1;
             let spec = specs[id];
-            // Each item of such a body carries a signature of its own, which `sign` refuses to write.
-            if scheme.key_kind() != KeyKind::Secret || spec.each.is_some() {
+            // `sign` refuses to write into items of a body and into XML: the sender must.
+            let signature = spec.signature.as_ref().and_then(|at| at.get());
+            let by_hand = spec.each.is_some() || signature.is_some_and(|own| own.xml.is_some());
+            if scheme.key_kind() != KeyKind::Secret || by_hand {
                 continue;
             }
             count += 1;
@@ -339,9 +377,16 @@ fn every_scheme_with_a_secret_accepts_what_it_signed() {
                 .get()
                 .is_some_and(|own| *own == Algorithm::Basic);
             let draft = Wants::of(&written(&preset, id)).draft();
-            if let Err(error) = signs_what_it_verifies(&scheme, draft, is_basic) {
-                wrong.push(format!("{reference}: {error}"));
-            }
+            let secret = secret_for(&scheme, is_basic);
+            let key = scheme.secret_key("example".into(), secret.as_bytes(), None);
+            let held = key.and_then(|key| {
+                Judge {
+                    scheme: &scheme,
+                    key,
+                }
+                .holds(draft)
+            });
+            wrong.extend(held.err().map(|error| format!("{reference}: {error}")));
         }
     }
     assert!(
@@ -357,6 +402,24 @@ fn code(text: &str) -> String {
     format!("`{}`", text.replace('\n', "\\n").replace('|', "\\|"))
 }
 
+/// Where a token stands: `header X or query y`.
+fn places(signature: &serde_yaml::Value) -> String {
+    let mut places = Vec::new();
+    for kind in ["header", "query", "form", "json", "xml"] {
+        let names = match signature.get(kind) {
+            Some(serde_yaml::Value::Sequence(names)) => names.clone(),
+            Some(name) => vec![name.clone()],
+            None => continue,
+        };
+        let names = names.iter().filter_map(serde_yaml::Value::as_str);
+        places.extend(names.map(|name| format!("{kind} {}", code(name))));
+    }
+    if signature.get("body").is_some() {
+        places.push("the body".to_owned());
+    }
+    places.join(" or ")
+}
+
 /// What proves the sender, in the words of the file.
 fn proof(preset: &Preset, id: &str, spec: &SchemeSpec) -> String {
     let written = written(preset, id);
@@ -370,7 +433,12 @@ fn proof(preset: &Preset, id: &str, spec: &SchemeSpec) -> String {
         return format!("{name} ({})", known.join(", "));
     }
     let Some(OneOrMany(parts)) = spec.signed.as_ref().and_then(|at| at.get()) else {
-        return name.to_owned();
+        let places = written.get("signature").map(places).unwrap_or_default();
+        return if places.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name} in {places}")
+        };
     };
     let mut text = String::new();
     for part in parts.iter().filter_map(|at| at.get()) {
@@ -447,8 +515,8 @@ Made from the files in `rules/providers/` by a test, so it says what the gateway
 says more of each: where the secret is found, how it is changed, what to watch out for.
 
 - **preset**: what `provider:` in a route takes. A second row of a preset is another of its schemes, `NAME/SCHEME`.
-- **proof**: what proves the sender. `hmac-sha256 of` a content names what is signed, in the words of
-  [presets.md](presets.md); parts in `[]` stand there only at times.
+- **proof**: what proves the sender. `hmac-sha256 of` a content says what is signed, in the words of
+  [presets.md](presets.md); parts in `[]` stand there only at times. `{param:NAME}` is what a route gives as `params`.
 - **body**: whether the proof covers the body. Where it does not, add another check: `allow_ips`, a token in the URL.
 - **age**: how old a request may be, where a signed time says so. Without one, a captured request stays good.
 - **facts**: `high` when read in the provider's documentation or library, `medium` when second-hand.
