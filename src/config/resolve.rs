@@ -299,7 +299,8 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
     let hint = if !name.is_empty() && env.get(name).is_some() {
         format!("did you mean `env:{name}`?")
     } else {
-        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one".to_owned()
+        "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one"
+            .to_owned()
     };
     Trouble::new(format!("this is no reference to a {what}")).hint(hint)
 }

@@ -14,26 +14,26 @@ use serde::Deserialize;
 
 /// One case, as `tests/vectors/README.md` explains it.
 #[derive(Deserialize)]
-pub struct Case {
-    pub preset: String,
-    pub case: String,
-    pub kind: String,
-    pub expect: String,
-    pub now: Option<i64>,
+pub(crate) struct Case {
+    pub(crate) preset: String,
+    pub(crate) case: String,
+    pub(crate) kind: String,
+    pub(crate) expect: String,
+    pub(crate) now: Option<i64>,
     #[serde(default)]
-    pub secrets: Vec<String>,
+    pub(crate) secrets: Vec<String>,
     #[serde(default)]
-    pub public_keys: Vec<String>,
+    pub(crate) public_keys: Vec<String>,
     #[serde(default)]
-    pub params: Params,
-    pub method: String,
-    pub url: String,
-    pub headers: Vec<(String, String)>,
-    pub body_base64: String,
+    pub(crate) params: Params,
+    pub(crate) method: String,
+    pub(crate) url: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body_base64: String,
 }
 
 /// Every case of every file.
-pub fn cases() -> Vec<Case> {
+pub(crate) fn cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors");
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()

@@ -82,19 +82,31 @@ impl Compiler<'_, '_> {
                 let kinds = ["public_keys", "jwks_url"];
                 self.unwanted(spec, &kinds, place, "verifies with `secrets`");
                 if secrets.is_none() {
-                    self.missing(&place.path, "secrets", "such as `secrets: [env:WEBHOOK_SECRET]`");
+                    self.missing(
+                        &place.path,
+                        "secrets",
+                        "such as `secrets: [env:WEBHOOK_SECRET]`",
+                    );
                 }
                 self.keys(&ready.scheme, secrets??)?
             }
             KeyKind::Public => {
                 self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
                 if public_keys.is_none() && spec.jwks_url.is_none() {
-                    self.missing(&place.path, "public_keys", "such as `public_keys: [file:key.pem]`");
+                    self.missing(
+                        &place.path,
+                        "public_keys",
+                        "such as `public_keys: [file:key.pem]`",
+                    );
                 }
                 self.keys(&ready.scheme, public_keys??)?
             }
         };
-        Some(SignatureCheck { provider: ready.provider, scheme: ready.scheme, keys })
+        Some(SignatureCheck {
+            provider: ready.provider,
+            scheme: ready.scheme,
+            keys,
+        })
     }
 
     fn unwanted(&mut self, spec: &CheckSpec, keys: &[&str], place: &Place, what: &str) {
@@ -128,9 +140,9 @@ impl Compiler<'_, '_> {
         {
             let decoded = match scheme.key_kind() {
                 KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
-                KeyKind::Secret | KeyKind::None => {
-                    scheme.secret_key(id, bytes.expose(), not_after).map(|key| vec![key])
-                }
+                KeyKind::Secret | KeyKind::None => scheme
+                    .secret_key(id, bytes.expose(), not_after)
+                    .map(|key| vec![key]),
             };
             match decoded {
                 Ok(decoded) => {
@@ -172,7 +184,9 @@ impl Compiler<'_, '_> {
         facts.body_size_max = facts.body_size_max.max(size);
         facts.answers(preset);
         for method in preset.methods.iter().filter_map(At::get).flatten() {
-            facts.methods.extend(method.get().map(|method| (place.clone(), method.clone())));
+            facts
+                .methods
+                .extend(method.get().map(|method| (place.clone(), method.clone())));
         }
         let scheme = self.bind(reference, &selected, spec, &place)?;
         let name = reference.split('/').next().unwrap_or(reference);
@@ -280,11 +294,19 @@ impl Compiler<'_, '_> {
             let message = "`params` are for presets; write the values into the scheme";
             self.error(&params, message, None);
         }
-        let own = scheme.timestamp.as_ref().and_then(At::get).and_then(|own| own.tolerance.as_ref());
+        let own = scheme
+            .timestamp
+            .as_ref()
+            .and_then(At::get)
+            .and_then(|own| own.tolerance.as_ref());
         if let Some(tolerance) = spec.tolerance.as_ref().and_then(At::place)
             && own.is_some()
         {
-            self.error(tolerance, "the scheme's timestamp has a `tolerance` already", "remove one");
+            self.error(
+                tolerance,
+                "the scheme's timestamp has a `tolerance` already",
+                "remove one",
+            );
         }
         let tolerance = value(spec.tolerance.as_ref());
         let tolerance = tolerance.map(|(Parsed(Span(tolerance)), _)| *tolerance);
@@ -314,8 +336,11 @@ impl Compiler<'_, '_> {
         };
         let is_known = sources.allow.is_some() || checks.iter().any(vouches);
         for (place, weakness) in &auth.facts.weaknesses {
-            let is_made_up_for =
-                if weakness.contains("`replay`") { spec.replay.is_some() } else { is_known };
+            let is_made_up_for = if weakness.contains("`replay`") {
+                spec.replay.is_some()
+            } else {
+                is_known
+            };
             if !is_made_up_for {
                 self.warn(place, *weakness, None);
             }
@@ -326,7 +351,8 @@ impl Compiler<'_, '_> {
     pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
         for (place, method) in &facts.methods {
             if !taken.iter().any(|own| own.as_str() == method) {
-                let message = format!("this provider sends `{method}`, which the route does not take");
+                let message =
+                    format!("this provider sends `{method}`, which the route does not take");
                 self.warn(place, message, "add it to `match.methods`");
             }
         }
