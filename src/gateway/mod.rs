@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::reason::Reason;
 use crate::route::policy::Mode;
+use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
 use crate::store::{Claim, ReplayStore};
 use crate::telemetry::{Outcome, Telemetry};
@@ -27,6 +28,7 @@ pub mod body;
 pub mod connection;
 pub mod echo;
 pub mod forward;
+pub mod handshake;
 pub mod head;
 pub mod headers;
 pub mod password;
@@ -45,7 +47,7 @@ use connection::Connection;
 use forward::{Forwarding, Frames};
 use head::Head;
 use record::Record;
-use rejection::Rejection;
+use rejection::{Form, Rejection};
 use replay::Claimed;
 use respond::Answer;
 use snapshot::{ListenerPolicy, RouteState, Snapshot};
@@ -70,9 +72,11 @@ enum Ready {
     /// To the app.
     Forward(Box<Delivery>),
     /// Nowhere: the app has this delivery already.
-    Acknowledge,
+    Acknowledge(Arc<RouteState>, AnswerFields),
     /// To the same URL over https.
     Redirect(HeaderValue),
+    /// Nowhere: it was a handshake, and this is the answer.
+    Reply(Box<Reply>),
 }
 
 /// A verified request on its way to the app.
@@ -81,9 +85,13 @@ struct Delivery {
     request: Request<Frames>,
     claim: Option<Claim>,
     doubt: Option<Reason>,
+    answer_fields: AnswerFields,
     permit: admit::Permit,
     hold: Hold,
 }
+
+/// Fields that a provider wants to read in the answer.
+type AnswerFields = Vec<(HeaderName, HeaderValue)>;
 
 /// What an observing route holds against a request that it lets pass.
 struct Doubts {
@@ -184,11 +192,14 @@ impl Gateway {
             .unwrap_or_else(|_| Err((Rejection::new(Reason::Internal, "a stage panicked"), None)));
         let mut response = match judged {
             Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
-            Ok(Ready::Acknowledge) => {
-                let response = respond::acknowledgement(&record.request_id);
-                record.close(Outcome::Duplicate, None, 200);
+            Ok(Ready::Acknowledge(state, fields)) => {
+                let answers = &state.route.answers;
+                let response = respond::acknowledgement(answers, &record.request_id);
+                let response = respond::with_fields(response, fields);
+                record.close(Outcome::Duplicate, None, response.status().as_u16());
                 response
             }
+            Ok(Ready::Reply(reply)) => self.reply(*reply, record),
             Ok(Ready::Redirect(location)) => {
                 let response = respond::redirect(location, &record.request_id);
                 let rejection = Rejection::new(Reason::HttpsRequired, "redirected to https");
@@ -264,6 +275,23 @@ impl Gateway {
         ready.map_err(|rejection| (rejection, Some(Arc::clone(state))))
     }
 
+    /// Answers a handshake.
+    fn reply(&self, reply: Reply, record: Record) -> Response<Answer> {
+        if let Some(secret) = &reply.enrolled {
+            let route = record.route.as_deref().unwrap_or_default();
+            let secret = String::from_utf8_lossy(secret.expose());
+            tracing::warn!(
+                route,
+                %secret,
+                "the provider has sent its secret: put it into `secrets` and close the enrolment window"
+            );
+        }
+        let status = reply.status.as_u16();
+        let response = respond::handshake(reply, &record.request_id);
+        record.close(Outcome::Handshake, None, status);
+        response
+    }
+
     /// Sends a delivery in a task of its own: once claimed, it is finished even if the sender
     /// hangs up.
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
@@ -272,7 +300,8 @@ impl Gateway {
             Ok(response) => response,
             Err(_) => {
                 let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
-                respond::refusal(&rejection, StatusCode::INTERNAL_SERVER_ERROR, &request_id)
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                respond::refusal(&rejection, status, false, &request_id)
             }
         }
     }
@@ -325,11 +354,14 @@ impl Routed<'_> {
             url: &url,
             client,
         };
+        let could_be_handshake = handshake::could_be(presented);
+        if !could_be_handshake {
+            self.admit_delivery(&head)?;
+        }
         let now = gateway.clock.now();
         let progress = verify::from_head(presented, &gateway.passwords, now).await;
         let progress = doubts.weigh(progress)?;
 
-        admit::content_type(&route.body, &head.headers)?;
         let body_limits = BodyLimits {
             size_max: route.body.size_max.0,
             timeout: limits.body_timeout,
@@ -349,19 +381,34 @@ impl Routed<'_> {
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
         let now = gateway.clock.now();
-        let proof = match progress {
-            Some(progress) => doubts.weigh(verify::from_message(
-                progress,
-                presented,
-                &received.content,
-                now,
-            ))?,
-            None => None,
+        let content = &received.content;
+        let question = if could_be_handshake {
+            handshake::find(presented, content)
+        } else {
+            None
+        };
+        if could_be_handshake && question.is_none() {
+            self.admit_delivery(&head)?;
+        }
+        let (proof, reply) = match (progress, question) {
+            (Some(progress), Some(question)) => {
+                let judged = question.judge(progress, presented, content, now);
+                doubts.weigh(judged)?.unzip()
+            }
+            (Some(progress), None) => {
+                let judged = verify::from_message(progress, presented, content, now);
+                (doubts.weigh(judged)?, None)
+            }
+            (None, _) => (None, None),
         };
         if let Some(proof) = &proof {
             record.verified(proof);
         }
         doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
+        // Where anything is held against it, an observing route leaves the answer to the app.
+        if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
+            return Ok(Ready::Reply(Box::new(reply)));
+        }
         let claimed = match &proof {
             Some(proof) => {
                 let (policy, store) = (route.replay.as_ref(), &gateway.replay);
@@ -374,7 +421,10 @@ impl Routed<'_> {
                 doubts.first.get_or_insert(Reason::Replayed);
                 None
             }
-            Some(Claimed::Duplicate) => return Ok(Ready::Acknowledge),
+            Some(Claimed::Duplicate) => {
+                let fields = proof.map(|proof| proof.answer_fields).unwrap_or_default();
+                return Ok(Ready::Acknowledge(Arc::clone(state), fields));
+            }
             Some(Claimed::New(claim)) => Some(claim),
             Some(Claimed::Unclaimed) | None => None,
         };
@@ -397,9 +447,20 @@ impl Routed<'_> {
             request,
             claim,
             doubt: doubts.first,
+            answer_fields: proof.map(|proof| proof.answer_fields).unwrap_or_default(),
             permit,
             hold: received.hold,
         })))
+    }
+
+    /// What is asked of the head of a delivery, and not of a handshake: its media type, and a method
+    /// that is not there for handshakes only.
+    fn admit_delivery(&self, head: &Head) -> Result<(), Rejection> {
+        let route = &self.state.route;
+        if !route.matches.methods.contains(&head.method) {
+            return Err(select::method_not_allowed(std::slice::from_ref(route)));
+        }
+        admit::content_type(&route.body, &head.headers)
     }
 }
 
@@ -423,13 +484,22 @@ fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue
 }
 
 fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {
-    let row = rejection.reason.row();
-    let status = state
-        .and_then(|state| state.route.reject_status)
-        .filter(|_| row.status == 401)
-        .or_else(|| StatusCode::from_u16(row.status).ok())
+    let route = state.map(|state| &*state.route);
+    let answers = route.map(|route| &*route.answers);
+    let (is_empty, of_handshake) = match rejection.form {
+        Form::Empty(status) => (true, status),
+        Form::Problem => (answers.is_some_and(|answers| answers.reject_empty), None),
+    };
+    // What the operator wrote wins over what the provider wants, and that over the table.
+    let of_operator = route.and_then(|route| route.reject_status);
+    let of_provider = answers.and_then(|answers| answers.reject_status);
+    let status = of_operator
+        .filter(|_| rejection.is_unauthorized())
+        .or(of_handshake)
+        .or(of_provider.filter(|_| rejection.is_unauthorized()))
+        .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = respond::refusal(&rejection, status, &record.request_id);
+    let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
     record.refuse(&rejection, status.as_u16());
     response
@@ -442,6 +512,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         request,
         claim,
         doubt,
+        answer_fields,
         permit,
         hold,
     } = *delivery;
@@ -473,6 +544,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
             response.body_mut().hold(permit);
+            let response = respond::with_fields(response, answer_fields);
             match doubt {
                 Some(reason) => record.close(Outcome::Observed, Some(reason), status),
                 None => record.close(Outcome::Forwarded, None, status),

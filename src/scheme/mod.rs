@@ -17,8 +17,10 @@ use crate::reason::Reason;
 use crate::units::UnixTime;
 
 pub mod catalog;
+mod charset;
 mod compile;
 mod fields;
+pub mod handshake;
 pub mod hints;
 pub mod jws;
 mod jwt;
