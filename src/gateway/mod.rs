@@ -21,7 +21,7 @@ use crate::reason::Reason;
 use crate::route::policy::Mode;
 use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
-use crate::store::{Claim, ReplayStore};
+use crate::store::Claim;
 use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
@@ -63,7 +63,6 @@ pub struct Gateway {
     in_flight: Arc<admit::InFlight>,
     budget: Arc<body::Budget>,
     passwords: password::Passwords,
-    replay: ReplayStore,
     telemetry: Telemetry,
     clock: Clock,
     deliveries: TaskTracker,
@@ -122,7 +121,6 @@ impl Gateway {
     /// Fails when the system has no randomness.
     pub fn new(
         snapshot: Snapshot,
-        replay: ReplayStore,
         telemetry: Telemetry,
         clock: Clock,
     ) -> Result<Self, getrandom::Error> {
@@ -131,7 +129,6 @@ impl Gateway {
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
             passwords: password::Passwords::new()?,
-            replay,
             telemetry,
             clock,
             deliveries: TaskTracker::new(),
@@ -343,7 +340,7 @@ impl Routed<'_> {
             mode: state.route.mode,
             first: None,
         };
-        let permit = self.admit(record.client_ip, &mut doubts)?;
+        let permit = self.admit(record.client_ip, &mut doubts).await?;
         let judged = self.verify(&head, body, record, &mut doubts).await?;
         let Judged {
             received,
@@ -353,7 +350,7 @@ impl Routed<'_> {
         if let Some(proof) = &proof {
             record.verified(proof);
         }
-        doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
+        doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
         // Where anything is held against it, an observing route leaves the answer to the app.
         if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
             return Ok(Ready::Reply(Box::new(reply)));
@@ -390,7 +387,7 @@ impl Routed<'_> {
     }
 
     /// Sources, limits and room.
-    fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
+    async fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
         let Self {
             gateway,
             snapshot,
@@ -398,7 +395,7 @@ impl Routed<'_> {
             ..
         } = self;
         doubts.weigh(admit::source(&state.route.sources, client))?;
-        doubts.weigh(admit::quota(&state.client_limits, client))?;
+        doubts.weigh(admit::quota(&state.client_limits, client).await)?;
         gateway.in_flight.admit(snapshot.limits.requests_in_flight)
     }
 
@@ -502,13 +499,16 @@ impl Routed<'_> {
         proof: Option<&Proof>,
         doubts: &mut Doubts,
     ) -> Result<Claimed, Rejection> {
-        let Self { gateway, state, .. } = self;
+        let Self {
+            snapshot, state, ..
+        } = self;
         let route = &*state.route;
         let Some(proof) = proof else {
             return Ok(Claimed::Unclaimed);
         };
         let policy = route.replay.as_ref();
-        let claimed = replay::claim(&gateway.replay, policy, &route.name, proof, state.lease).await;
+        let claimed =
+            replay::claim(&snapshot.replay, policy, &route.name, proof, state.lease).await;
         match doubts.weigh(claimed)? {
             Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
                 doubts.first.get_or_insert(Reason::Replayed);
@@ -611,7 +611,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         };
         if let Err(error) = settled {
             let route = &*state.route.name;
-            tracing::error!(route, %error, "a replay claim could not be settled; its lease will end");
+            tracing::error!(route, %error, "a replay claim could not be settled at once; else its lease will end");
         }
     }
     match answer {

@@ -30,6 +30,7 @@ mod reload;
 mod replay;
 mod routing;
 mod signatures;
+mod state;
 mod telemetry;
 mod tls;
 mod upstream_faults;

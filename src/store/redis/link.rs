@@ -1,0 +1,303 @@
+//! The connections to the server: one for each thread that serves, each kept by a task.
+//!
+//! A request never connects. It finds its thread's connection up, or waits within its own deadline
+//! while the first attempt or a reconnection is under way, or learns at once that there is none. So a
+//! server that hangs costs the requests of one moment their deadline, and the later ones nothing.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError,
+    RedisResult, ScriptInvocation, TlsCertificates,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Inner;
+use crate::settings::RedisSettings;
+
+/// Longest time for a connection: TCP, TLS, authentication and the first answer.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// Between two questions whether the server is there and writes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two attempts to connect: doubled up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A connection that held for so long is made anew at once.
+const STEADY_TIME: Duration = Duration::from_secs(1);
+
+/// Where the server is, ready to connect to.
+pub(super) enum Server {
+    Single(Client, AsyncConnectionConfig),
+    Cluster(ClusterClient),
+}
+
+/// A connection; clones send over the same one.
+#[derive(Clone)]
+pub(super) struct Connection {
+    serial: u64,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A thread's connection, whatever its state.
+pub(super) struct Link {
+    status: watch::Receiver<Status>,
+    /// The last connection that failed somebody.
+    broken: watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+enum Status {
+    Connecting,
+    Up(Connection),
+    Down,
+}
+
+/// Why a call had no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("there is no connection")]
+    Down,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Refused(#[from] RedisError),
+}
+
+thread_local! {
+    /// The links of this thread's runtime: one for each store that is in use.
+    static LINKS: RefCell<Vec<(Weak<Inner>, Arc<Link>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Server {
+    pub(super) fn new(settings: &RedisSettings) -> RedisResult<Self> {
+        let info = connection_info(settings.url.expose())?;
+        let certificates = settings.ca.as_ref().map(|ca| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(ca.to_vec()),
+        });
+        if settings.cluster {
+            let mut builder = ClusterClientBuilder::new([info])
+                .connection_timeout(CONNECT_TIME)
+                .response_timeout(settings.timeout);
+            if let Some(certificates) = certificates {
+                builder = builder.certs(certificates);
+            }
+            return Ok(Self::Cluster(builder.build()?));
+        }
+        let client = match certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates)?,
+            None => Client::open(info)?,
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIME))
+            .set_response_timeout(Some(CONNECT_TIME.max(settings.timeout)));
+        Ok(Self::Single(client, config))
+    }
+
+    async fn connect(&self) -> RedisResult<Way> {
+        Ok(match self {
+            Self::Single(client, config) => {
+                let connected = client.get_multiplexed_async_connection_with_config(config);
+                Way::Single(connected.await?)
+            }
+            Self::Cluster(client) => Way::Cluster(client.get_async_connection().await?),
+        })
+    }
+}
+
+/// The parts of a URL. No error repeats it.
+fn connection_info(url: &[u8]) -> RedisResult<ConnectionInfo> {
+    std::str::from_utf8(url)
+        .map_err(|_bad| RedisError::from((redis::ErrorKind::InvalidClientConfig, "not UTF-8")))?
+        .into_connection_info()
+}
+
+impl Connection {
+    pub(super) async fn run<T: FromRedisValue>(
+        &mut self,
+        script: &ScriptInvocation<'_>,
+    ) -> RedisResult<T> {
+        match &mut self.way {
+            Way::Single(connection) => script.invoke_async(connection).await,
+            Way::Cluster(connection) => script.invoke_async(connection).await,
+        }
+    }
+}
+
+impl Link {
+    /// This thread's link of a store, opened when there is none yet.
+    pub(super) fn of(store: &Arc<Inner>) -> Arc<Self> {
+        LINKS.with_borrow_mut(|links| {
+            let known = links
+                .iter()
+                .find(|(other, _)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(store)));
+            if let Some((_, link)) = known {
+                return Arc::clone(link);
+            }
+            links.retain(|(other, _)| other.strong_count() > 0);
+            let link = Arc::new(Self::open(store));
+            links.push((Arc::downgrade(store), Arc::clone(&link)));
+            link
+        })
+    }
+
+    fn open(store: &Arc<Inner>) -> Self {
+        let (status, seen) = watch::channel(Status::Connecting);
+        let (broken, reports) = watch::channel(0);
+        let keeper = Keeper {
+            store: Arc::downgrade(store),
+            status,
+            broken: reports,
+            is_down: false,
+        };
+        tokio::spawn(keeper.run());
+        Self {
+            status: seen,
+            broken,
+        }
+    }
+
+    /// Runs a script. The caller sees to the deadline.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        deadline: Duration,
+    ) -> Result<T, Failure> {
+        let mut used = None;
+        let asked = async {
+            let mut connection = self.connection().await.ok_or(Failure::Down)?;
+            used = Some(connection.serial);
+            Ok(connection.run(script).await?)
+        };
+        let answer = timeout(deadline, asked)
+            .await
+            .unwrap_or(Err(Failure::Timeout(deadline)));
+        if let (Err(_), Some(serial)) = (&answer, used) {
+            self.broken.send_if_modified(|last| {
+                let is_news = serial > *last;
+                *last = serial.max(*last);
+                is_news
+            });
+        }
+        answer
+    }
+
+    async fn connection(&self) -> Option<Connection> {
+        if let Status::Up(connection) = &*self.status.borrow() {
+            return Some(connection.clone());
+        }
+        let mut status = self.status.clone();
+        let settled = status.wait_for(|status| !matches!(status, Status::Connecting));
+        match &*settled.await.ok()? {
+            Status::Up(connection) => Some(connection.clone()),
+            Status::Connecting | Status::Down => None,
+        }
+    }
+}
+
+/// What keeps a link up until its store is gone.
+struct Keeper {
+    store: Weak<Inner>,
+    status: watch::Sender<Status>,
+    broken: watch::Receiver<u64>,
+    is_down: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let (first, most) = PAUSES;
+        let mut pause = first;
+        let mut serial = 0;
+        while let Some(store) = self.store.upgrade() {
+            serial += 1;
+            match connect(&store, serial).await {
+                Ok(connection) => {
+                    self.mark(&store, false);
+                    self.status.send_replace(Status::Up(connection.clone()));
+                    drop(store);
+                    let since = Instant::now();
+                    let why = self.hold(connection).await;
+                    if since.elapsed() >= STEADY_TIME {
+                        pause = first;
+                        self.status.send_replace(Status::Connecting);
+                        continue;
+                    }
+                    if let (Some(store), Some(failure)) = (self.store.upgrade(), why) {
+                        store.warn(&failure);
+                        self.mark(&store, true);
+                    }
+                }
+                Err(failure) => {
+                    store.warn(&failure);
+                    self.mark(&store, true);
+                }
+            }
+            self.status.send_replace(Status::Down);
+            sleep(pause).await;
+            pause = (pause * 2).min(most);
+        }
+    }
+
+    /// Until somebody reports the connection or the server no longer answers; says why, if it knows.
+    async fn hold(&mut self, mut connection: Connection) -> Option<Failure> {
+        let serial = connection.serial;
+        let store = self.store.clone();
+        let probed = async {
+            loop {
+                sleep(PROBE_INTERVAL).await;
+                let store = store.upgrade()?;
+                match probe(&store, &mut connection, store.timeout).await {
+                    Ok(()) => store.note(),
+                    Err(failure) => return Some(failure),
+                }
+            }
+        };
+        tokio::select! {
+            reported = self.broken.wait_for(|last| *last >= serial) => {
+                drop(reported);
+                None
+            }
+            failure = probed => failure,
+        }
+    }
+
+    fn mark(&mut self, store: &Inner, is_down: bool) {
+        store.mark(self.is_down, is_down);
+        self.is_down = is_down;
+    }
+}
+
+async fn connect(store: &Inner, serial: u64) -> Result<Connection, Failure> {
+    let connected = async {
+        let way = store.server.connect().await?;
+        let mut connection = Connection { serial, way };
+        probe(store, &mut connection, CONNECT_TIME).await?;
+        Ok(connection)
+    };
+    timeout(CONNECT_TIME, connected)
+        .await
+        .unwrap_or(Err(Failure::Timeout(CONNECT_TIME)))
+}
+
+async fn probe(
+    store: &Inner,
+    connection: &mut Connection,
+    deadline: Duration,
+) -> Result<(), Failure> {
+    let script = store.probe();
+    let asked = timeout(deadline, connection.run(&script)).await;
+    let since = asked.map_err(|_late| Failure::Timeout(deadline))??;
+    store.remembers_since(since);
+    Ok(())
+}
