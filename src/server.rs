@@ -506,6 +506,12 @@ impl Living {
     }
 
     fn keep_store(&mut self, settings: StateSettings, store: ReplayStore) {
+        let before = self.state.as_ref().and_then(|(_, before)| before.shared());
+        if let Some(before) = before
+            && store.shared().map(RedisStore::id) != Some(before.id())
+        {
+            before.retire();
+        }
         if settings == StateSettings::Memory {
             let state = &self.telemetry.metrics.state;
             state.available.set(1);

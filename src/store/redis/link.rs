@@ -124,6 +124,10 @@ fn connection_info(url: &[u8]) -> RedisResult<ConnectionInfo> {
 }
 
 impl Connection {
+    fn is_cluster(&self) -> bool {
+        matches!(self.way, Way::Cluster(_))
+    }
+
     pub(super) async fn run<T: FromRedisValue>(
         &mut self,
         script: &ScriptInvocation<'_>,
@@ -177,13 +181,14 @@ impl Link {
         let mut used = None;
         let asked = async {
             let mut connection = self.connection().await.ok_or(Failure::Down)?;
-            used = Some(connection.serial);
+            used = Some((connection.serial, connection.is_cluster()));
             Ok(connection.run(script).await?)
         };
         let answer = timeout(deadline, asked)
             .await
             .unwrap_or(Err(Failure::Timeout(deadline)));
-        if let (Err(_), Some(serial)) = (&answer, used) {
+        // A cluster's client mends its own connections: one node that fails is not all of them.
+        if let (Err(_), Some((serial, false))) = (&answer, used) {
             self.broken.send_if_modified(|last| {
                 let is_news = serial > *last;
                 *last = serial.max(*last);
@@ -191,6 +196,17 @@ impl Link {
             });
         }
         answer
+    }
+
+    /// Waits for a connection, however long there is none.
+    pub(super) async fn until_up(&self) {
+        let mut status = self.status.clone();
+        // An error is the end of the keeper, and with it of the thread.
+        drop(
+            status
+                .wait_for(|status| matches!(status, Status::Up(_)))
+                .await,
+        );
     }
 
     async fn connection(&self) -> Option<Connection> {
@@ -218,7 +234,7 @@ impl Keeper {
     async fn run(mut self) {
         let (first, most) = PAUSES;
         let mut pause = first;
-        let mut serial = 0;
+        let (mut serial, mut brief) = (0, 0);
         while let Some(store) = self.store.upgrade() {
             serial += 1;
             match connect(&store, serial).await {
@@ -228,13 +244,19 @@ impl Keeper {
                     drop(store);
                     let since = Instant::now();
                     let why = self.hold(connection).await;
+                    brief += 1;
                     if since.elapsed() >= STEADY_TIME {
-                        pause = first;
+                        (pause, brief) = (first, 0);
+                    }
+                    if brief <= 1 {
+                        // Nothing is wrong yet: requests wait for the new one.
                         self.status.send_replace(Status::Connecting);
                         continue;
                     }
-                    if let (Some(store), Some(failure)) = (self.store.upgrade(), why) {
-                        store.warn(&failure);
+                    if let Some(store) = self.store.upgrade() {
+                        if let Some(failure) = why {
+                            store.warn(&failure);
+                        }
                         self.mark(&store, true);
                     }
                 }

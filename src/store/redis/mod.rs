@@ -5,14 +5,14 @@
 //! local` judged by this replica alone.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::memory::{MemoryClaim, MemoryStore};
@@ -50,6 +50,8 @@ struct Inner {
     process: Uuid,
     next_owner: AtomicU64,
     links_down: AtomicUsize,
+    /// Whether another store took its place: claims under way settle, and nobody hears of it.
+    is_retired: AtomicBool,
     unsettled: Arc<Semaphore>,
     warned: Mutex<Option<Instant>>,
 }
@@ -106,6 +108,7 @@ impl RedisStore {
             process: Uuid::now_v7(),
             next_owner: AtomicU64::new(0),
             links_down: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
             unsettled: Arc::new(Semaphore::new(UNSETTLED_MAX)),
             warned: Mutex::default(),
         }));
@@ -118,6 +121,11 @@ impl RedisStore {
     /// Tells this store from every other of the process.
     pub fn id(&self) -> u64 {
         self.0.id
+    }
+
+    /// Another store takes its place: what it does from now on no longer shows.
+    pub fn retire(&self) {
+        self.0.is_retired.store(true, Ordering::Relaxed);
     }
 
     /// Whether this replica goes on alone while there is no server.
@@ -154,11 +162,20 @@ impl RedisStore {
             Ok((_, left)) => pending.give_up().map(|()| Verdict::InFlight {
                 retry_after: Duration::from_millis(left.try_into().unwrap_or(0)),
             }),
-            Err(()) if pending.has_local() => pending.take(false).map(Verdict::New),
-            Err(()) if is_full => return Err(StoreError::Full),
-            Err(()) => None,
+            Err(_) if pending.has_local() => pending.take(false).map(Verdict::New),
+            Err(failure) => {
+                if matches!(failure, Failure::Down) {
+                    // Nothing was sent, so there is nothing to give back.
+                    pending.give_up();
+                }
+                None
+            }
         };
-        found.ok_or(StoreError::Unavailable)
+        found.ok_or(if is_full {
+            StoreError::Full
+        } else {
+            StoreError::Unavailable
+        })
     }
 
     /// Takes one request from a bucket that all replicas share, or says how long to wait. `burst`
@@ -173,11 +190,11 @@ impl RedisStore {
         let depth = cost.saturating_mul(u128::from(burst.get()));
         let mut invocation = RATE.key(format!("{}:rate:{bucket}", self.0.prefix));
         invocation.arg(micros(cost)).arg(micros(depth));
-        let answer: Result<i64, ()> = self.call(StateOperation::RateLimit, &invocation).await;
+        let answer: Result<i64, _> = self.call(StateOperation::RateLimit, &invocation).await;
         match answer {
             Ok(0) => Ok(Ok(())),
             Ok(wait) => Ok(Err(Duration::from_micros(wait.try_into().unwrap_or(1)))),
-            Err(()) => Err(StoreError::Unavailable),
+            Err(_) => Err(StoreError::Unavailable),
         }
     }
 
@@ -186,7 +203,7 @@ impl RedisStore {
         &self,
         operation: StateOperation,
         script: &ScriptInvocation<'_>,
-    ) -> Result<T, ()> {
+    ) -> Result<T, Failure> {
         let inner = &self.0;
         let answer = Link::of(inner).run(script, inner.timeout).await;
         let result = match &answer {
@@ -195,7 +212,7 @@ impl RedisStore {
             Err(Failure::Down | Failure::Refused(_)) => StateResult::Failure,
         };
         inner.metrics.state.count(operation, result);
-        answer.map_err(|failure| inner.warn(&failure))
+        answer.inspect_err(|failure| inner.warn(failure))
     }
 
     async fn settle(
@@ -204,7 +221,7 @@ impl RedisStore {
         key: &str,
         owner: &str,
         window: Duration,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Failure> {
         let (script, operation) = match settlement {
             Settlement::Commit => (&COMMIT, StateOperation::Commit),
             Settlement::Release => (&RELEASE, StateOperation::Release),
@@ -232,12 +249,17 @@ impl RedisStore {
         let store = self.clone();
         runtime.spawn(async move {
             let _permit = permit;
-            while Instant::now() < end {
-                sleep(SETTLE_INTERVAL).await;
-                if store.settle(settlement, &key, &owner, window).await.is_ok() {
-                    return;
+            let settled = async {
+                loop {
+                    sleep(SETTLE_INTERVAL).await;
+                    Link::of(&store.0).until_up().await;
+                    if store.settle(settlement, &key, &owner, window).await.is_ok() {
+                        return;
+                    }
                 }
-            }
+            };
+            // Past its time it no longer matters: the lease has ended, or the window has.
+            timeout_at(end, settled).await.ok();
         });
     }
 }
@@ -259,16 +281,12 @@ impl RedisClaim {
             (Settlement::Release, Some(local)) => local.release(),
             (_, None) => {}
         }
-        let told = if self.is_shared {
+        if self.is_shared {
             let (store, window) = (&self.store, self.window);
-            store
-                .settle(settlement, &self.key, &self.owner, window)
-                .await
-        } else {
-            Err(())
-        };
-        if told.is_ok() {
-            return Ok(());
+            let settled = store.settle(settlement, &self.key, &self.owner, window);
+            if settled.await.is_ok() {
+                return Ok(());
+            }
         }
         self.store.settle_later(settlement, &self);
         if is_known_here {
@@ -339,7 +357,9 @@ impl Inner {
     }
 
     fn remembers_since(&self, since: i64) {
-        self.metrics.state.since.set(since);
+        if !self.is_retired.load(Ordering::Relaxed) {
+            self.metrics.state.since.set(since);
+        }
     }
 
     /// A link went up or down.
@@ -347,8 +367,9 @@ impl Inner {
         match (was_down, is_down) {
             (false, true) => drop(self.links_down.fetch_add(1, Ordering::Relaxed)),
             (true, false) => {
-                self.links_down.fetch_sub(1, Ordering::Relaxed);
-                tracing::info!("the shared state is available again");
+                if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    tracing::info!("the shared state is available again");
+                }
             }
             (false, false) | (true, true) => {}
         }
@@ -356,12 +377,18 @@ impl Inner {
     }
 
     fn note(&self) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         let is_up = self.links_down.load(Ordering::Relaxed) == 0;
         self.metrics.state.available.set(i64::from(is_up));
     }
 
     /// Says that the server is not there: one line in ten seconds, whatever the number of requests.
     fn warn(&self, failure: &Failure) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
             return;
