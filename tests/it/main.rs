@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "a test may panic"
 )]
@@ -22,6 +23,7 @@ mod credentials;
 mod drain;
 mod forward;
 mod framing;
+mod handshakes;
 mod http2;
 mod leaks;
 mod limits;
