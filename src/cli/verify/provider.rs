@@ -88,15 +88,14 @@ impl Written {
         let kind = scheme.key_kind();
         let takes_secrets = kind == KeyKind::Secret || scheme.takes_secrets_too();
         let takes_public = kind == KeyKind::Public;
-        for (option, given, takes) in [
-            ("--secret", &self.secrets, takes_secrets),
-            ("--public-key", &self.public_keys, takes_public),
-        ] {
-            match (takes, given.is_empty()) {
-                (true, true) => bail!("`{name}` is verified with `{option}`"),
-                (false, false) => bail!("`{name}` has no use for `{option}`"),
-                (true, false) | (false, true) => {}
-            }
+        let is_given = (!self.secrets.is_empty(), !self.public_keys.is_empty());
+        if is_given != (takes_secrets, takes_public) {
+            bail!(match (takes_secrets, takes_public) {
+                (false, false) => format!("`{name}` takes no keys"),
+                (true, false) => format!("`{name}` is verified with `--secret`"),
+                (false, true) => format!("`{name}` is verified with `--public-key`"),
+                (true, true) => format!("`{name}` is verified with `--public-key` and `--secret`"),
+            });
         }
         let mut keys = Vec::new();
         let mut unusable = Vec::new();
