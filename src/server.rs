@@ -202,9 +202,9 @@ impl Server {
                 }
                 _ = sweep.tick() => self.living.limiters.sweep(),
                 config = reloader.next() => {
-                    let reloaded = config.and_then(|config| self.reload(config));
-                    self.living.telemetry.metrics.config_reload(reloaded.is_ok());
-                    match reloaded {
+                    let result = config.and_then(|config| self.reload(config));
+                    self.living.telemetry.metrics.config_reload(result.is_ok());
+                    match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
                         Err(error) => tracing::error!(
                             "configuration not reloaded, the last good one serves on: {error:#}"
@@ -439,13 +439,14 @@ impl Living {
         for settings in upstreams {
             let name = Arc::clone(&settings.name);
             let kept = self.clusters.get(&name);
-            let entry = match kept.filter(|(cluster, _)| *cluster.settings() == settings) {
-                Some((cluster, closed)) => (Arc::clone(cluster), closed.clone()),
-                None => {
-                    let cluster =
-                        Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
-                    (Arc::new(cluster), CancellationToken::new())
-                }
+            let entry = if let Some((cluster, closed)) =
+                kept.filter(|(cluster, _)| *cluster.settings() == settings)
+            {
+                (Arc::clone(cluster), closed.clone())
+            } else {
+                let cluster =
+                    Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
+                (Arc::new(cluster), CancellationToken::new())
             };
             next.insert(name, entry);
         }

@@ -271,6 +271,6 @@ fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<Uri, Reason> {
         headers::strip_query(&target, &names)
     };
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(target.try_into().map_err(|_| Reason::Internal)?);
-    Uri::from_parts(parts).map_err(|_| Reason::Internal)
+    parts.path_and_query = Some(target.try_into().map_err(|_bad| Reason::Internal)?);
+    Uri::from_parts(parts).map_err(|_bad| Reason::Internal)
 }

@@ -24,11 +24,13 @@ use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
 pub mod body;
+pub mod confirm;
 pub mod connection;
 pub mod echo;
 pub mod forward;
 pub mod head;
 pub mod headers;
+pub mod keys;
 pub mod password;
 pub mod quota;
 pub mod record;
@@ -268,12 +270,11 @@ impl Gateway {
     /// hangs up.
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
         let request_id = record.request_id.clone();
-        match self.deliveries.spawn(exchange(delivery, record)).await {
-            Ok(response) => response,
-            Err(_) => {
-                let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
-                respond::refusal(&rejection, StatusCode::INTERNAL_SERVER_ERROR, &request_id)
-            }
+        if let Ok(response) = self.deliveries.spawn(exchange(delivery, record)).await {
+            response
+        } else {
+            let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
+            respond::refusal(&rejection, StatusCode::INTERNAL_SERVER_ERROR, &request_id)
         }
     }
 }
@@ -419,7 +420,7 @@ fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue
         None => format!("https://{}", head.host_name),
     };
     HeaderValue::from_str(&format!("{origin}{}", head.target))
-        .map_err(|_| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
+        .map_err(|_bad| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
 }
 
 fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {

@@ -44,6 +44,7 @@ impl Rejection {
     }
 
     /// With `Retry-After`.
+    #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self

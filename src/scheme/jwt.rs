@@ -117,7 +117,7 @@ fn is_of_time(reason: Reason) -> bool {
 
 fn holds(when: &When, view: View<'_>) -> Result<bool, SignatureError> {
     when.holds(view)
-        .map_err(|_| malformed("the body that a claim depends on cannot be read"))
+        .map_err(|_bad| malformed("the body that a claim depends on cannot be read"))
 }
 
 impl Claim {

@@ -38,8 +38,11 @@ impl Scheme {
     /// Completes `draft` so that [`Scheme::verify`] accepts it at `now`: what the scheme reads and the
     /// draft lacks (timestamp, id, pinned values) is added, the signature last.
     pub fn sign(&self, mut draft: Draft, key: &Key, now: UnixTime) -> Result<Draft, SignError> {
-        if matches!(self.proof, Proof::None) {
-            return Ok(draft);
+        match &self.proof {
+            Proof::AwsSns(sns) => return sns.sign(draft, key, now),
+            Proof::HttpSignature(own) => return own.sign(draft, key, now),
+            Proof::None => return Ok(draft),
+            _ => {}
         }
         if matches!(self.proof, Proof::Basic) {
             let credentials = BASE64.encode(key.bytes());
@@ -65,7 +68,7 @@ impl Scheme {
             .ok_or_else(|| SignError("no place".to_owned()))?;
         if matches!(self.proof, Proof::Token) {
             let text = String::from_utf8(key.bytes().to_vec())
-                .map_err(|_| SignError("the token is not text".to_owned()))?;
+                .map_err(|_bad| SignError("the token is not text".to_owned()))?;
             let prefix = signature.prefix.as_deref().unwrap_or_default();
             draft.put(place, &format!("{prefix}{text}"))?;
             return Ok(draft);
@@ -182,7 +185,7 @@ impl Scheme {
         };
         let failed = |error: super::SignatureError| SignError(error.detail.to_owned());
         let json = find(&self.json_from, view)
-            .map_err(|_| SignError("the form cannot be read".to_owned()))?;
+            .map_err(|_bad| SignError("the form cannot be read".to_owned()))?;
         let view = View {
             json: json.as_deref(),
             ..view
@@ -211,9 +214,10 @@ impl Draft {
         for (name, value) in &self.headers {
             let name: HeaderName = name
                 .parse()
-                .map_err(|_| SignError(format!("`{name}` is not a header name")))?;
-            let value = HeaderValue::from_str(value)
-                .map_err(|_| SignError(format!("the value of `{name}` is not a header value")))?;
+                .map_err(|_bad| SignError(format!("`{name}` is not a header name")))?;
+            let value = HeaderValue::from_str(value).map_err(|_bad| {
+                SignError(format!("the value of `{name}` is not a header value"))
+            })?;
             headers.append(name, value);
         }
         Ok(headers)
@@ -271,7 +275,7 @@ impl Draft {
             Location::Json(pointer) => {
                 let wrong =
                     || SignError("the body is not a JSON object to put the value in".to_owned());
-                let mut json = serde_json::from_slice(&self.body).map_err(|_| wrong())?;
+                let mut json = serde_json::from_slice(&self.body).map_err(|_bad| wrong())?;
                 pointer.put(&mut json, value).ok_or_else(wrong)?;
                 self.body = json.to_string().into_bytes();
             }

@@ -150,9 +150,9 @@ impl Template {
                 match Value::parse(inner, names)? {
                     Parsed::Literal(text) => literal.push_str(&text),
                     Parsed::Value(value) => {
-                        if !literal.is_empty() {
-                            segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
-                        }
+                        let before = std::mem::take(&mut literal);
+                        segments
+                            .extend((!before.is_empty()).then(|| Segment::Literal(before.into())));
                         segments.push(Segment::Value(value));
                     }
                 }
@@ -296,7 +296,7 @@ impl Value {
             let filtered = Filter::apply_all(&filters, value.into_bytes(), None);
             return String::from_utf8(filtered)
                 .map(Parsed::Literal)
-                .map_err(|_| format!("the filters of `{{{inner}}}` do not give text"));
+                .map_err(|_bad| format!("the filters of `{{{inner}}}` do not give text"));
         }
         let source = Source::parse(source, names)?;
         Ok(Parsed::Value(Self {
@@ -431,7 +431,7 @@ impl Source {
             "header" => Self::Place(Location::Header(
                 argument
                     .parse()
-                    .map_err(|_| format!("`{argument}` is no header name"))?,
+                    .map_err(|_bad| format!("`{argument}` is no header name"))?,
             )),
             "item" => Self::Item(argument.into()),
             "json" => Self::Place(Location::Json(pointer()?)),
@@ -594,7 +594,7 @@ impl Filter {
     }
 }
 
-/// CRC-32 as zip and PayPal compute it (polynomial 0xEDB88320, reflected).
+/// CRC-32 as zip and `PayPal` compute it (polynomial 0xEDB88320, reflected).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -648,7 +648,7 @@ fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), Signature
     match raw.as_bytes().first() {
         Some(b'{') => {
             let members: BTreeMap<Cow<'_, str>, &RawValue> =
-                serde_json::from_str(raw).map_err(|_| bad)?;
+                serde_json::from_str(raw).map_err(|_bad| bad)?;
             out.push(b'{');
             for (index, (name, value)) in members.iter().enumerate() {
                 if index > 0 {
@@ -662,7 +662,7 @@ fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), Signature
             out.push(b'}');
         }
         Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| bad)?;
+            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_bad| bad)?;
             out.push(b'[');
             for (index, value) in items.iter().enumerate() {
                 if index > 0 {

@@ -73,7 +73,6 @@ pub struct AccessEvent<'a> {
     pub duration: Duration,
 }
 
-#[expect(clippy::ref_option, reason = "serde's signature")]
 fn reason_code<S: Serializer>(reason: &Option<Reason>, serializer: S) -> Result<S::Ok, S::Error> {
     reason.map(Reason::code).serialize(serializer)
 }
@@ -82,7 +81,6 @@ fn cut<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(line::cut(text))
 }
 
-#[expect(clippy::ref_option, reason = "serde's signature")]
 fn cut_option<S: Serializer>(text: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
     text.map(line::cut).serialize(serializer)
 }

@@ -9,6 +9,9 @@
 
 mod cli;
 mod config;
+mod docs;
 mod imports;
+mod presets;
+mod schema;
 mod support;
 mod vectors;

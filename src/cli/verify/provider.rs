@@ -106,7 +106,7 @@ impl Written {
             }
         }
         for (index, written) in self.public_keys.iter().enumerate() {
-            let decoded = scheme.public_keys(id(index), written.expose(), None);
+            let decoded = scheme.public_keys(&id(index), written.expose(), None);
             keys.extend(decoded.map_err(|why| anyhow!("--public-key {}: {why}", index + 1))?);
         }
         if keys.is_empty() {
