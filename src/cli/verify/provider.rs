@@ -27,7 +27,7 @@ pub(super) fn judge(
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written {
-        secrets: args.secrets(env)?,
+        secrets: args.secrets_or_empty(env)?,
         public_keys: read_all(public_keys, env)?,
     };
     let Keys { keys, unusable } = written.keys(&scheme, name)?;
@@ -100,7 +100,12 @@ impl Written {
         let mut keys = Vec::new();
         let mut unusable = Vec::new();
         for (index, written) in self.secrets.iter().enumerate() {
-            match scheme.secret_key(id(index), written.expose(), None) {
+            let decoded = if written.is_empty() {
+                Err("the secret is empty".to_owned())
+            } else {
+                scheme.secret_key(id(index), written.expose(), None)
+            };
+            match decoded {
                 Ok(key) => keys.push(key),
                 Err(why) => unusable.push(format!("`--secret` number {}: {why}", index + 1)),
             }
