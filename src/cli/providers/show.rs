@@ -47,7 +47,7 @@ impl About {
             None => name.to_owned(),
         };
         let chosen = catalog.find(&reference).map_err(unknown)?;
-        let params = example_params(&preset.spec, &chosen);
+        let params = example_params(&preset.spec);
         let mut schemes = Vec::new();
         for (id, spec) in preset.schemes() {
             let selected = catalog.find(&format!("{name}/{id}")).map_err(unknown)?;
@@ -280,30 +280,23 @@ fn param_json(value: &ParamValue) -> Value {
     }
 }
 
-/// Values for the params that a preset cannot do without: texts, or lists where it wants those.
-fn example_params(spec: &PresetSpec, chosen: &Selected) -> Params {
+/// Values for the params that a preset cannot do without.
+fn example_params(spec: &PresetSpec) -> Params {
     let needed = params(spec).filter(|(_, param)| param.default.is_none() && !is_optional(param));
-    let example = |(name, param): (&str, &ParamSpec)| {
+    let value = |name: &str, param: &ParamSpec| {
+        let example = param.example.as_ref().and_then(At::get).map(param_json);
         let choices = param.one_of.as_ref().and_then(At::get);
-        let value = choices.and_then(|choices| choices.first().cloned());
-        let value = value.unwrap_or_else(|| format!("your-{}", name.replace('_', "-")));
-        (name.to_owned(), json!(value))
-    };
-    let texts: Params = needed.map(example).collect();
-    let with_list = |listed: &String| {
-        let value = |(name, value): (&String, &Value)| {
-            let value = if name == listed {
-                json!([value])
-            } else {
-                value.clone()
-            };
-            (name.clone(), value)
+        let choice = || {
+            choices
+                .and_then(|choices| choices.first())
+                .map(|choice| json!(choice))
         };
-        texts.iter().map(value).collect::<Params>()
+        let made_up = || json!(format!("your-{}", name.replace('_', "-")));
+        example.or_else(choice).unwrap_or_else(made_up)
     };
-    let mut attempts = std::iter::once(texts.clone()).chain(texts.keys().map(with_list));
-    let fitting = attempts.find(|params| chosen.bind(params, None).is_ok());
-    fitting.unwrap_or(texts)
+    needed
+        .map(|(name, param)| (name.to_owned(), value(name, param)))
+        .collect()
 }
 
 fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<Fact> {
