@@ -21,38 +21,37 @@ pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteSt
         Found::Route(route) => snapshot
             .state(route)
             .ok_or_else(|| Rejection::new(Reason::Internal, "a route has no state")),
-        Found::MethodNotAllowed(routes) => {
-            let mut methods: Vec<&str> = routes
-                .iter()
-                .flat_map(|route| route.matches.methods.iter().map(http::Method::as_str))
-                .collect();
-            methods.sort_unstable();
-            let mut rejection =
-                Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
-            rejection.header = HeaderValue::from_str(&methods.join(", "))
-                .ok()
-                .map(|methods| (header::ALLOW, methods));
-            Err(rejection)
-        }
+        Found::MethodNotAllowed(routes) => Err(method_not_allowed(routes)),
         Found::Nothing => Err(Rejection::new(Reason::RouteNotFound, "no route matches")),
     }
 }
 
-/// The path as it may be logged under `route`: a token in it is masked.
+/// The refusal of a method that none of `routes` takes, or not for such a request.
+pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
+    let methods = routes.iter().flat_map(|route| route.matches.all_methods());
+    let mut methods: Vec<&str> = methods.map(http::Method::as_str).collect();
+    methods.sort_unstable();
+    let mut rejection = Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
+    rejection.header = HeaderValue::from_str(&methods.join(", "))
+        .ok()
+        .map(|methods| (header::ALLOW, methods));
+    rejection
+}
+
+/// The path as it may be logged under `route`: tokens in it are masked.
 pub fn loggable_path(route: &Route, path: &str) -> String {
-    let token = route
+    let tokens = route
         .auth
         .checks()
         .into_iter()
-        .find_map(|check| match check {
+        .filter_map(|check| match check {
             Check::Token(token) => match &token.location {
                 TokenLocation::Path(name) => Some(name),
                 TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
             },
             Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
         });
-    token.map_or_else(
-        || path.to_owned(),
-        |name| route.matches.path.mask(name, path),
-    )
+    tokens.fold(path.to_owned(), |path, name| {
+        route.matches.path.mask(name, &path)
+    })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile;
+use super::handshake::{self, Answers, Handshake};
 use super::spec::{ParamSpec, ParamValue, PresetSpec, SchemeSpec};
 use super::{Params, Scheme};
 use crate::document::Document;
@@ -164,6 +165,9 @@ impl Preset {
                         .unwrap_or_default(),
                 );
             }
+            let handshakes = preset.handshakes(&examples).err();
+            problems.extend(handshakes.unwrap_or_default());
+            problems.extend(preset.answers(&examples).err().unwrap_or_default());
         }
         problems.sort_by_key(|problem| problem.mark);
         problems.dedup();
@@ -192,30 +196,31 @@ impl Preset {
             .flat_map(super::spec::Ordered::iter)
     }
 
-    /// A value for every param: the default, else an example.
+    fn handshakes(&self, params: &Params) -> Result<Vec<Handshake>, Vec<Problem>> {
+        match compile::get(&self.spec.handshakes) {
+            Some(specs) => handshake::handshakes(specs, params),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn answers(&self, params: &Params) -> Result<Answers, Vec<Problem>> {
+        match &self.spec.answers {
+            Some(spec) => handshake::answers(spec, params),
+            None => Ok(Answers::default()),
+        }
+    }
+
+    /// A value for every param: the default, else the example.
     fn example_params(&self) -> Params {
         let example = |(name, spec): (&str, &ParamSpec)| {
-            let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
-                (Some(default), _) => to_json(default),
-                (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
-                (None, None) if name.ends_with("url") || self.begins_key_url(name) => {
-                    "https://example.org/".into()
-                }
-                (None, None) => "example".into(),
-            };
+            let known = compile::get(&spec.one_of).and_then(|known| known.first());
+            let given = compile::get(&spec.default)
+                .or(compile::get(&spec.example))
+                .map(to_json);
+            let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
             (name.to_owned(), value)
         };
         self.params().map(example).collect()
-    }
-
-    /// Whether a key URL begins with this param, as with the issuer of a realm.
-    fn begins_key_url(&self, name: &str) -> bool {
-        let start = format!("{{param:{name}}}");
-        self.schemes().any(|(_, scheme)| {
-            compile::get(&scheme.key_url)
-                .and_then(|own| compile::get(&own.url))
-                .is_some_and(|url| url.starts_with(&start))
-        })
     }
 
     /// The operator's params with defaults filled in, or all that is wrong with them.
@@ -358,11 +363,25 @@ impl Selected {
             .schemes()
             .nth(self.index(&params))
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
-        compile::compile(spec, &params, tolerance).map_err(|problems| {
-            problems
-                .into_iter()
-                .map(|problem| problem.message)
-                .collect()
-        })
+        compile::compile(spec, &params, tolerance).map_err(messages)
     }
+
+    /// The handshakes of the preset, with the operator's `params`.
+    pub fn handshakes(&self, params: &Params) -> Result<Vec<Handshake>, Vec<String>> {
+        let params = self.preset.complete(params)?;
+        self.preset.handshakes(&params).map_err(messages)
+    }
+
+    /// What the provider wants to read in answers, with the operator's `params`.
+    pub fn answers(&self, params: &Params) -> Result<Answers, Vec<String>> {
+        let params = self.preset.complete(params)?;
+        self.preset.answers(&params).map_err(messages)
+    }
+}
+
+fn messages(problems: Vec<Problem>) -> Vec<String> {
+    problems
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::jws::JwsAlgorithm;
-use super::locate::View;
+use super::locate::{Pointer, View};
 use super::primitive::same_secret;
 use super::spec::ClaimTime;
 use super::template::{Scope, Template};
@@ -63,6 +63,11 @@ impl ClaimPath {
             None => first,
         };
         (!found.is_null()).then_some(found)
+    }
+
+    /// As a pointer into the claims.
+    pub(super) fn pointer(&self) -> Option<Pointer> {
+        Pointer::parse(&self.0)
     }
 
     /// The claim as text.

@@ -379,9 +379,13 @@ impl Pointer {
         }
     }
 
-    /// Writes a text where it points to, making the objects on the way. `None` where something else
+    /// Writes a value where it points to, making the objects on the way. `None` where something else
     /// stands there.
-    pub(super) fn put(&self, json: &mut serde_json::Value, value: &str) -> Option<()> {
+    pub(super) fn put(
+        &self,
+        json: &mut serde_json::Value,
+        value: impl Into<serde_json::Value>,
+    ) -> Option<()> {
         let mut at = json;
         for token in &self.0 {
             if at.is_null() {

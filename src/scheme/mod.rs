@@ -18,10 +18,12 @@ use crate::units::UnixTime;
 
 pub mod aws_sns;
 pub mod catalog;
+mod charset;
 mod compile;
 mod delivery;
 mod fields;
 mod gzip;
+pub mod handshake;
 pub mod hints;
 pub mod http_signature;
 pub mod https_url;
@@ -376,6 +378,25 @@ impl Scheme {
             Proof::Basic => names.push(http::header::AUTHORIZATION),
             Proof::HttpSignature(own) => names.extend(own.header_names()),
             _ => {}
+        }
+        names
+    }
+
+    /// Header fields that hold bare secrets.
+    pub fn secret_header_fields(&self) -> Vec<HeaderName> {
+        let places = self
+            .signature
+            .iter()
+            .filter(|_| self.is_bare_secret())
+            .flat_map(|signature| &signature.places);
+        let mut names: Vec<HeaderName> = places
+            .filter_map(|place| match place {
+                Location::Header(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        if matches!(self.proof, Proof::Basic) {
+            names.push(http::header::AUTHORIZATION);
         }
         names
     }

@@ -242,6 +242,20 @@ impl List {
         Ok(())
     }
 
+    /// The items of a list that are no signatures.
+    pub(super) fn other_items(&self, value: &str) -> Vec<(String, String)> {
+        let mut items = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self.split(Cow::Borrowed(value.as_bytes()), &mut items) {
+            Ok(()) => items
+                .iter()
+                .filter(|(name, _)| !self.takes(name))
+                .map(|(name, value)| (text(name), text(value)))
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn takes(&self, name: &[u8]) -> bool {
         let is = |own: &String| own.as_bytes() == name;
         if self.take.is_empty() {

@@ -111,6 +111,15 @@ pub(super) struct Scope<'a> {
     pub(super) secret: Option<&'a [u8]>,
 }
 
+/// A value that a template repeats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeated<'t> {
+    /// Where it stands; `None` where that is no single place.
+    pub(super) place: Option<&'t Location>,
+    /// Whether an HMAC is over it.
+    pub(super) is_signed: bool,
+}
+
 /// Takes rendered bytes, in order.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
@@ -190,6 +199,21 @@ impl Template {
         Ok(out)
     }
 
+    /// The first value that must be there and is not, as people call it: for `sign`.
+    pub(super) fn lacks(&self, scope: &Scope<'_>) -> Option<String> {
+        self.segments.iter().find_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Value(Value {
+                source: Source::Text(inner),
+                ..
+            }) => inner.lacks(scope),
+            Segment::Value(value) => {
+                let absent = value.render(scope, &mut Vec::new()).is_err();
+                absent.then(|| value.source.name())
+            }
+        })
+    }
+
     /// The text, when nothing in it depends on the request.
     pub(super) fn literal(&self) -> Option<&str> {
         match self.segments.as_slice() {
@@ -251,6 +275,39 @@ impl Template {
             (Source::Json(_, own), Location::Json(pointer)) => own == pointer,
             _ => false,
         })
+    }
+
+    /// The place whose value it is, where it is nothing else.
+    pub(super) fn place(&self) -> Option<&Location> {
+        match self.segments.as_slice() {
+            [Segment::Value(value)] if value.filters.is_empty() => match &value.source {
+                Source::Place(place) => Some(place),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Everything that is in it beside literals, `is_signed` where an HMAC is over the whole.
+    pub(super) fn repeats<'t>(&'t self, is_signed: bool, out: &mut Vec<Repeated<'t>>) {
+        for segment in &self.segments {
+            let Segment::Value(value) = segment else {
+                continue;
+            };
+            let is_hmac = |filter: &Filter| matches!(filter, Filter::Hmac(_));
+            let is_signed = is_signed || value.filters.iter().any(is_hmac);
+            match &value.source {
+                Source::Text(inner) => inner.repeats(is_signed, out),
+                Source::Place(place) => out.push(Repeated {
+                    place: Some(place),
+                    is_signed,
+                }),
+                _ => out.push(Repeated {
+                    place: None,
+                    is_signed,
+                }),
+            }
+        }
     }
 
     /// Header fields that go in.
@@ -391,6 +448,21 @@ fn unreadable(why: Unreadable) -> SignatureError {
 }
 
 impl Source {
+    /// As people call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Item(name) => format!("the item `{name}` of the signature's list"),
+            Self::Place(Location::Form(name)) => format!("the form field `{name}`"),
+            Self::Place(Location::Header(name)) => format!("the header `{name}`"),
+            Self::Place(Location::Query(name)) => format!("the query field `{name}`"),
+            Self::Json(..) | Self::Place(Location::Json(_)) => {
+                "a value of the JSON body".to_owned()
+            }
+            Self::Place(Location::Xml(_)) => "an element of the XML body".to_owned(),
+            _ => "a value that is not there".to_owned(),
+        }
+    }
+
     fn parse(text: &str, names: &mut dyn Names) -> Result<Self, String> {
         let (word, argument) = match text.split_once(':') {
             Some((word, argument)) => (word, Some(argument)),

@@ -1,6 +1,7 @@
 //! What a scheme signs it verifies, and nothing else where it covers the body.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::process::Command;
 
 use data_encoding::{BASE64, HEXLOWER};
 use hookward::scheme::keys::{Key, KeySet};
@@ -9,6 +10,7 @@ use hookward::scheme::spec::{Algorithm, SchemeSpec, SecretEncoding};
 use hookward::scheme::{Content, KeyKind, Message, Scheme, SenderUrl};
 use hookward::units::UnixTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::NON_ALPHANUMERIC;
 
 use super::{presets, schemes, written};
 
@@ -19,7 +21,11 @@ const NOW: UnixTime = UnixTime::from_secs(1_767_225_600);
 struct Wants {
     form: BTreeSet<String>,
     header: BTreeSet<String>,
+    /// Header and text of a list whose items are signed.
+    items: Vec<(String, String)>,
     json: BTreeSet<String>,
+    /// Form field that holds the JSON.
+    json_in: Option<String>,
     query: BTreeSet<String>,
     xml: BTreeSet<String>,
 }
@@ -27,7 +33,13 @@ struct Wants {
 impl Wants {
     fn of(scheme: &serde_yaml::Value) -> Self {
         let text = serde_yaml::to_string(scheme).unwrap();
-        let mut wants = Self::default();
+        let json_in = scheme
+            .get("json_from")
+            .and_then(|from| from.get("form")?.as_str());
+        let mut wants = Self {
+            json_in: json_in.map(str::to_owned),
+            ..Self::default()
+        };
         if Self::is_of_form(scheme) {
             wants.form.insert("greeting".to_owned());
         }
@@ -40,6 +52,10 @@ impl Wants {
             let Some((word, argument)) = source.split_once(':') else {
                 continue;
             };
+            if word == "item" {
+                wants.items.extend(Self::list(scheme, argument));
+                continue;
+            }
             let list = match word {
                 "form" => &mut wants.form,
                 "header" => &mut wants.header,
@@ -70,9 +86,17 @@ impl Wants {
         })
     }
 
+    /// An item of the signature's list, as `--header` gives it.
+    fn list(scheme: &serde_yaml::Value, item: &str) -> Option<(String, String)> {
+        let signature = scheme.get("signature")?;
+        let assign = signature.get("list")?.get("assign")?.as_str()?;
+        let header = signature.get("header")?.as_str()?;
+        Some((header.to_owned(), format!("{item}{assign}example")))
+    }
+
     /// A request that has all of it.
     fn draft(&self) -> Draft {
-        let mut headers = Vec::new();
+        let mut headers = self.items.clone();
         headers.extend(
             self.header
                 .iter()
@@ -88,7 +112,14 @@ impl Wants {
         } else {
             format!("?{}", query.join("&"))
         };
-        let (media_type, body) = if !self.form.is_empty() {
+        let (media_type, body) = if let Some(name) = &self.json_in {
+            let json = self.json_body().to_string();
+            let json = percent_encoding::utf8_percent_encode(&json, NON_ALPHANUMERIC);
+            (
+                "application/x-www-form-urlencoded",
+                format!("{name}={json}"),
+            )
+        } else if !self.form.is_empty() {
             let pairs: Vec<_> = self
                 .form
                 .iter()
@@ -239,39 +270,73 @@ impl Judge<'_> {
     }
 }
 
+/// A key pair of every kind that a preset can sign with, made by openssl.
+fn key_pairs() -> Vec<Vec<u8>> {
+    let kinds = [
+        vec!["ed25519"],
+        vec!["EC", "-pkeyopt", "ec_paramgen_curve:P-256"],
+        vec!["EC", "-pkeyopt", "ec_paramgen_curve:P-384"],
+        vec!["RSA", "-pkeyopt", "rsa_keygen_bits:2048"],
+    ];
+    let made = kinds.iter().map(|kind| {
+        let mut openssl = Command::new("openssl");
+        let made = openssl
+            .args(["genpkey", "-algorithm"])
+            .args(kind)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{kind:?}");
+        made.stdout
+    });
+    made.collect()
+}
+
+/// A key that a user could hold for the scheme.
+fn key_for(scheme: &Scheme, spec: &SchemeSpec, pairs: &[Vec<u8>]) -> Result<Key, String> {
+    if scheme.key_kind() == KeyKind::Secret {
+        let is_basic = spec
+            .algorithm
+            .get()
+            .is_some_and(|own| *own == Algorithm::Basic);
+        let secret = secret_for(scheme, is_basic);
+        return scheme.secret_key("example".into(), secret.as_bytes(), None);
+    }
+    let mut keys = pairs
+        .iter()
+        .map(|pair| scheme.private_key("example".into(), pair));
+    keys.find_map(Result::ok)
+        .ok_or_else(|| "no key pair is of its kind".to_owned())
+}
+
+/// What `sign` refuses on purpose: items of a body that are signed each, values inside XML, and
+/// tokens with a chain of certificates, which only the provider has.
+fn is_signed_elsewhere(spec: &SchemeSpec) -> bool {
+    let in_xml = spec
+        .signature
+        .as_ref()
+        .and_then(|at| at.get()?.xml.as_ref());
+    let by_chain = spec.jwt.as_ref().and_then(|at| at.get()?.x5c.as_ref());
+    spec.each.is_some() || in_xml.is_some() || by_chain.is_some()
+}
+
 #[test]
-fn every_scheme_with_a_secret_accepts_what_it_signed() {
+fn every_scheme_accepts_what_it_signed() {
+    let pairs = key_pairs();
     let mut wrong = Vec::new();
     let mut count = 0;
     for preset in presets() {
-        let specs: BTreeMap<&str, &SchemeSpec> = preset.schemes().collect();
-        for (reference, scheme) in schemes(&preset) {
-            let id = reference.split_once('/').unwrap().1;
-            let spec = specs[id];
-            // `sign` refuses to write into items of a body and into XML: the sender must.
-            let signature = spec.signature.as_ref().and_then(|at| at.get());
-            let by_hand = spec.each.is_some() || signature.is_some_and(|own| own.xml.is_some());
-            if scheme.key_kind() != KeyKind::Secret || by_hand {
+        for ((reference, scheme), (id, spec)) in schemes(&preset).iter().zip(preset.schemes()) {
+            if scheme.key_kind() == KeyKind::None || is_signed_elsewhere(spec) {
                 continue;
             }
             count += 1;
-            let is_basic = spec
-                .algorithm
-                .get()
-                .is_some_and(|own| *own == Algorithm::Basic);
             let draft = Wants::of(&written(&preset, id)).draft();
-            let secret = secret_for(&scheme, is_basic);
-            let key = scheme.secret_key("example".into(), secret.as_bytes(), None);
-            let held = key.and_then(|key| {
-                Judge {
-                    scheme: &scheme,
-                    key,
-                }
-                .holds(draft)
-            });
+            let key = key_for(scheme, spec, &pairs);
+            let held = key.and_then(|key| Judge { scheme, key }.holds(draft));
             wrong.extend(held.err().map(|error| format!("{reference}: {error}")));
         }
     }
+    assert!(count > 300, "only {count} schemes");
     assert!(
         wrong.is_empty(),
         "{} of {count} wrong:\n{}",
