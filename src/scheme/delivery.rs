@@ -17,6 +17,11 @@ impl Scheme {
         if !self.is_signed() {
             return None;
         }
+        match &self.proof {
+            Proof::AwsSns(sns) => return sns.delivery(message),
+            Proof::HttpSignature(own) => return own.delivery(message),
+            _ => {}
+        }
         let fingerprint = self.with_views(message, |views| {
             let mut parts = Vec::new();
             for view in views {

@@ -32,6 +32,8 @@ pub struct KeyUrl {
     pub certificate_names: Vec<Arc<str>>,
     /// Which addresses its host may have.
     pub reach: Reach,
+    /// JSON pointer to the keys, where the document is JSON around them.
+    pub inside: Option<Arc<str>>,
 }
 
 /// Which addresses may be called.
@@ -201,6 +203,7 @@ impl KeyUrl {
             url,
             certificate_names: Vec::new(),
             reach: Reach::Any,
+            inside: None,
         }
     }
 
@@ -210,6 +213,7 @@ impl KeyUrl {
             url,
             certificate_names,
             reach: Reach::Public,
+            inside: None,
         }
     }
 }

@@ -27,7 +27,7 @@ pub mod http_signature;
 pub mod https_url;
 pub mod jws;
 mod jwt;
-pub mod key_source;
+mod key_source;
 pub mod keys;
 mod locate;
 mod multipart;
@@ -51,6 +51,8 @@ mod when;
 mod wycheproof;
 pub mod x5c;
 
+use aws_sns::AwsSns;
+use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
 use locate::{Location, Pointer};
@@ -158,10 +160,14 @@ pub struct Scheme {
 /// How a signature proves its sender.
 #[derive(Clone, Debug)]
 enum Proof {
+    /// The protocol of Amazon SNS.
+    AwsSns(AwsSns),
     /// `Authorization: Basic`, the secret itself.
     Basic,
     /// A plain hash over content that holds the secret.
     Digest(Digest),
+    /// HTTP Message Signatures.
+    HttpSignature(Box<HttpSignature>),
     /// A JSON Web Token.
     Jwt(Box<Jwt>),
     /// An HMAC over the content.
@@ -232,7 +238,11 @@ impl Scheme {
 
     /// The tolerance of its timestamp, when it has one and the signature covers it.
     pub fn signed_tolerance(&self) -> Option<Tolerance> {
-        self.timestamp.as_ref()?.tolerance
+        match &self.proof {
+            Proof::AwsSns(sns) => Some(sns.tolerance),
+            Proof::HttpSignature(own) => Some(own.tolerance),
+            _ => self.timestamp.as_ref()?.tolerance,
+        }
     }
 
     /// Which kind of key it verifies with.
@@ -242,10 +252,14 @@ impl Scheme {
             Proof::Jwt(jwt) if !jwt.algorithms.iter().all(|own| own.is_symmetric()) => {
                 KeyKind::Public
             }
-            Proof::Public(_) => KeyKind::Public,
-            Proof::Basic | Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Token => {
-                KeyKind::Secret
-            }
+            Proof::AwsSns(_) | Proof::Public(_) => KeyKind::Public,
+            Proof::HttpSignature(own) if !own.takes_secret() => KeyKind::Public,
+            Proof::Basic
+            | Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::Mac(_)
+            | Proof::Token => KeyKind::Secret,
         }
     }
 
@@ -256,7 +270,10 @@ impl Scheme {
         written: &[u8],
         not_after: Option<UnixTime>,
     ) -> Result<keys::Key, String> {
-        let secret = crate::secret::Secret::new(self.secret.decode(written)?);
+        let secret = match &self.proof {
+            Proof::HttpSignature(own) => own.secret(written)?,
+            _ => crate::secret::Secret::new(self.secret.decode(written)?),
+        };
         let mut key = keys::Key::secret(id, secret, not_after);
         if let Proof::Mac(hash) = self.proof {
             key.prepare(hash);
@@ -288,11 +305,6 @@ impl Scheme {
         Ok(keys)
     }
 
-    /// Where the provider publishes its keys.
-    pub fn key_source(&self) -> Option<&KeySource> {
-        self.key_source.as_ref()
-    }
-
     /// A private key, for `sign`: PKCS #8 in PEM.
     pub fn private_key(&self, id: Arc<str>, written: &[u8]) -> Result<keys::Key, String> {
         let key = PrivateKey::parse(written)?;
@@ -305,6 +317,7 @@ impl Scheme {
 
     fn fits(&self, key: &PublicKey) -> bool {
         match &self.proof {
+            Proof::AwsSns(_) | Proof::HttpSignature(_) => true,
             Proof::Public(algorithm) => key.fits(*algorithm),
             Proof::Jwt(jwt) => jwt.x5c.is_some() || jwt.algorithms.iter().any(|own| own.fits(key)),
             Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Token => false,
@@ -323,7 +336,11 @@ impl Scheme {
 
     /// Whether it is signed: replays can be told from fresh deliveries.
     pub fn is_signed(&self) -> bool {
-        !self.contents.is_empty() || matches!(self.proof, Proof::Jwt(_))
+        let by_itself = matches!(
+            self.proof,
+            Proof::AwsSns(_) | Proof::HttpSignature(_) | Proof::Jwt(_)
+        );
+        by_itself || !self.contents.is_empty()
     }
 
     /// Whether replays are looked for where the operator says nothing: its timestamp is signed.
@@ -355,8 +372,10 @@ impl Scheme {
             part.text.headers(&mut names);
             names.extend(part.when.headers().cloned());
         }
-        if matches!(self.proof, Proof::Basic) {
-            names.push(http::header::AUTHORIZATION);
+        match &self.proof {
+            Proof::Basic => names.push(http::header::AUTHORIZATION),
+            Proof::HttpSignature(own) => names.extend(own.header_names()),
+            _ => {}
         }
         names
     }
@@ -383,7 +402,12 @@ impl Scheme {
         match &self.proof {
             Proof::Basic => "Basic",
             Proof::Jwt(_) | Proof::Token => "Bearer",
-            Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Public(_) => "Signature",
+            Proof::AwsSns(_)
+            | Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Mac(_)
+            | Proof::None
+            | Proof::Public(_) => "Signature",
         }
     }
 
@@ -403,7 +427,12 @@ impl Scheme {
                 "the secret is sent as it is and the body is not covered; add `allow_ips` where the \
                  provider publishes its addresses",
             ),
-            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) => {
+            Proof::AwsSns(_) => {}
+            Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::Mac(_)
+            | Proof::Public(_) => {
                 if !self.covers_body() {
                     weaknesses.push(
                         "the signature does not cover the body; add a `token` in the URL or \
@@ -422,6 +451,12 @@ impl Scheme {
 
     /// Whether the signature covers the whole body.
     pub fn covers_body(&self) -> bool {
+        if let Proof::HttpSignature(own) = &self.proof {
+            return own.covers_body();
+        }
+        if matches!(self.proof, Proof::AwsSns(_)) {
+            return true;
+        }
         if let Proof::Jwt(jwt) = &self.proof {
             let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
             let in_token = |place: &Location| place.is_in_body();

@@ -13,8 +13,6 @@ pub struct Verified {
     pub signed_at: Option<UnixTime>,
     /// The provider's id of the event, signed.
     pub event_id: Option<String>,
-    /// What makes two deliveries the same.
-    pub content: Vec<u8>,
     /// What is to be called so that a subscription takes effect, where the request asks for one.
     pub confirm: Option<HttpsUrl>,
 }

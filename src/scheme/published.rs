@@ -17,6 +17,19 @@ pub fn read(
     roots: &[TrustAnchor<'_>],
     now: UnixTime,
 ) -> Result<KeySet, String> {
+    let inner;
+    let document = match &wanted.inside {
+        None => document,
+        Some(pointer) => {
+            let json: serde_json::Value =
+                serde_json::from_slice(document).map_err(|error| format!("not JSON: {error}"))?;
+            let text = json.pointer(pointer).and_then(serde_json::Value::as_str);
+            inner = text
+                .ok_or_else(|| format!("there is nothing at `{pointer}`"))?
+                .to_owned();
+            inner.as_bytes()
+        }
+    };
     let found = if wanted.certificate_names.is_empty() {
         PublicKey::parse_all(document)?
     } else {

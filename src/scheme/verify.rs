@@ -4,10 +4,12 @@
 //! only then stale or ahead; so a wrong signature is never called a stale one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, Method, header};
 
+use super::aws_sns::AwsSns;
 use super::gzip::gunzip;
 use super::jws::Token;
 use super::jwt::Jwt;
@@ -15,6 +17,7 @@ use super::keys::{Key, KeySet};
 use super::locate::{self, Location, Unreadable, View, find};
 use super::parse::Offered;
 use super::primitive::{Digest, Hash, same_secret, same_tag};
+use super::protocol::Verified;
 use super::template::Scope;
 use super::timestamp::Stamp;
 use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
@@ -67,6 +70,8 @@ impl Scheme {
             return Ok(());
         }
         match (&self.proof, &self.signature) {
+            (Proof::AwsSns(_), _) => AwsSns::precheck(headers),
+            (Proof::HttpSignature(own), _) => own.precheck(headers),
             (Proof::None, _) | (_, None) if !matches!(self.proof, Proof::Basic) => Ok(()),
             (Proof::Basic, _) | (_, None) => basic_credentials(headers).map(drop),
             (_, Some(signature)) if !signature.is_in_head() => Ok(()),
@@ -203,11 +208,33 @@ impl Scheme {
                 let given = traced("token", self.tokens(view), trace)?;
                 self.bare(&given, view, keys, now, trace)
             }
+            Proof::AwsSns(sns) => self.protocol(keys, now, |keys| {
+                sns.verify(&message_of(view)?, keys, now, trace)
+            }),
+            Proof::HttpSignature(own) => self.protocol(keys, now, |keys| {
+                own.verify(&message_of(view)?, keys, now, trace)
+            }),
             Proof::Jwt(jwt) => self.token(jwt, view, keys, now, trace),
             Proof::Digest(_) | Proof::Mac(_) | Proof::Public(_) => {
                 self.signed(view, keys, now, trace)
             }
         }
+    }
+
+    /// A protocol that is code.
+    fn protocol(
+        &self,
+        keys: &KeySet,
+        now: UnixTime,
+        verify: impl FnOnce(&[&Key]) -> Result<(usize, Verified), SignatureError>,
+    ) -> Result<Evidence, SignatureError> {
+        let usable: Vec<&Key> = keys.usable(now).collect();
+        let (index, verified) = verify(&usable)?;
+        Ok(Evidence {
+            key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
+            event_id: verified.event_id.as_deref().map(cut),
+            signed_at: verified.signed_at,
+        })
     }
 
     /// A JSON Web Token.
@@ -304,7 +331,7 @@ impl Scheme {
         let id = traced("id", self.signed_id(view), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
         if let Some(source) = &self.key_source {
-            traced("key_url", source.url_for(view.headers), trace)?;
+            traced("key_url", source.check(view.headers), trace)?;
         }
         traced("body", self.body_is_covered(view), trace)?;
 
@@ -421,7 +448,12 @@ impl Scheme {
                 };
                 Ok(offered.iter().any(is))
             }
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => Ok(false),
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Token => Ok(false),
         }
     }
 
@@ -453,9 +485,12 @@ impl Scheme {
                 key.sign(*algorithm, &[&content])
                     .map_err(|_bad| malformed("the private key does not sign this scheme"))
             }
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => {
-                Err(malformed("this scheme computes no signature over content"))
-            }
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Token => Err(malformed("this scheme computes no signature over content")),
         }
     }
 
@@ -464,7 +499,13 @@ impl Scheme {
         match &self.proof {
             Proof::Mac(own) => hash.unwrap_or(*own).tag_bytes() == length,
             Proof::Digest(own) => own.tag_bytes() == length,
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Public(_) | Proof::Token => true,
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Public(_)
+            | Proof::Token => true,
         }
     }
 
@@ -595,6 +636,24 @@ impl Scheme {
             signed_at,
         }
     }
+}
+
+/// The request that a view is of.
+pub(super) fn message_of(view: View<'_>) -> Result<Message<'_>, SignatureError> {
+    let View {
+        method,
+        url,
+        headers,
+        body,
+        ..
+    } = view;
+    let body = body.ok_or(malformed("the body has not been read"))?;
+    Ok(Message {
+        method,
+        url,
+        headers,
+        body,
+    })
 }
 
 /// An event id as it is passed on: not longer than any provider's.

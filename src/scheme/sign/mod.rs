@@ -34,13 +34,16 @@ impl Scheme {
     /// Completes `draft` so that [`Scheme::verify`] accepts it at `now`: what the scheme reads and the
     /// draft lacks (timestamp, id, pinned values) is added, the signature last.
     pub fn sign(&self, mut draft: Draft, key: &Key, now: UnixTime) -> Result<Draft, SignError> {
-        if matches!(self.proof, Proof::None) {
-            return Ok(draft);
-        }
-        if matches!(self.proof, Proof::Basic) {
-            let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
-            draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
-            return Ok(draft);
+        match &self.proof {
+            Proof::AwsSns(sns) => return sns.sign(draft, key, now),
+            Proof::HttpSignature(own) => return own.sign(draft, key, now),
+            Proof::None => return Ok(draft),
+            Proof::Basic => {
+                let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
+                draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
+                return Ok(draft);
+            }
+            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) | Proof::Token => {}
         }
         if self.each.is_some() {
             return refuse(

@@ -39,7 +39,9 @@ impl Seen {
     pub fn headers(&self, name: &str) -> Vec<&str> {
         let header = |line: &'_ str| -> Option<(usize, usize)> {
             let colon = line.find(':')?;
-            line[..colon].eq_ignore_ascii_case(name).then_some((colon + 1, line.len()))
+            line[..colon]
+                .eq_ignore_ascii_case(name)
+                .then_some((colon + 1, line.len()))
         };
         self.head
             .lines()
@@ -80,7 +82,10 @@ impl App {
     }
 
     pub fn on(listener: TcpListener) -> Self {
-        let app = Self { address: listener.local_addr().unwrap(), state: Arc::default() };
+        let app = Self {
+            address: listener.local_addr().unwrap(),
+            state: Arc::default(),
+        };
         let state = Arc::clone(&app.state);
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
@@ -114,7 +119,9 @@ impl App {
     }
 
     pub fn wait_for(&self, count: usize) -> Vec<Seen> {
-        eventually("requests at the app", || (self.count() >= count).then(|| self.seen()))
+        eventually("requests at the app", || {
+            (self.count() >= count).then(|| self.seen())
+        })
     }
 
     pub fn last(&self) -> Seen {
@@ -123,13 +130,19 @@ impl App {
 }
 
 fn serve(mut stream: TcpStream, state: &State) {
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
     let mut buffer = Vec::new();
     while let Some(seen) = request(&mut stream, &mut buffer) {
         state.seen.lock().unwrap().push(seen);
         let reply = {
             let mut script = state.script.lock().unwrap();
-            if script.is_empty() { Reply::status(200) } else { script.remove(0) }
+            if script.is_empty() {
+                Reply::status(200)
+            } else {
+                script.remove(0)
+            }
         };
         match reply {
             Reply::Raw(bytes) => drop(stream.write_all(&bytes)),
@@ -173,5 +186,8 @@ fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
     while buffer.len() < length {
         fill(buffer)?;
     }
-    Some(Seen { head, body: buffer.drain(..length).collect() })
+    Some(Seen {
+        head,
+        body: buffer.drain(..length).collect(),
+    })
 }

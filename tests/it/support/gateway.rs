@@ -43,7 +43,12 @@ impl Gateway {
             .unwrap();
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
-        let mut gateway = Self { child, dir, stdout, stderr };
+        let mut gateway = Self {
+            child,
+            dir,
+            stdout,
+            stderr,
+        };
         eventually("the gateway is ready", || {
             if let Some(status) = gateway.child.try_wait().unwrap() {
                 panic!("the gateway ended with {status}: {}", gateway.stderr());
@@ -55,21 +60,29 @@ impl Gateway {
 
     /// The address that a listener was bound to, as printed on stderr.
     pub fn address(&self, listener: &str) -> SocketAddr {
-        self.addresses().get(listener).copied().unwrap_or_else(|| {
-            panic!("no address of listener `{listener}` in:\n{}", self.stderr())
-        })
+        self.addresses()
+            .get(listener)
+            .copied()
+            .unwrap_or_else(|| panic!("no address of listener `{listener}` in:\n{}", self.stderr()))
     }
 
     fn addresses(&self) -> HashMap<String, SocketAddr> {
         let lines = self.stderr.lock().unwrap();
-        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let events = lines
+            .iter()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let field = |event: &Value, name: &str| {
             let value = event.get(name).or_else(|| event.get("fields")?.get(name))?;
             Some(value.as_str()?.to_owned())
         };
         events
             .filter(|event| field(event, "message").as_deref() == Some("listening"))
-            .filter_map(|event| Some((field(&event, "listener")?, field(&event, "address")?.parse().ok()?)))
+            .filter_map(|event| {
+                Some((
+                    field(&event, "listener")?,
+                    field(&event, "address")?.parse().ok()?,
+                ))
+            })
             .collect()
     }
 
@@ -96,7 +109,10 @@ impl Gateway {
     /// The value of the metric whose name and labels are `series`.
     pub fn metric(&self, series: &str) -> Option<f64> {
         let page = self.admin("/metrics").text();
-        let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|r| r.starts_with(' ')))?;
+        let line = page.lines().find(|line| {
+            line.strip_prefix(series)
+                .is_some_and(|r| r.starts_with(' '))
+        })?;
         line.rsplit(' ').next()?.parse().ok()
     }
 
@@ -104,8 +120,12 @@ impl Gateway {
     pub fn events(&self, count: usize) -> Vec<Value> {
         eventually("access events", || {
             let lines = self.stdout.lock().unwrap();
-            (lines.len() >= count)
-                .then(|| lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect())
+            (lines.len() >= count).then(|| {
+                lines
+                    .iter()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect()
+            })
         })
     }
 
@@ -137,7 +157,10 @@ impl Gateway {
     /// Sends a signal: `TERM`, `HUP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 
@@ -146,14 +169,22 @@ impl Gateway {
         let series = format!("hookward_config_reloads_total{{result=\"{result}\"}}");
         let before = self.metric(&series).unwrap();
         let next = self.dir.path().join("next.yaml");
-        fs::write(&next, config.replace("DIR", self.dir.path().to_str().unwrap())).unwrap();
+        fs::write(
+            &next,
+            config.replace("DIR", self.dir.path().to_str().unwrap()),
+        )
+        .unwrap();
         fs::rename(next, self.config()).unwrap();
-        eventually("a reload", || (self.metric(&series).unwrap() > before).then_some(()));
+        eventually("a reload", || {
+            (self.metric(&series).unwrap() > before).then_some(())
+        });
     }
 
     /// Waits for the process to end and returns its exit code.
     pub fn wait(&mut self) -> i32 {
-        eventually("the process ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+        eventually("the process ends", || self.child.try_wait().unwrap())
+            .code()
+            .unwrap_or(-1)
     }
 
     /// Whether the port of a listener still accepts connections.

@@ -30,7 +30,10 @@ pub fn hmac_hex(algorithm: &str, secret: &str, content: &[u8]) -> String {
 
 /// The header by which GitHub signs `body` with [`SECRET`].
 pub fn github(body: &[u8]) -> (String, String) {
-    ("X-Hub-Signature-256".to_owned(), format!("sha256={}", hmac_hex("sha256", SECRET, body)))
+    (
+        "X-Hub-Signature-256".to_owned(),
+        format!("sha256={}", hmac_hex("sha256", SECRET, body)),
+    )
 }
 
 /// Waits for a condition that another process brings about; fails loudly after ten seconds.

@@ -30,7 +30,10 @@ pub struct Answer {
 impl Answer {
     /// The value of a header; `None` when absent.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
+        self.headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_str())
     }
 
     pub fn text(&self) -> String {
@@ -46,7 +49,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Wire {
     pub fn plain(address: SocketAddr) -> Self {
-        Self { stream: Box::new(connect(address)), buffer: Vec::new() }
+        Self {
+            stream: Box::new(connect(address)),
+            buffer: Vec::new(),
+        }
     }
 
     /// TLS with this SNI name and ALPN list; any certificate is taken.
@@ -78,26 +84,37 @@ impl Wire {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Self { stream: Box::new(stream), buffer: Vec::new() })
+        Ok(Self {
+            stream: Box::new(stream),
+            buffer: Vec::new(),
+        })
     }
 
     /// Writes these bytes. A peer that has closed already is no failure of the test.
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
-        drop(self.stream.write_all(bytes).and_then(|()| self.stream.flush()));
+        drop(
+            self.stream
+                .write_all(bytes)
+                .and_then(|()| self.stream.flush()),
+        );
         self
     }
 
     /// Writes a request with Host and Content-Length.
     pub fn write(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
-        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        if !headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             head.push_str("Host: localhost\r\n");
         }
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         let framed = headers.iter().any(|(name, _)| {
-            name.eq_ignore_ascii_case("content-length") || name.eq_ignore_ascii_case("transfer-encoding")
+            name.eq_ignore_ascii_case("content-length")
+                || name.eq_ignore_ascii_case("transfer-encoding")
         });
         if !framed && (!body.is_empty() || method == "POST") {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
@@ -109,7 +126,13 @@ impl Wire {
     }
 
     /// One request and its answer.
-    pub fn exchange(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn exchange(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         self.write(method, path, headers, body);
         self.answer_to(method).expect("an answer")
     }
@@ -126,7 +149,10 @@ impl Wire {
                 continue;
             }
             let find = |name: &str| {
-                headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone())
+                headers
+                    .iter()
+                    .find(|(own, _)| own.eq_ignore_ascii_case(name))
+                    .map(|(_, v)| v.clone())
             };
             let body = if method == "HEAD" || matches!(status, 204 | 304) {
                 Vec::new()
@@ -137,7 +163,11 @@ impl Wire {
             } else {
                 self.rest()
             };
-            return Some(Answer { status, headers, body });
+            return Some(Answer {
+                status,
+                headers,
+                body,
+            });
         }
     }
 
