@@ -1024,6 +1024,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_without_a_value_is_a_slip() {
+        let (_, problems) = decode("name: a\nsize:\n");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].message, "this key has no value");
+        assert_eq!(problems[0].mark, Mark { line: 2, column: 1 });
+    }
+
+    #[test]
     fn syntax_errors_have_a_place() {
         let problems = Document::parse("a: [1\nb: 2\n").unwrap_err();
         assert!(problems[0].mark.line >= 1 && problems[0].message.contains("not valid YAML"));

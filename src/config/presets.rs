@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error;
-use super::resolve::{Resolver, Trouble, reason};
+use super::resolve::{Resolver, Trouble, absolute, reason};
 use crate::problem::{Mark, Report};
 use crate::scheme::catalog::Catalog;
 
@@ -20,7 +20,8 @@ pub(super) fn add_folder(
             "cannot read the folder `{folder}`: {}",
             reason(&error)
         ));
-        trouble.hint(format!("it is looked for as {}", full.display()))
+        let hint = "relative paths start from the configuration's folder";
+        trouble.hint(format!("{hint}: {}", absolute(&full)))
     })?;
     let mut reports = Vec::new();
     for name in names {

@@ -326,13 +326,17 @@ fn cannot_read(full: &Path, written: &str, error: &io::Error) -> Trouble {
     let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
     let is_missing = error.kind() == io::ErrorKind::NotFound;
     if is_missing && Path::new(written).is_relative() {
-        trouble.hint(format!(
-            "relative paths start from the configuration's folder: {}",
-            full.display()
-        ))
+        let hint = "relative paths start from the configuration's folder";
+        trouble.hint(format!("{hint}: {}", absolute(full)))
     } else {
         trouble
     }
+}
+
+/// A path that says where it is looked for.
+pub(super) fn absolute(path: &Path) -> String {
+    let full = std::path::absolute(path);
+    full.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// An I/O error in words, without its number.

@@ -315,7 +315,6 @@ impl Routed<'_> {
         doubts.weigh(admit::source(&route.sources, record.client_ip))?;
         doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
         let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
-        admit::body(&route.body, &head.headers)?;
 
         let is_tls = connection.tls.is_some();
         let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
@@ -328,9 +327,13 @@ impl Routed<'_> {
         };
         let now = gateway.clock.now();
         let progress = verify::from_head(presented, &gateway.passwords, now).await;
+        if progress.as_ref().is_err_and(Rejection::is_of_signature) {
+            // A signature is of a body: one that would not be read is refused for that first.
+            admit::body(&route.body, &head.headers)?;
+        }
         let progress = doubts.weigh(progress)?;
 
-        admit::content_type(&route.body, &head.headers)?;
+        admit::body(&route.body, &head.headers)?;
         let body_limits = BodyLimits {
             size_max: route.body.size_max.0,
             timeout: limits.body_timeout,

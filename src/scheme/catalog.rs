@@ -192,30 +192,15 @@ impl Preset {
             .flat_map(super::spec::Ordered::iter)
     }
 
-    /// A value for every param: the default, else an example.
+    /// A value for every param: the default, else the example.
     fn example_params(&self) -> Params {
         let example = |(name, spec): (&str, &ParamSpec)| {
-            let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
-                (Some(default), _) => to_json(default),
-                (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
-                (None, None) if name.ends_with("url") || self.begins_key_url(name) => {
-                    "https://example.org/".into()
-                }
-                (None, None) => "example".into(),
-            };
+            let known = compile::get(&spec.one_of).and_then(|known| known.first());
+            let given = compile::get(&spec.default).or(compile::get(&spec.example)).map(to_json);
+            let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
             (name.to_owned(), value)
         };
         self.params().map(example).collect()
-    }
-
-    /// Whether a key URL begins with this param, as with the issuer of a realm.
-    fn begins_key_url(&self, name: &str) -> bool {
-        let start = format!("{{param:{name}}}");
-        self.schemes().any(|(_, scheme)| {
-            compile::get(&scheme.key_url)
-                .and_then(|own| compile::get(&own.url))
-                .is_some_and(|url| url.starts_with(&start))
-        })
     }
 
     /// The operator's params with defaults filled in, or all that is wrong with them.

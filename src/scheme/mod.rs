@@ -380,6 +380,25 @@ impl Scheme {
         names
     }
 
+    /// Header fields that hold bare secrets.
+    pub fn secret_header_fields(&self) -> Vec<HeaderName> {
+        let places = self
+            .signature
+            .iter()
+            .filter(|_| self.is_bare_secret())
+            .flat_map(|signature| &signature.places);
+        let mut names: Vec<HeaderName> = places
+            .filter_map(|place| match place {
+                Location::Header(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        if matches!(self.proof, Proof::Basic) {
+            names.push(http::header::AUTHORIZATION);
+        }
+        names
+    }
+
     /// Query fields that hold bare secrets.
     pub fn secret_query_fields(&self) -> Vec<Arc<str>> {
         if !self.is_bare_secret() {

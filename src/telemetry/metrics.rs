@@ -274,6 +274,9 @@ impl RouteMetrics {
         };
         metrics.requests(Outcome::Forwarded, None);
         metrics.duration(Outcome::Forwarded);
+        for code in [StatusCode::OK.as_str(), CODE_NONE] {
+            vectors.upstream_requests.with_label_values(&[route, code]);
+        }
         for reason in REASONS_KNOWN {
             metrics.requests(Outcome::Rejected, Some(*reason));
         }

@@ -43,9 +43,9 @@ pub(super) fn judge(
     let provider = selected.preset.spec.provider.get().cloned();
     let mut verdict = Verdict {
         provider,
-        steps: trace.into_steps(),
         ..Verdict::default()
     };
+    verdict.trace(trace.into_steps());
     let result = if judged.is_ok() {
         StepResult::Skipped
     } else {

@@ -188,8 +188,12 @@ impl Compiler<'_, '_> {
                 "such as `secrets: [env:WEBHOOK_TOKEN]`",
             );
         }
-        let written = self.written(&spec.secrets, Kind::Secret, scope.route)?;
+        let written = self.written(&spec.secrets, Kind::Secret, scope.route);
+        if !written.is_complete {
+            return None;
+        }
         let keys = written
+            .keys
             .into_iter()
             .map(|key| Key::secret(key.id, key.bytes, key.not_after));
         let keys = KeySet::new(keys.collect())?;

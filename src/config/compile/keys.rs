@@ -19,6 +19,14 @@ pub(super) struct Written {
     pub(super) place: Place,
 }
 
+/// What could be read of a list.
+#[derive(Default)]
+pub(super) struct WrittenList {
+    pub(super) keys: Vec<Written>,
+    /// Whether that is all of it.
+    pub(super) is_complete: bool,
+}
+
 /// Whether what is referred to must be kept secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -34,21 +42,18 @@ struct Item<'s> {
 }
 
 impl Compiler<'_, '_> {
-    /// Resolves every item. `None` when any of them is wrong, or there is none.
-    pub(super) fn written(
-        &mut self,
-        at: &At<Secrets>,
-        kind: Kind,
-        route: &str,
-    ) -> Option<Vec<Written>> {
-        let (OneOrMany(items), place) = value(Some(at))?;
+    /// Resolves every item of a list that must not be empty.
+    pub(super) fn written(&mut self, at: &At<Secrets>, kind: Kind, route: &str) -> WrittenList {
+        let Some((OneOrMany(items), place)) = value(Some(at)) else {
+            return WrittenList::default();
+        };
         if items.is_empty() {
             let hint = match kind {
                 Kind::Public => "such as `[file:key.pem]`",
                 Kind::Secret => "such as `[env:WEBHOOK_SECRET]`",
             };
             self.error(&place, "the list is empty, so no request could pass", hint);
-            return None;
+            return WrittenList::default();
         }
         let parsed: Vec<_> = items.iter().map(|item| self.item(item)).collect();
         let mut ids = self.explicit_ids(parsed.iter().flatten());
@@ -73,7 +78,10 @@ impl Compiler<'_, '_> {
             self.shared(&written, route);
         }
         self.ends(&written, items);
-        (written.len() == items.len()).then_some(written)
+        WrittenList {
+            is_complete: written.len() == items.len(),
+            keys: written,
+        }
     }
 
     fn item<'s>(&mut self, at: &'s At<TextOr<SecretSpec>>) -> Option<Item<'s>> {

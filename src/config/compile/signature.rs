@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::checks::Auth;
-use super::keys::{Kind, Written};
+use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
 use crate::config::spec::{CheckSpec, RouteSpec};
@@ -36,7 +36,7 @@ pub(super) struct Facts {
     /// Status that a provider expects instead of 401.
     pub(super) reject_status: Option<StatusCode>,
     /// Methods that providers use.
-    methods: Vec<(Place, String)>,
+    methods: Vec<(Place, Vec<String>)>,
     /// What schemes leave open.
     weaknesses: Vec<(Place, &'static str)>,
 }
@@ -88,7 +88,7 @@ impl Compiler<'_, '_> {
                         "such as `secrets: [env:WEBHOOK_SECRET]`",
                     );
                 }
-                self.keys(&ready.scheme, secrets??)?
+                self.keys(&ready.scheme, secrets?)?
             }
             KeyKind::Public => {
                 self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
@@ -99,7 +99,7 @@ impl Compiler<'_, '_> {
                         "such as `public_keys: [file:key.pem]`",
                     );
                 }
-                self.keys(&ready.scheme, public_keys??)?
+                self.keys(&ready.scheme, public_keys?)?
             }
         };
         Some(SignatureCheck {
@@ -127,16 +127,15 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn keys(&mut self, scheme: &Scheme, written: Vec<Written>) -> Option<KeySet> {
-        let count = written.len();
+    fn keys(&mut self, scheme: &Scheme, list: WrittenList) -> Option<KeySet> {
+        let mut is_good = list.is_complete;
         let mut keys = Vec::new();
-        let mut good = 0;
         for Written {
             id,
             bytes,
             not_after,
             place,
-        } in written
+        } in list.keys
         {
             let decoded = match scheme.key_kind() {
                 KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
@@ -145,18 +144,14 @@ impl Compiler<'_, '_> {
                     .map(|key| vec![key]),
             };
             match decoded {
-                Ok(decoded) => {
-                    good += 1;
-                    keys.extend(decoded);
+                Ok(decoded) => keys.extend(decoded),
+                Err(message) => {
+                    is_good = false;
+                    self.error(&place, message, None);
                 }
-                Err(message) => self.error(&place, message, None),
             }
         }
-        if good < count {
-            None
-        } else {
-            KeySet::new(keys)
-        }
+        if is_good { KeySet::new(keys) } else { None }
     }
 
     fn tolerance(&mut self, spec: &CheckSpec) -> Option<Duration> {
@@ -183,10 +178,10 @@ impl Compiler<'_, '_> {
             .map(|Parsed(size)| *size);
         facts.body_size_max = facts.body_size_max.max(size);
         facts.answers(preset);
-        for method in preset.methods.iter().filter_map(At::get).flatten() {
-            facts
-                .methods
-                .extend(method.get().map(|method| (place.clone(), method.clone())));
+        let methods = preset.methods.iter().filter_map(At::get).flatten();
+        let methods: Vec<_> = methods.filter_map(|method| method.get().cloned()).collect();
+        if !methods.is_empty() {
+            facts.methods.push((place.clone(), methods));
         }
         let scheme = self.bind(reference, &selected, spec, &place)?;
         let name = reference.split('/').next().unwrap_or(reference);
@@ -348,13 +343,17 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Warns when a provider calls with methods that the route does not take.
+    /// Warns when a route takes none of the methods that a provider calls with.
     pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
-        for (place, method) in &facts.methods {
-            if !taken.iter().any(|own| own.as_str() == method) {
+        for (place, methods) in &facts.methods {
+            if !taken
+                .iter()
+                .any(|own| methods.iter().any(|method| own.as_str() == method))
+            {
+                let list = methods.join("`, `");
                 let message =
-                    format!("this provider sends `{method}`, which the route does not take");
-                self.warn(place, message, "add it to `match.methods`");
+                    format!("this provider sends `{list}`, which the route does not take");
+                self.warn(place, message, "write it into `match.methods`");
             }
         }
     }

@@ -4,6 +4,8 @@ use super::json::{self, Layout, Order, Strings};
 use super::{Hint, Trial};
 use crate::scheme::locate;
 
+/// Largest body that is printed anew.
+const JSON_BYTES_MAX: usize = 2 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// The simplest change that makes the signature right: several may, for a trailing newline is also
@@ -100,7 +102,9 @@ fn bom(body: &[u8]) -> Vec<Variant> {
 
 /// The same JSON as other libraries print it.
 fn reserialized(body: &[u8]) -> Vec<Variant> {
-    let Some(value) = json::parse(body) else {
+    // All variants are printed before any is tried.
+    let small = Some(body).filter(|body| body.len() <= JSON_BYTES_MAX);
+    let Some(value) = small.and_then(json::parse) else {
         return Vec::new();
     };
     let mut variants = Vec::new();

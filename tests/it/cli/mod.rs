@@ -17,21 +17,21 @@ mod validate;
 mod verify;
 
 /// A folder to run the binary in.
-pub struct Shell {
+pub(crate) struct Shell {
     dir: tempfile::TempDir,
     env: Vec<(String, String)>,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-pub struct Ended {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Shell {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             env: Vec::new(),
@@ -39,18 +39,18 @@ impl Shell {
     }
 
     /// With a file, in the same folder.
-    pub fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn with(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.dir.path().join(name), content).unwrap();
         self
     }
 
     /// With an environment variable; nothing else of the outside is passed on.
-    pub fn env(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn command<A: AsRef<std::ffi::OsStr>>(&self, args: &[A]) -> Command {
+    pub(crate) fn command<A: AsRef<std::ffi::OsStr>>(&self, args: &[A]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookward"));
         command
             .args(args)
@@ -60,12 +60,12 @@ impl Shell {
         command
     }
 
-    pub fn run(&self, args: &[&str]) -> Ended {
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
         self.feed(args, b"")
     }
 
     /// With `input` on standard input.
-    pub fn feed<A: AsRef<std::ffi::OsStr>>(&self, args: &[A], input: &[u8]) -> Ended {
+    pub(crate) fn feed<A: AsRef<std::ffi::OsStr>>(&self, args: &[A], input: &[u8]) -> Ended {
         let mut child = self
             .command(args)
             .stdin(Stdio::piped())
@@ -86,19 +86,19 @@ impl Shell {
 
 impl Ended {
     /// Data on standard output, and nothing but data.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Asserts the exit code; shows everything when it is another.
-    pub fn code(self, code: i32) -> Self {
+    pub(crate) fn code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self:?}");
         assert!(!self.stderr.contains("panicked"), "{self:?}");
         self
     }
 
     /// A refusal to answer: exit 2, one line on standard error that holds `part`, no data.
-    pub fn unable(self, part: &str) -> Self {
+    pub(crate) fn unable(self, part: &str) -> Self {
         let ended = self.code(2);
         assert_eq!(ended.stdout, "", "{ended:?}");
         assert!(ended.stderr.contains(part), "{ended:?}");
@@ -107,7 +107,7 @@ impl Ended {
 }
 
 /// Snapshots lie in `tests/snapshots`, as those of the library do.
-pub fn snapshots(body: impl FnOnce()) {
+pub(crate) fn snapshots(body: impl FnOnce()) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
@@ -116,7 +116,7 @@ pub fn snapshots(body: impl FnOnce()) {
 }
 
 /// A configuration with these routes.
-pub fn config(routes: &str) -> String {
+pub(crate) fn config(routes: &str) -> String {
     format!(
         "version: 1\nlisteners:\n  https:\n    address: 127.0.0.1:0\n    tls: {{ self_signed: [localhost] }}\n\
          routes:\n{routes}"

@@ -7,10 +7,10 @@ const SECRET: &str = "an example secret of 32 characters";
 const BODY: &str = "{\"a\":1}";
 
 fn request(path: &str, headers: &[(&str, &str)], body: &str) -> String {
-    let fields: String = headers
+    let fields = headers
         .iter()
-        .map(|(name, value)| format!("{name}: {value}\r\n"))
-        .collect();
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    let fields = fields.collect::<Vec<_>>().concat();
     format!("POST {path} HTTP/1.1\r\nHost: hooks.example.org\r\n{fields}\r\n{body}")
 }
 
