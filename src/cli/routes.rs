@@ -93,6 +93,9 @@ fn answer(asked: &Asked, routes: &RouteTable, output: &mut Output) -> ExitStatus
         Found::Route(winner) => {
             output.line(&winner.name);
             output.line(format_args!("  {}", pattern(winner)));
+            if winner.matches.handshakes.contains(&asked.method) {
+                output.line("  for handshakes of its presets only");
+            }
             for other in routes
                 .routes()
                 .iter()
@@ -136,7 +139,7 @@ fn pattern(route: &Route) -> String {
 }
 
 fn methods(route: &Route) -> String {
-    let methods = route.matches.methods.iter().map(Method::as_str);
+    let methods = route.matches.all_methods().map(Method::as_str);
     methods.collect::<Vec<_>>().join(", ")
 }
 
@@ -173,8 +176,8 @@ fn why_not(route: &Route, asked: &Asked) -> Option<String> {
     if let Some(why) = path_differs(route.matches.path.as_str(), &asked.path) {
         return Some(why);
     }
-    let takes_method = route.matches.methods.contains(&asked.method);
-    (!takes_method).then(|| format!("it takes {}, not {}", methods(route), asked.method))
+    (!route.matches.takes(&asked.method))
+        .then(|| format!("it takes {}, not {}", methods(route), asked.method))
 }
 
 /// The first segment at which a path leaves a pattern.

@@ -3,6 +3,7 @@
 //! [`Gateway::handle`] opens the record, runs [`Gateway::judge`], which is the list of the stages,
 //! and answers. No YAML, no files, no listening sockets here.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::reason::Reason;
 use crate::route::policy::Mode;
+use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
 use crate::store::{Claim, ReplayStore};
 use crate::telemetry::{Outcome, Telemetry};
@@ -28,6 +30,7 @@ pub mod confirm;
 pub mod connection;
 pub mod echo;
 pub mod forward;
+pub mod handshake;
 pub mod head;
 pub mod headers;
 pub mod keys;
@@ -42,12 +45,12 @@ pub mod snapshot;
 pub mod verify;
 pub mod well_formed;
 
-use body::{BodyLimits, Hold};
+use body::{BodyLimits, Hold, Received};
 use connection::Connection;
 use forward::{Forwarding, Frames};
 use head::Head;
 use record::Record;
-use rejection::Rejection;
+use rejection::{Form, Rejection};
 use replay::Claimed;
 use respond::Answer;
 use snapshot::{ListenerPolicy, RouteState, Snapshot};
@@ -72,9 +75,11 @@ enum Ready {
     /// To the app.
     Forward(Box<Delivery>),
     /// Nowhere: the app has this delivery already.
-    Acknowledge,
+    Acknowledge(Arc<RouteState>, AnswerFields),
     /// To the same URL over https.
     Redirect(HeaderValue),
+    /// Nowhere: it was a handshake, and this is the answer.
+    Reply(Box<Reply>),
 }
 
 /// A verified request on its way to the app.
@@ -83,9 +88,13 @@ struct Delivery {
     request: Request<Frames>,
     claim: Option<Claim>,
     doubt: Option<Reason>,
+    answer_fields: AnswerFields,
     permit: admit::Permit,
     hold: Hold,
 }
+
+/// Fields that a provider wants to read in the answer.
+type AnswerFields = Vec<(HeaderName, HeaderValue)>;
 
 /// What an observing route holds against a request that it lets pass.
 struct Doubts {
@@ -186,11 +195,14 @@ impl Gateway {
             .unwrap_or_else(|_| Err((Rejection::new(Reason::Internal, "a stage panicked"), None)));
         let mut response = match judged {
             Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
-            Ok(Ready::Acknowledge) => {
-                let response = respond::acknowledgement(&record.request_id);
-                record.close(Outcome::Duplicate, None, 200);
+            Ok(Ready::Acknowledge(state, fields)) => {
+                let answers = &state.route.answers;
+                let response = respond::acknowledgement(answers, &record.request_id);
+                let response = respond::with_fields(response, fields);
+                record.close(Outcome::Duplicate, None, response.status().as_u16());
                 response
             }
+            Ok(Ready::Reply(reply)) => self.reply(*reply, record),
             Ok(Ready::Redirect(location)) => {
                 let response = respond::redirect(location, &record.request_id);
                 let rejection = Rejection::new(Reason::HttpsRequired, "redirected to https");
@@ -266,6 +278,23 @@ impl Gateway {
         ready.map_err(|rejection| (rejection, Some(Arc::clone(state))))
     }
 
+    /// Answers a handshake.
+    fn reply(&self, reply: Reply, record: Record) -> Response<Answer> {
+        if let Some(secret) = &reply.enrolled {
+            let route = record.route.as_deref().unwrap_or_default();
+            let secret = String::from_utf8_lossy(secret.expose());
+            tracing::warn!(
+                route,
+                %secret,
+                "the provider has sent its secret: put it into `secrets` and close the enrolment window"
+            );
+        }
+        let status = reply.status.as_u16();
+        let response = respond::handshake(reply, &record.request_id);
+        record.close(Outcome::Handshake, None, status);
+        response
+    }
+
     /// Sends a delivery in a task of its own: once claimed, it is finished even if the sender
     /// hangs up.
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
@@ -274,7 +303,8 @@ impl Gateway {
             response
         } else {
             let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
-            respond::refusal(&rejection, StatusCode::INTERNAL_SERVER_ERROR, &request_id)
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            respond::refusal(&rejection, status, false, &request_id)
         }
     }
 }
@@ -288,7 +318,17 @@ struct Routed<'a> {
     state: &'a Arc<RouteState>,
 }
 
+/// What verification leads to.
+struct Judged {
+    received: Received,
+    /// `None` where an observing route lets the request pass without one.
+    proof: Option<Proof>,
+    /// The answer to a handshake.
+    reply: Option<Reply>,
+}
+
 impl Routed<'_> {
+    /// The stages of a request that has its route, in order.
     async fn judge<B>(
         &self,
         head: Head,
@@ -298,101 +338,43 @@ impl Routed<'_> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Self {
-            gateway,
-            snapshot,
-            listener,
-            connection,
-            state,
-        } = self;
-        let route = &*state.route;
+        let state = self.state;
         let mut doubts = Doubts {
-            mode: route.mode,
+            mode: state.route.mode,
             first: None,
         };
-        let limits = &snapshot.limits;
-
-        doubts.weigh(admit::source(&route.sources, record.client_ip))?;
-        doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
-        let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
-
-        let is_tls = connection.tls.is_some();
-        let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
-        let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
-        let presented = Presented {
-            head: &head,
-            route,
-            url: &url,
-            client,
-        };
-        let now = gateway.clock.now();
-        let progress = verify::from_head(presented, &gateway.passwords, now).await;
-        if progress.as_ref().is_err_and(Rejection::is_of_signature) {
-            // A signature is of a body: one that would not be read is refused for that first.
-            admit::body(&route.body, &head.headers)?;
-        }
-        let progress = doubts.weigh(progress)?;
-
-        admit::body(&route.body, &head.headers)?;
-        let body_limits = BodyLimits {
-            size_max: route.body.size_max.0,
-            timeout: limits.body_timeout,
-            budget: limits.body_memory.0,
-        };
-        let received = body::read(
-            &mut *body,
-            body_limits,
-            gateway.budget.hold(),
-            &gateway.cutoff,
-        )
-        .await?;
-        record.bytes_in = received.content.len() as u64;
-        if route.body.well_formed {
-            check_syntax(&head, &received.content)?;
-        }
-
-        // Time may have passed while the body came in: the verdict is of the moment it is complete.
-        let now = gateway.clock.now();
-        let proof = match progress {
-            Some(progress) => doubts.weigh(verify::from_message(
-                progress,
-                presented,
-                &received.content,
-                now,
-            ))?,
-            None => None,
-        };
+        let permit = self.admit(record.client_ip, &mut doubts)?;
+        let judged = self.verify(&head, body, record, &mut doubts).await?;
+        let Judged {
+            received,
+            proof,
+            reply,
+        } = judged;
         if let Some(proof) = &proof {
             record.verified(proof);
         }
         doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
-        let claimed = match &proof {
-            Some(proof) => {
-                let (policy, store) = (route.replay.as_ref(), &gateway.replay);
-                doubts.weigh(replay::claim(store, policy, &route.name, proof, state.lease).await)?
+        // Where anything is held against it, an observing route leaves the answer to the app.
+        if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
+            return Ok(Ready::Reply(Box::new(reply)));
+        }
+        let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
+            Claimed::Duplicate => {
+                let fields = proof.map(|proof| proof.answer_fields).unwrap_or_default();
+                return Ok(Ready::Acknowledge(Arc::clone(state), fields));
             }
-            None => None,
+            Claimed::New(claim) => Some(claim),
+            Claimed::Unclaimed => None,
         };
-        let claim = match claimed {
-            Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
-                doubts.first.get_or_insert(Reason::Replayed);
-                None
-            }
-            Some(Claimed::Duplicate) => return Ok(Ready::Acknowledge),
-            Some(Claimed::New(claim)) => Some(claim),
-            Some(Claimed::Unclaimed) | None => None,
-        };
-        let none = Proof::default();
+        let proof = proof.unwrap_or_default();
+        let trusted = &self.listener.trusted_proxies;
         let request = forward::build(Forwarding {
             head,
             body: &received.content,
             state,
-            connection,
-            is_trusted: connection.is_trusted(&listener.trusted_proxies),
-            verdict: match doubts.first {
-                Some(reason) => Err(reason),
-                None => Ok(proof.as_ref().unwrap_or(&none)),
-            },
+            connection: self.connection,
+            is_trusted: self.connection.is_trusted(trusted),
+            verdict: doubts.first.map_or(Ok(&proof), Err),
             request_id: &record.request_id,
         })
         .map_err(|reason| Rejection::new(reason, "the forwarded target cannot be built"))?;
@@ -401,9 +383,161 @@ impl Routed<'_> {
             request,
             claim,
             doubt: doubts.first,
+            answer_fields: proof.answer_fields,
             permit,
             hold: received.hold,
         })))
+    }
+
+    /// Sources, limits and room.
+    fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
+        let Self {
+            gateway,
+            snapshot,
+            state,
+            ..
+        } = self;
+        doubts.weigh(admit::source(&state.route.sources, client))?;
+        doubts.weigh(admit::quota(&state.client_limits, client))?;
+        gateway.in_flight.admit(snapshot.limits.requests_in_flight)
+    }
+
+    /// The checks by the head alone, the body, the checks that need it, and handshakes.
+    async fn verify<B>(
+        &self,
+        head: &Head,
+        body: &mut B,
+        record: &mut Record,
+        doubts: &mut Doubts,
+    ) -> Result<Judged, Rejection>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Self {
+            gateway,
+            listener,
+            connection,
+            ..
+        } = self;
+        let route = &*self.state.route;
+        let is_tls = connection.tls.is_some();
+        let url = head::sender_url(head, listener.public_origin.as_ref(), is_tls);
+        let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let presented = Presented {
+            head,
+            route,
+            url: &url,
+            client,
+        };
+        let could_be_handshake = handshake::could_be(presented);
+        if !could_be_handshake {
+            self.admit_method(head)?;
+        }
+        let now = gateway.clock.now();
+        let progress = verify::from_head(presented, &gateway.passwords, now).await;
+        if progress.as_ref().is_err_and(Rejection::is_of_signature) {
+            // A signature is of a body: one that would not be read is refused for that first.
+            self.admit_body(head, could_be_handshake)?;
+        }
+        let progress = doubts.weigh(progress)?;
+        self.admit_body(head, could_be_handshake)?;
+
+        let received = self.receive(head, body).await?;
+        record.bytes_in = received.content.len() as u64;
+
+        // Time may have passed while the body came in: the verdict is of the moment it is complete.
+        let now = gateway.clock.now();
+        let content = &received.content;
+        let found = could_be_handshake.then(|| handshake::find(presented, content));
+        let question = found.flatten();
+        if could_be_handshake && question.is_none() {
+            self.admit_method(head)?;
+            self.admit_body(head, false)?;
+        }
+        let (proof, reply) = match (progress, question) {
+            (Some(progress), Some(question)) => {
+                let judged = question.judge(progress, presented, content, now);
+                doubts.weigh(judged)?.unzip()
+            }
+            (Some(progress), None) => {
+                let judged = verify::from_message(progress, presented, content, now);
+                (doubts.weigh(judged)?, None)
+            }
+            (None, _) => (None, None),
+        };
+        Ok(Judged {
+            received,
+            proof,
+            reply,
+        })
+    }
+
+    /// The body, whole, and well formed where the route asks for that.
+    async fn receive<B>(&self, head: &Head, body: &mut B) -> Result<Received, Rejection>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Self {
+            gateway,
+            snapshot,
+            state,
+            ..
+        } = self;
+        let limits = BodyLimits {
+            size_max: state.route.body.size_max.0,
+            timeout: snapshot.limits.body_timeout,
+            budget: snapshot.limits.body_memory.0,
+        };
+        let hold = gateway.budget.hold();
+        let received = body::read(&mut *body, limits, hold, &gateway.cutoff).await?;
+        if state.route.body.well_formed {
+            check_syntax(head, &received.content)?;
+        }
+        Ok(received)
+    }
+
+    /// The right to deliver, where the route looks for replays.
+    async fn claim(
+        &self,
+        proof: Option<&Proof>,
+        doubts: &mut Doubts,
+    ) -> Result<Claimed, Rejection> {
+        let Self { gateway, state, .. } = self;
+        let route = &*state.route;
+        let Some(proof) = proof else {
+            return Ok(Claimed::Unclaimed);
+        };
+        let policy = route.replay.as_ref();
+        let claimed = replay::claim(&gateway.replay, policy, &route.name, proof, state.lease).await;
+        match doubts.weigh(claimed)? {
+            Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
+                doubts.first.get_or_insert(Reason::Replayed);
+                Ok(Claimed::Unclaimed)
+            }
+            Some(claimed) => Ok(claimed),
+            None => Ok(Claimed::Unclaimed),
+        }
+    }
+
+    /// A method that is there for handshakes only is none of a delivery's.
+    fn admit_method(&self, head: &Head) -> Result<(), Rejection> {
+        let route = &self.state.route;
+        if route.matches.methods.contains(&head.method) {
+            Ok(())
+        } else {
+            Err(select::method_not_allowed(std::slice::from_ref(route)))
+        }
+    }
+
+    /// What the head promises of the body. The media type is asked of deliveries only.
+    fn admit_body(&self, head: &Head, could_be_handshake: bool) -> Result<(), Rejection> {
+        let policy = &self.state.route.body;
+        admit::declared_size(policy, &head.headers)?;
+        if could_be_handshake {
+            Ok(())
+        } else {
+            admit::content_type(policy, &head.headers)
+        }
     }
 }
 
@@ -427,13 +561,22 @@ fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue
 }
 
 fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {
-    let row = rejection.reason.row();
-    let status = state
-        .and_then(|state| state.route.reject_status)
-        .filter(|_| row.status == 401)
-        .or_else(|| StatusCode::from_u16(row.status).ok())
+    let route = state.map(|state| &*state.route);
+    let answers = route.map(|route| &*route.answers);
+    let (is_empty, of_handshake) = match rejection.form {
+        Form::Empty(status) => (true, status),
+        Form::Problem => (answers.is_some_and(|answers| answers.reject_empty), None),
+    };
+    // What the operator wrote wins over what the provider wants, and that over the table.
+    let of_operator = route.and_then(|route| route.reject_status);
+    let of_provider = answers.and_then(|answers| answers.reject_status);
+    let status = of_operator
+        .filter(|_| rejection.is_unauthorized())
+        .or(of_handshake)
+        .or(of_provider.filter(|_| rejection.is_unauthorized()))
+        .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = respond::refusal(&rejection, status, &record.request_id);
+    let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
     record.refuse(&rejection, status.as_u16());
     response
@@ -446,6 +589,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         request,
         claim,
         doubt,
+        answer_fields,
         permit,
         hold,
     } = *delivery;
@@ -477,6 +621,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
             response.body_mut().hold(permit);
+            let response = respond::with_fields(response, answer_fields);
             match doubt {
                 Some(reason) => record.close(Outcome::Observed, Some(reason), status),
                 None => record.close(Outcome::Forwarded, None, status),

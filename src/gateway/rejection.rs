@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use crate::reason::Reason;
 use crate::scheme::SignatureError;
@@ -16,8 +16,19 @@ pub struct Rejection {
     pub detail: &'static str,
     /// `Retry-After`.
     pub retry_after: Option<Duration>,
+    /// How the answer looks.
+    pub form: Form,
     /// `Allow` (405) or `WWW-Authenticate` (401): RFC 9110 15.5.6 and 11.6.1.
     pub header: Option<(http::HeaderName, HeaderValue)>,
+}
+
+/// How a refusal looks to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Without a body, as providers want it after a handshake; with this status, if there is one.
+    Empty(Option<StatusCode>),
+    /// Problem details (RFC 9457).
+    Problem,
 }
 
 /// What `Retry-After` says where nothing better is known.
@@ -39,6 +50,7 @@ impl Rejection {
             reason,
             detail,
             retry_after,
+            form: Form::Problem,
             header: None,
         }
     }
@@ -54,6 +66,17 @@ impl Rejection {
                 | R::TimestampMissing
                 | R::TimestampMalformed
         )
+    }
+
+    /// Without a body, and with this status if there is one.
+    pub fn empty(mut self, status: Option<StatusCode>) -> Self {
+        self.form = Form::Empty(status);
+        self
+    }
+
+    /// Whether it is one of those for an absent or wrong proof.
+    pub fn is_unauthorized(&self) -> bool {
+        self.reason.row().status == 401
     }
 
     /// With `Retry-After`.

@@ -6,13 +6,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 
 use super::admit::Permit;
 use super::forward::{BoxError, UpstreamBody};
 use super::headers;
 use super::rejection::Rejection;
+use crate::scheme::handshake::{Answers, Reply};
 
 /// Body of an answer. Holds the request's place until its last byte is handed over.
 #[derive(Debug, Default)]
@@ -79,25 +80,21 @@ impl Body for Answer {
     }
 }
 
-/// A refusal: RFC 9457 problem details that name the status and the request, never the check.
+/// A refusal: RFC 9457 problem details that name the status and the request, never the check; or
+/// nothing but the status, where that is what providers want.
 pub fn refusal(
     rejection: &Rejection,
     status: StatusCode,
+    is_empty: bool,
     request_id: &HeaderValue,
 ) -> Response<Answer> {
-    let problem = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or("Refused"),
-        "status": status.as_u16(),
-        "request_id": request_id.to_str().unwrap_or_default(),
-    });
-    let mut response = Response::new(Answer::own(problem.to_string()));
+    let mut response = if is_empty {
+        Response::new(Answer::default())
+    } else {
+        problem(status, request_id)
+    };
     *response.status_mut() = status;
     let fields = response.headers_mut();
-    fields.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
     if let Some(wait) = rejection.retry_after {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
@@ -107,15 +104,57 @@ pub fn refusal(
     with_request_id(response, request_id)
 }
 
+fn problem(status: StatusCode, request_id: &HeaderValue) -> Response<Answer> {
+    let problem = serde_json::json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or("Refused"),
+        "status": status.as_u16(),
+        "request_id": request_id.to_str().unwrap_or_default(),
+    });
+    let mut response = Response::new(Answer::own(problem.to_string()));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    response
+}
+
 /// Whole seconds, rounded up, at least one.
 fn seconds_up(wait: Duration) -> u64 {
     let partial = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(partial).max(1)
 }
 
-/// A duplicate is acknowledged: the sender may stop trying.
-pub fn acknowledgement(request_id: &HeaderValue) -> Response<Answer> {
-    with_request_id(Response::new(Answer::default()), request_id)
+/// A duplicate is acknowledged, in the words that its provider takes for success: the sender may stop
+/// trying.
+pub fn acknowledgement(answers: &Answers, request_id: &HeaderValue) -> Response<Answer> {
+    let mut response = Response::new(Answer::default());
+    if let Some((media_type, body)) = &answers.accept_body {
+        response = Response::new(Answer::own(body.clone()));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, media_type.clone());
+    }
+    *response.status_mut() = answers.accept_status.unwrap_or(StatusCode::OK);
+    with_request_id(response, request_id)
+}
+
+/// The answer to a handshake. Nothing in it is a page, whatever it repeats (SECURITY A-47).
+pub fn handshake(reply: Reply, request_id: &HeaderValue) -> Response<Answer> {
+    let body = if reply.body.is_empty() {
+        Answer::default()
+    } else {
+        Answer::own(reply.body)
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = reply.status;
+    let fields = response.headers_mut();
+    fields.extend(reply.headers);
+    fields.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    with_request_id(response, request_id)
 }
 
 /// 308 keeps method and body (RFC 9110 15.4.9), so a POST stays a POST.
@@ -143,6 +182,17 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
             permit: None,
         },
     )
+}
+
+/// With the fields that the provider wants to read, in place of the app's own.
+pub fn with_fields(
+    mut response: Response<Answer>,
+    fields: Vec<(HeaderName, HeaderValue)>,
+) -> Response<Answer> {
+    for (name, value) in fields {
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 fn with_request_id(mut response: Response<Answer>, request_id: &HeaderValue) -> Response<Answer> {

@@ -21,21 +21,21 @@ pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteSt
         Found::Route(route) => snapshot
             .state(route)
             .ok_or_else(|| Rejection::new(Reason::Internal, "a route has no state")),
-        Found::MethodNotAllowed(routes) => {
-            let mut methods: Vec<&str> = routes
-                .iter()
-                .flat_map(|route| route.matches.methods.iter().map(http::Method::as_str))
-                .collect();
-            methods.sort_unstable();
-            let mut rejection =
-                Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
-            rejection.header = HeaderValue::from_str(&methods.join(", "))
-                .ok()
-                .map(|methods| (header::ALLOW, methods));
-            Err(rejection)
-        }
+        Found::MethodNotAllowed(routes) => Err(method_not_allowed(routes)),
         Found::Nothing => Err(Rejection::new(Reason::RouteNotFound, "no route matches")),
     }
+}
+
+/// The refusal of a method that none of `routes` takes, or not for such a request.
+pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
+    let methods = routes.iter().flat_map(|route| route.matches.all_methods());
+    let mut methods: Vec<&str> = methods.map(http::Method::as_str).collect();
+    methods.sort_unstable();
+    let mut rejection = Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
+    rejection.header = HeaderValue::from_str(&methods.join(", "))
+        .ok()
+        .map(|methods| (header::ALLOW, methods));
+    rejection
 }
 
 /// The path as it may be logged under `route`: tokens in it are masked.

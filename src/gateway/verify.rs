@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use data_encoding::BASE64;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::connection::CertificateNames;
+use super::handshake;
 use super::head::Head;
 use super::headers::{decode_component, decoded_name};
 use super::password::{PasswordError, Passwords};
@@ -34,6 +35,8 @@ pub struct Proof {
     pub event_id: Option<String>,
     /// What makes two deliveries the same, one part for each signature.
     pub fingerprints: Vec<[u8; 32]>,
+    /// Fields that the provider wants to read in the answer.
+    pub answer_fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// A request as checks see it before its body.
@@ -49,12 +52,29 @@ pub struct Presented<'a> {
     pub client: Option<&'a CertificateNames>,
 }
 
+impl<'a> Presented<'a> {
+    /// The complete request, as schemes see it.
+    pub fn message<'m>(&self, body: &'m Content) -> Message<'m>
+    where
+        'a: 'm,
+    {
+        Message {
+            method: &self.head.method,
+            url: self.url,
+            headers: &self.head.headers,
+            body,
+        }
+    }
+}
+
 /// How far the head alone has led, check by check.
 #[derive(Debug)]
 pub struct Progress(Vec<Step>);
 
 #[derive(Debug)]
 enum Step {
+    /// Refused, unless the request turns out to be a handshake that needs no signature.
+    HandshakeOnly(Rejection),
     NeedsBody,
     Proven(Proof),
 }
@@ -86,21 +106,38 @@ pub fn from_message(
     body: &Content,
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
+    rest(progress, presented, body, now, None)
+}
+
+/// As [`from_message`], without the check that a handshake belongs to.
+pub fn beside(
+    check: &SignatureCheck,
+    progress: Progress,
+    presented: Presented<'_>,
+    body: &Content,
+    now: UnixTime,
+) -> Result<Proof, Rejection> {
+    rest(progress, presented, body, now, Some(check))
+}
+
+fn rest(
+    progress: Progress,
+    presented: Presented<'_>,
+    body: &Content,
+    now: UnixTime,
+    without: Option<&SignatureCheck>,
+) -> Result<Proof, Rejection> {
     let AuthPolicy::All(checks) = &presented.route.auth else {
         return Ok(Proof::default());
     };
-    let Head {
-        method, headers, ..
-    } = presented.head;
-    let message = Message {
-        method,
-        url: presented.url,
-        headers,
-        body,
-    };
+    let message = presented.message(body);
     let mut proof = Proof::default();
     for (check, step) in checks.iter().zip(progress.0) {
+        if without.is_some_and(|without| check.holds(without)) {
+            continue;
+        }
         let part = match (step, check) {
+            (Step::HandshakeOnly(refusal), _) => return Err(refusal),
             (Step::Proven(part), _) => part,
             (Step::NeedsBody, Check::Any(choices)) => {
                 let judged = choices.iter().filter_map(|choice| match choice {
@@ -132,7 +169,7 @@ impl Proof {
         }
     }
 
-    fn join(&mut self, other: Self) {
+    pub(super) fn join(&mut self, other: Self) {
         self.checks.extend(other.checks);
         self.provider = self.provider.take().or(other.provider);
         self.event_id = self.event_id.take().or(other.event_id);
@@ -143,6 +180,7 @@ impl Proof {
             self.key_id.take().or(other.key_id)
         };
         self.fingerprints.extend(other.fingerprints);
+        self.answer_fields.extend(other.answer_fields);
     }
 }
 
@@ -153,18 +191,20 @@ async fn any_from_head(
     now: UnixTime,
 ) -> Result<Step, Rejection> {
     let mut needs_body = false;
+    let mut handshake_only = None;
     let mut refusals = Vec::new();
     for choice in choices {
         match one_from_head(choice, presented, passwords, now).await {
             Ok(Step::Proven(proof)) => return Ok(Step::Proven(proof)),
             Ok(Step::NeedsBody) => needs_body = true,
+            Ok(Step::HandshakeOnly(refusal)) => handshake_only = Some(refusal),
             Err(refusal) => refusals.push(Err(refusal)),
         }
     }
-    if needs_body {
-        Ok(Step::NeedsBody)
-    } else {
-        first_that_holds(refusals).map(Step::Proven)
+    match handshake_only {
+        _ if needs_body => Ok(Step::NeedsBody),
+        Some(refusal) => Ok(Step::HandshakeOnly(refusal)),
+        None => first_that_holds(refusals).map(Step::Proven),
     }
 }
 
@@ -177,6 +217,7 @@ pub async fn head_alone(
 ) -> Result<Proof, Rejection> {
     match one_from_head(check, presented, passwords, now).await? {
         Step::Proven(proof) => Ok(proof),
+        Step::HandshakeOnly(refusal) => Err(refusal),
         Step::NeedsBody => Err(internal()),
     }
 }
@@ -229,8 +270,11 @@ async fn one_from_head(
         }
         Check::Signature(signature) => {
             let judged = signature.scheme.precheck(method, presented.url, headers);
-            judged.map_err(|error| signature_refusal(error, signature, presented))?;
-            Ok(Step::NeedsBody)
+            let Err(error) = judged else {
+                return Ok(Step::NeedsBody);
+            };
+            let refusal = signature_refusal(error, signature, presented);
+            handshake::or_refuse(signature, presented, refusal).map(Step::HandshakeOnly)
         }
         Check::Token(token_check) => {
             let key_id = token(token_check, presented, now)?;
@@ -239,7 +283,8 @@ async fn one_from_head(
     }
 }
 
-fn signature(
+/// Judges a signature, with the body.
+pub(super) fn signature(
     check: &SignatureCheck,
     message: &Message<'_>,
     presented: Presented<'_>,
@@ -265,6 +310,7 @@ fn signature(
         key_id,
         event_id,
         fingerprints,
+        answer_fields: check.answers.headers(message, &check.keys, now),
     })
 }
 
@@ -365,7 +411,7 @@ fn find_token(
 
 fn single<'h>(
     headers: &'h HeaderMap,
-    name: &http::HeaderName,
+    name: &HeaderName,
 ) -> Result<Option<&'h HeaderValue>, &'static str> {
     let mut fields = headers.get_all(name).iter();
     let field = fields.next();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use crate::scheme::Scheme;
+use crate::scheme::handshake::{Answers, Handshake};
 use crate::scheme::keys::KeySet;
 use crate::secret::Secret;
 
@@ -99,9 +100,22 @@ pub struct SignatureCheck {
     pub scheme: Arc<Scheme>,
     /// Which keys may have signed.
     pub keys: KeySet,
+    /// How the provider asks whether the URL is ours.
+    pub handshakes: Arc<[Handshake]>,
+    /// What the provider wants to read in answers.
+    pub answers: Arc<Answers>,
 }
 
 impl Check {
+    /// Whether it is this signature, or offers it as a choice.
+    pub fn holds(&self, signature: &SignatureCheck) -> bool {
+        match self {
+            Self::Any(choices) => choices.iter().any(|choice| choice.holds(signature)),
+            Self::Signature(own) => std::ptr::eq(own, signature),
+            Self::Basic(_) | Self::ClientCert(_) | Self::Token(_) => false,
+        }
+    }
+
     /// How `X-Hookward-Verified` names this check.
     pub fn label(&self) -> String {
         match self {
@@ -132,6 +146,22 @@ impl AuthPolicy {
                 }
             })
             .collect()
+    }
+
+    /// Every signature that it may ask for, in the order of the file.
+    pub fn signatures(&self) -> impl Iterator<Item = &SignatureCheck> {
+        let checks = match self {
+            Self::All(checks) => checks.as_slice(),
+            Self::Open => &[],
+        };
+        let choices = checks.iter().flat_map(|check| match check {
+            Check::Any(choices) => choices.as_slice(),
+            check => std::slice::from_ref(check),
+        });
+        choices.filter_map(|check| match check {
+            Check::Signature(check) => Some(check),
+            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
+        })
     }
 
     /// Ids of every configured key, for the metric that shows which are in use.

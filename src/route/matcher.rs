@@ -20,6 +20,20 @@ pub struct RouteMatch {
     pub path: PathPattern,
     /// Which methods. Never empty.
     pub methods: Vec<Method>,
+    /// Further methods, of the handshakes of its presets: nothing else comes with them.
+    pub handshakes: Vec<Method>,
+}
+
+impl RouteMatch {
+    /// Every method that it takes.
+    pub fn all_methods(&self) -> impl Iterator<Item = &Method> {
+        self.methods.iter().chain(&self.handshakes)
+    }
+
+    /// Whether it takes a method.
+    pub fn takes(&self, method: &Method) -> bool {
+        self.all_methods().any(|own| own == method)
+    }
 }
 
 /// Which hosts a route takes.
@@ -235,8 +249,8 @@ impl RouteTable {
             };
             let leaf = root.leaf(&route.matches.path.segments);
             for other in leaf.iter() {
-                let shared = |method| other.matches.methods.contains(method);
-                if route.matches.methods.iter().any(shared) {
+                let shared = |method| other.matches.takes(method);
+                if route.matches.all_methods().any(shared) {
                     let first = indexes.get(&Arc::as_ptr(other)).copied().unwrap_or(index);
                     conflicts.push(Conflict {
                         first,
@@ -271,10 +285,7 @@ impl RouteTable {
         if leaf.is_empty() {
             return Found::Nothing;
         }
-        match leaf
-            .iter()
-            .find(|route| route.matches.methods.contains(method))
-        {
+        match leaf.iter().find(|route| route.matches.takes(method)) {
             Some(route) => Found::Route(route),
             None => Found::MethodNotAllowed(leaf),
         }

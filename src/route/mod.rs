@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use crate::scheme::handshake::Answers;
 use crate::units::ByteSize;
 
 pub mod auth;
@@ -39,8 +40,10 @@ pub struct Route {
     pub upstream: UpstreamRef,
     /// How the forwarded request differs from the one received.
     pub forward: ForwardPolicy,
-    /// Status instead of 401, where the provider expects another one.
+    /// Status instead of 401, as the operator wants it.
     pub reject_status: Option<StatusCode>,
+    /// What the provider wants to read in answers.
+    pub answers: Arc<Answers>,
 }
 
 /// Where a route forwards to.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::compile;
+use super::handshake::{self, Answers, Handshake};
 use super::spec::{ParamSpec, ParamValue, PresetSpec, SchemeSpec};
 use super::{Params, Scheme};
 use crate::document::Document;
@@ -164,6 +165,9 @@ impl Preset {
                         .unwrap_or_default(),
                 );
             }
+            let handshakes = preset.handshakes(&examples).err();
+            problems.extend(handshakes.unwrap_or_default());
+            problems.extend(preset.answers(&examples).err().unwrap_or_default());
         }
         problems.sort_by_key(|problem| problem.mark);
         problems.dedup();
@@ -192,11 +196,27 @@ impl Preset {
             .flat_map(super::spec::Ordered::iter)
     }
 
+    fn handshakes(&self, params: &Params) -> Result<Vec<Handshake>, Vec<Problem>> {
+        match compile::get(&self.spec.handshakes) {
+            Some(specs) => handshake::handshakes(specs, params),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn answers(&self, params: &Params) -> Result<Answers, Vec<Problem>> {
+        match &self.spec.answers {
+            Some(spec) => handshake::answers(spec, params),
+            None => Ok(Answers::default()),
+        }
+    }
+
     /// A value for every param: the default, else the example.
     fn example_params(&self) -> Params {
         let example = |(name, spec): (&str, &ParamSpec)| {
             let known = compile::get(&spec.one_of).and_then(|known| known.first());
-            let given = compile::get(&spec.default).or(compile::get(&spec.example)).map(to_json);
+            let given = compile::get(&spec.default)
+                .or(compile::get(&spec.example))
+                .map(to_json);
             let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
             (name.to_owned(), value)
         };
@@ -343,11 +363,25 @@ impl Selected {
             .schemes()
             .nth(self.index(&params))
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
-        compile::compile(spec, &params, tolerance).map_err(|problems| {
-            problems
-                .into_iter()
-                .map(|problem| problem.message)
-                .collect()
-        })
+        compile::compile(spec, &params, tolerance).map_err(messages)
     }
+
+    /// The handshakes of the preset, with the operator's `params`.
+    pub fn handshakes(&self, params: &Params) -> Result<Vec<Handshake>, Vec<String>> {
+        let params = self.preset.complete(params)?;
+        self.preset.handshakes(&params).map_err(messages)
+    }
+
+    /// What the provider wants to read in answers, with the operator's `params`.
+    pub fn answers(&self, params: &Params) -> Result<Answers, Vec<String>> {
+        let params = self.preset.complete(params)?;
+        self.preset.answers(&params).map_err(messages)
+    }
+}
+
+fn messages(problems: Vec<Problem>) -> Vec<String> {
+    problems
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect()
 }

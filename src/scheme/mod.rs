@@ -18,10 +18,12 @@ use crate::units::UnixTime;
 
 pub mod aws_sns;
 pub mod catalog;
+mod charset;
 mod compile;
 mod delivery;
 mod fields;
 mod gzip;
+pub mod handshake;
 pub mod hints;
 pub mod http_signature;
 pub mod https_url;

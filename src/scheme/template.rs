@@ -111,6 +111,15 @@ pub(super) struct Scope<'a> {
     pub(super) secret: Option<&'a [u8]>,
 }
 
+/// A value that a template repeats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeated<'t> {
+    /// Where it stands; `None` where that is no single place.
+    pub(super) place: Option<&'t Location>,
+    /// Whether an HMAC is over it.
+    pub(super) is_signed: bool,
+}
+
 /// Takes rendered bytes, in order.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
@@ -268,6 +277,39 @@ impl Template {
         })
     }
 
+    /// The place whose value it is, where it is nothing else.
+    pub(super) fn place(&self) -> Option<&Location> {
+        match self.segments.as_slice() {
+            [Segment::Value(value)] if value.filters.is_empty() => match &value.source {
+                Source::Place(place) => Some(place),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Everything that is in it beside literals, `is_signed` where an HMAC is over the whole.
+    pub(super) fn repeats<'t>(&'t self, is_signed: bool, out: &mut Vec<Repeated<'t>>) {
+        for segment in &self.segments {
+            let Segment::Value(value) = segment else {
+                continue;
+            };
+            let is_hmac = |filter: &Filter| matches!(filter, Filter::Hmac(_));
+            let is_signed = is_signed || value.filters.iter().any(is_hmac);
+            match &value.source {
+                Source::Text(inner) => inner.repeats(is_signed, out),
+                Source::Place(place) => out.push(Repeated {
+                    place: Some(place),
+                    is_signed,
+                }),
+                _ => out.push(Repeated {
+                    place: None,
+                    is_signed,
+                }),
+            }
+        }
+    }
+
     /// Header fields that go in.
     pub(super) fn headers(&self, out: &mut Vec<http::HeaderName>) {
         for segment in &self.segments {
@@ -413,7 +455,9 @@ impl Source {
             Self::Place(Location::Form(name)) => format!("the form field `{name}`"),
             Self::Place(Location::Header(name)) => format!("the header `{name}`"),
             Self::Place(Location::Query(name)) => format!("the query field `{name}`"),
-            Self::Json(..) | Self::Place(Location::Json(_)) => "a value of the JSON body".to_owned(),
+            Self::Json(..) | Self::Place(Location::Json(_)) => {
+                "a value of the JSON body".to_owned()
+            }
             Self::Place(Location::Xml(_)) => "an element of the XML body".to_owned(),
             _ => "a value that is not there".to_owned(),
         }

@@ -45,6 +45,34 @@ impl When {
         !self.never && plain && self.present.is_empty() && self.equal.is_empty()
     }
 
+    /// What the head alone tells: `None` where the body decides. What cannot be read does not hold.
+    pub(super) fn foretell(&self, view: View<'_>) -> Option<bool> {
+        let is_method = self.method.as_ref().is_none_or(|own| own == view.method);
+        let is_query = !self.any_query || view.url.query().is_some_and(|query| !query.is_empty());
+        let mut holds = !self.never && is_method && is_query;
+        let mut asks_body = self.body.is_some();
+        for place in &self.present {
+            if place.is_in_body() {
+                asks_body = true;
+            } else {
+                holds = holds && is_present(place, view);
+            }
+        }
+        for (place, wanted) in &self.equal {
+            if place.is_in_body() {
+                asks_body = true;
+            } else {
+                let found = find(std::slice::from_ref(place), view).ok().flatten();
+                holds = holds && found.as_deref() == Some(wanted.as_bytes());
+            }
+        }
+        match (holds, self.not.as_ref().map(|not| not.foretell(view))) {
+            (false, _) | (true, Some(Some(true))) => Some(false),
+            (true, Some(None)) => None,
+            (true, _) => (!asks_body).then_some(true),
+        }
+    }
+
     /// Whether it holds for a request.
     pub(super) fn holds(&self, view: View<'_>) -> Result<bool, Unreadable> {
         if self.never

@@ -24,6 +24,7 @@ use crate::units::Span;
 mod basic;
 mod checks;
 mod forward;
+mod handshakes;
 mod keys;
 mod limits;
 mod listeners;
@@ -31,6 +32,8 @@ mod policies;
 mod routes;
 mod signature;
 mod upstreams;
+
+use handshakes::Manners;
 
 /// Longest duration that makes sense anywhere; beyond it arithmetic on time could overflow.
 const DURATION_MAX: Duration = Duration::from_hours(8784);
@@ -43,8 +46,8 @@ struct Compiler<'a, 'e> {
     catalog: Catalog,
     /// Presets that routes have found, by reference; `None` when it has been reported.
     presets: HashMap<String, Option<Selected>>,
-    /// Schemes of presets bound without params, by reference: thousands of routes may share one.
-    bound: HashMap<String, Arc<Scheme>>,
+    /// Presets bound without params, by reference: thousands of routes may share one.
+    bound: HashMap<String, (Arc<Scheme>, Manners)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
 }

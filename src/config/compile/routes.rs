@@ -65,7 +65,10 @@ impl Compiler<'_, '_> {
             let Some((route, place)) = value(Some(at)) else {
                 continue;
             };
-            let matches = self.matches(&route.matches, &place);
+            let mut matches = self.matches(&route.matches, &place);
+            if let Some(matches) = &mut matches {
+                matches.handshakes = self.handshake_methods(&route.verify, &matches.methods);
+            }
             if let Some(matches) = &matches {
                 taken.push(Taken {
                     name: route.name.get().cloned().unwrap_or_default(),
@@ -168,7 +171,7 @@ impl Compiler<'_, '_> {
         let upstream = self.upstream_of(&spec.upstream, path, upstreams);
         let forward = self.forward(spec.forward.as_ref(), scope.path);
         let reject_status = self.reject_status(spec.on_reject.as_ref());
-        let reject_status = reject_status.or(facts.and_then(|facts| facts.reject_status));
+        let answers = facts.and_then(|facts| facts.answers.clone());
         Some(Route {
             name: name?,
             matches: matches?,
@@ -184,6 +187,7 @@ impl Compiler<'_, '_> {
             upstream: upstream?,
             forward,
             reject_status,
+            answers: answers.unwrap_or_default(),
         })
     }
 
@@ -218,6 +222,7 @@ impl Compiler<'_, '_> {
             host: host?,
             path,
             methods: methods?,
+            handshakes: Vec::new(),
         })
     }
 
@@ -337,5 +342,6 @@ fn probe(matches: &RouteMatch) -> Route {
         upstream: UpstreamRef::Echo,
         forward: ForwardPolicy::default(),
         reject_status: None,
+        answers: Arc::default(),
     }
 }

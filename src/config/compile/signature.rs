@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use http::Method;
 
 use super::checks::Auth;
+use super::handshakes::Manners;
 use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
@@ -15,11 +16,12 @@ use crate::document::{At, Parsed, Place};
 use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
 use crate::route::policy::Sources;
 use crate::scheme::catalog::{CatalogError, Selected};
+use crate::scheme::handshake::{Answers, Handshake};
 use crate::scheme::keys::{Key, KeySet};
-use crate::scheme::spec::{Ordered, PresetSpec, SchemeSpec};
+use crate::scheme::spec::{Ordered, SchemeSpec};
 use crate::scheme::{KeyKind, Params, Scheme};
 use crate::secret::Secret;
-use crate::units::{ByteSize, Span};
+use crate::units::{ByteSize, Span, UnixTime};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
 const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
@@ -33,8 +35,8 @@ pub(super) struct Facts {
     pub(super) tolerance_both_ways: Option<Duration>,
     /// Largest body that a provider documents.
     pub(super) body_size_max: Option<ByteSize>,
-    /// Status that a provider expects instead of 401.
-    pub(super) reject_status: Option<StatusCode>,
+    /// What a provider wants to read in answers: the first one that wants anything.
+    pub(super) answers: Option<Arc<Answers>>,
     /// Methods that providers use.
     methods: Vec<(Place, Vec<String>)>,
     /// What schemes leave open.
@@ -42,9 +44,10 @@ pub(super) struct Facts {
 }
 
 /// A scheme, ready for keys.
-struct Ready {
+pub(super) struct Ready {
     provider: Option<Arc<str>>,
-    scheme: Arc<Scheme>,
+    pub(super) scheme: Arc<Scheme>,
+    pub(super) manners: Manners,
     place: Place,
 }
 
@@ -72,7 +75,17 @@ impl Compiler<'_, '_> {
             (None, None) => None,
         }?;
         facts.note(&ready.scheme, &ready.place);
+        let handshakes = self.handshakes(spec, place, &ready);
+        let is_enrolling = ready
+            .manners
+            .handshakes
+            .iter()
+            .any(Handshake::is_enrolment_open);
         let keys = match ready.scheme.key_kind() {
+            // The provider is yet to send its secret.
+            KeyKind::Secret if is_enrolling && secrets.is_none() => {
+                KeySet::new(vec![unused_key()])?
+            }
             KeyKind::None => {
                 let kinds = ["secrets", "public_keys", "jwks_url"];
                 self.unwanted(spec, &kinds, place, "takes no keys");
@@ -106,6 +119,8 @@ impl Compiler<'_, '_> {
             provider: ready.provider,
             scheme: ready.scheme,
             keys,
+            handshakes: handshakes?,
+            answers: ready.manners.answers,
         })
     }
 
@@ -177,17 +192,22 @@ impl Compiler<'_, '_> {
             .and_then(At::get)
             .map(|Parsed(size)| *size);
         facts.body_size_max = facts.body_size_max.max(size);
-        facts.answers(preset);
         let methods = preset.methods.iter().filter_map(At::get).flatten();
         let methods: Vec<_> = methods.filter_map(|method| method.get().cloned()).collect();
         if !methods.is_empty() {
             facts.methods.push((place.clone(), methods));
         }
-        let scheme = self.bind(reference, &selected, spec, &place)?;
+        let (scheme, manners) = self.bind(reference, &selected, spec, &place)?;
+        if preset.answers.is_some() {
+            facts
+                .answers
+                .get_or_insert_with(|| Arc::clone(&manners.answers));
+        }
         let name = reference.split('/').next().unwrap_or(reference);
         Some(Ready {
             provider: Some(name.into()),
             scheme,
+            manners,
             place,
         })
     }
@@ -235,21 +255,27 @@ impl Compiler<'_, '_> {
         selected: &Selected,
         spec: &CheckSpec,
         place: &Place,
-    ) -> Option<Arc<Scheme>> {
+    ) -> Option<(Arc<Scheme>, Manners)> {
         let tolerance =
             value(spec.tolerance.as_ref()).map(|(Parsed(Span(tolerance)), _)| *tolerance);
         let is_plain = tolerance.is_none() && spec.params.is_none();
-        if is_plain && let Some(scheme) = self.bound.get(reference) {
-            return Some(Arc::clone(scheme));
+        if is_plain && let Some(bound) = self.bound.get(reference) {
+            return Some(bound.clone());
         }
         let params = params(spec.params.as_ref());
-        match selected.bind(&params, tolerance) {
-            Ok(scheme) => {
-                let scheme = Arc::new(scheme);
+        let bound = selected.bind(&params, tolerance).and_then(|scheme| {
+            let manners = Manners {
+                handshakes: selected.handshakes(&params)?.into(),
+                answers: Arc::new(selected.answers(&params)?),
+            };
+            Ok((Arc::new(scheme), manners))
+        });
+        match bound {
+            Ok(bound) => {
                 if is_plain {
-                    self.bound.insert(reference.to_owned(), Arc::clone(&scheme));
+                    self.bound.insert(reference.to_owned(), bound.clone());
                 }
-                Some(scheme)
+                Some(bound)
             }
             Err(messages) => {
                 for message in messages {
@@ -310,6 +336,7 @@ impl Compiler<'_, '_> {
             Ok(scheme) => Some(Ready {
                 provider: None,
                 scheme: Arc::new(scheme),
+                manners: Manners::default(),
                 place: key,
             }),
             Err(problems) => {
@@ -359,18 +386,13 @@ impl Compiler<'_, '_> {
     }
 }
 
-/// The keys of a scheme that looks at none.
+/// A key that never counts: for schemes that look at none, and where the provider is yet to send one.
 fn unused_key() -> Key {
-    Key::secret("none".into(), Secret::new(b"unused".to_vec()), None)
+    let ended = Some(UnixTime::from_secs(0));
+    Key::secret("none".into(), Secret::new(b"unused".to_vec()), ended)
 }
 
 impl Facts {
-    fn answers(&mut self, preset: &PresetSpec) {
-        let answers = preset.answers.as_ref().and_then(At::get);
-        let status = answers.and_then(|answers| answers.reject_status.as_ref()?.get());
-        self.reject_status = status.and_then(|status| StatusCode::from_u16(*status).ok());
-    }
-
     fn note(&mut self, scheme: &Scheme, place: &Place) {
         self.signed |= scheme.is_signed();
         if let Some(tolerance) = scheme.signed_tolerance() {
@@ -386,7 +408,8 @@ impl Facts {
     }
 }
 
-fn params(at: Option<&At<Ordered<serde_json::Value>>>) -> Params {
+/// Params as written.
+pub(super) fn params(at: Option<&At<Ordered<serde_json::Value>>>) -> Params {
     let Some((Ordered(params), _)) = value(at) else {
         return BTreeMap::new();
     };

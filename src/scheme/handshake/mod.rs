@@ -1,0 +1,422 @@
+//! A provider's question whether a URL is ours, and what we answer; and what else a provider wants to
+//! read in answers.
+//!
+//! An answer that repeats what its asker sent repeats only what `charset` lets through, and an HMAC is
+//! made of nothing that could be signed content (SECURITY A-46, A-47). `compile.rs` refuses presets
+//! that do otherwise.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::charset::Charset;
+use super::keys::{Key, KeySet};
+use super::locate::{Location, Pointer, View, find};
+use super::primitive::same_secret;
+use super::template::{Scope, Template};
+use super::when::When;
+use super::{KeyKind, Message, Require, Scheme, SenderUrl, SignatureError, UrlForm};
+use crate::reason::Reason;
+use crate::secret::Secret;
+use crate::units::UnixTime;
+
+mod compile;
+
+pub(super) use compile::{answers, handshakes};
+
+/// Largest answer to a handshake: body and fields.
+const REPLY_BYTES_MAX: usize = 8 * 1024;
+
+/// A handshake of a preset, compiled.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    name: Arc<str>,
+    method: Method,
+    when: When,
+    proof: ProofForm,
+    /// The values that the reply repeats, and what they may look like.
+    charset: Vec<(Location, Charset)>,
+    refuse_status: Option<StatusCode>,
+    reply: ReplyForm,
+    fetch: Option<Target>,
+    verify_token: Option<Secret>,
+}
+
+/// What proves a handshake: all of it.
+#[derive(Clone, Debug, Default)]
+struct ProofForm {
+    signature: bool,
+    token: Option<Location>,
+    require: Vec<Require>,
+    enrolment: Option<Enrolment>,
+}
+
+/// A secret that the request brings.
+#[derive(Clone, Debug)]
+struct Enrolment {
+    place: Location,
+    is_signed: bool,
+    is_open: bool,
+}
+
+/// How the answer is made.
+#[derive(Clone, Debug)]
+struct ReplyForm {
+    status: StatusCode,
+    headers: Vec<(HeaderName, Template)>,
+    body: BodyForm,
+    /// Whether an HMAC goes in.
+    is_signed: bool,
+}
+
+#[derive(Clone, Debug)]
+enum BodyForm {
+    Empty,
+    Json(Vec<(String, Template)>),
+    Text(Template),
+}
+
+/// A URL of the request that is called.
+#[derive(Clone, Debug)]
+struct Target {
+    pointer: Pointer,
+    /// Labels; `*` is any one.
+    hosts: Vec<Vec<String>>,
+}
+
+/// The answer to a proven handshake.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Status.
+    pub status: StatusCode,
+    /// Header fields, `Content-Type` among them.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// A URL to GET, at one of the provider's hosts (SECURITY A-34).
+    pub fetch: Option<String>,
+    /// The secret that the request brought, for the operator to see.
+    pub enrolled: Option<Secret>,
+}
+
+/// What a provider wants to read in other answers.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// Status of a refusal instead of 401.
+    pub reject_status: Option<StatusCode>,
+    /// Whether a refusal has no body.
+    pub reject_empty: bool,
+    /// Status of an acknowledged duplicate instead of 200.
+    pub accept_status: Option<StatusCode>,
+    /// Media type and body of an acknowledged duplicate.
+    pub accept_body: Option<(HeaderValue, String)>,
+    headers: Vec<(HeaderName, Template)>,
+    charset: Vec<(Location, Charset)>,
+    /// Whether an HMAC goes into the fields.
+    is_signed: bool,
+}
+
+const fn invalid(detail: &'static str) -> SignatureError {
+    SignatureError {
+        reason: Reason::HandshakeInvalid,
+        detail,
+    }
+}
+
+const NO_SECRET: SignatureError = SignatureError {
+    reason: Reason::KeyUnavailable,
+    detail: "the answer is an HMAC, and the check has no secret that counts",
+};
+
+impl Handshake {
+    /// Its name in the preset.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The method that it comes with.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// Whether the route's scheme must have verified the request.
+    pub fn needs_signature(&self) -> bool {
+        self.proof.signature
+    }
+
+    /// Whether a verify token proves it: the param `verify_token`, else any secret of the check.
+    pub fn takes_verify_token(&self) -> bool {
+        self.proof.token.is_some()
+    }
+
+    /// Whether it takes a new secret just now.
+    pub fn is_enrolment_open(&self) -> bool {
+        self.proof.enrolment.as_ref().is_some_and(|own| own.is_open)
+    }
+
+    /// With the operator's verify token.
+    #[must_use]
+    pub fn with_verify_token(mut self, token: Secret) -> Self {
+        self.verify_token = Some(token);
+        self
+    }
+
+    /// Status where it is not proven, if the provider wants a certain one.
+    pub fn refuse_status(&self) -> Option<StatusCode> {
+        self.refuse_status
+    }
+
+    /// Whether a request is this handshake, by its head; `None` where the body decides.
+    pub fn foretell(&self, method: &Method, url: &SenderUrl, headers: &HeaderMap) -> Option<bool> {
+        self.when.foretell(View {
+            method,
+            url,
+            headers,
+            body: None,
+            json: None,
+            items: &[],
+        })
+    }
+
+    /// Whether a complete request is this handshake. What cannot be read is none.
+    pub fn is_meant(&self, message: &Message<'_>) -> bool {
+        self.when.holds(view_of(message)).unwrap_or(false)
+    }
+
+    /// Judges everything but the signature, which the caller has verified where it is needed, and makes
+    /// the answer.
+    pub fn answer(
+        &self,
+        message: &Message<'_>,
+        scheme: &Scheme,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Result<Reply, SignatureError> {
+        let view = view_of(message);
+        let has_secrets = scheme.key_kind() == KeyKind::Secret || scheme.takes_secrets_too();
+        let secrets = Some(keys).filter(|_| has_secrets);
+        if let Some(place) = &self.proof.token {
+            self.token(place, view, secrets, now)?;
+        }
+        for require in &self.proof.require {
+            let held = require.holds(view, &UrlForm::default(), keys, now);
+            held.map_err(|_| invalid("a value that proves the handshake is not as it should be"))?;
+        }
+        let enrolment = self.proof.enrolment.as_ref();
+        let enrolled = enrolment
+            .map(|own| own.take(message, scheme, now))
+            .transpose()?;
+        for (place, charset) in &self.charset {
+            let value = find(std::slice::from_ref(place), view).ok().flatten();
+            if !value.is_some_and(|value| charset.fits(&value)) {
+                return Err(invalid("a value is not of the form that may be repeated"));
+            }
+        }
+        let secret = secrets.and_then(|keys| keys.usable(now).find_map(Key::secret_bytes));
+        let fetch = self.fetch.as_ref().map(|target| target.of(message));
+        Ok(Reply {
+            fetch: fetch.transpose()?,
+            enrolled,
+            ..self.reply.make(view, secret)?
+        })
+    }
+
+    /// The verify token, compared in constant time (SECURITY A-48).
+    fn token(
+        &self,
+        place: &Location,
+        view: View<'_>,
+        secrets: Option<&KeySet>,
+        now: UnixTime,
+    ) -> Result<(), SignatureError> {
+        let given = find(std::slice::from_ref(place), view);
+        let given = given.ok().flatten().filter(|given| !given.is_empty());
+        let given = given.ok_or(invalid("the verify token is missing or stands twice"))?;
+        let is_right = match &self.verify_token {
+            Some(token) => same_secret(token.expose(), &given),
+            None => secrets.is_some_and(|keys| keys.matching(&given, now).is_some()),
+        };
+        if is_right {
+            Ok(())
+        } else {
+            Err(invalid("the verify token is wrong"))
+        }
+    }
+}
+
+fn view_of<'a>(message: &Message<'a>) -> View<'a> {
+    let Message {
+        method,
+        url,
+        headers,
+        body,
+    } = *message;
+    View {
+        method,
+        url,
+        headers,
+        body: Some(body),
+        json: None,
+        items: &[],
+    }
+}
+
+fn scope<'a>(view: View<'a>, url: &'a str, secret: Option<&'a [u8]>) -> Scope<'a> {
+    Scope {
+        view,
+        url,
+        without_path: false,
+        timestamp: None,
+        id: None,
+        secret,
+    }
+}
+
+impl Enrolment {
+    fn take(
+        &self,
+        message: &Message<'_>,
+        scheme: &Scheme,
+        now: UnixTime,
+    ) -> Result<Secret, SignatureError> {
+        if !self.is_open {
+            return Err(invalid("the enrolment window is closed"));
+        }
+        let value = find(std::slice::from_ref(&self.place), view_of(message));
+        let value = value.ok().flatten().filter(|value| !value.is_empty());
+        let value = value.ok_or(invalid("the request brings no secret"))?;
+        if self.is_signed {
+            let key = scheme.secret_key("enrolled".into(), &value, None);
+            let keys = key.ok().and_then(|key| KeySet::new(vec![key]));
+            let keys = keys.ok_or(invalid("what the request brings is no secret"))?;
+            scheme.verify(message, &keys, now)?;
+        }
+        Ok(Secret::new(value.into_owned()))
+    }
+}
+
+impl ReplyForm {
+    fn make(&self, view: View<'_>, secret: Option<&[u8]>) -> Result<Reply, SignatureError> {
+        const UNABLE: SignatureError = invalid("the answer cannot be made of this request");
+        if self.is_signed && secret.is_none() {
+            return Err(NO_SECRET);
+        }
+        let scope = scope(view, "", secret);
+        let text = |template: &Template| {
+            let bytes = template.text(&scope).map_err(|_| UNABLE)?;
+            String::from_utf8(bytes).map_err(|_| UNABLE)
+        };
+        let (media_type, body) = match &self.body {
+            BodyForm::Empty => (None, String::new()),
+            BodyForm::Text(template) => (Some("text/plain"), text(template)?),
+            BodyForm::Json(members) => {
+                let mut object = Vec::new();
+                for (name, template) in members {
+                    let (name, value) =
+                        (serde_json::json!(name), serde_json::json!(text(template)?));
+                    object.push(format!("{name}:{value}"));
+                }
+                (
+                    Some("application/json"),
+                    format!("{{{}}}", object.join(",")),
+                )
+            }
+        };
+        let mut headers = Vec::new();
+        let mut size = body.len();
+        for (name, template) in &self.headers {
+            let value = HeaderValue::from_str(&text(template)?).map_err(|_| UNABLE)?;
+            size += value.len();
+            headers.push((name.clone(), value));
+        }
+        if size > REPLY_BYTES_MAX {
+            return Err(invalid("the answer would be too long"));
+        }
+        let has_type = headers
+            .iter()
+            .any(|(name, _)| *name == http::header::CONTENT_TYPE);
+        if let Some(media_type) = media_type.filter(|_| !has_type) {
+            headers.push((
+                http::header::CONTENT_TYPE,
+                HeaderValue::from_static(media_type),
+            ));
+        }
+        Ok(Reply {
+            status: self.status,
+            headers,
+            body: body.into_bytes(),
+            fetch: None,
+            enrolled: None,
+        })
+    }
+}
+
+impl Target {
+    /// The URL, where it leads to one of the hosts: https, the usual port, no user, nothing that two
+    /// readers could take apart differently.
+    fn of(&self, message: &Message<'_>) -> Result<String, SignatureError> {
+        let body = message.body.joined();
+        let url = self.pointer.read(&body).ok().flatten();
+        let url = url.ok_or(invalid("the URL to call is missing"))?;
+        if self.admits(&url) {
+            Ok(url)
+        } else {
+            Err(invalid("the URL to call is not one of the provider's"))
+        }
+    }
+
+    fn admits(&self, url: &str) -> bool {
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !br##""#<>@\^`{|}"##.contains(&byte);
+        let Some(rest) = url.strip_prefix("https://") else {
+            return false;
+        };
+        let host = rest.split(['/', '?']).next().unwrap_or_default();
+        let host = host.to_ascii_lowercase();
+        let labels: Vec<&str> = host.split('.').collect();
+        let is_label = |label: &&str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        };
+        let is_one_of = |wanted: &Vec<String>| {
+            let mut pairs = wanted.iter().zip(&labels);
+            wanted.len() == labels.len()
+                && pairs.all(|(wanted, own)| wanted == "*" || wanted == own)
+        };
+        url.len() <= 2048
+            && url.bytes().all(is_plain)
+            && labels.iter().all(is_label)
+            && self.hosts.iter().any(is_one_of)
+    }
+}
+
+impl Answers {
+    /// The fields that an answer to this proven request has. A value that is absent, or not of the
+    /// form that may be repeated, gives none.
+    pub fn headers(
+        &self,
+        message: &Message<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+    ) -> Vec<(HeaderName, HeaderValue)> {
+        let view = view_of(message);
+        let fits = |(place, charset): &(Location, Charset)| {
+            let value = find(std::slice::from_ref(place), view).ok().flatten();
+            value.is_some_and(|value| charset.fits(&value))
+        };
+        if self.headers.is_empty() || !self.charset.iter().all(fits) {
+            return Vec::new();
+        }
+        let secret = keys.usable(now).find_map(Key::secret_bytes);
+        if self.is_signed && secret.is_none() {
+            return Vec::new();
+        }
+        let scope = scope(view, "", secret);
+        let field = |(name, template): &(HeaderName, Template)| {
+            let value = HeaderValue::from_bytes(&template.text(&scope).ok()?).ok()?;
+            Some((name.clone(), value))
+        };
+        self.headers.iter().filter_map(field).collect()
+    }
+}
