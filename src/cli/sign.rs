@@ -126,6 +126,17 @@ impl ProviderArgs {
         self.secrets.iter().map(read).collect()
     }
 
+    /// As [`ProviderArgs::secrets`], for a verdict: nobody signs with a secret that is written out as
+    /// empty, so a request is judged by it and refused. Anywhere else it would be a mistake.
+    pub(super) fn secrets_to_judge_by(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
+        let read = |reference: &String| match reference.as_str() {
+            "value:" => Ok(Secret::new(Vec::new())),
+            reference => config::secret(reference, env, working_folder())
+                .map_err(|message| anyhow::anyhow!("--secret: {message}")),
+        };
+        self.secrets.iter().map(read).collect()
+    }
+
     pub(super) fn params(&self) -> Params {
         self.params.iter().cloned().collect()
     }

@@ -27,7 +27,7 @@ pub(super) fn judge(
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written {
-        secrets: args.secrets(env)?,
+        secrets: args.secrets_to_judge_by(env)?,
         public_keys: read_all(public_keys, env)?,
     };
     let Keys { keys, unusable } = written.keys(&scheme, name)?;
