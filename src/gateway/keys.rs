@@ -65,13 +65,13 @@ pub enum FetchError {
 }
 
 /// How long keys hold whose server does not say.
-const FRESH_DEFAULT: Duration = Duration::from_secs(3600);
+const FRESH_DEFAULT: Duration = Duration::from_hours(1);
 /// Shortest time that keys hold, whatever their server says.
-const FRESH_MIN: Duration = Duration::from_secs(300);
+const FRESH_MIN: Duration = Duration::from_mins(5);
 /// Longest time that keys hold, whatever their server says.
-const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+const FRESH_MAX: Duration = Duration::from_hours(24);
 /// How long keys that no longer hold still serve while no newer ones can be had.
-const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+const STALE_MAX: Duration = Duration::from_hours(24);
 /// Time between two fetches of one URL, failed ones too.
 pub const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How long a request waits for keys.
@@ -314,7 +314,7 @@ impl Inner {
 
     fn may_fetch_unasked(&self, now: Duration) -> bool {
         let mut window = lock(&self.unasked);
-        if now.saturating_sub(window.start) >= Duration::from_secs(60) {
+        if now.saturating_sub(window.start) >= Duration::from_mins(1) {
             *window = Window {
                 start: now,
                 count: 0,
@@ -581,13 +581,13 @@ mod tests {
         bench.web.answer(&wanted, Ok(jwks("old", Some(600))));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("old"));
         bench.web.answer(&wanted, Ok(jwks("new", Some(600))));
-        bench.clock.advance(Duration::from_secs(600));
+        bench.clock.advance(Duration::from_mins(10));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("old"));
         settle().await;
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("new"));
         // After a long silence the request waits for what is true now.
         bench.web.answer(&wanted, Ok(jwks("newer", Some(600))));
-        bench.clock.advance(Duration::from_secs(1200));
+        bench.clock.advance(Duration::from_mins(20));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("newer"));
         // The provider is away: what was there last serves on, for a day.
         bench.web.answer(&wanted, Err(FetchError::Reach));
@@ -655,7 +655,7 @@ mod tests {
         bench.web.answer(&other, Ok(jwks("b", None)));
         assert_eq!(bench.keys(&other, None).await.as_deref(), Ok("b"));
         // A minute later there is room for others.
-        bench.clock.advance(Duration::from_secs(60));
+        bench.clock.advance(Duration::from_mins(1));
         let late = at("late", Reach::Public);
         bench.web.answer(&late, Ok(jwks("c", None)));
         assert_eq!(bench.keys(&late, None).await.as_deref(), Ok("c"));

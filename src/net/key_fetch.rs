@@ -414,7 +414,7 @@ mod tests {
         let server = serve(&["localhost", "127.0.0.1"]).await;
         let fetched = server.get("/jwks").await.unwrap();
         assert_eq!(fetched.body, JWKS);
-        assert_eq!(fetched.max_age, Some(Duration::from_secs(600)));
+        assert_eq!(fetched.max_age, Some(Duration::from_mins(10)));
         assert_eq!(server.get("/").await.unwrap().max_age, Some(Duration::ZERO));
         assert_eq!(server.get("/most").await.unwrap().body.len(), BODY_MAX);
         let by_address = server.url("127.0.0.1", "/jwks");
