@@ -21,9 +21,10 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::reason::Reason;
+use crate::route::auth::{AuthPolicy, Published, SignatureCheck};
 pub use crate::scheme::https_url::{HttpsUrl, KeyUrl, Reach};
 use crate::scheme::keys::{Key, KeySet};
-use crate::scheme::{SignatureError, published};
+use crate::scheme::{Message, SignatureError, published};
 use crate::telemetry::metrics::Metrics;
 
 /// A fetch under way.
@@ -86,6 +87,22 @@ pub const UNASKED_MAX: u32 = 30;
 /// Published keys by URL. Cheap to clone; clones share the keys.
 #[derive(Clone, Debug)]
 pub struct KeyCache(Arc<Inner>);
+
+/// The keys that were fetched for one request, by check.
+#[derive(Debug)]
+pub struct Keyring<'r>(Vec<(&'r SignatureCheck, Result<KeySet, SignatureError>)>);
+
+impl Keyring<'_> {
+    /// What `check` verifies with: pinned keys, and those that its provider publishes.
+    pub fn keys_of<'k>(&'k self, check: &'k SignatureCheck) -> Result<&'k KeySet, SignatureError> {
+        let mut all = self.0.iter();
+        match all.find(|(own, _)| std::ptr::eq(*own, check)) {
+            Some((_, Ok(keys))) => Ok(keys),
+            Some((_, Err(error))) => Err(*error),
+            None => Ok(&check.keys),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -189,6 +206,39 @@ impl KeyCache {
         after
             .or(before)
             .ok_or(unavailable("the keys cannot be fetched"))
+    }
+
+    /// The keys for the checks of a route that are published, as far as `message` wants them.
+    pub async fn gather<'r>(&self, policy: &'r AuthPolicy, message: &Message<'_>) -> Keyring<'r> {
+        let mut fetched = Vec::new();
+        for check in policy.signatures() {
+            if let Some(published) = &check.published {
+                fetched.push((check, self.of_check(check, published, message).await));
+            }
+        }
+        Keyring(fetched)
+    }
+
+    async fn of_check(
+        &self,
+        check: &SignatureCheck,
+        published: &Published,
+        message: &Message<'_>,
+    ) -> Result<KeySet, SignatureError> {
+        let url = match published {
+            Published::At(url) => Some(url.clone()),
+            Published::ByProvider => check.scheme.key_url(message)?,
+        };
+        let url = url.ok_or(SignatureError {
+            reason: Reason::KeyUnavailable,
+            detail: "the request does not say where its key is",
+        })?;
+        let key_id = check.scheme.wanted_key_id(message);
+        match self.keys(&url, key_id.as_deref()).await {
+            Ok(keys) => Ok(check.keys.and(&keys)),
+            Err(_) if !check.needs_fetch() => Ok(check.keys.clone()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Fetches the operator's own URLs ahead of the first request, and those of a new configuration.

@@ -262,7 +262,8 @@ impl AwsSns {
             }
         }
         let signature = BASE64.decode(fields.get("Signature")?.as_bytes());
-        let certificate = HttpsUrl::parse_named(fields.get("SigningCertURL")?).map_err(malformed)?;
+        let certificate =
+            HttpsUrl::parse_named(fields.get("SigningCertURL")?).map_err(malformed)?;
         if sns_region(&certificate).is_none() || !is_certificate_path(certificate.target()) {
             return Err(malformed("`SigningCertURL` is not a certificate of SNS"));
         }
