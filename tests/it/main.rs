@@ -8,6 +8,8 @@
 )]
 
 mod config;
+mod handshakes;
 mod imports;
 mod presets;
+mod support;
 mod vectors;

@@ -15,7 +15,7 @@ use super::locate::{Location, Pointer, View, find};
 use super::primitive::same_secret;
 use super::template::{Scope, Template};
 use super::when::When;
-use super::{KeyKind, Message, Require, Scheme, SenderUrl, SignatureError, UrlForm};
+use super::{Message, Require, Scheme, SenderUrl, SignatureError, UrlForm};
 use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::units::UnixTime;
@@ -193,10 +193,8 @@ impl Handshake {
         now: UnixTime,
     ) -> Result<Reply, SignatureError> {
         let view = view_of(message);
-        let has_secrets = scheme.key_kind() == KeyKind::Secret || scheme.takes_secrets_too();
-        let secrets = Some(keys).filter(|_| has_secrets);
         if let Some(place) = &self.proof.token {
-            self.token(place, view, secrets, now)?;
+            self.token(place, view, keys, now)?;
         }
         for require in &self.proof.require {
             let held = require.holds(view, &UrlForm::default(), keys, now);
@@ -212,7 +210,7 @@ impl Handshake {
                 return Err(invalid("a value is not of the form that may be repeated"));
             }
         }
-        let secret = secrets.and_then(|keys| keys.usable(now).find_map(Key::secret_bytes));
+        let secret = keys.usable(now).find_map(Key::secret_bytes);
         let fetch = self.fetch.as_ref().map(|target| target.of(message));
         Ok(Reply {
             fetch: fetch.transpose()?,
@@ -226,7 +224,7 @@ impl Handshake {
         &self,
         place: &Location,
         view: View<'_>,
-        secrets: Option<&KeySet>,
+        keys: &KeySet,
         now: UnixTime,
     ) -> Result<(), SignatureError> {
         let given = find(std::slice::from_ref(place), view);
@@ -234,7 +232,7 @@ impl Handshake {
         let given = given.ok_or(invalid("the verify token is missing or stands twice"))?;
         let is_right = match &self.verify_token {
             Some(token) => same_secret(token.expose(), &given),
-            None => secrets.is_some_and(|keys| keys.matching(&given, now).is_some()),
+            None => keys.matching(&given, now).is_some(),
         };
         if is_right {
             Ok(())

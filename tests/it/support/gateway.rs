@@ -6,12 +6,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
 
-use super::{Answer, Wire, eventually};
+use super::{Answer, H2, Tls, Wire, eventually, github};
 
 /// A running gateway; killed when dropped.
 pub struct Gateway {
@@ -19,6 +20,7 @@ pub struct Gateway {
     dir: tempfile::TempDir,
     stdout: Arc<Mutex<Vec<String>>>,
     stderr: Arc<Mutex<Vec<String>>>,
+    events_read: AtomicUsize,
 }
 
 impl Gateway {
@@ -29,53 +31,88 @@ impl Gateway {
 
     /// As [`Gateway::start`], with environment variables and files made in its folder first.
     pub fn start_with(config: &str, env: &[(&str, &str)], prepare: impl FnOnce(&Path)) -> Self {
+        Self::start_as(config, &[], env, prepare)
+    }
+
+    /// As [`Gateway::start_with`], with further arguments.
+    pub fn start_as(
+        config: &str,
+        arguments: &[&str],
+        env: &[(&str, &str)],
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookward"));
+        command.envs(env.iter().copied());
+        Self::spawn(command, config, arguments, prepare)
+    }
+
+    /// Starts the binary by way of another command, which gets it and its arguments as its own.
+    pub fn start_through(wrapper: &[&str], config: &str) -> Self {
+        let mut command = Command::new(wrapper[0]);
+        command
+            .args(&wrapper[1..])
+            .arg(env!("CARGO_BIN_EXE_hookward"));
+        Self::spawn(command, config, &[], |_| {})
+    }
+
+    fn spawn(
+        mut command: Command,
+        config: &str,
+        arguments: &[&str],
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
         let file = dir.path().join("hookward.yaml");
         fs::write(&file, config.replace("DIR", dir.path().to_str().unwrap())).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hookward"))
+        let mut child = command
             .args(["run", "-c"])
             .arg(&file)
-            .envs(env.iter().copied())
+            .args(arguments)
+            .env_remove("HOOKWARD_CONFIG")
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let stdout = collect(child.stdout.take().unwrap());
         let stderr = collect(child.stderr.take().unwrap());
-        let mut gateway = Self { child, dir, stdout, stderr };
+        let mut gateway = Self {
+            child,
+            dir,
+            stdout,
+            stderr,
+            events_read: AtomicUsize::new(0),
+        };
         eventually("the gateway is ready", || {
             if let Some(status) = gateway.child.try_wait().unwrap() {
                 panic!("the gateway ended with {status}: {}", gateway.stderr());
             }
-            gateway.stderr().contains("ready").then_some(())
+            let lines = gateway.stderr.lock().unwrap();
+            let ready = |line: &String| line.contains("\"ready\"") || line.ends_with(" ready");
+            lines.iter().any(ready).then_some(())
         });
         gateway
     }
 
     /// The address that a listener was bound to, as printed on stderr.
     pub fn address(&self, listener: &str) -> SocketAddr {
-        self.addresses().get(listener).copied().unwrap_or_else(|| {
-            panic!("no address of listener `{listener}` in:\n{}", self.stderr())
+        eventually(&format!("the address of listener `{listener}`"), || {
+            self.addresses().get(listener).copied()
         })
     }
 
     fn addresses(&self) -> HashMap<String, SocketAddr> {
         let lines = self.stderr.lock().unwrap();
-        let events = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let field = |event: &Value, name: &str| {
-            let value = event.get(name).or_else(|| event.get("fields")?.get(name))?;
-            Some(value.as_str()?.to_owned())
-        };
-        events
-            .filter(|event| field(event, "message").as_deref() == Some("listening"))
-            .filter_map(|event| Some((field(&event, "listener")?, field(&event, "address")?.parse().ok()?)))
+        lines
+            .iter()
+            .filter_map(|line| listening_json(line).or_else(|| listening_text(line)))
             .collect()
     }
 
     /// A TLS connection to listener `https` that trusts anything: certificates are tested elsewhere.
     pub fn tls(&self) -> Wire {
-        Wire::tls(self.address("https"), "localhost", &[b"http/1.1"])
+        Tls::default().connect(self.address("https")).unwrap()
     }
 
     /// A plain connection to listener `http`.
@@ -83,9 +120,20 @@ impl Gateway {
         Wire::plain(self.address("http"))
     }
 
+    /// An HTTP/2 connection to listener `https`.
+    pub fn h2(&self) -> H2 {
+        H2::connect(self.address("https"))
+    }
+
     /// One POST over TLS on a connection of its own.
     pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.tls().exchange("POST", path, headers, body)
+    }
+
+    /// A POST to `path`, signed as GitHub signs.
+    pub fn post_github(&self, path: &str, body: &[u8]) -> Answer {
+        let (name, value) = github(body);
+        self.post(path, &[(&name, &value)], body)
     }
 
     /// A page of the admin listener.
@@ -93,25 +141,117 @@ impl Gateway {
         Wire::plain(self.address("admin")).exchange("GET", path, &[("Connection", "close")], b"")
     }
 
-    /// The value of the metric whose name and labels are `series`.
-    pub fn metric(&self, series: &str) -> Option<f64> {
+    /// The value of one series, by its name and its labels in any order.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let page = self.admin("/metrics").text();
-        let line = page.lines().find(|line| line.strip_prefix(series).is_some_and(|r| r.starts_with(' ')))?;
-        line.rsplit(' ').next()?.parse().ok()
-    }
-
-    /// Access events, once there are `count` of them.
-    pub fn events(&self, count: usize) -> Vec<Value> {
-        eventually("access events", || {
-            let lines = self.stdout.lock().unwrap();
-            (lines.len() >= count)
-                .then(|| lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect())
+        let wanted: HashMap<&str, &str> = labels.iter().copied().collect();
+        page.lines().find_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (own, list) = series.split_once('{').unwrap_or((series, ""));
+            let labels = list
+                .trim_end_matches('}')
+                .split("\",")
+                .filter(|label| !label.is_empty());
+            let labels: HashMap<&str, &str> = labels
+                .filter_map(|label| label.split_once("=\""))
+                .map(|(name, value)| (name, value.trim_end_matches('"')))
+                .collect();
+            (own == name && labels == wanted).then(|| value.parse().unwrap())
         })
     }
 
-    /// The last of `count` access events.
-    pub fn last_event(&self, count: usize) -> Value {
-        self.events(count).pop().unwrap()
+    /// `hookward_requests_total` of these labels; zero when the series is not there.
+    pub fn requests(&self, route: &str, outcome: &str, reason: &str) -> f64 {
+        let labels = [("route", route), ("outcome", outcome), ("reason", reason)];
+        self.metric("hookward_requests_total", &labels)
+            .unwrap_or(0.0)
+    }
+
+    /// Waits until `hookward_requests_total` of these labels is `count`.
+    pub fn wait_for_requests(&self, route: &str, outcome: &str, reason: &str, count: f64) {
+        let what = format!("{count} x {route} {outcome} {reason}");
+        eventually(&what, || {
+            (self.requests(route, outcome, reason) >= count).then_some(())
+        });
+    }
+
+    /// Waits until the gauge or counter without labels is `value`.
+    pub fn wait_for_metric(&self, name: &str, value: f64) {
+        eventually(name, || {
+            (self.metric(name, &[]) == Some(value)).then_some(())
+        });
+    }
+
+    /// The next access event that has not been asked for yet.
+    pub fn event(&self) -> Value {
+        let index = self.events_read.fetch_add(1, Ordering::Relaxed);
+        eventually("an access event", || {
+            let line = self.stdout.lock().unwrap().get(index).cloned()?;
+            Some(serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        })
+    }
+
+    /// How many access events there are.
+    pub fn events(&self) -> usize {
+        self.stdout.lock().unwrap().len()
+    }
+
+    /// Asserts everything that a refusal owes: the sender's answer says nothing but status, title and
+    /// request id; the access event and nobody else says why. Returns the event.
+    pub fn refused(&self, answer: &Answer, status: u16, reason: &str) -> Value {
+        let event = self.event();
+        let found = format!(
+            "{} {}\nevent {event}\nstderr {}",
+            answer.status,
+            answer.text(),
+            self.stderr()
+        );
+        assert_eq!(event["reason"], reason, "{found}");
+        assert_eq!(answer.status, status, "{found}");
+        assert_eq!(event["outcome"], "rejected", "{found}");
+        assert_eq!(event["status"], status, "{found}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/problem+json"),
+            "{found}"
+        );
+        let problem = answer.json();
+        assert_eq!(problem["status"], status, "{found}");
+        assert!(
+            problem["title"]
+                .as_str()
+                .is_some_and(|title| !title.is_empty()),
+            "{found}"
+        );
+        assert_eq!(problem["request_id"], event["request_id"], "{found}");
+        let mut known: Vec<&String> = problem.as_object().unwrap().keys().collect();
+        known.retain(|key| !matches!(key.as_str(), "status" | "title" | "request_id" | "type"));
+        assert!(
+            known.is_empty(),
+            "the sender is told more than it needs: {found}"
+        );
+        assert!(
+            !answer.text().contains(reason),
+            "the sender is told the reason: {found}"
+        );
+        event
+    }
+
+    /// Asserts that the next access event is of a request forwarded and answered with `status`.
+    pub fn forwarded(&self, answer: &Answer, status: u16) -> Value {
+        let event = self.event();
+        let found = format!(
+            "{} {}\nevent {event}\nstderr {}",
+            answer.status,
+            answer.text(),
+            self.stderr()
+        );
+        assert_eq!(event["outcome"], "forwarded", "{found}");
+        assert_eq!(event["reason"], Value::Null, "{found}");
+        assert_eq!(answer.status, status, "{found}");
+        assert_eq!(event["status"], status, "{found}");
+        assert_eq!(event["upstream_status"], status, "{found}");
+        event
     }
 
     /// Everything on stderr so far.
@@ -134,26 +274,62 @@ impl Gateway {
         self.dir.path().join("hookward.yaml")
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal: `TERM`, `HUP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap();
+        let status = Command::new("kill")
+            .args([&format!("-{name}"), &pid])
+            .status()
+            .unwrap();
         assert!(status.success());
+    }
+
+    /// Replaces a file in its folder in one step, as editors and Kubernetes do.
+    pub fn replace(&self, file: &str, content: &str) {
+        let next = self.dir.path().join(format!("{file}.next"));
+        fs::write(
+            &next,
+            content.replace("DIR", self.dir.path().to_str().unwrap()),
+        )
+        .unwrap();
+        fs::rename(next, self.dir.path().join(file)).unwrap();
+    }
+
+    /// How many reloads had this result: `success`, `failure`.
+    pub fn reloads(&self, result: &str) -> f64 {
+        self.metric("hookward_config_reloads_total", &[("result", result)])
+            .unwrap()
+    }
+
+    /// Does what makes the gateway reload, and waits for a reload of that result.
+    pub fn reload_by(&self, result: &str, change: impl FnOnce()) {
+        let before = self.reloads(result);
+        change();
+        eventually(&format!("a reload with {result}"), || {
+            (self.reloads(result) > before).then_some(())
+        });
     }
 
     /// Replaces the configuration and waits for the reload of that result.
     pub fn reload(&self, config: &str, result: &str) {
-        let series = format!("hookward_config_reloads_total{{result=\"{result}\"}}");
-        let before = self.metric(&series).unwrap();
-        let next = self.dir.path().join("next.yaml");
-        fs::write(&next, config.replace("DIR", self.dir.path().to_str().unwrap())).unwrap();
-        fs::rename(next, self.config()).unwrap();
-        eventually("a reload", || (self.metric(&series).unwrap() > before).then_some(()));
+        self.reload_by(result, || self.replace("hookward.yaml", config));
     }
 
     /// Waits for the process to end and returns its exit code.
     pub fn wait(&mut self) -> i32 {
-        eventually("the process ends", || self.child.try_wait().unwrap()).code().unwrap_or(-1)
+        eventually("the process ends", || self.child.try_wait().unwrap())
+            .code()
+            .unwrap_or(-1)
+    }
+
+    /// Whether the process still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Whether the port of a listener still accepts connections.
@@ -167,6 +343,27 @@ impl Drop for Gateway {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// `listening` events of the JSON log.
+fn listening_json(line: &str) -> Option<(String, SocketAddr)> {
+    let event: Value = serde_json::from_str(line).ok()?;
+    let field = |name: &str| event.get(name)?.as_str();
+    (field("message")? == "listening").then_some(())?;
+    Some((
+        field("listener")?.to_owned(),
+        field("address")?.parse().ok()?,
+    ))
+}
+
+/// `listening` events of the text log.
+fn listening_text(line: &str) -> Option<(String, SocketAddr)> {
+    let field = |name: &str| line.split(name).nth(1)?.split(' ').next();
+    line.contains("listening").then_some(())?;
+    Some((
+        field("listener=")?.trim_matches('"').to_owned(),
+        field("address=")?.parse().ok()?,
+    ))
 }
 
 fn collect(pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {

@@ -1,47 +1,165 @@
 //! A gateway under test: the real binary, real sockets, real TLS, on free ports of the loopback.
+#![expect(
+    unreachable_pub,
+    reason = "`pub` is what test files may use of a helper"
+)]
 
 pub mod app;
+pub mod authority;
 pub mod gateway;
+pub mod h2;
 pub mod wire;
 
-pub use app::App;
+pub use app::{App, Reply, Seen};
+pub use authority::Authority;
 pub use gateway::Gateway;
-pub use wire::{Answer, Wire};
+pub use h2::{H2, RawH2, StreamEnd};
+pub use wire::{Answer, Tls, Wire};
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A fixed secret for GitHub-style signatures.
 pub const SECRET: &str = "an example secret of 32 characters";
 
-/// HMAC by openssl, an implementation that is not ours, as lower-case hex.
-pub fn hmac_hex(algorithm: &str, secret: &str, content: &[u8]) -> String {
-    use std::io::Write;
-    use std::process::{Command, Stdio};
+/// A configuration with a TLS listener, a plain one that serves, an admin listener and these routes,
+/// which stand two columns in.
+pub fn config(routes: &str) -> String {
+    format!("{}routes:\n{routes}", listeners())
+}
+
+/// As [`config`], with more top-level keys before the routes.
+pub fn config_with(more: &str, routes: &str) -> String {
+    format!("{}{more}\nroutes:\n{routes}", listeners())
+}
+
+fn listeners() -> &'static str {
+    "version: 1
+admin: { address: 127.0.0.1:0 }
+listeners:
+  https:
+    address: 127.0.0.1:0
+    tls: { self_signed: [localhost, 127.0.0.1, hooks.example.org, other.example.org] }
+  http: { address: 127.0.0.1:0, plaintext: allow }
+"
+}
+
+/// An open route at `/open` and one signed as GitHub signs at `/github`, both to `app`.
+pub fn two_routes(app: &App) -> String {
+    format!("{}{}", open_route(app), github_route(app))
+}
+
+/// A route without checks at `/open`.
+pub fn open_route(app: &App) -> String {
+    format!(
+        "  - {{ name: open, match: {{ path: /open }}, verify: none, upstream: \"{}\" }}\n",
+        app.url()
+    )
+}
+
+/// A route at `/github`, signed as GitHub signs.
+pub fn github_route(app: &App) -> String {
+    format!(
+        "  - name: github
+    match: {{ path: /github }}
+    verify: [{{ provider: github, secrets: [{{ id: now, from: \"value:{SECRET}\" }}] }}]
+    upstream: \"{}\"
+",
+        app.url()
+    )
+}
+
+/// HMAC by openssl, an implementation that is not ours.
+pub fn hmac(algorithm: &str, secret: &[u8], content: &[u8]) -> Vec<u8> {
+    let key: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut openssl = Command::new("openssl")
-        .args(["dgst", &format!("-{algorithm}"), "-mac", "HMAC", "-macopt"])
-        .arg(format!("key:{secret}"))
+        .args([
+            "dgst",
+            &format!("-{algorithm}"),
+            "-binary",
+            "-mac",
+            "HMAC",
+            "-macopt",
+        ])
+        .arg(format!("hexkey:{key}"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     openssl.stdin.take().unwrap().write_all(content).unwrap();
     let output = openssl.wait_with_output().unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim().rsplit(' ').next().unwrap().to_owned()
+    assert!(output.status.success());
+    output.stdout
 }
 
-/// The header by which GitHub signs `body` with [`SECRET`].
+/// [`hmac`] as lower-case hex.
+pub fn hmac_hex(algorithm: &str, secret: &str, content: &[u8]) -> String {
+    hmac(algorithm, secret.as_bytes(), content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// [`hmac`] as base64.
+pub fn hmac_base64(algorithm: &str, secret: &[u8], content: &[u8]) -> String {
+    data_encoding::BASE64.encode(&hmac(algorithm, secret, content))
+}
+
+/// Name and value of the header by which GitHub signs `body` with [`SECRET`].
 pub fn github(body: &[u8]) -> (String, String) {
-    ("X-Hub-Signature-256".to_owned(), format!("sha256={}", hmac_hex("sha256", SECRET, body)))
+    (
+        "X-Hub-Signature-256".to_owned(),
+        format!("sha256={}", hmac_hex("sha256", SECRET, body)),
+    )
 }
 
-/// Waits for a condition that another process brings about; fails loudly after ten seconds.
+/// Stripe's header for `body` at `time`, signed with [`SECRET`].
+pub fn stripe(body: &[u8], time: i64) -> String {
+    let signed = [time.to_string().as_bytes(), b".", body].concat();
+    format!("t={time},v1={}", hmac_hex("sha256", SECRET, &signed))
+}
+
+/// `Basic` credentials.
+pub fn basic(user: &str, password: &str) -> String {
+    format!(
+        "Basic {}",
+        data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes())
+    )
+}
+
+/// Unix seconds.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests sign for the clock of the gateway's process"
+)]
+pub fn now() -> i64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    i64::try_from(now.as_secs()).unwrap()
+}
+
+/// Waits for a condition that another process brings about; fails loudly after 15 seconds.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed().as_secs() < 10, "not within 10 s: {what}");
-        std::thread::yield_now();
-        std::thread::park_timeout(std::time::Duration::from_millis(5));
+        assert!(start.elapsed().as_secs() < 15, "not within 15 s: {what}");
+        pause(Duration::from_millis(5));
+    }
+}
+
+/// Lets time pass where nothing can be waited for: between two bytes of a slow sender.
+pub fn pause(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
+        thread::park_timeout(left);
     }
 }
