@@ -1,5 +1,6 @@
 //! Embeds the presets: every file of `providers/` by its name, so that a new provider is one file.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -22,10 +23,8 @@ fn main() -> io::Result<()> {
             .to_string_lossy()
             .into_owned();
         let path = fs::canonicalize(&file)?;
-        list.push_str(&format!(
-            "    ({stem:?}, include_str!({:?})),\n",
-            path.display().to_string()
-        ));
+        let path = path.display().to_string();
+        writeln!(list, "    ({stem:?}, include_str!({path:?})),").map_err(io::Error::other)?;
     }
     list.push_str("]\n");
     let out = env::var_os("OUT_DIR").unwrap_or_default();

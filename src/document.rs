@@ -10,9 +10,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::marker::PhantomData;
-use std::rc::Rc;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
@@ -34,7 +35,7 @@ pub struct Place {
     /// Line and column.
     pub mark: Mark,
     /// Path such as `routes[2].match.path`.
-    pub path: Rc<str>,
+    pub path: Arc<str>,
 }
 
 impl Place {
@@ -142,7 +143,7 @@ impl Document {
         };
         if !marks.duplicates.is_empty() {
             let twice = |(path, mark): &(String, Mark)| {
-                let first = marks.keys.get(path).map_or(0, |first| first.line);
+                let first = marks.keys.get(&hash(path)).map_or(0, |first| first.line);
                 let message = format!("this key stands in the same mapping twice (line {first})");
                 at(*mark, path, message, Some("keep one of them".to_owned()))
             };
@@ -263,18 +264,27 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
 
 // === positions ===
 
-/// Deepest nesting of a file: a path is kept for every value, so depth costs memory twice.
+/// Deepest nesting of a file.
 const DEPTH_MAX: usize = 64;
-/// Memory for the places of one file, and what one place costs beside its path (SECURITY DS-21).
-const PLACES_BYTES_MAX: usize = 128 << 20;
-const PLACE_BYTES: usize = 64;
+/// Keys and values of a file: ten thousand long routes (SECURITY S-15).
+const PLACES_MAX: usize = 1 << 20;
+/// Length of all their paths together: the work that a file can cause (SECURITY DS-21).
+const PATHS_MAX: usize = 256 << 20;
 
+/// Where keys and values stand, by a hash of their path: what would be the paths of a large file are
+/// many times its size.
 #[derive(Debug, Default)]
 struct Marks {
-    keys: HashMap<String, Mark>,
-    values: HashMap<String, Mark>,
+    keys: HashMap<u64, Mark>,
+    values: HashMap<u64, Mark>,
     duplicates: Vec<(String, Mark)>,
-    bytes: usize,
+    path_bytes: usize,
+}
+
+fn hash(path: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// An open collection while walking the events.
@@ -310,19 +320,16 @@ impl Marks {
             if open.len() > DEPTH_MAX {
                 return Err((mark, format!("nested deeper than {DEPTH_MAX}")));
             }
-            if marks.bytes > PLACES_BYTES_MAX {
+            let places = marks.keys.len() + marks.values.len();
+            if places > PLACES_MAX || marks.path_bytes > PATHS_MAX {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
-                Event::Scalar(text, ..) => {
-                    if !marks.take_key(&mut open, &text, mark) {
-                        marks.take_value(&mut open, mark);
-                    }
+                Event::Scalar(text, ..) if !marks.take_key(&mut open, &text, mark) => {
+                    marks.take_value(&mut open, mark);
                 }
-                Event::Alias(_) => {
-                    if !marks.take_key(&mut open, "*", mark) {
-                        marks.take_value(&mut open, mark);
-                    }
+                Event::Alias(_) if !marks.take_key(&mut open, "*", mark) => {
+                    marks.take_value(&mut open, mark);
                 }
                 Event::SequenceStart(..) => {
                     let path = marks.take_value(&mut open, mark);
@@ -359,8 +366,8 @@ impl Marks {
         if !seen.insert(text.to_owned()) && text != "<<" {
             self.duplicates.push((full.clone(), mark));
         }
-        self.bytes += full.len() + PLACE_BYTES;
-        self.keys.entry(full).or_insert(mark);
+        self.path_bytes += full.len();
+        self.keys.entry(hash(&full)).or_insert(mark);
         *key = Some(text.to_owned());
         true
     }
@@ -375,40 +382,38 @@ impl Marks {
             }
             Some(Open::Mapping { path, key, .. }) => join(path, &key.take().unwrap_or_default()),
         };
-        self.bytes += path.len() + PLACE_BYTES;
-        self.values.entry(path.clone()).or_insert(mark);
+        self.path_bytes += path.len();
+        self.values.entry(hash(&path)).or_insert(mark);
         path
     }
 
     fn value_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| self.values.get(path))
+        nearest(path, |path| self.values.get(&hash(path)))
     }
 
     fn key_place(&self, path: &str) -> Place {
-        self.nearest(path, |path| {
-            self.keys.get(path).or_else(|| self.values.get(path))
+        nearest(path, |path| {
+            let id = hash(path);
+            self.keys.get(&id).or_else(|| self.values.get(&id))
         })
     }
+}
 
-    /// What an alias or a merge brought in has no position of its own: take the nearest above.
-    fn nearest<'a>(&'a self, path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
-        let mut at = path;
-        loop {
-            if let Some(mark) = find(at) {
-                return Place {
-                    mark: *mark,
-                    path: path.into(),
-                };
-            }
-            let Some(cut) = at.rfind(['.', '[']) else {
-                let mark = find("").copied().unwrap_or(Mark::START);
-                return Place {
-                    mark,
-                    path: path.into(),
-                };
-            };
-            at = at.get(..cut).unwrap_or_default();
+/// What an alias or a merge brought in has no position of its own: take the nearest above.
+fn nearest<'a>(path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
+    let place = |mark| Place {
+        mark,
+        path: path.into(),
+    };
+    let mut at = path;
+    loop {
+        if let Some(mark) = find(at) {
+            return place(*mark);
         }
+        let Some(cut) = at.rfind(['.', '[']) else {
+            return place(find("").copied().unwrap_or(Mark::START));
+        };
+        at = at.get(..cut).unwrap_or_default();
     }
 }
 
@@ -499,7 +504,7 @@ impl Node<'_> {
         let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
         text.trim()
             .parse()
-            .map_err(|_| DecodeError(format!("expected {expected}, got `{text}`")))
+            .map_err(|_bad| DecodeError(format!("expected {expected}, got `{text}`")))
     }
 }
 
@@ -1019,6 +1024,14 @@ mod tests {
     }
 
     #[test]
+    fn a_key_without_a_value_is_a_slip() {
+        let (_, problems) = decode("name: a\nsize:\n");
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].message, "this key has no value");
+        assert_eq!(problems[0].mark, Mark { line: 2, column: 1 });
+    }
+
+    #[test]
     fn syntax_errors_have_a_place() {
         let problems = Document::parse("a: [1\nb: 2\n").unwrap_err();
         assert!(problems[0].mark.line >= 1 && problems[0].message.contains("not valid YAML"));
@@ -1049,7 +1062,7 @@ mod tests {
         let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
         for (name, before) in ('b'..='z').zip('a'..) {
             let refs = vec![format!("*{before}"); 9].join(", ");
-            bomb.push_str(&format!("{name}: &{name} [{refs}]\n"));
+            bomb.extend([format!("{name}: &{name} [{refs}]\n")]);
         }
         assert!(Document::parse(&bomb).is_err(), "DS-21");
     }

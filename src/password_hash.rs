@@ -124,7 +124,7 @@ mod tests {
             &bcrypt.replace("$04$", "$15$"),
             &bcrypt.replace("$04$", "$03$"),
             &bcrypt.replace("$2b$", "$2x$"),
-            &bcrypt[..59],
+            bcrypt.strip_suffix(|_: char| true).unwrap(),
             "$2y$é",
         ] {
             assert!(validate_hash(hash).is_err(), "{hash}");

@@ -137,24 +137,23 @@ impl Reason {
     /// Whether a route in `mode: observe` lets the request pass all the same: what depends on who
     /// sent it, never what makes it unsafe or impossible to forward.
     pub const fn is_observable(self) -> bool {
-        use Reason as R;
         matches!(
             self,
-            R::SourceDenied
-                | R::RateLimited
-                | R::CredentialMissing
-                | R::CredentialInvalid
-                | R::SignatureMissing
-                | R::SignatureMalformed
-                | R::SignatureMismatch
-                | R::TimestampMissing
-                | R::TimestampMalformed
-                | R::TimestampStale
-                | R::TimestampAhead
-                | R::KeyUnavailable
-                | R::Replayed
-                | R::DeliveryInFlight
-                | R::StateUnavailable
+            Self::SourceDenied
+                | Self::RateLimited
+                | Self::CredentialMissing
+                | Self::CredentialInvalid
+                | Self::SignatureMissing
+                | Self::SignatureMalformed
+                | Self::SignatureMismatch
+                | Self::TimestampMissing
+                | Self::TimestampMalformed
+                | Self::TimestampStale
+                | Self::TimestampAhead
+                | Self::KeyUnavailable
+                | Self::Replayed
+                | Self::DeliveryInFlight
+                | Self::StateUnavailable
         )
     }
 }

@@ -105,15 +105,14 @@ impl Reloader {
         let Some(file) = self.file.clone() else {
             return std::future::pending().await;
         };
-        let loading = match &mut self.loading {
-            Some(loading) => loading,
-            None => {
-                self.until_changed().await;
-                let env = self.env.clone();
-                self.loading
-                    .insert(spawn_blocking(move || config::load(&file, &env)))
-            }
-        };
+        if self.loading.is_none() {
+            self.until_changed().await;
+        }
+        let env = &self.env;
+        let loading = self.loading.get_or_insert_with(|| {
+            let env = env.clone();
+            spawn_blocking(move || config::load(&file, &env))
+        });
         let loaded = loading.await;
         self.loading = None;
         let Loaded {

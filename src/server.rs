@@ -24,9 +24,10 @@ use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
 use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use crate::gateway::{Gateway, lease};
+use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Connections, Endpoint, Worker, accept, bind};
 use crate::net::tls::TlsAcceptor;
-use crate::net::upstream::Cluster;
+use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
@@ -160,7 +161,9 @@ impl Server {
         let clusters = living.next_clusters(upstreams)?;
         let snapshot = living.snapshot(routes, limits.clone(), &listeners, &clusters)?;
         let replay = ReplayStore::memory(clock.clone());
-        let gateway = Arc::new(Gateway::new(snapshot, replay, telemetry.clone(), clock)?);
+        let fetch = Arc::new(HttpsFetch::new(system_roots())?);
+        let gateway = Gateway::new(snapshot, replay, telemetry.clone(), clock, fetch)?;
+        let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();
         let workers = start_workers(&gateway, &drain)?;
         let mut server = Self {
@@ -202,9 +205,9 @@ impl Server {
                 }
                 _ = sweep.tick() => self.living.limiters.sweep(),
                 config = reloader.next() => {
-                    let reloaded = config.and_then(|config| self.reload(config));
-                    self.living.telemetry.metrics.config_reload(reloaded.is_ok());
-                    match reloaded {
+                    let result = config.and_then(|config| self.reload(config));
+                    self.living.telemetry.metrics.config_reload(result.is_ok());
+                    match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
                         Err(error) => tracing::error!(
                             "configuration not reloaded, the last good one serves on: {error:#}"
@@ -439,13 +442,14 @@ impl Living {
         for settings in upstreams {
             let name = Arc::clone(&settings.name);
             let kept = self.clusters.get(&name);
-            let entry = match kept.filter(|(cluster, _)| *cluster.settings() == settings) {
-                Some((cluster, closed)) => (Arc::clone(cluster), closed.clone()),
-                None => {
-                    let cluster =
-                        Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
-                    (Arc::new(cluster), CancellationToken::new())
-                }
+            let entry = if let Some((cluster, closed)) =
+                kept.filter(|(cluster, _)| *cluster.settings() == settings)
+            {
+                (Arc::clone(cluster), closed.clone())
+            } else {
+                let cluster =
+                    Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
+                (Arc::new(cluster), CancellationToken::new())
             };
             next.insert(name, entry);
         }

@@ -151,6 +151,13 @@ fn host(pattern: &HostPattern) -> String {
     }
 }
 
+fn named_host(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Any => "any host".to_owned(),
+        HostPattern::Exact(_) | HostPattern::Wildcard(_) => format!("`{}`", host(pattern)),
+    }
+}
+
 /// What keeps a route from the request; `None` when it would take it.
 fn why_not(route: &Route, asked: &Asked) -> Option<String> {
     let suffix = asked.host.find('.').and_then(|dot| asked.host.get(dot..));
@@ -209,9 +216,9 @@ fn less_specific(other: &Route, winner: &Route, asked: &Asked) -> String {
     let (own, better) = (&other.matches.host, &winner.matches.host);
     if own != better {
         return format!(
-            "`{}` is less specific than `{}`, and hosts come first",
-            host(own).trim_end(),
-            host(better).trim_end()
+            "{} is less specific than {}, and hosts come first",
+            named_host(own),
+            named_host(better)
         );
     }
     let segments = |route: &Route| {

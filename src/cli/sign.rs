@@ -14,6 +14,7 @@ use super::{ExitStatus, input, url};
 use crate::clock::Clock;
 use crate::config::{self, Environment};
 use crate::scheme::catalog::{Catalog, CatalogError, Selected};
+use crate::scheme::keys::Key;
 use crate::scheme::sign::Draft;
 use crate::scheme::{KeyKind, Params, Scheme, SenderUrl};
 use crate::secret::Secret;
@@ -183,17 +184,19 @@ impl RequestArgs {
         let selected = catalog(&self.keys)?.find(&self.provider).map_err(unknown)?;
         let scheme = bind(&selected, &self.keys.params())?;
         let secrets = self.keys.secrets(env)?;
-        let key = match (scheme.key_kind(), secrets.as_slice()) {
-            (KeyKind::None, _) => None,
-            (KeyKind::Public | KeyKind::Secret, [secret, ..]) => Some(secret),
-            (KeyKind::Public | KeyKind::Secret, []) => {
-                bail!("`{}` is signed with `--secret`", self.provider)
+        let key = match (scheme.key_kind(), secrets.first()) {
+            (KeyKind::None, _) => Ok(Key::secret("none".into(), Secret::new(Vec::new()), None)),
+            (KeyKind::Secret, Some(secret)) => scheme.secret_key("1".into(), secret.expose(), None),
+            (KeyKind::Public, Some(secret)) => scheme.private_key("1".into(), secret.expose()),
+            (KeyKind::Secret, None) => bail!("`{}` is signed with `--secret`", self.provider),
+            (KeyKind::Public, None) => {
+                bail!(
+                    "`{}` is signed with a private key, `--secret file:key.pem`",
+                    self.provider
+                )
             }
         };
-        let written = key.map_or(&b""[..], Secret::expose);
-        let key = scheme
-            .secret_key("1".into(), written, None)
-            .map_err(|message| anyhow::anyhow!("--secret: {message}"))?;
+        let key = key.map_err(|why| anyhow::anyhow!("--secret: {why}"))?;
         let draft = self.draft(url)?;
         let now = self.now.unwrap_or_else(|| Clock::system().now());
         scheme

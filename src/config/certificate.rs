@@ -97,7 +97,7 @@ fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Troub
         let trouble = Trouble::new(format!("the key in `{path}` is encrypted"));
         return Err(trouble.hint("decrypt it: `openssl pkey -in KEY -out KEY.plain`"));
     }
-    PrivateKeyDer::from_pem_slice(bytes).map_err(|_| {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|_why| {
         let trouble = Trouble::new(format!("there is no private key in `{path}`"));
         if holds(b"BEGIN CERTIFICATE") {
             trouble.hint("it holds a certificate; are `cert` and `key` swapped?")

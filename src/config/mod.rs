@@ -144,7 +144,9 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     };
     let env = Environment::from_pairs::<String, String>([]);
     let mut resolver = Resolver::new(&env, Path::new(""));
-    let reports = presets::add_folder(&mut catalog, &folder.to_string_lossy(), &mut resolver);
+    let name = folder.to_string_lossy();
+    let reports = presets::add_folder(&mut catalog, &name, &mut resolver)
+        .unwrap_or_else(|trouble| vec![presets::report(&name, trouble)]);
     if reports.is_empty() {
         Ok(catalog)
     } else {

@@ -3,37 +3,38 @@
 use std::path::Path;
 
 use super::error;
-use super::resolve::{Resolver, reason};
+use super::resolve::{Resolver, Trouble, absolute, reason};
 use crate::problem::{Mark, Report};
 use crate::scheme::catalog::Catalog;
 
 /// Adds every `*.yaml` of a folder, in the order of their names. What is wrong with one does not
-/// hide the others.
+/// hide the others. Fails when the folder cannot be read.
 pub(super) fn add_folder(
     catalog: &mut Catalog,
     folder: &str,
     resolver: &mut Resolver<'_>,
-) -> Vec<Report> {
+) -> Result<Vec<Report>, Trouble> {
     let full = resolver.watch(folder);
-    let names = match file_names(&full) {
-        Ok(names) => names,
-        Err(problem) => {
-            let message = format!("cannot read the folder: {}", reason(&problem));
-            return vec![report(folder, message, None)];
-        }
-    };
+    let names = file_names(&full).map_err(|error| {
+        let trouble = Trouble::new(format!(
+            "cannot read the folder `{folder}`: {}",
+            reason(&error)
+        ));
+        let hint = "relative paths start from the configuration's folder";
+        trouble.hint(format!("{hint}: {}", absolute(&full)))
+    })?;
     let mut reports = Vec::new();
     for name in names {
         let path = Path::new(folder).join(name).to_string_lossy().into_owned();
         let text = resolver.file(&path).map(String::from_utf8);
         let added = match text {
             Ok(Ok(text)) => catalog.add(&path, &text),
-            Ok(Err(_)) => Err(report(&path, "not UTF-8".to_owned(), None)),
-            Err(trouble) => Err(report(&path, trouble.message, trouble.hint)),
+            Ok(Err(_)) => Err(report(&path, Trouble::new("not UTF-8"))),
+            Err(trouble) => Err(report(&path, trouble)),
         };
         reports.extend(added.err());
     }
-    reports
+    Ok(reports)
 }
 
 fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
@@ -50,8 +51,9 @@ fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn report(file: &str, message: String, hint: Option<String>) -> Report {
+/// A report of one trouble with a whole file.
+pub(super) fn report(file: &str, trouble: Trouble) -> Report {
     let mut report = Report::new(file);
-    report.push(error(Mark::START, message, hint));
+    report.push(error(Mark::START, trouble.message, trouble.hint));
     report
 }

@@ -244,7 +244,7 @@ impl<'e> Resolver<'e> {
                 let stem = Path::new(path)
                     .file_stem()
                     .map(|stem| stem.to_string_lossy());
-                (bytes, stem.map(|stem| stem.into_owned()), warnings)
+                (bytes, stem.map(std::borrow::Cow::into_owned), warnings)
             }
             Some(("value", text)) => {
                 let warning = Trouble::new("the secret stands in the configuration itself");
@@ -326,13 +326,17 @@ fn cannot_read(full: &Path, written: &str, error: &io::Error) -> Trouble {
     let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
     let is_missing = error.kind() == io::ErrorKind::NotFound;
     if is_missing && Path::new(written).is_relative() {
-        trouble.hint(format!(
-            "relative paths start from the configuration's folder: {}",
-            full.display()
-        ))
+        let hint = "relative paths start from the configuration's folder";
+        trouble.hint(format!("{hint}: {}", absolute(full)))
     } else {
         trouble
     }
+}
+
+/// A path that says where it is looked for.
+pub(super) fn absolute(path: &Path) -> String {
+    let full = std::path::absolute(path);
+    full.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// An I/O error in words, without its number.
@@ -357,8 +361,7 @@ mod tests {
             ("SHORT", "short"),
             ("SAMPLE", "ChangeMe"),
         ]);
-        let mut resolver = Resolver::new(&env, dir);
-        let resolved = resolver.secret(reference)?;
+        let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
         Ok((text, resolved.warnings.len()))
     }

@@ -34,6 +34,13 @@ impl Transform for AsRead {
             object.insert("additionalProperties".to_owned(), json!(false));
             object.insert("patternProperties".to_owned(), json!({ "^x-": true }));
         }
+        if let Some(Value::Array(words)) = object.get_mut("oneOf")
+            && words
+                .iter()
+                .all(|word| word.get("const").is_some_and(Value::is_string))
+        {
+            words.push(interpolated());
+        }
         let is_scalar = object
             .get("type")
             .and_then(Value::as_str)
@@ -42,12 +49,14 @@ impl Transform for AsRead {
             let description = object.remove("description");
             let exact = Value::Object(std::mem::take(object));
             object.extend(description.map(|text| ("description".to_owned(), text)));
-            object.insert(
-                "anyOf".to_owned(),
-                json!([exact, { "type": "string", "pattern": "\\$\\{env:" }]),
-            );
+            object.insert("anyOf".to_owned(), json!([exact, interpolated()]));
         }
     }
+}
+
+/// A text with `${env:NAME}` in it: what it stands for is not known here.
+fn interpolated() -> Value {
+    json!({ "type": "string", "pattern": "\\$\\{env:" })
 }
 
 /// An optional key is one that may be absent, not one that may be null.

@@ -371,7 +371,7 @@ pub(super) struct CheckSpec {
     /// A client certificate.
     pub(super) client_cert: Option<At<ClientCertSpec>>,
     /// Checks of which one must hold.
-    pub(super) any: Option<At<Vec<At<CheckSpec>>>>,
+    pub(super) any: Option<At<Vec<At<Self>>>>,
     /// Secrets of `provider` or `scheme`; any of them may have signed.
     pub(super) secrets: Option<At<Secrets>>,
     /// Public keys of `provider` or `scheme`, as references.

@@ -78,14 +78,12 @@ impl FromStr for CalledUrl {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let (scheme, rest) = match text.split_once("://") {
-            Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
-            _ => {
-                return refuse(format!(
-                    "`{text}` is not a URL that senders call; write `https://hooks.example.org`"
-                ));
-            }
+        let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
+            return refuse(format!(
+                "`{text}` is not a URL that senders call; write `https://hooks.example.org`"
+            ));
         };
+        no_credentials(rest).map_err(ValueError)?;
         if rest.contains(['?', '#']) {
             return refuse(format!("`{text}` has a query or fragment; leave it out"));
         }
@@ -110,14 +108,19 @@ impl FromStr for CalledUrl {
     }
 }
 
-/// Host (IPv6 without brackets) and port of an authority.
-fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
+/// Refuses `user:password@`, without repeating it.
+fn no_credentials(text: &str) -> Result<(), String> {
     if text.contains('@') {
         return Err("user and password cannot stand in a URL".to_owned());
     }
+    Ok(())
+}
+
+/// Host (IPv6 without brackets) and port of an authority.
+fn host_and_port(text: &str) -> Result<(String, Option<u16>), String> {
     let authority: Authority = text
         .parse()
-        .map_err(|_| format!("`{text}` is not a host"))?;
+        .map_err(|_why| format!("`{text}` is not a host"))?;
     let host = authority.host();
     let bare = host
         .strip_prefix('[')
@@ -158,15 +161,13 @@ pub(super) fn server(text: &str, base: &Path) -> Result<ServerAddress, String> {
             Ok(ServerAddress::Unix(base.join(path)))
         };
     }
-    let (scheme, rest) = match text.split_once("://") {
-        Some((scheme @ ("http" | "https"), rest)) => (scheme, rest),
-        _ => {
-            return Err(format!(
-                "`{text}` is not an upstream; write `http://HOST:PORT`, `https://HOST:PORT` or \
-                 `unix:/PATH`"
-            ));
-        }
+    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else {
+        return Err(format!(
+            "`{text}` is not an upstream; write `http://HOST:PORT`, `https://HOST:PORT` or \
+             `unix:/PATH`"
+        ));
     };
+    no_credentials(rest)?;
     let authority = rest.strip_suffix('/').unwrap_or(rest);
     if authority.contains(['/', '?', '#']) {
         return Err(format!(

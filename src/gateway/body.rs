@@ -119,7 +119,7 @@ where
     let mut small = BytesMut::new();
     let mut size = 0_u64;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| {
+        let frame = frame.map_err(|_bad| {
             Rejection::new(
                 Reason::BodyIncomplete,
                 "the connection ended inside the body",

@@ -61,7 +61,7 @@ impl CertificateNames {
     /// Whether the certificate carries `name` literally: what a `client_cert` check asks.
     pub fn carries(&self, name: &str) -> bool {
         let dns = normalize_host(name);
-        self.dns.iter().any(|own| *own == dns)
+        self.dns.contains(&dns)
             || self.others.iter().any(|own| own == name)
             || name
                 .parse()

@@ -1,5 +1,6 @@
 //! Stage: the verified request goes to the app, once, and its answer comes back.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -162,7 +163,7 @@ fn head_fields(forwarding: Forwarding<'_>) -> HeaderMap {
     let route = &*state.route;
     let forwarded_for = forwarded_for(&fields, connection, is_trusted);
 
-    headers::remove_hop_by_hop(&mut fields);
+    headers::remove_hop_by_hop(&mut fields, &state.credentials.signed);
     headers::remove_where(&mut fields, |name| {
         name.starts_with("x-hookward-") || (!is_trusted && headers::is_forwarding(name))
     });
@@ -252,17 +253,19 @@ fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<Uri, Reason> {
     let route = &*state.route;
     let path = target.path();
     let path = match &route.forward.path {
-        PathRewrite::Keep => path,
-        PathRewrite::Replace(path) => path,
+        PathRewrite::Keep => Cow::Borrowed(path),
+        PathRewrite::Replace(path) => Cow::Borrowed(&**path),
         PathRewrite::StripPrefix(prefix) => match path.strip_prefix(&**prefix) {
-            Some("") => "/",
-            Some(rest) if rest.starts_with('/') => rest,
-            _ => path,
+            // One slash, or an app could take what follows for a host (SECURITY A-44).
+            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+                Cow::Owned(format!("/{}", rest.trim_start_matches('/')))
+            }
+            _ => Cow::Borrowed(path),
         },
     };
     let target = match target.query() {
         Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
+        None => path.into_owned(),
     };
     let target = if route.forward.keep_credentials || state.credentials.query.is_empty() {
         target
@@ -271,6 +274,6 @@ fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<Uri, Reason> {
         headers::strip_query(&target, &names)
     };
     let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(target.try_into().map_err(|_| Reason::Internal)?);
-    Uri::from_parts(parts).map_err(|_| Reason::Internal)
+    parts.path_and_query = Some(target.try_into().map_err(|_bad| Reason::Internal)?);
+    Uri::from_parts(parts).map_err(|_bad| Reason::Internal)
 }

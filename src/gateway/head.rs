@@ -74,7 +74,7 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     let authority = authority(&uri, version, &headers)?;
     let target = target(uri)?;
     let host = HeaderValue::from_str(authority.as_str())
-        .map_err(|_| malformed("the host holds bytes that no host name has"))?;
+        .map_err(|_bad| malformed("the host holds bytes that no host name has"))?;
     let host_name = normalize_host(authority.host());
     if let Some(certificate) = connection
         .tls
@@ -136,7 +136,7 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
     if bytes.is_empty() || bytes.len() > HOST_BYTES_MAX {
         return Err(ill_formed());
     }
-    let authority = Authority::try_from(bytes).map_err(|_| ill_formed())?;
+    let authority = Authority::try_from(bytes).map_err(|_bad| ill_formed())?;
     let (text, host) = (authority.as_str(), authority.host());
     let port = text.strip_prefix(host).ok_or_else(ill_formed)?;
     let bracketed = host
@@ -295,12 +295,11 @@ pub fn sender_url(
     public_origin: Option<&Arc<str>>,
     is_tls: bool,
 ) -> crate::scheme::SenderUrl {
-    let origin = match public_origin {
-        Some(origin) => Arc::clone(origin),
-        None => {
-            let scheme = if is_tls { "https" } else { "http" };
-            format!("{scheme}://{}", head.host.to_str().unwrap_or_default()).into()
-        }
+    let origin = if let Some(origin) = public_origin {
+        Arc::clone(origin)
+    } else {
+        let scheme = if is_tls { "https" } else { "http" };
+        format!("{scheme}://{}", head.host.to_str().unwrap_or_default()).into()
     };
     crate::scheme::SenderUrl {
         origin,

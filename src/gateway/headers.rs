@@ -35,14 +35,15 @@ pub fn is_forwarding(name: &str) -> bool {
         )
 }
 
-/// Removes the fields of one connection, those that `Connection` lists among them.
-pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes the fields of one connection, those that `Connection` lists among them but for `kept`.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap, kept: &[HeaderName]) {
     let listed: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| !kept.contains(name))
         .collect();
     for name in listed {
         headers.remove(name);
@@ -143,17 +144,18 @@ mod tests {
     fn connection_lists_are_obeyed() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, X-Debug"),
+            ("connection", "close, X-Debug, X-Signature"),
             ("x-debug", "1"),
+            ("x-signature", "1"),
             ("te", "trailers"),
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
         headers.insert("x-kept", HeaderValue::from_static("1"));
-        remove_hop_by_hop(&mut headers);
-        assert_eq!(
-            headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-            ["x-kept"]
-        );
+        // SECURITY RT-28
+        remove_hop_by_hop(&mut headers, &[HeaderName::from_static("x-signature")]);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["x-kept", "x-signature"]);
     }
 }

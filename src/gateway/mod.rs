@@ -25,12 +25,14 @@ use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
 pub mod body;
+pub mod confirm;
 pub mod connection;
 pub mod echo;
 pub mod forward;
 pub mod handshake;
 pub mod head;
 pub mod headers;
+pub mod keys;
 pub mod password;
 pub mod quota;
 pub mod record;
@@ -43,6 +45,7 @@ pub mod verify;
 pub mod well_formed;
 
 use body::{BodyLimits, Hold};
+use confirm::Confirmations;
 use connection::Connection;
 use forward::{Forwarding, Frames};
 use head::Head;
@@ -63,6 +66,7 @@ pub struct Gateway {
     replay: ReplayStore,
     telemetry: Telemetry,
     clock: Clock,
+    confirmations: Confirmations,
     deliveries: TaskTracker,
     cutoff: CancellationToken,
 }
@@ -122,8 +126,10 @@ impl Gateway {
         replay: ReplayStore,
         telemetry: Telemetry,
         clock: Clock,
+        fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
         Ok(Self {
+            confirmations: Confirmations::new(fetch, clock.clone()),
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -276,7 +282,10 @@ impl Gateway {
     }
 
     /// Answers a handshake.
-    fn reply(&self, reply: Reply, record: Record) -> Response<Answer> {
+    fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
+        if let Some(call) = reply.fetch.take().and_then(|url| self.confirmations.confirm(url)) {
+            tokio::spawn(call);
+        }
         if let Some(secret) = &reply.enrolled {
             let route = record.route.as_deref().unwrap_or_default();
             let secret = String::from_utf8_lossy(secret.expose());
@@ -296,13 +305,12 @@ impl Gateway {
     /// hangs up.
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
         let request_id = record.request_id.clone();
-        match self.deliveries.spawn(exchange(delivery, record)).await {
-            Ok(response) => response,
-            Err(_) => {
-                let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                respond::refusal(&rejection, status, false, &request_id)
-            }
+        if let Ok(response) = self.deliveries.spawn(exchange(delivery, record)).await {
+            response
+        } else {
+            let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            respond::refusal(&rejection, status, false, &request_id)
         }
     }
 }
@@ -338,12 +346,10 @@ impl Routed<'_> {
             mode: route.mode,
             first: None,
         };
-        let limits = &snapshot.limits;
-
         doubts.weigh(admit::source(&route.sources, record.client_ip))?;
         doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
-        let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
-        admit::body(&route.body, &head.headers)?;
+        let max = snapshot.limits.requests_in_flight;
+        let permit = gateway.in_flight.admit(max)?;
 
         let is_tls = connection.tls.is_some();
         let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
@@ -354,53 +360,12 @@ impl Routed<'_> {
             url: &url,
             client,
         };
-        let could_be_handshake = handshake::could_be(presented);
-        if !could_be_handshake {
-            self.admit_delivery(&head)?;
-        }
-        let now = gateway.clock.now();
-        let progress = verify::from_head(presented, &gateway.passwords, now).await;
-        let progress = doubts.weigh(progress)?;
-
-        let body_limits = BodyLimits {
-            size_max: route.body.size_max.0,
-            timeout: limits.body_timeout,
-            budget: limits.body_memory.0,
-        };
-        let received = body::read(
-            &mut *body,
-            body_limits,
-            gateway.budget.hold(),
-            &gateway.cutoff,
-        )
-        .await?;
-        record.bytes_in = received.content.len() as u64;
-        if route.body.well_formed {
-            check_syntax(&head, &received.content)?;
-        }
-
-        // Time may have passed while the body came in: the verdict is of the moment it is complete.
-        let now = gateway.clock.now();
-        let content = &received.content;
-        let question = if could_be_handshake {
-            handshake::find(presented, content)
-        } else {
-            None
-        };
-        if could_be_handshake && question.is_none() {
-            self.admit_delivery(&head)?;
-        }
-        let (proof, reply) = match (progress, question) {
-            (Some(progress), Some(question)) => {
-                let judged = question.judge(progress, presented, content, now);
-                doubts.weigh(judged)?.unzip()
-            }
-            (Some(progress), None) => {
-                let judged = verify::from_message(progress, presented, content, now);
-                (doubts.weigh(judged)?, None)
-            }
-            (None, _) => (None, None),
-        };
+        let proven = self.prove(presented, body, &mut doubts, record).await?;
+        let Proven {
+            received,
+            proof,
+            reply,
+        } = proven;
         if let Some(proof) = &proof {
             record.verified(proof);
         }
@@ -409,24 +374,13 @@ impl Routed<'_> {
         if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
             return Ok(Ready::Reply(Box::new(reply)));
         }
-        let claimed = match &proof {
-            Some(proof) => {
-                let (policy, store) = (route.replay.as_ref(), &gateway.replay);
-                doubts.weigh(replay::claim(store, policy, &route.name, proof, state.lease).await)?
-            }
-            None => None,
-        };
-        let claim = match claimed {
-            Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
-                doubts.first.get_or_insert(Reason::Replayed);
-                None
-            }
-            Some(Claimed::Duplicate) => {
+        let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
+            Claimed::Duplicate => {
                 let fields = proof.map(|proof| proof.answer_fields).unwrap_or_default();
                 return Ok(Ready::Acknowledge(Arc::clone(state), fields));
             }
-            Some(Claimed::New(claim)) => Some(claim),
-            Some(Claimed::Unclaimed) | None => None,
+            Claimed::New(claim) => Some(claim),
+            Claimed::Unclaimed => None,
         };
         let none = Proof::default();
         let request = forward::build(Forwarding {
@@ -453,15 +407,119 @@ impl Routed<'_> {
         })))
     }
 
-    /// What is asked of the head of a delivery, and not of a handshake: its media type, and a method
-    /// that is not there for handshakes only.
-    fn admit_delivery(&self, head: &Head) -> Result<(), Rejection> {
-        let route = &self.state.route;
-        if !route.matches.methods.contains(&head.method) {
-            return Err(select::method_not_allowed(std::slice::from_ref(route)));
+    /// What the request must prove, by its head and with its body.
+    async fn prove<B>(
+        &self,
+        presented: Presented<'_>,
+        body: &mut B,
+        doubts: &mut Doubts,
+        record: &mut Record,
+    ) -> Result<Proven, Rejection>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Self {
+            gateway, snapshot, ..
+        } = self;
+        let Presented { head, route, .. } = presented;
+        let could_be_handshake = handshake::could_be(presented);
+        if !could_be_handshake {
+            self.is_method_of_deliveries(head)?;
         }
-        admit::content_type(&route.body, &head.headers)
+        let admit_body = || {
+            if could_be_handshake {
+                admit::declared_size(&route.body, &head.headers)
+            } else {
+                admit::body(&route.body, &head.headers)
+            }
+        };
+        let now = gateway.clock.now();
+        let progress = verify::from_head(presented, &gateway.passwords, now).await;
+        if progress.as_ref().is_err_and(Rejection::is_of_signature) {
+            // A signature is of a body: one that would not be read is refused for that first.
+            admit_body()?;
+        }
+        let progress = doubts.weigh(progress)?;
+        admit_body()?;
+        let limits = &snapshot.limits;
+        let body_limits = BodyLimits {
+            size_max: route.body.size_max.0,
+            timeout: limits.body_timeout,
+            budget: limits.body_memory.0,
+        };
+        let hold = gateway.budget.hold();
+        let received = body::read(body, body_limits, hold, &gateway.cutoff).await?;
+        let content = &received.content;
+        record.bytes_in = content.len() as u64;
+        if route.body.well_formed {
+            check_syntax(head, content)?;
+        }
+
+        // Time may have passed while the body came in: the verdict is of the moment it is complete.
+        let now = gateway.clock.now();
+        let question = Some(()).filter(|()| could_be_handshake);
+        let question = question.and_then(|()| handshake::find(presented, content));
+        if could_be_handshake && question.is_none() {
+            self.is_method_of_deliveries(head)?;
+            admit::body(&route.body, &head.headers)?;
+        }
+        let (proof, reply) = match (progress, question) {
+            (Some(progress), Some(question)) => {
+                let judged = question.judge(progress, presented, content, now);
+                doubts.weigh(judged)?.unzip()
+            }
+            (Some(progress), None) => {
+                let judged = verify::from_message(progress, presented, content, now);
+                (doubts.weigh(judged)?, None)
+            }
+            (None, _) => (None, None),
+        };
+        Ok(Proven {
+            received,
+            proof,
+            reply,
+        })
     }
+
+    /// Whether the delivery is new. An observing route forwards it all the same.
+    async fn claim(
+        &self,
+        proof: Option<&Proof>,
+        doubts: &mut Doubts,
+    ) -> Result<Claimed, Rejection> {
+        let Some(proof) = proof else {
+            return Ok(Claimed::Unclaimed);
+        };
+        let (route, store) = (&self.state.route, &self.gateway.replay);
+        let policy = route.replay.as_ref();
+        let claimed = replay::claim(store, policy, &route.name, proof, self.state.lease).await;
+        match doubts.weigh(claimed)? {
+            Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
+                doubts.first.get_or_insert(Reason::Replayed);
+                Ok(Claimed::Unclaimed)
+            }
+            Some(claimed) => Ok(claimed),
+            None => Ok(Claimed::Unclaimed),
+        }
+    }
+
+    /// A method that is there for handshakes only brings nothing else.
+    fn is_method_of_deliveries(&self, head: &Head) -> Result<(), Rejection> {
+        let route = &self.state.route;
+        if route.matches.methods.contains(&head.method) {
+            Ok(())
+        } else {
+            Err(select::method_not_allowed(std::slice::from_ref(route)))
+        }
+    }
+}
+
+/// What a request has proven, and its body.
+struct Proven {
+    received: body::Received,
+    proof: Option<Proof>,
+    /// The answer, where it is a handshake.
+    reply: Option<Reply>,
 }
 
 fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {
@@ -480,7 +538,7 @@ fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue
         None => format!("https://{}", head.host_name),
     };
     HeaderValue::from_str(&format!("{origin}{}", head.target))
-        .map_err(|_| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
+        .map_err(|_bad| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
 }
 
 fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {
@@ -499,6 +557,11 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
         .or(of_provider.filter(|_| rejection.is_unauthorized()))
         .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut rejection = rejection;
+    if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
+        let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
+        rejection.header = rejection.header.or(allowed.header);
+    }
     let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
     record.refuse(&rejection, status.as_u16());

@@ -29,7 +29,7 @@ const SHARDS: usize = 64;
 
 /// Longest time from a spent bucket to a full one. governor counts nanoseconds in 64 bits and
 /// multiplies unchecked; nobody waits for a year.
-const REFILL_MAX: Duration = Duration::from_secs(365 * 86_400);
+const REFILL_MAX: Duration = Duration::from_hours(8760);
 
 type Direct = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 type PerClient = RateLimiter<ClientKey, ClientStore, Monotonic, NoOpMiddleware<Nanos>>;
@@ -40,8 +40,11 @@ type PerClient = RateLimiter<ClientKey, ClientStore, Monotonic, NoOpMiddleware<N
 pub struct Limiters {
     clock: Clock,
     places: Arc<Places>,
-    limiters: Mutex<HashMap<(Arc<str>, Quota), Weak<Limiter>>>,
+    limiters: Mutex<Known>,
 }
+
+/// Limiters by route and quota.
+type Known = HashMap<(Arc<str>, Quota), Weak<Limiter>>;
 
 /// One quota at work.
 #[derive(Debug)]
@@ -95,7 +98,7 @@ impl Limiters {
         self.places.taken.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, Quota), Weak<Limiter>>> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

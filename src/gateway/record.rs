@@ -144,7 +144,7 @@ impl Record {
             status,
             client_ip: Some(self.client_ip),
             method: self.method.as_str(),
-            path: self.path.as_deref().unwrap_or_default(),
+            path: self.path.as_deref(),
             bytes_in: self.bytes_in,
             event_id: self.event_id.as_deref(),
             key_id: self.key_id.as_deref(),

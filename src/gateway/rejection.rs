@@ -66,7 +66,21 @@ impl Rejection {
         self.reason.row().status == 401
     }
 
+    /// Whether it is about a signature that the head alone shows to be wanting.
+    pub fn is_of_signature(&self) -> bool {
+        use Reason as R;
+        matches!(
+            self.reason,
+            R::SignatureMissing
+                | R::SignatureMalformed
+                | R::SignatureMismatch
+                | R::TimestampMissing
+                | R::TimestampMalformed
+        )
+    }
+
     /// With `Retry-After`.
+    #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self

@@ -168,7 +168,11 @@ pub fn redirect(location: HeaderValue, request_id: &HeaderValue) -> Response<Ans
 /// The app's own answer, whatever its status, unchanged but for the fields of one connection.
 pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     let (mut parts, body) = response.into_parts();
-    headers::remove_hop_by_hop(&mut parts.headers);
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
+        // RFC 9112 6.3: it overrides a length, which is then of nothing (SECURITY U-11).
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    headers::remove_hop_by_hop(&mut parts.headers, &[]);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
     Response::from_parts(

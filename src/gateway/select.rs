@@ -38,21 +38,20 @@ pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
     rejection
 }
 
-/// The path as it may be logged under `route`: a token in it is masked.
+/// The path as it may be logged under `route`: tokens in it are masked.
 pub fn loggable_path(route: &Route, path: &str) -> String {
-    let token = route
+    let tokens = route
         .auth
         .checks()
         .into_iter()
-        .find_map(|check| match check {
+        .filter_map(|check| match check {
             Check::Token(token) => match &token.location {
                 TokenLocation::Path(name) => Some(name),
                 TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
             },
             Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
         });
-    token.map_or_else(
-        || path.to_owned(),
-        |name| route.matches.path.mask(name, path),
-    )
+    tokens.fold(path.to_owned(), |path, name| {
+        route.matches.path.mask(name, &path)
+    })
 }

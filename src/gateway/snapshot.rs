@@ -56,7 +56,8 @@ pub struct RouteState {
     pub credentials: CredentialFields,
 }
 
-/// The fields that carry bare secrets, which the app need not see.
+/// The fields that checks read: those with bare secrets, which the app need not see, and those of
+/// signatures, which it may want to check again.
 #[derive(Clone, Debug, Default)]
 pub struct CredentialFields {
     /// Whether `Authorization` goes.
@@ -65,10 +66,12 @@ pub struct CredentialFields {
     pub headers: Vec<HeaderName>,
     /// Query fields, by decoded name.
     pub query: Vec<Arc<str>>,
+    /// Header fields of signatures: `Connection` does not take them away (SECURITY RT-28).
+    pub signed: Vec<HeaderName>,
 }
 
 impl CredentialFields {
-    /// The fields that the checks of `policy` read secrets from.
+    /// The fields that the checks of `policy` read.
     pub fn of(policy: &auth::AuthPolicy) -> Self {
         let mut fields = Self::default();
         for check in policy.checks() {
@@ -80,11 +83,12 @@ impl CredentialFields {
                     TokenLocation::Query(name) => fields.query.push(Arc::clone(name)),
                     TokenLocation::Path(_) => {}
                 },
-                Check::Signature(check) if check.scheme.is_bare_secret() => {
-                    fields.headers.extend(check.scheme.header_names());
+                Check::Signature(check) => {
+                    fields.headers.extend(check.scheme.secret_header_fields());
                     fields.query.extend(check.scheme.secret_query_fields());
+                    fields.signed.extend(check.scheme.header_names());
                 }
-                Check::Any(_) | Check::ClientCert(_) | Check::Signature(_) => {}
+                Check::Any(_) | Check::ClientCert(_) => {}
             }
         }
         fields

@@ -448,7 +448,7 @@ async fn basic(
     // RFC 7617: user-id, colon, password; the first colon splits.
     let decoded = BASE64
         .decode(encoded)
-        .map_err(|_| invalid("Basic credentials are not base64"))?;
+        .map_err(|_bad| invalid("Basic credentials are not base64"))?;
     let colon = decoded.iter().position(|byte| *byte == b':');
     let (user, password) = colon
         .and_then(|colon| decoded.split_at_checked(colon))

@@ -29,7 +29,7 @@ impl Syntax {
 
     /// Judges a whole body. The error says what is wrong, without any byte of the body.
     pub fn check(self, body: &[u8]) -> Result<(), &'static str> {
-        let text = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8")?;
+        let text = std::str::from_utf8(body).map_err(|_bad| "the body is not UTF-8")?;
         match self {
             Self::Json => check_json(text),
             Self::Xml => check_xml(text),
@@ -75,7 +75,7 @@ fn check_xml(text: &str) -> Result<(), &'static str> {
     let mut roots = 0_usize;
     let mut first = true;
     loop {
-        let event = reader.read_event().map_err(|_| XML_ILL_FORMED)?;
+        let event = reader.read_event().map_err(|_bad| XML_ILL_FORMED)?;
         match event {
             Event::DocType(_) => return Err("the XML has a document type"),
             Event::Start(tag) => {
@@ -131,14 +131,14 @@ fn check_tag(tag: &BytesStart<'_>) -> Result<(), &'static str> {
         return Err(XML_ILL_FORMED);
     }
     for (index, attribute) in tag.attributes().enumerate() {
-        let attribute = attribute.map_err(|_| XML_ILL_FORMED)?;
+        let attribute = attribute.map_err(|_bad| XML_ILL_FORMED)?;
         if index >= ATTRIBUTES_MAX {
             return Err("an XML element has more than 256 attributes");
         }
         if !is_xml_name(attribute.key.as_ref()) || attribute.value.contains('<') {
             return Err(XML_ILL_FORMED);
         }
-        quick_xml::escape::unescape(&attribute.value).map_err(|_| XML_ILL_FORMED)?;
+        quick_xml::escape::unescape(&attribute.value).map_err(|_bad| XML_ILL_FORMED)?;
     }
     Ok(())
 }

@@ -48,7 +48,7 @@ const GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
 /// meeting a reset (SECURITY SM-17).
 const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+const LINGER_BYTES: usize = 64 << 20;
 
 /// Serves HTTP/1.1 on `io` until one side ends it.
 pub async fn serve_http1<I>(

@@ -104,18 +104,7 @@ impl Cluster {
         loop {
             for server in &self.servers {
                 let healthy = probe(server, &check, self.settings.connect_timeout).await;
-                if server.healthy.swap(healthy, Ordering::Relaxed) != healthy {
-                    let (upstream, address) = (&*self.settings.name, server.address.to_string());
-                    if healthy {
-                        tracing::info!(upstream, server = address, "server is healthy again");
-                    } else {
-                        tracing::warn!(
-                            upstream,
-                            server = address,
-                            "server failed its health check"
-                        );
-                    }
-                }
+                server.note_health(&self.settings.name, healthy);
             }
             tokio::select! {
                 () = closed.cancelled() => return,
@@ -328,6 +317,19 @@ impl Server {
             healthy: AtomicBool::new(true),
             down_until_ms: AtomicU64::new(0),
         })
+    }
+
+    /// Remembers what a check found; says so when it is news.
+    fn note_health(&self, upstream: &str, healthy: bool) {
+        if self.healthy.swap(healthy, Ordering::Relaxed) == healthy {
+            return;
+        }
+        let server = self.address.to_string();
+        if healthy {
+            tracing::info!(upstream, server, "server is healthy again");
+        } else {
+            tracing::warn!(upstream, server, "server failed its health check");
+        }
     }
 
     fn is_up(&self, now_ms: u64) -> bool {

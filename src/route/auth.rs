@@ -22,7 +22,7 @@ pub enum AuthPolicy {
 #[derive(Debug)]
 pub enum Check {
     /// One of these must hold. Never empty, never nested.
-    Any(Vec<Check>),
+    Any(Vec<Self>),
     /// `Authorization: Basic`.
     Basic(BasicCheck),
     /// A client certificate.

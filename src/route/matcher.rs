@@ -207,8 +207,8 @@ pub struct RouteTable {
 /// A place in the tree of paths under one host.
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Arc<str>, Node>,
-    param: Option<Box<Node>>,
+    literals: HashMap<Arc<str>, Self>,
+    param: Option<Box<Self>>,
     here: Vec<Arc<Route>>,
     rest: Vec<Arc<Route>>,
 }

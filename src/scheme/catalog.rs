@@ -141,9 +141,9 @@ impl Preset {
         let document = match Document::parse(text) {
             Ok(document) => document,
             Err(problems) => {
-                problems
-                    .into_iter()
-                    .for_each(|problem| report.push(problem));
+                for problem in problems {
+                    report.push(problem);
+                }
                 return Err(report);
             }
         };
@@ -171,9 +171,9 @@ impl Preset {
         }
         problems.sort_by_key(|problem| problem.mark);
         problems.dedup();
-        problems
-            .into_iter()
-            .for_each(|problem| report.push(problem));
+        for problem in problems {
+            report.push(problem);
+        }
         match preset.filter(|_| !report.has_errors()) {
             Some(preset) => Ok(preset),
             None => Err(report),
@@ -186,14 +186,14 @@ impl Preset {
             .schemes
             .get()
             .into_iter()
-            .flat_map(|schemes| schemes.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     /// What it asks for beside secrets.
     pub fn params(&self) -> impl Iterator<Item = (&str, &ParamSpec)> {
         compile::get(&self.spec.params)
             .into_iter()
-            .flat_map(|params| params.iter())
+            .flat_map(super::spec::Ordered::iter)
     }
 
     fn handshakes(&self, params: &Params) -> Result<Vec<Handshake>, Vec<Problem>> {
@@ -210,15 +210,12 @@ impl Preset {
         }
     }
 
-    /// A value for every param: the default, else an example.
+    /// A value for every param: the default, else the example.
     fn example_params(&self) -> Params {
         let example = |(name, spec): (&str, &ParamSpec)| {
-            let value = match (compile::get(&spec.default), compile::get(&spec.one_of)) {
-                (Some(default), _) => to_json(default),
-                (None, Some(known)) => known.first().cloned().unwrap_or_default().into(),
-                (None, None) if name.ends_with("url") => "https://example.org/".into(),
-                (None, None) => "example".into(),
-            };
+            let known = compile::get(&spec.one_of).and_then(|known| known.first());
+            let given = compile::get(&spec.default).or(compile::get(&spec.example)).map(to_json);
+            let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
             (name.to_owned(), value)
         };
         self.params().map(example).collect()

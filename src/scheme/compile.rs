@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderName, Method};
 
+use super::aws_sns::AwsSns;
 use super::fields::{Fields, Piece};
+use super::http_signature::HttpSignature;
+use super::https_url::{HttpsUrl, KeyUrl, NamedKeyUrl, Reach};
 use super::jws::JwsAlgorithm;
 use super::jwt::{Claim, ClaimPath, Jwt};
 use super::key_source::KeySource;
@@ -28,10 +31,10 @@ use crate::problem::{Mark, Problem, Severity};
 use crate::units::Span;
 
 /// Tolerance where neither preset nor operator says otherwise: what most providers document.
-const TOLERANCE_DEFAULT: Duration = Duration::from_secs(300);
+const TOLERANCE_DEFAULT: Duration = Duration::from_mins(5);
 
 /// How far the clock of a token's maker may be ahead of ours (RFC 7519 section 4.1.5).
-const NOT_BEFORE_LEEWAY: Duration = Duration::from_secs(60);
+const NOT_BEFORE_LEEWAY: Duration = Duration::from_mins(1);
 
 /// Header fields that a numbered name stands for.
 const NUMBERED_MAX: usize = 100;
@@ -229,10 +232,14 @@ impl<'a> Compiler<'a> {
         tolerance: Option<Duration>,
     ) -> Proof {
         match algorithm {
-            Algorithm::AwsSns | Algorithm::HttpMessageSignature => {
-                self.error(&spec.algorithm, "this algorithm is not available");
-                Proof::None
-            }
+            Algorithm::AwsSns => match AwsSns::from_params(self.params) {
+                Ok(own) => Proof::AwsSns(own),
+                Err(wrong) => self.wrong_params(spec, wrong),
+            },
+            Algorithm::HttpMessageSignature => match HttpSignature::from_params(self.params) {
+                Ok(own) => Proof::HttpSignature(Box::new(own)),
+                Err(wrong) => self.wrong_params(spec, wrong),
+            },
             Algorithm::Basic => Proof::Basic,
             Algorithm::EcdsaP256Sha1 => Proof::Public(SignatureAlgorithm::EcdsaP256Sha1),
             Algorithm::EcdsaP256Sha256 => Proof::Public(SignatureAlgorithm::EcdsaP256Sha256),
@@ -261,6 +268,13 @@ impl<'a> Compiler<'a> {
             Algorithm::Sha512 => Proof::Digest(Digest::Sha512),
             Algorithm::Token => Proof::Token,
         }
+    }
+
+    fn wrong_params(&mut self, spec: &SchemeSpec, wrong: Vec<String>) -> Proof {
+        for message in wrong {
+            self.error(&spec.algorithm, message);
+        }
+        Proof::None
     }
 
     fn jwt(&mut self, at: &At<JwtSpec>, tolerance: Option<Duration>) -> Jwt {
@@ -374,15 +388,14 @@ impl<'a> Compiler<'a> {
     /// A template of params only: a name, a prefix.
     pub(super) fn text(&mut self, at: &At<String>) -> Option<String> {
         let template = self.template(at)?;
-        match template.literal() {
-            Some(text) => Some(text.to_owned()),
-            None => {
-                self.error(
-                    at,
-                    "only `{param:NAME}` can stand here: it does not depend on a request",
-                );
-                None
-            }
+        if let Some(text) = template.literal() {
+            Some(text.to_owned())
+        } else {
+            self.error(
+                at,
+                "only `{param:NAME}` can stand here: it does not depend on a request",
+            );
+            None
         }
     }
 
@@ -620,7 +633,7 @@ impl<'a> Compiler<'a> {
                 Some(Some(hash)) if is_allowed(prefix) => known.push((prefix.clone(), hash)),
                 Some(Some(_)) | None => {}
                 Some(None) => {
-                    self.error(own, "only the `hmac-...` algorithms can have a prefix each")
+                    self.error(own, "only the `hmac-...` algorithms can have a prefix each");
                 }
             }
         }
@@ -840,46 +853,56 @@ impl<'a> Compiler<'a> {
 
     fn key_source(&mut self, at: &At<KeyUrlSpec>) -> Option<KeySource> {
         let spec = at.get()?;
-        let url = spec
-            .url
-            .as_ref()
-            .filter(|at| self.is_set(at))
-            .and_then(|at| self.text(at));
+        let inside = spec.json.as_ref().and_then(|at| self.text(at));
+        if let Some(url) = &spec.url {
+            if !self.is_set(url) {
+                return None; // the operator gives the URL, or keys
+            }
+            let text = self.text(url)?;
+            return match HttpsUrl::parse(&text) {
+                Ok(parsed) => {
+                    let mut key_url = KeyUrl::of_preset(parsed, Vec::new());
+                    // A URL that the operator wrote may be in the operator's own network.
+                    if url.get().is_some_and(|text| text.contains("{param:")) {
+                        key_url.reach = Reach::Any;
+                    }
+                    key_url.inside = inside.map(Into::into);
+                    Some(KeySource::Fixed(key_url))
+                }
+                Err(message) => {
+                    self.error(url, message);
+                    None
+                }
+            };
+        }
         let header = spec.header.as_ref().and_then(|at| self.header(at));
-        if spec.url.is_some() == header.is_some() {
+        let Some(header) = header else {
             self.error(at, "keys are at one `url`, or at one that a `header` names");
-        }
-        if url.as_ref().is_some_and(|url| !url.starts_with("https://")) {
-            self.error(at, "keys are fetched over https only");
-        }
-        let hosts = get(&spec.hosts)
+            return None;
+        };
+        let hosts: Vec<String> = get(&spec.hosts)
             .into_iter()
             .flatten()
             .filter_map(|at| self.text(at))
             .collect();
         let names =
             get(&spec.certificate_name).map(|OneOrMany(all)| all.iter().collect::<Vec<_>>());
-        let names = names
+        let names: Vec<_> = names
             .unwrap_or_default()
             .into_iter()
             .filter_map(|at| self.text(at))
+            .map(Into::into)
             .collect();
-        let source = KeySource {
-            url,
-            header,
-            hosts,
-            certificate_names: names,
-            json: spec.json.as_ref().and_then(|at| self.pointer(at)),
-        };
-        if source.header.is_some()
-            && (source.hosts.is_empty() || source.certificate_names.is_empty())
-        {
-            self.error(
-                at,
-                "a URL that a request names needs `hosts` and `certificate_name`",
-            );
+        if names.is_empty() {
+            self.error(at, "a URL that a request names needs `certificate_name`");
         }
-        (source.url.is_some() || source.header.is_some()).then_some(source)
+        match NamedKeyUrl::new(header, hosts.iter().map(String::as_str), names) {
+            Ok(named) => Some(KeySource::Named(named)),
+            Err(message) => {
+                self.error(at, message);
+                None
+            }
+        }
     }
 
     fn secret(&mut self, spec: &SchemeSpec) -> SecretForm {

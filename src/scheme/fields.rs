@@ -130,7 +130,7 @@ impl Fields {
         else {
             return Ok(Vec::new());
         };
-        let list = list.to_str().map_err(|_| Unreadable::Body)?;
+        let list = list.to_str().map_err(|_bad| Unreadable::Body)?;
         let names = list
             .split(',')
             .map(str::trim)
@@ -175,7 +175,7 @@ fn json_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
     if bytes.is_empty() {
         return Ok(Vec::new());
     }
-    let Members(members) = serde_json::from_slice(&bytes).map_err(|_| Unreadable::Body)?;
+    let Members(members) = serde_json::from_slice(&bytes).map_err(|_bad| Unreadable::Body)?;
     let mut names = HashSet::new();
     if !members.iter().all(|(name, _)| names.insert(name)) {
         return Err(Unreadable::Twice);

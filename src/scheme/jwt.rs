@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::jws::JwsAlgorithm;
-use super::locate::View;
+use super::locate::{Pointer, View};
 use super::primitive::same_secret;
 use super::spec::ClaimTime;
 use super::template::{Scope, Template};
@@ -65,6 +65,11 @@ impl ClaimPath {
         (!found.is_null()).then_some(found)
     }
 
+    /// As a pointer into the claims.
+    pub(super) fn pointer(&self) -> Option<Pointer> {
+        Pointer::parse(&self.0)
+    }
+
     /// The claim as text.
     pub(super) fn text<'c>(&self, claims: &'c Map<String, Value>) -> Option<Cow<'c, str>> {
         self.find(claims).and_then(text_of)
@@ -117,7 +122,7 @@ fn is_of_time(reason: Reason) -> bool {
 
 fn holds(when: &When, view: View<'_>) -> Result<bool, SignatureError> {
     when.holds(view)
-        .map_err(|_| malformed("the body that a claim depends on cannot be read"))
+        .map_err(|_bad| malformed("the body that a claim depends on cannot be read"))
 }
 
 impl Claim {

@@ -233,7 +233,7 @@ pub(super) fn form_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
             .unwrap_or_default();
         multipart::pairs(field, &bytes).ok_or(Unreadable::Body)?
     } else {
-        let text = std::str::from_utf8(&bytes).map_err(|_| Unreadable::Body)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_bad| Unreadable::Body)?;
         query_pairs(text)
     };
     if pairs.len() > FIELDS_MAX {
@@ -270,13 +270,13 @@ fn field_values<'a>(fields: &'a str, name: &str) -> Vec<Cow<'a, [u8]>> {
 
 /// Texts of the elements at a path of local names. A document type makes the body unreadable.
 fn xml_values<'a>(path: &[String], body: &[u8]) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
-    let text = std::str::from_utf8(body).map_err(|_| Unreadable::Body)?;
+    let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
     let mut reader = quick_xml::Reader::from_str(text);
     let (mut depth, mut matched) = (0_usize, 0_usize);
     let mut open: Option<String> = None;
     let mut values = Vec::new();
     loop {
-        match reader.read_event().map_err(|_| Unreadable::Body)? {
+        match reader.read_event().map_err(|_bad| Unreadable::Body)? {
             Event::DocType(_) => return Err(Unreadable::Body),
             Event::Start(tag) => {
                 let name = tag.local_name();
@@ -359,8 +359,8 @@ impl Pointer {
         let mut json = serde_json::Deserializer::from_slice(body);
         let raw = Step(&self.0)
             .deserialize(&mut json)
-            .map_err(|_| Unreadable::Body)?;
-        json.end().map_err(|_| Unreadable::Body)?;
+            .map_err(|_bad| Unreadable::Body)?;
+        json.end().map_err(|_bad| Unreadable::Body)?;
         Ok(raw.map(|raw| raw.get().into()))
     }
 
@@ -372,16 +372,20 @@ impl Pointer {
         match raw.as_bytes().first() {
             Some(b'"') => serde_json::from_str(&raw)
                 .map(Some)
-                .map_err(|_| Unreadable::Body),
+                .map_err(|_bad| Unreadable::Body),
             Some(b'{' | b'[') => Err(Unreadable::Body),
             Some(b'n') | None => Ok(None),
             Some(_) => Ok(Some(raw.into())),
         }
     }
 
-    /// Writes a text where it points to, making the objects on the way. `None` where something else
+    /// Writes a value where it points to, making the objects on the way. `None` where something else
     /// stands there.
-    pub(super) fn put(&self, json: &mut serde_json::Value, value: &str) -> Option<()> {
+    pub(super) fn put(
+        &self,
+        json: &mut serde_json::Value,
+        value: impl Into<serde_json::Value>,
+    ) -> Option<()> {
         let mut at = json;
         for token in &self.0 {
             if at.is_null() {
@@ -401,31 +405,27 @@ impl Pointer {
 
     /// The raw values of every item that a pointer with `*` for all items of an array finds.
     pub(super) fn each(&self, body: &[u8]) -> Result<Vec<Box<str>>, Unreadable> {
-        let mut found: Vec<Box<str>> = vec![
-            std::str::from_utf8(body)
-                .map_err(|_| Unreadable::Body)?
-                .into(),
-        ];
-        for part in self.0.split(|token| token == "*").enumerate() {
-            let (index, tokens) = part;
-            let mut next = Vec::new();
-            for value in found {
-                let items: Vec<Box<str>> = if index == 0 {
-                    vec![value]
-                } else {
-                    let items: Vec<&RawValue> =
-                        serde_json::from_str(&value).map_err(|_| Unreadable::Body)?;
-                    items.into_iter().map(|item| item.get().into()).collect()
-                };
+        let mut parts = self.0.split(|token| token == "*");
+        let first = Self(parts.next().unwrap_or_default().to_vec());
+        let mut found = vec![first.raw(body)?.ok_or(Unreadable::Body)?];
+        for tokens in parts {
+            let pointer = Self(tokens.to_vec());
+            let mut inner = Vec::new();
+            for array in found {
+                let items: Vec<&RawValue> =
+                    serde_json::from_str(&array).map_err(|_bad| Unreadable::Body)?;
                 for item in items {
-                    let inner = Self(tokens.to_vec()).raw(item.as_bytes())?;
-                    next.push(inner.ok_or(Unreadable::Body)?);
-                    if next.len() > FIELDS_MAX {
-                        return Err(Unreadable::Body);
-                    }
+                    inner.push(
+                        pointer
+                            .raw(item.get().as_bytes())?
+                            .ok_or(Unreadable::Body)?,
+                    );
                 }
             }
-            found = next;
+            if inner.len() > FIELDS_MAX {
+                return Err(Unreadable::Body);
+            }
+            found = inner;
         }
         Ok(found)
     }

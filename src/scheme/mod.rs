@@ -16,32 +16,45 @@ use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
+pub mod aws_sns;
 pub mod catalog;
 mod charset;
 mod compile;
+mod delivery;
 mod fields;
+mod gzip;
 pub mod handshake;
 pub mod hints;
+pub mod http_signature;
+pub mod https_url;
 pub mod jws;
 mod jwt;
-pub mod key_source;
+mod key_source;
 pub mod keys;
 mod locate;
 mod multipart;
 mod parse;
 mod primitive;
+pub mod protocol;
 pub mod public_key;
+pub mod published;
+mod require;
 pub mod sign;
 pub mod spec;
 mod strict_json;
+mod structured;
 mod template;
+mod timestamp;
 pub mod trace;
+mod url_form;
 mod verify;
 mod when;
 #[cfg(test)]
 mod wycheproof;
 pub mod x5c;
 
+use aws_sns::AwsSns;
+use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
 use locate::{Location, Pointer};
@@ -149,10 +162,14 @@ pub struct Scheme {
 /// How a signature proves its sender.
 #[derive(Clone, Debug)]
 enum Proof {
+    /// The protocol of Amazon SNS.
+    AwsSns(AwsSns),
     /// `Authorization: Basic`, the secret itself.
     Basic,
     /// A plain hash over content that holds the secret.
     Digest(Digest),
+    /// HTTP Message Signatures.
+    HttpSignature(Box<HttpSignature>),
     /// A JSON Web Token.
     Jwt(Box<Jwt>),
     /// An HMAC over the content.
@@ -223,7 +240,11 @@ impl Scheme {
 
     /// The tolerance of its timestamp, when it has one and the signature covers it.
     pub fn signed_tolerance(&self) -> Option<Tolerance> {
-        self.timestamp.as_ref()?.tolerance
+        match &self.proof {
+            Proof::AwsSns(sns) => Some(sns.tolerance),
+            Proof::HttpSignature(own) => Some(own.tolerance),
+            _ => self.timestamp.as_ref()?.tolerance,
+        }
     }
 
     /// Which kind of key it verifies with.
@@ -233,10 +254,14 @@ impl Scheme {
             Proof::Jwt(jwt) if !jwt.algorithms.iter().all(|own| own.is_symmetric()) => {
                 KeyKind::Public
             }
-            Proof::Public(_) => KeyKind::Public,
-            Proof::Basic | Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Token => {
-                KeyKind::Secret
-            }
+            Proof::AwsSns(_) | Proof::Public(_) => KeyKind::Public,
+            Proof::HttpSignature(own) if !own.takes_secret() => KeyKind::Public,
+            Proof::Basic
+            | Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::Mac(_)
+            | Proof::Token => KeyKind::Secret,
         }
     }
 
@@ -247,7 +272,10 @@ impl Scheme {
         written: &[u8],
         not_after: Option<UnixTime>,
     ) -> Result<keys::Key, String> {
-        let secret = crate::secret::Secret::new(self.secret.decode(written)?);
+        let secret = match &self.proof {
+            Proof::HttpSignature(own) => own.secret(written)?,
+            _ => crate::secret::Secret::new(self.secret.decode(written)?),
+        };
         let mut key = keys::Key::secret(id, secret, not_after);
         if let Proof::Mac(hash) = self.proof {
             key.prepare(hash);
@@ -259,7 +287,7 @@ impl Scheme {
     /// `whpk_...`, a JWK or a JWKS. Those that cannot verify this scheme are refused.
     pub fn public_keys(
         &self,
-        id: Arc<str>,
+        id: &Arc<str>,
         written: &[u8],
         not_after: Option<UnixTime>,
     ) -> Result<Vec<keys::Key>, String> {
@@ -269,7 +297,7 @@ impl Scheme {
         for key in parsed.into_iter().filter(|key| self.fits(key)) {
             let id = match key.kid() {
                 Some(kid) if several => format!("{id}/{kid}").into(),
-                _ => Arc::clone(&id),
+                _ => Arc::clone(id),
             };
             keys.push(keys::Key::public(id, key, not_after));
         }
@@ -277,11 +305,6 @@ impl Scheme {
             return Err("the key is of a kind that this scheme does not verify with".to_owned());
         }
         Ok(keys)
-    }
-
-    /// Where the provider publishes its keys.
-    pub fn key_source(&self) -> Option<&KeySource> {
-        self.key_source.as_ref()
     }
 
     /// A private key, for `sign`: PKCS #8 in PEM.
@@ -296,6 +319,7 @@ impl Scheme {
 
     fn fits(&self, key: &PublicKey) -> bool {
         match &self.proof {
+            Proof::AwsSns(_) | Proof::HttpSignature(_) => true,
             Proof::Public(algorithm) => key.fits(*algorithm),
             Proof::Jwt(jwt) => jwt.x5c.is_some() || jwt.algorithms.iter().any(|own| own.fits(key)),
             Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Token => false,
@@ -314,7 +338,11 @@ impl Scheme {
 
     /// Whether it is signed: replays can be told from fresh deliveries.
     pub fn is_signed(&self) -> bool {
-        !self.contents.is_empty() || matches!(self.proof, Proof::Jwt(_))
+        let by_itself = matches!(
+            self.proof,
+            Proof::AwsSns(_) | Proof::HttpSignature(_) | Proof::Jwt(_)
+        );
+        by_itself || !self.contents.is_empty()
     }
 
     /// Whether replays are looked for where the operator says nothing: its timestamp is signed.
@@ -346,6 +374,27 @@ impl Scheme {
             part.text.headers(&mut names);
             names.extend(part.when.headers().cloned());
         }
+        match &self.proof {
+            Proof::Basic => names.push(http::header::AUTHORIZATION),
+            Proof::HttpSignature(own) => names.extend(own.header_names()),
+            _ => {}
+        }
+        names
+    }
+
+    /// Header fields that hold bare secrets.
+    pub fn secret_header_fields(&self) -> Vec<HeaderName> {
+        let places = self
+            .signature
+            .iter()
+            .filter(|_| self.is_bare_secret())
+            .flat_map(|signature| &signature.places);
+        let mut names: Vec<HeaderName> = places
+            .filter_map(|place| match place {
+                Location::Header(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
         if matches!(self.proof, Proof::Basic) {
             names.push(http::header::AUTHORIZATION);
         }
@@ -373,9 +422,13 @@ impl Scheme {
     pub fn challenge(&self) -> &'static str {
         match &self.proof {
             Proof::Basic => "Basic",
-            Proof::Token => "Bearer",
-            Proof::Jwt(_) => "Bearer",
-            Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Public(_) => "Signature",
+            Proof::Jwt(_) | Proof::Token => "Bearer",
+            Proof::AwsSns(_)
+            | Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Mac(_)
+            | Proof::None
+            | Proof::Public(_) => "Signature",
         }
     }
 
@@ -395,7 +448,12 @@ impl Scheme {
                 "the secret is sent as it is and the body is not covered; add `allow_ips` where the \
                  provider publishes its addresses",
             ),
-            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) => {
+            Proof::AwsSns(_) => {}
+            Proof::Digest(_)
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::Mac(_)
+            | Proof::Public(_) => {
                 if !self.covers_body() {
                     weaknesses.push(
                         "the signature does not cover the body; add a `token` in the URL or \
@@ -414,6 +472,12 @@ impl Scheme {
 
     /// Whether the signature covers the whole body.
     pub fn covers_body(&self) -> bool {
+        if let Proof::HttpSignature(own) = &self.proof {
+            return own.covers_body();
+        }
+        if matches!(self.proof, Proof::AwsSns(_)) {
+            return true;
+        }
         if let Proof::Jwt(jwt) = &self.proof {
             let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
             let in_token = |place: &Location| place.is_in_body();

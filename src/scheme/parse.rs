@@ -53,6 +53,9 @@ pub(super) struct Offered<T> {
     pub(super) value: T,
 }
 
+/// A value and the position of the place that it stands in.
+type Placed<'a> = (usize, Cow<'a, [u8]>);
+
 /// What stands where the signature should.
 #[derive(Debug, Default)]
 pub(super) struct Presented<'a> {
@@ -114,7 +117,7 @@ impl SignatureForm {
         }
     }
 
-    fn values<'a>(&self, view: View<'a>) -> Result<Vec<(usize, Cow<'a, [u8]>)>, SignatureError> {
+    fn values<'a>(&self, view: View<'a>) -> Result<Vec<Placed<'a>>, SignatureError> {
         let unreadable = |why| match why {
             Unreadable::Twice => malformed("the signature stands more than once"),
             Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
@@ -206,7 +209,7 @@ impl List {
         items: &mut Vec<Item<'a>>,
     ) -> Result<(), SignatureError> {
         let bad = malformed("the list of signatures cannot be read");
-        let text = String::from_utf8(value.into_owned()).map_err(|_| bad)?;
+        let text = String::from_utf8(value.into_owned()).map_err(|_bad| bad)?;
         // Blanks around items do not count, unless they alone tell a separator from `assign`.
         let separator = match self.separator.trim() {
             trimmed if trimmed.is_empty() || self.assign.as_deref() == Some(trimmed) => {
@@ -239,6 +242,20 @@ impl List {
         Ok(())
     }
 
+    /// The items of a list that are no signatures.
+    pub(super) fn other_items(&self, value: &str) -> Vec<(String, String)> {
+        let mut items = Vec::new();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match self.split(Cow::Borrowed(value.as_bytes()), &mut items) {
+            Ok(()) => items
+                .iter()
+                .filter(|(name, _)| !self.takes(name))
+                .map(|(name, value)| (text(name), text(value)))
+                .collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
     fn takes(&self, name: &[u8]) -> bool {
         let is = |own: &String| own.as_bytes() == name;
         if self.take.is_empty() {
@@ -265,7 +282,7 @@ pub(super) fn inside_base64_json(
     pointer: &Pointer,
 ) -> Result<String, SignatureError> {
     let bad = malformed("the signature is not base64 of JSON");
-    let json = BASE64.decode(value.trim_ascii()).map_err(|_| bad)?;
+    let json = BASE64.decode(value.trim_ascii()).map_err(|_bad| bad)?;
     pointer.read(&json).ok().flatten().ok_or(bad)
 }
 
@@ -339,11 +356,11 @@ impl SecretForm {
             SecretEncoding::Utf8 => text.to_vec(),
             SecretEncoding::Hex => HEXLOWER_PERMISSIVE
                 .decode(text)
-                .map_err(|_| "the secret is not hex, as this scheme's is".to_owned())?,
+                .map_err(|_bad| "the secret is not hex, as this scheme's is".to_owned())?,
             SecretEncoding::Base64 => {
                 let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
                 let bare = text.get(..text.len() - padding).unwrap_or_default();
-                BASE64_NOPAD.decode(bare).map_err(|_| {
+                BASE64_NOPAD.decode(bare).map_err(|_bad| {
                     let prefixes = self.prefixes.iter().map(|prefix| format!("`{prefix}`"));
                     let prefixes: Vec<_> = prefixes.collect();
                     if prefixes.is_empty() {
@@ -369,13 +386,13 @@ impl SecretForm {
 
 fn nfkd(secret: &[u8]) -> Result<Vec<u8>, String> {
     use unicode_normalization::UnicodeNormalization;
-    let text = std::str::from_utf8(secret).map_err(|_| "the secret is not UTF-8".to_owned())?;
+    let text = std::str::from_utf8(secret).map_err(|_bad| "the secret is not UTF-8".to_owned())?;
     Ok(text.nfkd().collect::<String>().into_bytes())
 }
 
 /// The five entities that the sender's own escaping makes.
 fn html(secret: &[u8]) -> Result<Vec<u8>, String> {
-    let text = std::str::from_utf8(secret).map_err(|_| "the secret is not UTF-8".to_owned())?;
+    let text = std::str::from_utf8(secret).map_err(|_bad| "the secret is not UTF-8".to_owned())?;
     let decoded = [
         ("&lt;", "<"),
         ("&gt;", ">"),

@@ -88,6 +88,8 @@ pub struct ParamSpec {
     pub about: At<String>,
     /// Value where the operator gives none; a param without one is required, unless `optional`.
     pub default: Option<At<ParamValue>>,
+    /// A value such as an operator would write: for documentation, and for checking the preset.
+    pub example: Option<At<ParamValue>>,
     /// Whether it may be left out.
     pub optional: Option<At<bool>>,
     /// The only values it can have.
@@ -186,7 +188,7 @@ pub struct WhenSpec {
     /// JSON pointers with these values.
     pub json_equals: Option<At<Ordered<String>>>,
     /// These must not all hold.
-    pub not: Option<At<Box<WhenSpec>>>,
+    pub not: Option<At<Box<Self>>>,
 }
 
 /// What a body is, by its content type.

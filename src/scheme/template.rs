@@ -159,9 +159,9 @@ impl Template {
                 match Value::parse(inner, names)? {
                     Parsed::Literal(text) => literal.push_str(&text),
                     Parsed::Value(value) => {
-                        if !literal.is_empty() {
-                            segments.push(Segment::Literal(std::mem::take(&mut literal).into()));
-                        }
+                        let before = std::mem::take(&mut literal);
+                        segments
+                            .extend((!before.is_empty()).then(|| Segment::Literal(before.into())));
                         segments.push(Segment::Value(value));
                     }
                 }
@@ -197,6 +197,21 @@ impl Template {
         let mut out = Vec::new();
         self.render(scope, &mut out)?;
         Ok(out)
+    }
+
+    /// The first value that must be there and is not, as people call it: for `sign`.
+    pub(super) fn lacks(&self, scope: &Scope<'_>) -> Option<String> {
+        self.segments.iter().find_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Value(Value {
+                source: Source::Text(inner),
+                ..
+            }) => inner.lacks(scope),
+            Segment::Value(value) => {
+                let absent = value.render(scope, &mut Vec::new()).is_err();
+                absent.then(|| value.source.name())
+            }
+        })
     }
 
     /// The text, when nothing in it depends on the request.
@@ -338,7 +353,7 @@ impl Value {
             let filtered = Filter::apply_all(&filters, value.into_bytes(), None);
             return String::from_utf8(filtered)
                 .map(Parsed::Literal)
-                .map_err(|_| format!("the filters of `{{{inner}}}` do not give text"));
+                .map_err(|_bad| format!("the filters of `{{{inner}}}` do not give text"));
         }
         let source = Source::parse(source, names)?;
         Ok(Parsed::Value(Self {
@@ -433,6 +448,19 @@ fn unreadable(why: Unreadable) -> SignatureError {
 }
 
 impl Source {
+    /// As people call it.
+    fn name(&self) -> String {
+        match self {
+            Self::Item(name) => format!("the item `{name}` of the signature's list"),
+            Self::Place(Location::Form(name)) => format!("the form field `{name}`"),
+            Self::Place(Location::Header(name)) => format!("the header `{name}`"),
+            Self::Place(Location::Query(name)) => format!("the query field `{name}`"),
+            Self::Json(..) | Self::Place(Location::Json(_)) => "a value of the JSON body".to_owned(),
+            Self::Place(Location::Xml(_)) => "an element of the XML body".to_owned(),
+            _ => "a value that is not there".to_owned(),
+        }
+    }
+
     fn parse(text: &str, names: &mut dyn Names) -> Result<Self, String> {
         let (word, argument) = match text.split_once(':') {
             Some((word, argument)) => (word, Some(argument)),
@@ -473,7 +501,7 @@ impl Source {
             "header" => Self::Place(Location::Header(
                 argument
                     .parse()
-                    .map_err(|_| format!("`{argument}` is no header name"))?,
+                    .map_err(|_bad| format!("`{argument}` is no header name"))?,
             )),
             "item" => Self::Item(argument.into()),
             "json" => Self::Place(Location::Json(pointer()?)),
@@ -636,7 +664,7 @@ impl Filter {
     }
 }
 
-/// CRC-32 as zip and PayPal compute it (polynomial 0xEDB88320, reflected).
+/// CRC-32 as zip and `PayPal` compute it (polynomial 0xEDB88320, reflected).
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0_u32, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -690,7 +718,7 @@ fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), Signature
     match raw.as_bytes().first() {
         Some(b'{') => {
             let members: BTreeMap<Cow<'_, str>, &RawValue> =
-                serde_json::from_str(raw).map_err(|_| bad)?;
+                serde_json::from_str(raw).map_err(|_bad| bad)?;
             out.push(b'{');
             for (index, (name, value)) in members.iter().enumerate() {
                 if index > 0 {
@@ -704,7 +732,7 @@ fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), Signature
             out.push(b'}');
         }
         Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| bad)?;
+            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_bad| bad)?;
             out.push(b'[');
             for (index, value) in items.iter().enumerate() {
                 if index > 0 {

@@ -4,31 +4,34 @@
 //! only then stale or ahead; so a wrong signature is never called a stale one.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, Method, header};
 
+use super::aws_sns::AwsSns;
+use super::gzip::gunzip;
 use super::jws::Token;
 use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
-use super::locate::{self, Location, Pointer, Unreadable, View, find};
-use super::parse::{self, Offered, Presented};
-use super::primitive::{Digest, Hash, digest, same_secret, same_tag};
+use super::locate::{self, Location, Unreadable, View, find};
+use super::parse::Offered;
+use super::primitive::{Digest, Hash, same_secret, same_tag};
+use super::protocol::Verified;
 use super::template::Scope;
+use super::timestamp::Stamp;
 use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
 use super::trace::Trace;
+use super::url_form::Spelling;
 use super::{
-    Content, Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError, Timestamp,
-    UrlForm, malformed, x5c,
+    Content, Evidence, Message, Part, Proof, Scheme, SenderUrl, SignatureError, Timestamp,
+    malformed, x5c,
 };
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
 /// Longest event id that is passed on, in bytes.
 const EVENT_ID_BYTES_MAX: usize = 256;
-
-/// Most that a decoded body may grow over the encoded one.
-const DECODED_RATIO_MAX: usize = 10;
 
 const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
     SignatureError { reason, detail }
@@ -44,19 +47,7 @@ const MISMATCH: SignatureError = refuse(
     "the signature is not of this content under any of the keys",
 );
 
-const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
-
-const NOT_AS_ASKED: SignatureError =
-    malformed("a value that the scheme asks for is not as it should be");
-
-/// A spelling of the URL.
-struct Spelling {
-    url: String,
-    without_path: bool,
-}
-
-/// A timestamp as it stands in the request, and what it means.
-type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
+pub(super) const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
 
 impl Scheme {
     /// Judges what the head alone can tell: an absent or unreadable signature is refused before a
@@ -79,6 +70,8 @@ impl Scheme {
             return Ok(());
         }
         match (&self.proof, &self.signature) {
+            (Proof::AwsSns(_), _) => AwsSns::precheck(headers),
+            (Proof::HttpSignature(own), _) => own.precheck(headers),
             (Proof::None, _) | (_, None) if !matches!(self.proof, Proof::Basic) => Ok(()),
             (Proof::Basic, _) | (_, None) => basic_credentials(headers).map(drop),
             (_, Some(signature)) if !signature.is_in_head() => Ok(()),
@@ -128,93 +121,8 @@ impl Scheme {
         })
     }
 
-    /// What makes two deliveries the same: a digest of the signed event id, else of the canonical
-    /// signed content. Unsigned ids never go in (SECURITY ). `None` where nothing is
-    /// signed.
-    pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
-        if !self.is_signed() {
-            return None;
-        }
-        let fingerprint = self.with_views(message, |views| {
-            let mut parts = Vec::new();
-            for view in views {
-                parts.push(self.fingerprint(*view)?);
-            }
-            Ok(parts)
-        });
-        let parts = fingerprint.ok()?;
-        let parts: Vec<&[u8]> = parts.iter().map(<[u8; 32]>::as_slice).collect();
-        Some(digest(&parts))
-    }
-
-    fn fingerprint(&self, view: View<'_>) -> Result<[u8; 32], SignatureError> {
-        let presented = match &self.signature {
-            Some(signature) => signature.read(view)?,
-            None => Presented::default(),
-        };
-        let view = View {
-            items: &presented.items,
-            ..view
-        };
-        if self.event_id.iter().all(|place| self.covers_place(place))
-            && let Some(id) = find(&self.event_id, view).map_err(unreadable)?
-        {
-            return Ok(digest(&[b"event id", &id]));
-        }
-        if let Proof::Jwt(jwt) = &self.proof {
-            return self.token_fingerprint(jwt, &presented, view);
-        }
-        let stamp = self.stamp(view)?;
-        let id = self.signed_id(view)?;
-        let scope = Scope {
-            view,
-            url: &self.url.first(view)?,
-            without_path: false,
-            timestamp: stamp.as_ref().map(|(text, _)| &**text),
-            id: id.as_deref(),
-            secret: Some(&[]),
-        };
-        let mut content = Vec::new();
-        if let Some(parts) = self.contents.first() {
-            render(parts, &scope, &mut content)?;
-        }
-        let body = match self.body_digest {
-            Some(_) => Digest::Sha256.of(view
-                .body
-                .into_iter()
-                .flat_map(Content::frames)
-                .map(AsRef::as_ref)),
-            None => Vec::new(),
-        };
-        Ok(digest(&[b"signed content", &content, &body]))
-    }
-
-    /// A token is known by what is signed in it, never by its text: the signature can be re-made.
-    fn token_fingerprint(
-        &self,
-        jwt: &Jwt,
-        presented: &Presented<'_>,
-        view: View<'_>,
-    ) -> Result<[u8; 32], SignatureError> {
-        let text = presented.texts.first().ok_or(NO_TOKEN)?;
-        let token = Token::parse(std::str::from_utf8(&text.value).map_err(|_| NO_TOKEN)?)?;
-        if jwt.detached {
-            let body = view.body.map(Content::joined).unwrap_or_default();
-            return Ok(digest(&[b"signed content", &body]));
-        }
-        let claims = token.claims()?;
-        if let Some(id) = self
-            .event_id_claim
-            .as_ref()
-            .and_then(|path| path.text(&claims))
-        {
-            return Ok(digest(&[b"event id", id.as_bytes()]));
-        }
-        Ok(digest(&[b"signed content", token.payload()]))
-    }
-
     /// Runs `judge` over the request, or over each item of its body that is signed by itself.
-    fn with_views<T>(
+    pub(super) fn with_views<T>(
         &self,
         message: &Message<'_>,
         judge: impl FnOnce(&[View<'_>]) -> Result<T, SignatureError>,
@@ -256,14 +164,14 @@ impl Scheme {
     }
 
     /// The body as it reads without its `Content-Encoding`, where the scheme signs that.
-    fn decoded_body(&self, message: &Message<'_>) -> Result<Option<Content>, SignatureError> {
+    pub(super) fn decoded_body(&self, message: &Message<'_>) -> Result<Option<Content>, SignatureError> {
         if !self.body_decoded {
             return Ok(None);
         }
         let coding = message
             .headers
             .get(header::CONTENT_ENCODING)
-            .map(|coding| coding.as_bytes());
+            .map(http::HeaderValue::as_bytes);
         match coding.map(<[u8]>::to_ascii_lowercase).as_deref() {
             Some(b"gzip") => gunzip(message.body).map(Some),
             // Some senders do not say that they compress; gzip says it itself (RFC 1952 2.3.1).
@@ -289,7 +197,7 @@ impl Scheme {
                 trace.note("proof", Skipped, || {
                     "this provider proves nothing".to_owned()
                 });
-                self.evidence(view, None, None)
+                Ok(self.evidence(view, None, None))
             }
             Proof::Basic => {
                 let given = basic_credentials(view.headers);
@@ -300,11 +208,33 @@ impl Scheme {
                 let given = traced("token", self.tokens(view), trace)?;
                 self.bare(&given, view, keys, now, trace)
             }
+            Proof::AwsSns(sns) => self.protocol(keys, now, |keys| {
+                sns.verify(&message_of(view)?, keys, now, trace)
+            }),
+            Proof::HttpSignature(own) => self.protocol(keys, now, |keys| {
+                own.verify(&message_of(view)?, keys, now, trace)
+            }),
             Proof::Jwt(jwt) => self.token(jwt, view, keys, now, trace),
             Proof::Digest(_) | Proof::Mac(_) | Proof::Public(_) => {
                 self.signed(view, keys, now, trace)
             }
         }
+    }
+
+    /// A protocol that is code.
+    fn protocol(
+        &self,
+        keys: &KeySet,
+        now: UnixTime,
+        verify: impl FnOnce(&[&Key]) -> Result<(usize, Verified), SignatureError>,
+    ) -> Result<Evidence, SignatureError> {
+        let usable: Vec<&Key> = keys.usable(now).collect();
+        let (index, verified) = verify(&usable)?;
+        Ok(Evidence {
+            key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
+            event_id: verified.event_id.as_deref().map(cut),
+            signed_at: verified.signed_at,
+        })
     }
 
     /// A JSON Web Token.
@@ -319,7 +249,7 @@ impl Scheme {
         let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
         let presented = traced("signature", signature.read(view), trace)?;
         let text = presented.texts.first().ok_or(NO_TOKEN)?;
-        let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_| NO_TOKEN);
+        let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN);
         let token = traced("token", text.and_then(Token::parse), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
         let body = view.body.ok_or(malformed("the body has not been read"))?;
@@ -335,7 +265,7 @@ impl Scheme {
         };
         let key = traced("key", key, trace)?;
         if jwt.detached {
-            return self.evidence(view, Some(key), None);
+            return Ok(self.evidence(view, Some(key), None));
         }
         let claims = token.claims()?;
         let scope = Scope {
@@ -347,7 +277,7 @@ impl Scheme {
             secret: None,
         };
         let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
-        let mut evidence = self.evidence(view, Some(key), signed_at)?;
+        let mut evidence = self.evidence(view, Some(key), signed_at);
         if let Some(path) = &self.event_id_claim {
             evidence.event_id = path.text(&claims).map(|text| cut(&text));
         }
@@ -370,7 +300,7 @@ impl Scheme {
             note_key(trace, key, right);
             if right {
                 self.meets_requirements(view, keys, now, trace)?;
-                return self.evidence(view, Some(key), None);
+                return Ok(self.evidence(view, Some(key), None));
             }
         }
         Err(refuse(
@@ -401,7 +331,7 @@ impl Scheme {
         let id = traced("id", self.signed_id(view), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
         if let Some(source) = &self.key_source {
-            traced("key_url", source.url_for(view.headers), trace)?;
+            traced("key_url", source.check(view.headers), trace)?;
         }
         traced("body", self.body_is_covered(view), trace)?;
 
@@ -445,7 +375,7 @@ impl Scheme {
         if let (Some(timestamp), Some(time)) = (&self.timestamp, signed_at) {
             traced("freshness", timestamp.judge(time, now), trace)?;
         }
-        self.evidence(view, Some(key), signed_at)
+        Ok(self.evidence(view, Some(key), signed_at))
     }
 
     /// Whether one of the contents, in one of the spellings of the URL, is signed by `key`. A content
@@ -518,7 +448,12 @@ impl Scheme {
                 };
                 Ok(offered.iter().any(is))
             }
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => Ok(false),
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Token => Ok(false),
         }
     }
 
@@ -548,11 +483,14 @@ impl Scheme {
                 let mut content = Vec::new();
                 render(parts, scope, &mut content)?;
                 key.sign(*algorithm, &[&content])
-                    .map_err(|_| malformed("the private key does not sign this scheme"))
+                    .map_err(|_bad| malformed("the private key does not sign this scheme"))
             }
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Token => {
-                Err(malformed("this scheme computes no signature over content"))
-            }
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Token => Err(malformed("this scheme computes no signature over content")),
         }
     }
 
@@ -561,7 +499,13 @@ impl Scheme {
         match &self.proof {
             Proof::Mac(own) => hash.unwrap_or(*own).tag_bytes() == length,
             Proof::Digest(own) => own.tag_bytes() == length,
-            Proof::Basic | Proof::Jwt(_) | Proof::None | Proof::Public(_) | Proof::Token => true,
+            Proof::AwsSns(_)
+            | Proof::Basic
+            | Proof::HttpSignature(_)
+            | Proof::Jwt(_)
+            | Proof::None
+            | Proof::Public(_)
+            | Proof::Token => true,
         }
     }
 
@@ -605,13 +549,16 @@ impl Scheme {
         }
     }
 
-    fn stamp<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
+    pub(super) fn stamp<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
         self.timestamp
             .as_ref()
             .map_or(Ok(None), |timestamp| timestamp.read(view))
     }
 
-    fn signed_id<'a>(&self, view: View<'a>) -> Result<Option<Cow<'a, [u8]>>, SignatureError> {
+    pub(super) fn signed_id<'a>(
+        &self,
+        view: View<'a>,
+    ) -> Result<Option<Cow<'a, [u8]>>, SignatureError> {
         if self.id.is_empty() {
             return Ok(None);
         }
@@ -678,22 +625,35 @@ impl Scheme {
         }
     }
 
-    fn evidence(
-        &self,
-        view: View<'_>,
-        key: Option<&Key>,
-        signed_at: Option<UnixTime>,
-    ) -> Result<Evidence, SignatureError> {
+    fn evidence(&self, view: View<'_>, key: Option<&Key>, signed_at: Option<UnixTime>) -> Evidence {
         // An id that cannot be read decides nothing unless it is signed, and then `delivery` falls
         // back to the whole content.
         let id = find(&self.event_id, view).ok().flatten();
         let event_id = id.map(|id| cut(&String::from_utf8_lossy(&id)));
-        Ok(Evidence {
+        Evidence {
             key_id: key.map(|key| key.id.clone()),
             event_id,
             signed_at,
-        })
+        }
     }
+}
+
+/// The request that a view is of.
+pub(super) fn message_of(view: View<'_>) -> Result<Message<'_>, SignatureError> {
+    let View {
+        method,
+        url,
+        headers,
+        body,
+        ..
+    } = view;
+    let body = body.ok_or(malformed("the body has not been read"))?;
+    Ok(Message {
+        method,
+        url,
+        headers,
+        body,
+    })
 }
 
 /// An event id as it is passed on: not longer than any provider's.
@@ -702,7 +662,7 @@ fn cut(id: &str) -> String {
     id.get(..end).unwrap_or_default().to_owned()
 }
 
-fn unreadable(why: Unreadable) -> SignatureError {
+pub(super) fn unreadable(why: Unreadable) -> SignatureError {
     match why {
         Unreadable::Twice => malformed("a value that the scheme reads stands twice"),
         Unreadable::Body => malformed("the body that the scheme reads from cannot be read"),
@@ -753,7 +713,7 @@ fn basic_credentials(headers: &HeaderMap) -> Result<Vec<u8>, SignatureError> {
     }
     let decoded = BASE64
         .decode(encoded.trim_ascii_start())
-        .map_err(|_| invalid("Basic credentials are not base64"))?;
+        .map_err(|_bad| invalid("Basic credentials are not base64"))?;
     if decoded.contains(&b':') {
         Ok(decoded)
     } else {
@@ -761,24 +721,7 @@ fn basic_credentials(headers: &HeaderMap) -> Result<Vec<u8>, SignatureError> {
     }
 }
 
-/// Decodes gzip, bounded: a body that grows more than tenfold is refused (SECURITY DS-16).
-fn gunzip(body: &Content) -> Result<Content, SignatureError> {
-    use std::io::Read;
-    let bytes = body.joined();
-    let most = bytes.len().saturating_mul(DECODED_RATIO_MAX).max(64 * 1024);
-    let mut decoded = Vec::new();
-    let limit = u64::try_from(most).unwrap_or(u64::MAX);
-    let mut decoder = flate2::read::MultiGzDecoder::new(&*bytes).take(limit + 1);
-    match decoder.read_to_end(&mut decoded) {
-        Ok(count) if count <= most => Ok(decoded.into()),
-        Ok(_) => Err(malformed(
-            "the body grows more than tenfold when it is decoded",
-        )),
-        Err(_) => Err(malformed("the body is not the gzip that it says it is")),
-    }
-}
-
-fn render(
+pub(super) fn render(
     parts: &[Part],
     scope: &Scope<'_>,
     out: &mut impl super::template::Sink,
@@ -789,238 +732,4 @@ fn render(
         }
     }
     Ok(())
-}
-
-impl Timestamp {
-    fn read<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
-        let text = find(&self.places, view).map_err(|why| match why {
-            Unreadable::Twice => refuse(
-                Reason::TimestampMalformed,
-                "the timestamp stands more than once",
-            ),
-            Unreadable::Body => refuse(
-                Reason::TimestampMalformed,
-                "the body that holds the timestamp cannot be read",
-            ),
-        })?;
-        match text.filter(|text| !text.is_empty()) {
-            None if self.optional => Ok(None),
-            None => Err(refuse(Reason::TimestampMissing, "the timestamp is missing")),
-            Some(text) => match parse::time(self.unit, &text) {
-                Some(time) => Ok(Some((text, time))),
-                None => Err(refuse(
-                    Reason::TimestampMalformed,
-                    "the timestamp is not in the scheme's unit",
-                )),
-            },
-        }
-    }
-
-    /// Inclusive at the limit, both ways (SECURITY A-17).
-    fn judge(&self, time: UnixTime, now: UnixTime) -> Result<(), SignatureError> {
-        let Some(tolerance) = self.tolerance else {
-            return Ok(());
-        };
-        let millis =
-            |duration: std::time::Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        // Whole seconds are compared as such: half a second must not decide.
-        let (time, now) = match self.unit {
-            super::spec::TimeUnit::S => (
-                UnixTime::from_secs(time.secs()),
-                UnixTime::from_secs(now.secs()),
-            ),
-            _ => (time, now),
-        };
-        let age = now.millis_since(time);
-        if age > millis(tolerance.past) {
-            Err(refuse(
-                Reason::TimestampStale,
-                "the timestamp is older than the tolerance",
-            ))
-        } else if age < millis(tolerance.future).saturating_neg() {
-            Err(refuse(
-                Reason::TimestampAhead,
-                "the timestamp is ahead by more than the tolerance",
-            ))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-impl UrlForm {
-    /// The spelling that the canonical content has.
-    pub(super) fn first<'a>(&self, view: View<'a>) -> Result<Cow<'a, str>, SignatureError> {
-        if let Some(instead) = &self.instead {
-            let scope = Scope {
-                view,
-                url: "",
-                without_path: false,
-                timestamp: None,
-                id: None,
-                secret: None,
-            };
-            let text = String::from_utf8(instead.text(&scope)?);
-            return text
-                .map(Cow::Owned)
-                .map_err(|_| malformed("the URL is not UTF-8"));
-        }
-        Ok(Cow::Owned(self.spell(&view.url.origin, &view.url.target)))
-    }
-
-    /// Every spelling that the provider may have signed, the plain one first.
-    fn spellings(&self, view: View<'_>) -> Result<Vec<Spelling>, SignatureError> {
-        let first = self.first(view)?.into_owned();
-        let mut spellings = vec![Spelling {
-            url: first,
-            without_path: false,
-        }];
-        let SenderUrl { origin, target } = view.url;
-        if self.without_root_path && &**target == "/" {
-            let url = self.spell(origin, "");
-            spellings.push(Spelling {
-                url,
-                without_path: true,
-            });
-        }
-        let (scheme, rest) = origin.split_once("://").unwrap_or(("https", origin));
-        let (host, path) = match rest.find('/') {
-            Some(at) => rest.split_at(at),
-            None => (rest, ""),
-        };
-        let port = host
-            .rsplit_once(':')
-            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-        let other = match port {
-            None if self.with_default_port => {
-                let port = if scheme == "http" { 80 } else { 443 };
-                Some(format!("{host}:{port}"))
-            }
-            Some((name, _)) if self.without_port => Some(name.to_owned()),
-            _ => None,
-        };
-        if let Some(host) = other {
-            let url = self.spell(&format!("{scheme}://{host}{path}"), target);
-            spellings.push(Spelling {
-                url,
-                without_path: false,
-            });
-        }
-        Ok(spellings)
-    }
-
-    fn spell(&self, origin: &str, target: &str) -> String {
-        let mut url = format!("{origin}{target}");
-        for byte in &self.decode {
-            let character = char::from(*byte).to_string();
-            url = url.replace(&format!("%{byte:02X}"), &character);
-            url = url.replace(&format!("%{byte:02x}"), &character);
-        }
-        url
-    }
-}
-
-impl Require {
-    pub(super) fn holds(
-        &self,
-        view: View<'_>,
-        url: &UrlForm,
-        keys: &KeySet,
-        now: UnixTime,
-    ) -> Result<(), SignatureError> {
-        let url = url.first(view)?;
-        let scope = Scope {
-            view,
-            url: &url,
-            without_path: false,
-            timestamp: None,
-            id: None,
-            secret: None,
-        };
-        if let Some(pointer) = &self.each {
-            return self.each_holds(pointer, &scope, keys, now);
-        }
-        match find(std::slice::from_ref(&self.place), view).map_err(unreadable)? {
-            None if self.optional => Ok(()),
-            None => Err(NOT_AS_ASKED),
-            Some(value) => self.is(&value, &scope, keys, now),
-        }
-    }
-
-    /// Every value in the body that the pointer finds; none at all is not enough. Where the check has
-    /// no secret to compare with, there is nothing to ask.
-    fn each_holds(
-        &self,
-        pointer: &Pointer,
-        scope: &Scope<'_>,
-        keys: &KeySet,
-        now: UnixTime,
-    ) -> Result<(), SignatureError> {
-        if self.secret && !keys.all().iter().any(|key| key.secret_bytes().is_some()) {
-            return Ok(());
-        }
-        let body = scope
-            .view
-            .body
-            .ok_or(malformed("the body has not been read"))?;
-        let values = pointer.each(&body.joined()).map_err(unreadable)?;
-        if values.is_empty() {
-            return Err(NOT_AS_ASKED);
-        }
-        for raw in values {
-            let text: String = serde_json::from_str(&raw).map_err(|_| NOT_AS_ASKED)?;
-            self.is(text.as_bytes(), scope, keys, now)?;
-        }
-        Ok(())
-    }
-
-    fn is(
-        &self,
-        value: &[u8],
-        scope: &Scope<'_>,
-        keys: &KeySet,
-        now: UnixTime,
-    ) -> Result<(), SignatureError> {
-        let mut value = Cow::Borrowed(value);
-        if let Some(pointer) = &self.base64_json {
-            value = Cow::Owned(parse::inside_base64_json(&value, pointer)?.into_bytes());
-        }
-        if let Some(item) = &self.item {
-            value = Cow::Owned(item_of(&value, item, &self.separator).ok_or(NOT_AS_ASKED)?);
-        }
-        if self.secret && keys.matching(&value, now).is_some() {
-            return Ok(());
-        }
-        if !self.contains.is_empty() {
-            let text = String::from_utf8_lossy(&value).into_owned();
-            let items: Vec<&str> = text.split(&self.separator).map(str::trim).collect();
-            let has = |wanted: &String| items.iter().any(|item| item.eq_ignore_ascii_case(wanted));
-            return if self.contains.iter().all(has) {
-                Ok(())
-            } else {
-                Err(NOT_AS_ASKED)
-            };
-        }
-        for wanted in &self.equals {
-            if same_secret(&wanted.text(scope)?, &value) {
-                return Ok(());
-            }
-        }
-        Err(NOT_AS_ASKED)
-    }
-}
-
-/// The value of the only item called `name` in `a=1;b=2`.
-fn item_of(value: &[u8], name: &str, separator: &str) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(value).ok()?;
-    let items = text
-        .split(separator)
-        .filter_map(|item| item.trim().split_once('='));
-    let mut own = items
-        .filter(|(own, _)| own.trim() == name)
-        .map(|(_, value)| value.trim());
-    match (own.next(), own.next()) {
-        (Some(value), None) => Some(value.as_bytes().to_vec()),
-        _ => None,
-    }
 }

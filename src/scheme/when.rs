@@ -17,7 +17,7 @@ pub(super) struct When {
     /// Params decide once: a condition on one that is not set never holds.
     pub(super) never: bool,
     pub(super) any_query: bool,
-    pub(super) not: Option<Box<When>>,
+    pub(super) not: Option<Box<Self>>,
 }
 
 impl When {

@@ -24,7 +24,7 @@ pub(super) fn text(event: &AccessEvent<'_>) -> String {
     let mut line = String::with_capacity(384);
     push_or_dash(&mut line, "", event.status);
     push_text(&mut line, " ", Some(event.method));
-    push_text(&mut line, " ", Some(event.path));
+    push_text(&mut line, " ", event.path);
     push_or_dash(&mut line, " ", Some(event.outcome.code()));
     push_or_dash(&mut line, " reason=", event.reason);
     push_text(&mut line, " route=", Some(event.route));

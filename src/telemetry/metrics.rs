@@ -57,6 +57,8 @@ pub struct Metrics {
     none: Arc<RouteMetrics>,
     reload_success: IntCounter,
     reload_failure: IntCounter,
+    key_fetch_success: IntCounter,
+    key_fetch_failure: IntCounter,
     certificate_not_after: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
@@ -103,6 +105,12 @@ impl Metrics {
             "Attempts to load the configuration again.",
             &["result"],
         );
+        let key_fetches = counters(
+            &registry,
+            "hookward_key_fetches_total",
+            "Attempts to fetch keys that a provider publishes.",
+            &["result"],
+        );
         gauges(
             &registry,
             "hookward_build_info",
@@ -117,6 +125,8 @@ impl Metrics {
             vectors,
             reload_success: reloads.with_label_values(&["success"]),
             reload_failure: reloads.with_label_values(&["failure"]),
+            key_fetch_success: key_fetches.with_label_values(&["success"]),
+            key_fetch_failure: key_fetches.with_label_values(&["failure"]),
             certificate_not_after: gauges(
                 &registry,
                 "hookward_tls_certificate_not_after_timestamp_seconds",
@@ -164,6 +174,15 @@ impl Metrics {
             self.reload_success.inc();
         } else {
             self.reload_failure.inc();
+        }
+    }
+
+    /// Counts an attempt to fetch keys that a provider publishes.
+    pub fn key_fetch(&self, succeeded: bool) {
+        if succeeded {
+            self.key_fetch_success.inc();
+        } else {
+            self.key_fetch_failure.inc();
         }
     }
 
@@ -255,6 +274,9 @@ impl RouteMetrics {
         };
         metrics.requests(Outcome::Forwarded, None);
         metrics.duration(Outcome::Forwarded);
+        for code in [StatusCode::OK.as_str(), CODE_NONE] {
+            vectors.upstream_requests.with_label_values(&[route, code]);
+        }
         for reason in REASONS_KNOWN {
             metrics.requests(Outcome::Rejected, Some(*reason));
         }

@@ -3,13 +3,18 @@
 //! `tests/config/valid/*.yaml` load without an error; `tests/config/invalid/*.yaml` each have a
 //! `.snap` beside them with everything that `validate` says.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use hookward::config::{self, Environment, Loaded};
+use hookward::config::{self, Config, Environment, Loaded};
+use hookward::route::policy::{OnDuplicate, ReplayPolicy};
+use hookward::settings::Limits;
 use hookward::units::UnixTime;
+use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -58,6 +63,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         "certs/damaged.pem",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     );
+    file("certs/rsa.pem", include_str!("../config/rsa.pem"));
     file("broken/acme.yaml", "provider: acme\ntitel: Acme\n");
     file("broken/.acme.yaml.swp", "not for us");
     file("empty", "");
@@ -149,4 +155,330 @@ fn invalid_files_say_everything_that_is_wrong() {
             insta::assert_snapshot!(file.file_stem().unwrap().to_str().unwrap(), report(&loaded));
         }
     });
+}
+
+#[test]
+fn warnings_do_not_keep_a_file_from_loading() {
+    let folder = Path::new(ROOT).join("tests/config/valid");
+    let loaded = load(&fs::read_to_string(folder.join("warnings.yaml")).unwrap());
+    assert!(loaded.config.is_some());
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(folder);
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("warnings", report(&loaded)));
+    let json = loaded.report.to_json();
+    assert_eq!(json["valid"], true);
+    assert_eq!(json["problems"][0]["severity"], "warning");
+}
+
+/// A configuration of one listener and these routes.
+fn with_routes(routes: &str) -> String {
+    format!(
+        "version: 1\nlisteners:\n  http: {{ address: 127.0.0.1:0, plaintext: allow }}\nroutes:\n{routes}"
+    )
+}
+
+fn config(text: &str) -> Config {
+    let loaded = load(text);
+    let report = report(&loaded);
+    loaded.config.unwrap_or_else(|| panic!("{report}"))
+}
+
+/// The key ids of the first route of `verify`.
+fn key_ids(verify: &str) -> Vec<String> {
+    let route =
+        format!("  - {{ name: r, match: {{ path: /x }}, verify: {verify}, upstream: echo }}\n");
+    let config = config(&with_routes(&route));
+    let ids = config.routes.routes()[0].auth.key_ids();
+    ids.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn ids_default_to_a_name_that_is_no_secret() {
+    let ids = key_ids(
+        "[{ token: { bearer: true, secrets: [env:TK, file:secret.txt, 'value:an example of a secret'] } }]",
+    );
+    assert_eq!(ids, ["TK", "secret", "key-3"]);
+    let ids = key_ids("[{ token: { bearer: true, secrets: [env:PW, { id: PW, from: env:TK }] } }]");
+    assert_eq!(ids, ["PW-2", "PW"]);
+    let ids = key_ids("[{ basic: { htpasswd: users.htpasswd } }]");
+    assert_eq!(ids, ["ann", "bob"]);
+}
+
+#[test]
+fn defaults_are_those_of_the_documentation() {
+    let config = config(&with_routes(
+        "  - name: stripe
+    match: { path: /stripe }
+    rate_limits: [{ key: route, rate: 30/s }, { key: client_ip, rate: 100/m }]
+    verify: [{ provider: stripe, secrets: [env:STRIPE_SECRET] }]
+    upstream: http://127.0.0.1:3000
+  - name: github
+    match: { path: /github }
+    verify: [{ provider: github, secrets: [env:GITHUB_SECRET] }]
+    upstream: http://127.0.0.1:3000
+  - name: off
+    match: { path: /off }
+    verify: [{ provider: stripe, secrets: [env:STRIPE_SECRET] }]
+    replay: off
+    upstream: http://127.0.0.1:3000
+  - name: window
+    match: { path: /window }
+    verify: [{ provider: github, secrets: [env:GITHUB_SECRET] }]
+    replay: { on_duplicate: reject }
+    upstream: echo
+",
+    ));
+    assert_eq!(config.limits, Limits::default());
+    let names: Vec<_> = config
+        .upstreams
+        .iter()
+        .map(|upstream| &*upstream.name)
+        .collect();
+    assert_eq!(names, ["http://127.0.0.1:3000"]);
+    assert_eq!(config.upstreams[0].timeout, Duration::from_secs(30));
+    let routes = config.routes.routes();
+    assert_eq!(routes[0].matches.methods, [http::Method::POST]);
+    assert_eq!(routes[0].body.size_max.0, 1 << 20);
+    let bursts: Vec<_> = routes[0]
+        .quotas
+        .iter()
+        .map(|quota| quota.burst.get())
+        .collect();
+    assert_eq!(bursts, [30, 1]);
+    let replays: Vec<_> = routes.iter().map(|route| route.replay).collect();
+    let policy = |on_duplicate| {
+        Some(ReplayPolicy {
+            window: Duration::from_secs(600),
+            on_duplicate,
+        })
+    };
+    assert_eq!(
+        replays,
+        [
+            policy(OnDuplicate::Acknowledge),
+            None,
+            None,
+            policy(OnDuplicate::Reject)
+        ]
+    );
+}
+
+#[test]
+fn every_file_is_watched_also_when_it_is_missing() {
+    let text = with_routes(
+        "  - name: r
+    match: { path: /x }
+    verify:
+      - token: { bearer: true, secrets: [file:secret.txt, file:not-there-yet] }
+      - basic: { htpasswd: users.htpasswd }
+    upstream: echo
+",
+    );
+    let folder = FOLDER.path();
+    let file = folder.join("watched.yaml");
+    fs::write(
+        &file,
+        text.replace("version: 1", "version: 1\nproviders_dir: providers"),
+    )
+    .unwrap();
+    let loaded = config::load(&file, &environment());
+    assert!(loaded.config.is_none() && !loaded.unreadable);
+    let names = [
+        "watched.yaml",
+        "providers",
+        "secret.txt",
+        "not-there-yet",
+        "users.htpasswd",
+    ];
+    assert_eq!(loaded.watched, names.map(|name| folder.join(name)));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_from_a_wrong_one() {
+    for file in ["none.yaml", "certs"] {
+        let loaded = config::load(&FOLDER.path().join(file), &environment());
+        assert!(loaded.unreadable && loaded.config.is_none() && loaded.report.has_errors());
+    }
+    let file = FOLDER.path().join("latin1.yaml");
+    fs::write(&file, b"version: 1\n# caf\xe9\n").unwrap();
+    let loaded = config::load(&file, &environment());
+    assert!(!loaded.unreadable);
+    let problem = &loaded.report.problems()[0];
+    assert_eq!((problem.mark.line, problem.mark.column), (2, 6));
+}
+
+#[test]
+fn presets_of_a_folder_join_the_shipped_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let preset = fs::read_to_string(Path::new(ROOT).join("rules/providers/github.yaml")).unwrap();
+    let own = preset.replace("provider: github", "provider: our-github");
+    fs::write(folder.path().join("our-github.yaml"), own).unwrap();
+    let catalog = config::catalog(Some(folder.path())).unwrap();
+    assert!(catalog.find("our-github").is_ok() && catalog.find("github").is_ok());
+    fs::write(folder.path().join("misnamed.yaml"), preset).unwrap();
+    let reports = config::catalog(Some(folder.path())).unwrap_err();
+    assert!(
+        reports[0].to_string().contains("misnamed.yaml:1:"),
+        "{}",
+        reports[0]
+    );
+}
+
+#[test]
+fn references_of_the_command_line() {
+    let secret = |reference| config::secret(reference, &environment(), FOLDER.path());
+    assert_eq!(secret("env:TK").unwrap().expose(), b"an example of a token");
+    assert_eq!(
+        secret("file:secret.txt").unwrap().expose(),
+        b"an example secret from a file"
+    );
+    assert_eq!(secret("value:changeme").unwrap().expose(), b"changeme");
+    for reference in ["canary", "env:NO_SUCH", "value:"] {
+        let error = secret(reference).unwrap_err();
+        assert!(!error.contains("canary"), "{error}");
+    }
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    // SECURITY L-03, L-04
+    for folder in ["valid", "invalid"] {
+        for file in files(folder) {
+            let loaded = load(&fs::read_to_string(&file).unwrap());
+            let shown = format!("{loaded:?}\n{}\n{}", loaded.report, loaded.report.to_json());
+            for secret in [
+                "an example",
+                "an-actual-secret",
+                "a-secret-in-the-",
+                "hunter2",
+                "KEY-----\n",
+            ] {
+                assert!(!shown.contains(secret), "{secret} in {}", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_routes_load() {
+    // SECURITY S-15. The bound is loose: this is a debug build on a busy machine.
+    let mut routes = String::new();
+    for n in 0..10_000 {
+        let provider = if n % 2 == 0 { "github" } else { "slack" };
+        writeln!(
+            routes,
+            "  - {{ name: r{n}, match: {{ path: /hooks/{n}, host: h{}.example.org }}, \
+             verify: [{{ provider: {provider}, secrets: [env:S{}] }}], upstream: http://127.0.0.1:3000 }}",
+            n % 100,
+            n % 1000,
+        )
+        .unwrap();
+    }
+    let secrets = (0..1000).map(|n| (format!("S{n}"), format!("an example secret, number {n}")));
+    let start = Instant::now();
+    let loaded = config::load_text(
+        "many.yaml",
+        &with_routes(&routes),
+        FOLDER.path(),
+        &Environment::from_pairs(secrets),
+    );
+    let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
+    assert_eq!(config.routes.routes().len(), 10_000);
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn bombs_are_errors_at_once() {
+    // SECURITY DS-21
+    let aliases = {
+        let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+        for (name, before) in ('b'..='z').zip('a'..) {
+            let refs = vec![format!("*{before}"); 9].join(", ");
+            writeln!(bomb, "{name}: &{name} [{refs}]").unwrap();
+        }
+        bomb
+    };
+    for bomb in [
+        aliases,
+        "[".repeat(1_000_000),
+        "a: {".repeat(100_000),
+        format!("a: [{}]", "x, ".repeat(3_000_000)),
+        "- ".repeat(100_000),
+        "? ".repeat(100_000),
+        format!("x-{}: 1", "k".repeat(4_000_000)),
+        "&a [*a]".to_owned(),
+        "\u{feff}".repeat(10_000),
+    ] {
+        let start = Instant::now();
+        let loaded = load(&bomb);
+        assert!(loaded.report.has_errors());
+        let shown: String = bomb.chars().take(20).collect();
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{shown}: {:?}",
+            start.elapsed()
+        );
+    }
+}
+
+/// Lines of valid files, put together at random: closer to the mark than random text.
+fn lines() -> Vec<String> {
+    let all = files("valid").into_iter().chain(files("invalid"));
+    all.flat_map(|file| {
+        fs::read_to_string(file)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    // SECURITY Z-08
+    #[test]
+    fn no_text_makes_the_loader_panic(text in "\\PC{0,200}") {
+        says_where(&text)?;
+    }
+
+    #[test]
+    fn no_shape_makes_the_loader_panic(text in "[a-c:{}\\[\\], \n&*?!|>'\"#$-]{0,80}") {
+        says_where(&text)?;
+    }
+
+    #[test]
+    fn no_mixture_of_lines_makes_the_loader_panic(
+        picks in proptest::collection::vec(any::<prop::sample::Index>(), 1..40),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let lines = lines();
+        let mut text: String = picks.iter().map(|pick| pick.get(&lines).clone() + "\n").collect();
+        let cut = (0..=cut.index(text.len() + 1)).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(cut.unwrap_or_default());
+        says_where(&text)?;
+        says_where(&with_routes(&text))?;
+    }
+}
+
+/// Loading ends, and each problem has a place in the text.
+fn says_where(text: &str) -> Result<(), TestCaseError> {
+    let loaded = load(text);
+    prop_assert_eq!(loaded.config.is_some(), !loaded.report.has_errors());
+    for problem in loaded.report.problems() {
+        prop_assert!(problem.mark.line >= 1 && problem.mark.column >= 1);
+        prop_assert!(
+            problem.mark.line <= text.lines().count() + 1,
+            "{:?}",
+            problem
+        );
+    }
+    Ok(())
 }

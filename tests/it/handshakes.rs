@@ -2,8 +2,10 @@
 //! becoming a weapon.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use data_encoding::BASE64;
@@ -11,17 +13,20 @@ use hookward::clock::Clock;
 use hookward::config::{self, Environment};
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::echo::Echo;
+use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use hookward::net::listener::{Connections, Endpoint, Worker, accept, bind};
 use hookward::net::tls::TlsAcceptor;
-use hookward::scheme::KeyKind;
 use hookward::scheme::catalog::Catalog;
+use hookward::scheme::sign::Draft;
+use hookward::scheme::{KeyKind, Params, SenderUrl};
 use hookward::settings::Transport;
 use hookward::store::ReplayStore;
 use hookward::telemetry::Telemetry;
 use hookward::telemetry::log::AccessLog;
 use hookward::telemetry::metrics::Metrics;
 use hookward::units::UnixTime;
+use rustls::pki_types::TrustAnchor;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,7 +47,7 @@ struct Served {
 
 impl Served {
     /// Serves a configuration with one TLS listener and echoing routes, at `now`.
-    fn start(text: &str, env: &Environment, now: UnixTime) -> Self {
+    fn start(text: &str, env: &Environment, now: UnixTime, web: Arc<dyn Fetch>) -> Self {
         let loaded = config::load_text("vectors.yaml", text, Path::new(""), env);
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
         let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
@@ -64,7 +69,7 @@ impl Served {
         let snapshot = Snapshot::new(config.routes, config.limits, policies, states);
         let clock = Clock::manual(now);
         let replay = ReplayStore::memory(clock.clone());
-        let gateway = DataPath::new(snapshot, replay, telemetry.clone(), clock).unwrap();
+        let gateway = DataPath::new(snapshot, replay, telemetry.clone(), clock, web).unwrap();
         let socket = bind(listener.address).unwrap();
         let address = socket.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {
@@ -209,7 +214,8 @@ fn every_vector_gets_its_answer() {
         let now = UnixTime::from_secs(now);
         let mut env = Vec::new();
         let text = routes(&chosen, &all, &mut env);
-        let served = Served::start(&text, &Environment::from_pairs(env).at(now), now);
+        let env = Environment::from_pairs(env).at(now);
+        let served = Served::start(&text, &env, now, Arc::new(Web::default()));
         for (index, case) in chosen {
             let host = format!("case-{index}.handshakes.test");
             let mut wire = Tls { name: &host, ..Tls::default() }.connect(served.address).unwrap();
@@ -482,4 +488,106 @@ fn refusals_are_as_the_provider_wants_and_the_operator_wins() {
     assert_eq!(ask(&gateway, "POST", "/in", &[], "{}").status, 498);
     let (gateway, _app) = guarded(&provider("gocardless"), "    on_reject: { status: 418 }\n");
     assert_eq!(ask(&gateway, "POST", "/in", &[], "{}").status, 418);
+}
+
+// === a URL that is called ===
+
+/// A web that notes what is called.
+#[derive(Debug, Default)]
+struct Web(Mutex<Vec<String>>);
+
+impl Fetch for Web {
+    fn get<'a>(&'a self, url: &'a HttpsUrl, reach: Reach) -> Fetching<'a> {
+        assert_eq!(reach, Reach::Public);
+        self.0.lock().unwrap().push(url.to_string());
+        let fetched = Fetched { body: "<ok/>".into(), max_age: None };
+        Box::pin(std::future::ready(Ok(fetched)))
+    }
+
+    fn roots(&self) -> &[TrustAnchor<'static>] {
+        &[]
+    }
+}
+
+/// A private key, and its public half, in PEM.
+fn rsa_key() -> (String, String) {
+    let openssl = |args: &[&str], input: &str| {
+        let mut child = Command::new("openssl")
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let private = openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"], "");
+    let public = openssl(&["pkey", "-pubout"], &private);
+    (private, public)
+}
+
+#[test]
+fn a_subscription_is_confirmed_once_it_is_proven() {
+    // SECURITY A-34
+    let topic = "arn:aws:sns:eu-central-1:466136624261:ses";
+    let (private, public) = rsa_key();
+    let params = Params::from([("topic_arns".to_owned(), json!([topic]))]);
+    let scheme = Catalog::built_in().find("aws-sns").unwrap().bind(&params, None).unwrap();
+    let key = scheme.private_key("own".into(), private.as_bytes()).unwrap();
+    let now = UnixTime::from_secs(NOW);
+    let text = format!(
+        "version: 1
+listeners: {{ https: {{ address: 127.0.0.1:0, tls: {{ self_signed: [localhost] }} }} }}
+routes:
+  - name: sns
+    match: {{ path: /sns }}
+    verify: [{{ provider: aws-sns, public_keys: [env:KEY], params: {{ topic_arns: [\"{topic}\"] }} }}]
+    upstream: echo
+"
+    );
+    let web = Arc::new(Web::default());
+    let env = Environment::from_pairs([("KEY", public)]).at(now);
+    let served = Served::start(&text, &env, now, Arc::<Web>::clone(&web));
+    let confirm = |url: &str, forge: bool| {
+        let body = json!({
+            "Type": "SubscriptionConfirmation",
+            "Token": "2336412f37",
+            "Message": "You have chosen to subscribe.",
+            "SubscribeURL": url,
+        });
+        let draft = Draft {
+            method: http::Method::POST,
+            url: SenderUrl { origin: "https://localhost".into(), target: "/sns".into() },
+            headers: vec![("Content-Type".to_owned(), "text/plain; charset=UTF-8".to_owned())],
+            body: body.to_string().into_bytes(),
+        };
+        let mut signed = scheme.sign(draft, &key, now).unwrap();
+        if forge {
+            let text = String::from_utf8(signed.body).unwrap();
+            signed.body = text.replace("You have chosen", "You have not chosen").into_bytes();
+        }
+        let headers: Vec<_> = signed.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut wire = Tls::default().connect(served.address).unwrap();
+        wire.exchange("POST", "/sns", &headers, &signed.body)
+    };
+    let url = |host: &str| {
+        format!("https://{host}/?Action=ConfirmSubscription&TopicArn={topic}&Token=2336412f37")
+    };
+    let own = url("sns.eu-central-1.amazonaws.com");
+    for (url, forge) in [
+        (own.clone(), true),
+        (url("sns.eu-central-1.amazonaws.com.attacker.example"), false),
+        (url("attacker.s3.amazonaws.com"), false),
+        (url("169.254.169.254"), false),
+        (own.replace("https", "http"), false),
+    ] {
+        let answer = confirm(&url, forge);
+        assert!(matches!(answer.status, 401 | 403), "{url}: {}", answer.status);
+    }
+    assert!(web.0.lock().unwrap().is_empty());
+    let answer = confirm(&own, false);
+    assert_eq!((answer.status, answer.text().as_str()), (200, ""));
+    eventually("the URL is called", || (!web.0.lock().unwrap().is_empty()).then_some(()));
+    assert_eq!(*web.0.lock().unwrap(), [own]);
 }

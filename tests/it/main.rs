@@ -1,4 +1,5 @@
-//! Everything that is tested from outside: the library by its API, the binary by its sockets.
+//! Everything that is tested from outside: the library by its API, the binary by its sockets. One file
+//! for each thing that the binary does; what they share is in `support`.
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -7,9 +8,29 @@
     reason = "a test may panic"
 )]
 
+mod cli;
 mod config;
-mod handshakes;
+mod docs;
 mod imports;
 mod presets;
+mod schema;
 mod support;
 mod vectors;
+
+mod body;
+mod credentials;
+mod drain;
+mod forward;
+mod framing;
+mod handshakes;
+mod http2;
+mod leaks;
+mod limits;
+mod observe;
+mod reload;
+mod replay;
+mod routing;
+mod signatures;
+mod telemetry;
+mod tls;
+mod upstream_faults;

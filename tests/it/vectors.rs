@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use data_encoding::BASE64;
 use hookward::scheme::catalog::Catalog;
@@ -80,8 +81,8 @@ fn judge(catalog: &Catalog, case: &Case) -> Result<Result<(), String>, String> {
         }
     }
     for (index, key) in case.public_keys.iter().enumerate() {
-        let id = format!("key-{index}").into();
-        keys.extend(scheme.public_keys(id, key.as_bytes(), None)?);
+        let id: Arc<str> = format!("key-{index}").into();
+        keys.extend(scheme.public_keys(&id, key.as_bytes(), None)?);
     }
     if scheme.key_kind() == KeyKind::None {
         keys.push(Key::secret(

@@ -8,8 +8,8 @@ use crate::cli::sign::unknown;
 use crate::document::{At, OneOrMany};
 use crate::scheme::catalog::{Catalog, Preset, Selected};
 use crate::scheme::spec::{
-    Confidence, Ordered, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SignatureSpec,
-    TimestampSpec,
+    AnswersSpec, Confidence, Ordered, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SecretSpec,
+    SignatureSpec, TimestampSpec,
 };
 use crate::scheme::{KeyKind, Params};
 
@@ -100,7 +100,14 @@ fn facts_json(facts: &[Fact]) -> serde_json::Map<String, Value> {
 fn is_list(name: &str) -> bool {
     matches!(
         name,
-        "gotchas" | "sources" | "params" | "warnings" | "headers" | "signed" | "handshakes"
+        "answers"
+            | "gotchas"
+            | "sources"
+            | "params"
+            | "warnings"
+            | "headers"
+            | "signed"
+            | "handshakes"
     )
 }
 
@@ -187,6 +194,8 @@ fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
             .and_then(At::get)
             .map(|size| size.0.to_string()),
     );
+    let answer_lines = spec.answers.as_ref().and_then(At::get).map(answers);
+    facts.many("answers", answer_lines.unwrap_or_default());
     facts.many("params", param_lines(spec));
     let handshakes = spec.handshakes.as_ref().and_then(At::get);
     let handshakes = handshakes.into_iter().flat_map(Ordered::iter);
@@ -205,6 +214,20 @@ fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
     facts.many("gotchas", list(spec.gotchas.as_ref()));
     facts.many("sources", list(Some(&spec.sources)));
     facts.0
+}
+
+fn answers(spec: &AnswersSpec) -> Vec<String> {
+    let status = |at: &Option<At<u16>>, what: &str| {
+        let status = at.as_ref().and_then(At::get)?;
+        Some(format!("{what} gets {status}"))
+    };
+    let is_empty = spec.reject_empty.as_ref().and_then(At::get) == Some(&true);
+    let lines = [
+        status(&spec.reject_status, "a refused request"),
+        is_empty.then(|| "a refusal has no body".to_owned()),
+        status(&spec.accept_status, "a duplicate"),
+    ];
+    lines.into_iter().flatten().collect()
 }
 
 fn joined(values: &[At<String>]) -> String {
@@ -281,6 +304,10 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<
     );
     facts.many("signed", signed(spec));
     facts.one(
+        "secret form",
+        spec.secret.as_ref().and_then(At::get).map(secret),
+    );
+    facts.one(
         "timestamp",
         spec.timestamp.as_ref().and_then(At::get).map(timestamp),
     );
@@ -297,6 +324,7 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<
             "key",
             Some(match scheme.key_kind() {
                 KeyKind::None => "none: this provider proves nothing",
+                KeyKind::Public if scheme.takes_secrets_too() => "public_keys and secrets",
                 KeyKind::Public => "public_keys",
                 KeyKind::Secret => "secrets",
             }),
@@ -372,6 +400,15 @@ fn signature(spec: &SignatureSpec) -> String {
     }
 }
 
+fn secret(spec: &SecretSpec) -> String {
+    let encoding = spec.encoding.as_ref().and_then(At::get);
+    let encoding = encoding.map_or_else(|| "utf8".to_owned(), kebab);
+    match names(spec.prefix.as_ref()) {
+        Some(prefixes) => format!("{encoding}, after `{}`", prefixes.replace(", ", "` or `")),
+        None => encoding,
+    }
+}
+
 fn timestamp(spec: &TimestampSpec) -> String {
     let mut out = places([
         ("header", names(spec.header.as_ref())),
@@ -399,9 +436,11 @@ fn snippet(
     chosen: &Selected,
     params: &Params,
 ) -> String {
-    let kind = chosen
-        .bind(params, None)
-        .map_or(KeyKind::Secret, |scheme| scheme.key_kind());
+    let bound = chosen.bind(params, None).ok();
+    let kind = bound
+        .as_ref()
+        .map_or(KeyKind::Secret, crate::scheme::Scheme::key_kind);
+    let takes_secrets = kind == KeyKind::Secret || bound.is_some_and(|own| own.takes_secrets_too());
     let variable: String = name
         .chars()
         .map(|c| {
@@ -423,12 +462,13 @@ fn snippet(
         line(format_args!("      methods: [{}]", joined(methods)));
     }
     line(format_args!("    verify:\n      - provider: {reference}"));
-    match kind {
-        KeyKind::None => {}
-        KeyKind::Public => line(format_args!(
+    if kind == KeyKind::Public {
+        line(format_args!(
             "        public_keys: [env:{variable}_PUBLIC_KEY]"
-        )),
-        KeyKind::Secret => line(format_args!("        secrets: [env:{variable}_SECRET]")),
+        ));
+    }
+    if takes_secrets {
+        line(format_args!("        secrets: [env:{variable}_SECRET]"));
     }
     if !params.is_empty() {
         line(format_args!("        params:"));

@@ -1,6 +1,8 @@
 //! By a preset and the secrets of the command line.
 
-use anyhow::bail;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow, bail};
 
 use super::Question;
 use super::verdict::Verdict;
@@ -9,7 +11,7 @@ use crate::config::{self, Environment};
 use crate::scheme::catalog::{Catalog, Selected};
 use crate::scheme::hints::{self, Case, Sibling};
 use crate::scheme::keys::{Key, KeySet};
-use crate::scheme::trace::Trace;
+use crate::scheme::trace::{StepResult, Trace};
 use crate::scheme::{KeyKind, Message, Params, Scheme};
 use crate::secret::Secret;
 
@@ -28,7 +30,7 @@ pub(super) fn judge(
         secrets: args.secrets(env)?,
         public_keys: read_all(public_keys, env)?,
     };
-    let keys = written.keys(&scheme, name)?;
+    let Keys { keys, unusable } = written.keys(&scheme, name)?;
     let url = question.sender_url()?;
     let message = Message {
         method: &question.request.method,
@@ -41,9 +43,17 @@ pub(super) fn judge(
     let provider = selected.preset.spec.provider.get().cloned();
     let mut verdict = Verdict {
         provider,
-        steps: trace.into_steps(),
         ..Verdict::default()
     };
+    verdict.trace(trace.into_steps());
+    let result = if judged.is_ok() {
+        StepResult::Skipped
+    } else {
+        StepResult::Failed
+    };
+    for why in unusable {
+        verdict.step("secret", result, why);
+    }
     match judged {
         Ok(evidence) => {
             verdict.key_id = evidence.key_id.map(|id| id.to_string());
@@ -74,49 +84,64 @@ struct Written {
 
 impl Written {
     /// Decoded as the scheme wants them; ids count from 1, in the order of the command line.
-    fn keys(&self, scheme: &Scheme, name: &str) -> anyhow::Result<KeySet> {
-        let (kind, given, unwanted) = match scheme.key_kind() {
-            KeyKind::Secret => ("--secret", &self.secrets, &self.public_keys),
-            KeyKind::Public => ("--public-key", &self.public_keys, &self.secrets),
-            KeyKind::None => {
-                return no_keys();
+    fn keys(&self, scheme: &Scheme, name: &str) -> anyhow::Result<Keys> {
+        let kind = scheme.key_kind();
+        let takes_secrets = kind == KeyKind::Secret || scheme.takes_secrets_too();
+        let takes_public = kind == KeyKind::Public;
+        for (option, given, takes) in [
+            ("--secret", &self.secrets, takes_secrets),
+            ("--public-key", &self.public_keys, takes_public),
+        ] {
+            match (takes, given.is_empty()) {
+                (true, true) => bail!("`{name}` is verified with `{option}`"),
+                (false, false) => bail!("`{name}` has no use for `{option}`"),
+                (true, false) | (false, true) => {}
             }
-        };
-        if given.is_empty() || !unwanted.is_empty() {
-            bail!("`{name}` is verified with `{kind}`");
         }
         let mut keys = Vec::new();
-        for (index, written) in given.iter().enumerate() {
-            let id = (index + 1).to_string();
-            match self.decode(scheme, &id, written) {
-                Ok(decoded) => keys.extend(decoded),
-                Err(message) => bail!("{kind} {id}: {message}"),
+        let mut unusable = Vec::new();
+        for (index, written) in self.secrets.iter().enumerate() {
+            match scheme.secret_key(id(index), written.expose(), None) {
+                Ok(key) => keys.push(key),
+                Err(why) => unusable.push(format!("`--secret` number {}: {why}", index + 1)),
             }
         }
-        KeySet::new(keys).ok_or_else(|| anyhow::anyhow!("`{kind}` holds no key"))
-    }
-
-    #[expect(clippy::unused_self, reason = "reads as a sentence")]
-    fn decode(&self, scheme: &Scheme, id: &str, written: &Secret) -> Result<Vec<Key>, String> {
-        match scheme.key_kind() {
-            KeyKind::Public => Err("public keys are not available in this build".to_owned()),
-            KeyKind::Secret | KeyKind::None => scheme
-                .secret_key(id.into(), written.expose(), None)
-                .map(|key| vec![key]),
+        for (index, written) in self.public_keys.iter().enumerate() {
+            let decoded = scheme.public_keys(&id(index), written.expose(), None);
+            keys.extend(decoded.map_err(|why| anyhow!("--public-key {}: {why}", index + 1))?);
         }
+        if keys.is_empty() {
+            // The scheme needs none, or was given none that it can read: then nothing may match.
+            keys.push(Key::secret("none".into(), unknown_secret()?, None));
+        }
+        let keys = KeySet::new(keys).ok_or_else(|| anyhow!("`{name}` has no key"))?;
+        Ok(Keys { keys, unusable })
     }
 }
 
-/// A set for schemes without keys: they never look at it.
-fn no_keys() -> anyhow::Result<KeySet> {
-    let unused = Key::secret("none".into(), Secret::new(Vec::new()), None);
-    KeySet::new(vec![unused]).ok_or_else(|| anyhow::anyhow!("a set of one key is not empty"))
+/// What came of the keys as written.
+struct Keys {
+    keys: KeySet,
+    /// What is wrong with secrets that are not of the scheme's form. No request is signed by them, so
+    /// a request is judged without them: a wrong secret is an answer, not a wrong question.
+    unusable: Vec<String>,
+}
+
+fn id(index: usize) -> Arc<str> {
+    (index + 1).to_string().into()
+}
+
+/// A secret that nobody has signed with.
+fn unknown_secret() -> anyhow::Result<Secret> {
+    let mut bytes = vec![0; 32];
+    getrandom::fill(&mut bytes).context("the system has no randomness")?;
+    Ok(Secret::new(bytes))
 }
 
 fn read_all(references: &[String], env: &Environment) -> anyhow::Result<Vec<Secret>> {
     let read = |reference: &String| {
         config::secret(reference, env, crate::cli::config_file::working_folder())
-            .map_err(|message| anyhow::anyhow!("--public-key: {message}"))
+            .map_err(|message| anyhow!("--public-key: {message}"))
     };
     references.iter().map(read).collect()
 }
@@ -136,7 +161,7 @@ fn siblings(
     let bound = others.filter_map(|id| {
         let name = format!("{provider}/{id}");
         let scheme = catalog.find(&name).ok()?.bind(params, None).ok()?;
-        let keys = written.keys(&scheme, &name).ok()?;
+        let Keys { keys, .. } = written.keys(&scheme, &name).ok()?;
         Some(Sibling { name, scheme, keys })
     });
     bound.collect()

@@ -185,7 +185,46 @@ mod tests {
             })
     }
 
+    /// What hyper's server makes of the same bytes; `None` when it refuses them.
+    fn read_by_hyper(bytes: &[u8]) -> Option<(Method, String, HeaderMap)> {
+        use tokio::io::AsyncWriteExt;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let seen = std::sync::Mutex::new(None);
+        let service =
+            hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| {
+                let (parts, _) = request.into_parts();
+                *seen.lock().unwrap() = Some((parts.method, parts.uri.to_string(), parts.headers));
+                let answer = http::Response::new(http_body_util::Empty::<Bytes>::new());
+                std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+            });
+        runtime.block_on(async {
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            client.write_all(bytes).await.unwrap();
+            client.shutdown().await.unwrap();
+            let server = hyper_util::rt::TokioIo::new(server);
+            let mut connection = hyper::server::conn::http1::Builder::new();
+            connection
+                .keep_alive(false)
+                .serve_connection(server, service)
+                .await
+                .ok();
+        });
+        seen.into_inner().unwrap()
+    }
+
     proptest! {
+        // SECURITY Z-01
+        #[test]
+        fn it_reads_what_hyper_reads(request in requests(), crlf in any::<bool>()) {
+            let printed = print(&Captured { body: Bytes::new(), ..request }, if crlf { "\r\n" } else { "\n" });
+            let ours = parse(&printed).unwrap();
+            if let Some((method, target, headers)) = read_by_hyper(&printed) {
+                prop_assert_eq!((method, target, headers), (ours.method, ours.target, ours.headers));
+            }
+        }
+
         // SECURITY Z-01
         #[test]
         fn what_is_printed_parses_to_the_same(request in requests(), crlf in any::<bool>()) {
@@ -218,6 +257,7 @@ mod tests {
 
     #[test]
     fn every_byte_after_the_empty_line_is_body() {
+        assert!(read_by_hyper(b"POST /a HTTP/1.1\nHost: h\n\n").is_some());
         let parsed =
             parse(b"POST / HTTP/1.1\nContent-Length: 1\nHost:h\r\n\r\na\r\n\r\n\0b").unwrap();
         assert_eq!(&*parsed.body, b"a\r\n\r\n\0b");

@@ -75,8 +75,6 @@ impl Judge<'_> {
         let taken = self.select(&head);
         self.note("route", taken, |detail| (*detail).to_owned())?;
         self.source()?;
-        let declared = admit::body(&self.route.body, &head.headers);
-        self.note_if_failed("body_size", declared)?;
         let url = self.sender_url(&head);
         self.checks(&head, &url, Stage::Head).await?;
         self.body(&head)?;
@@ -152,6 +150,8 @@ impl Judge<'_> {
 
     fn body(&mut self, head: &Head) -> Result<(), Rejection> {
         let (policy, content) = (&self.route.body, &self.question.body);
+        let declared = admit::declared_size(policy, &head.headers);
+        self.note_if_failed("body_size", declared)?;
         let typed = admit::content_type(policy, &head.headers);
         self.note_if_failed("content_type", typed)?;
         let size = content.len();
@@ -282,7 +282,7 @@ impl Judge<'_> {
             .scheme
             .verify_traced(&message, &check.keys, now, &mut trace);
         let verdict = &mut self.verdict;
-        verdict.steps.extend(trace.into_steps());
+        verdict.trace(trace.into_steps());
         verdict.provider = verdict
             .provider
             .take()

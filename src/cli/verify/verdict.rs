@@ -53,12 +53,39 @@ impl Verdict {
         });
     }
 
+    /// Takes over the engine's steps.
+    pub(super) fn trace(&mut self, steps: Vec<Step>) {
+        self.steps.extend(steps.into_iter().map(in_words));
+    }
+
     fn word(&self) -> &'static str {
         if self.refusal.is_none() {
             "accepted"
         } else {
             "rejected"
         }
+    }
+}
+
+/// The engine explains what fails; what is in order is put into words here.
+fn in_words(step: Step) -> Step {
+    if step.result != StepResult::Ok || !step.detail.is_empty() {
+        return step;
+    }
+    let detail = match step.step {
+        "signature" | "token" | "credentials" => "found",
+        "encoding" => "decodes to the right length",
+        "timestamp" => "readable, where the scheme has one",
+        "id" => "found, where the scheme signs one",
+        "body" | "body_digest" => "covered as the scheme promises",
+        "key_url" => "of the provider, where one is named",
+        "freshness" => "within the tolerance",
+        "claims" => "as they must be",
+        _ => "in order",
+    };
+    Step {
+        detail: detail.to_owned(),
+        ..step
     }
 }
 

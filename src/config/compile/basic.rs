@@ -1,6 +1,6 @@
 //! `basic`: users from the configuration and from htpasswd files.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::keys::Written;
@@ -44,9 +44,9 @@ impl Compiler<'_, '_> {
             );
         }
         let users = users?;
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         for (user, place) in &users {
-            if seen.insert(Arc::clone(&user.name), ()).is_some() {
+            if !seen.insert(Arc::clone(&user.name)) {
                 self.error(
                     place,
                     format!("the user `{}` stands here twice", user.name),

@@ -188,8 +188,12 @@ impl Compiler<'_, '_> {
                 "such as `secrets: [env:WEBHOOK_TOKEN]`",
             );
         }
-        let written = self.written(&spec.secrets, Kind::Secret, scope.route)?;
+        let written = self.written(&spec.secrets, Kind::Secret, scope.route);
+        if !written.is_complete {
+            return None;
+        }
         let keys = written
+            .keys
             .into_iter()
             .map(|key| Key::secret(key.id, key.bytes, key.not_after));
         let keys = KeySet::new(keys.collect())?;
@@ -252,15 +256,9 @@ impl Compiler<'_, '_> {
         let path = scope.path?;
         let param = path.params().find(|param| ***param == **name);
         if param.is_none() {
-            let hint = known_names(
-                name,
-                path.params()
-                    .map(Arc::as_ref)
-                    .collect::<Vec<_>>()
-                    .into_iter(),
-            );
-            let hint = hint
-                .unwrap_or_else(|| format!("such as `match.path: {}/{{{name}}}`", path.as_str()));
+            let params: Vec<&str> = path.params().map(Arc::as_ref).collect();
+            let hint = known_names(name, params.iter().copied())
+                .unwrap_or_else(|| format!("write one segment of `match.path` as `{{{name}}}`"));
             self.error(
                 &place,
                 format!("`match.path` has no `{{{name}}}`"),

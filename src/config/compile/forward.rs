@@ -106,12 +106,11 @@ impl Compiler<'_, '_> {
             let Some((text, place)) = value(Some(at)) else {
                 continue;
             };
-            match HeaderValue::from_str(text) {
-                Ok(value) => set.push((parsed, value)),
-                Err(_) => {
-                    let message = "a header value is visible ASCII, without line ends";
-                    self.error(&place, message, None);
-                }
+            if let Ok(value) = HeaderValue::from_str(text) {
+                set.push((parsed, value));
+            } else {
+                let message = "a header value is visible ASCII, without line ends";
+                self.error(&place, message, None);
             }
         }
         set

@@ -19,6 +19,14 @@ pub(super) struct Written {
     pub(super) place: Place,
 }
 
+/// What could be read of a list.
+#[derive(Default)]
+pub(super) struct WrittenList {
+    pub(super) keys: Vec<Written>,
+    /// Whether that is all of it.
+    pub(super) is_complete: bool,
+}
+
 /// Whether what is referred to must be kept secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -34,32 +42,31 @@ struct Item<'s> {
 }
 
 impl Compiler<'_, '_> {
-    /// Resolves every item. `None` when any of them is wrong, or there is none.
-    pub(super) fn written(
-        &mut self,
-        at: &At<Secrets>,
-        kind: Kind,
-        route: &str,
-    ) -> Option<Vec<Written>> {
-        let (OneOrMany(items), place) = value(Some(at))?;
+    /// Resolves every item of a list that must not be empty.
+    pub(super) fn written(&mut self, at: &At<Secrets>, kind: Kind, route: &str) -> WrittenList {
+        let Some((OneOrMany(items), place)) = value(Some(at)) else {
+            return WrittenList::default();
+        };
         if items.is_empty() {
             let hint = match kind {
                 Kind::Public => "such as `[file:key.pem]`",
                 Kind::Secret => "such as `[env:WEBHOOK_SECRET]`",
             };
             self.error(&place, "the list is empty, so no request could pass", hint);
-            return None;
+            return WrittenList::default();
         }
-        let mut ids = HashSet::new();
+        let parsed: Vec<_> = items.iter().map(|item| self.item(item)).collect();
+        let mut ids = self.explicit_ids(parsed.iter().flatten());
         let mut written = Vec::new();
-        for (index, item) in items.iter().enumerate() {
-            let Some(item) = self.item(item) else {
-                continue;
-            };
+        for (index, item) in parsed.into_iter().enumerate() {
+            let Some(item) = item else { continue };
             let Some(resolved) = self.resolve(&item, kind) else {
                 continue;
             };
-            let id = self.id(&item, resolved.name.as_deref(), index + 1, &mut ids);
+            let id = match &item.id {
+                Some((id, _)) => id.as_str().into(),
+                None => default_id(resolved.name.as_deref(), index + 1, &mut ids),
+            };
             written.push(Written {
                 id,
                 bytes: resolved.secret,
@@ -71,7 +78,10 @@ impl Compiler<'_, '_> {
             self.shared(&written, route);
         }
         self.ends(&written, items);
-        (written.len() == items.len()).then_some(written)
+        WrittenList {
+            is_complete: written.len() == items.len(),
+            keys: written,
+        }
     }
 
     fn item<'s>(&mut self, at: &'s At<TextOr<SecretSpec>>) -> Option<Item<'s>> {
@@ -110,44 +120,21 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// The id as written, else a stable one: the variable, the file's stem, or the position.
-    fn id(
-        &mut self,
-        item: &Item<'_>,
-        name: Option<&str>,
-        position: usize,
-        ids: &mut HashSet<Arc<str>>,
-    ) -> Arc<str> {
-        if let Some((id, place)) = &item.id {
-            let id: Arc<str> = id.as_str().into();
-            if !is_plain_name(&id) {
+    /// The ids that were written, each of which must be the only one of its kind.
+    fn explicit_ids<'i>(&mut self, items: impl Iterator<Item = &'i Item<'i>>) -> HashSet<Arc<str>> {
+        let mut ids = HashSet::new();
+        for (id, place) in items.filter_map(|item| item.id.as_ref()) {
+            if !is_plain_name(id) {
                 self.error(place, format!("`{id}` is not an id"), PLAIN_NAME);
-            } else if !ids.insert(Arc::clone(&id)) {
+            } else if !ids.insert(Arc::from(id.as_str())) {
                 self.error(
                     place,
                     format!("another key of this check has the id `{id}`"),
                     None,
                 );
             }
-            return id;
         }
-        let stem: String = name
-            .unwrap_or_default()
-            .chars()
-            .filter(|c| is_plain_name(c.encode_utf8(&mut [0; 4])))
-            .collect();
-        let first = if stem.is_empty() {
-            format!("key-{position}")
-        } else {
-            stem
-        };
-        let mut id: Arc<str> = first.as_str().into();
-        let mut copy = 2;
-        while !ids.insert(Arc::clone(&id)) {
-            id = format!("{first}-{copy}").into();
-            copy += 1;
-        }
-        id
+        ids
     }
 
     /// Warns of a secret that stands twice in a list, or in two routes: what is signed for one is
@@ -203,4 +190,22 @@ impl Compiler<'_, '_> {
             );
         }
     }
+}
+
+/// A stable id that tells nothing: the variable, the file's stem, or the position.
+fn default_id(name: Option<&str>, position: usize, ids: &mut HashSet<Arc<str>>) -> Arc<str> {
+    let is_plain = |c: &char| is_plain_name(c.encode_utf8(&mut [0; 4]));
+    let stem: String = name.unwrap_or_default().chars().filter(is_plain).collect();
+    let first = if stem.is_empty() {
+        format!("key-{position}")
+    } else {
+        stem
+    };
+    let mut id: Arc<str> = first.as_str().into();
+    let mut copy = 2;
+    while !ids.insert(Arc::clone(&id)) {
+        id = format!("{first}-{copy}").into();
+        copy += 1;
+    }
+    id
 }

@@ -36,7 +36,7 @@ mod upstreams;
 use handshakes::Manners;
 
 /// Longest duration that makes sense anywhere; beyond it arithmetic on time could overflow.
-const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const DURATION_MAX: Duration = Duration::from_hours(8784);
 
 /// What every topic needs: where things stand, what they refer to, and where problems go.
 struct Compiler<'a, 'e> {
@@ -93,7 +93,10 @@ pub(super) fn config(
 
 impl Compiler<'_, '_> {
     fn version(&mut self, version: &At<u64>) {
-        if let Some((found, place)) = self.required(version, "", "version")
+        if version.place().is_none() {
+            self.missing("", "version", "this build reads `version: 1`");
+        }
+        if let Some((found, place)) = value(Some(version))
             && *found != 1
         {
             let message = format!("version {found} is not known");
@@ -105,20 +108,25 @@ impl Compiler<'_, '_> {
         let Some((folder, place)) = value(folder) else {
             return;
         };
-        let reports = presets::add_folder(&mut self.catalog, folder, self.resolver);
-        for report in reports {
-            self.broken_preset(&place, &report);
+        match presets::add_folder(&mut self.catalog, folder, self.resolver) {
+            Ok(reports) => {
+                for report in reports {
+                    self.broken_preset(&place, &report);
+                }
+            }
+            Err(trouble) => self.trouble(&place, trouble),
         }
     }
 
     /// Reports what is wrong with a preset's file at the key that led to it.
     fn broken_preset(&mut self, place: &Place, report: &Report) {
-        for line in report
-            .to_string()
-            .lines()
-            .filter(|line| !line.starts_with("  hint:"))
-        {
-            self.problems.push(place.error(line.to_owned(), None));
+        let text = report.to_string();
+        for line in text.lines().filter(|line| !line.starts_with("  hint:")) {
+            self.error(
+                place,
+                line.replace(": error: ", ": "),
+                "the preset's file has to be changed",
+            );
         }
     }
 

@@ -14,7 +14,7 @@ use crate::settings::Limits;
 use crate::units::{Rate, Span};
 
 /// How long deliveries of a scheme without a timestamp are remembered.
-const WINDOW_DEFAULT: Duration = Duration::from_secs(10 * 60);
+const WINDOW_DEFAULT: Duration = Duration::from_mins(10);
 
 impl Compiler<'_, '_> {
     pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Vec<Quota> {

@@ -81,7 +81,7 @@ impl Compiler<'_, '_> {
                     .map(Arc::new),
             );
         }
-        self.conflicts(taken);
+        self.conflicts(&taken);
         self.unused_upstreams(upstreams);
         routes
     }
@@ -112,7 +112,7 @@ impl Compiler<'_, '_> {
     }
 
     /// Routes that are equally specific for the same requests: neither could be said to win.
-    fn conflicts(&mut self, taken: Vec<Taken>) {
+    fn conflicts(&mut self, taken: &[Taken]) {
         let probes = taken
             .iter()
             .map(|taken| Arc::new(probe(&taken.matches)))

@@ -8,7 +8,7 @@ use http::Method;
 
 use super::checks::Auth;
 use super::handshakes::Manners;
-use super::keys::{Kind, Written};
+use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
 use crate::config::spec::{CheckSpec, RouteSpec};
@@ -24,7 +24,7 @@ use crate::secret::Secret;
 use crate::units::{ByteSize, Span, UnixTime};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
-const TOLERANCE_DOUBTFUL: Duration = Duration::from_secs(24 * 60 * 60);
+const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
 
 /// What the signatures of a route mean for the rest of it.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(super) struct Facts {
     /// What a provider wants to read in answers: the first one that wants anything.
     pub(super) answers: Option<Arc<Answers>>,
     /// Methods that providers use.
-    methods: Vec<(Place, String)>,
+    methods: Vec<(Place, Vec<String>)>,
     /// What schemes leave open.
     weaknesses: Vec<(Place, &'static str)>,
 }
@@ -87,9 +87,17 @@ impl Compiler<'_, '_> {
                 KeySet::new(vec![unused_key()])?
             }
             KeyKind::None => {
-                let kinds = ["secrets", "public_keys", "jwks_url"];
-                self.unwanted(spec, &kinds, place, "takes no keys");
-                KeySet::new(vec![unused_key()])?
+                let takes_token = takes_verify_token(&ready);
+                let kinds: &[_] = if takes_token {
+                    &["public_keys", "jwks_url"]
+                } else {
+                    &["secrets", "public_keys", "jwks_url"]
+                };
+                self.unwanted(spec, kinds, place, "takes no keys");
+                match secrets.filter(|_| takes_token) {
+                    Some(tokens) => self.keys(&ready.scheme, tokens)?,
+                    None => KeySet::new(vec![unused_key()])?,
+                }
             }
             KeyKind::Secret => {
                 let kinds = ["public_keys", "jwks_url"];
@@ -101,7 +109,7 @@ impl Compiler<'_, '_> {
                         "such as `secrets: [env:WEBHOOK_SECRET]`",
                     );
                 }
-                self.keys(&ready.scheme, secrets??)?
+                self.keys(&ready.scheme, secrets?)?
             }
             KeyKind::Public => {
                 self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
@@ -112,7 +120,7 @@ impl Compiler<'_, '_> {
                         "such as `public_keys: [file:key.pem]`",
                     );
                 }
-                self.keys(&ready.scheme, public_keys??)?
+                self.keys(&ready.scheme, public_keys?)?
             }
         };
         Some(SignatureCheck {
@@ -142,36 +150,31 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn keys(&mut self, scheme: &Scheme, written: Vec<Written>) -> Option<KeySet> {
-        let count = written.len();
+    fn keys(&mut self, scheme: &Scheme, list: WrittenList) -> Option<KeySet> {
+        let mut is_good = list.is_complete;
         let mut keys = Vec::new();
-        let mut good = 0;
         for Written {
             id,
             bytes,
             not_after,
             place,
-        } in written
+        } in list.keys
         {
             let decoded = match scheme.key_kind() {
-                KeyKind::Public => scheme.public_keys(id, bytes.expose(), not_after),
+                KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
                     .map(|key| vec![key]),
             };
             match decoded {
-                Ok(decoded) => {
-                    good += 1;
-                    keys.extend(decoded);
+                Ok(decoded) => keys.extend(decoded),
+                Err(message) => {
+                    is_good = false;
+                    self.error(&place, message, None);
                 }
-                Err(message) => self.error(&place, message, None),
             }
         }
-        if good < count {
-            None
-        } else {
-            KeySet::new(keys)
-        }
+        if is_good { KeySet::new(keys) } else { None }
     }
 
     fn tolerance(&mut self, spec: &CheckSpec) -> Option<Duration> {
@@ -197,10 +200,10 @@ impl Compiler<'_, '_> {
             .and_then(At::get)
             .map(|Parsed(size)| *size);
         facts.body_size_max = facts.body_size_max.max(size);
-        for method in preset.methods.iter().filter_map(At::get).flatten() {
-            facts
-                .methods
-                .extend(method.get().map(|method| (place.clone(), method.clone())));
+        let methods = preset.methods.iter().filter_map(At::get).flatten();
+        let methods: Vec<_> = methods.filter_map(|method| method.get().cloned()).collect();
+        if !methods.is_empty() {
+            facts.methods.push((place.clone(), methods));
         }
         let (scheme, manners) = self.bind(reference, &selected, spec, &place)?;
         if preset.answers.is_some() {
@@ -294,16 +297,16 @@ impl Compiler<'_, '_> {
 
     /// What a message about a preset is about: the param that it names, the tolerance, or the preset.
     fn culprit(&self, spec: &CheckSpec, preset: &Place, message: &str) -> Place {
-        let names = |name: &str| message.contains(&format!("`{name}`"));
+        let is_about = |name: &str| message.contains(&format!("`{name}`"));
         if let Some((_, place)) = value(spec.tolerance.as_ref())
-            && names("tolerance")
+            && is_about("tolerance")
         {
             return place;
         }
         let Some((Ordered(params), place)) = value(spec.params.as_ref()) else {
             return preset.clone();
         };
-        let named = params.iter().find(|(name, _)| names(name));
+        let named = params.iter().find(|(name, _)| is_about(name));
         self.key(&named.map_or_else(
             || place.path.to_string(),
             |(name, _)| format!("{}.{name}", place.path),
@@ -320,6 +323,7 @@ impl Compiler<'_, '_> {
             let message = "`params` are for presets; write the values into the scheme";
             self.error(&params, message, None);
         }
+        self.required(&scheme.algorithm, &place.path, "algorithm")?;
         let own = scheme
             .timestamp
             .as_ref()
@@ -374,16 +378,26 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Warns when a provider calls with methods that the route does not take.
+    /// Warns when a route takes none of the methods that a provider calls with.
     pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
-        for (place, method) in &facts.methods {
-            if !taken.iter().any(|own| own.as_str() == method) {
+        for (place, methods) in &facts.methods {
+            if !taken
+                .iter()
+                .any(|own| methods.iter().any(|method| own.as_str() == method))
+            {
+                let list = methods.join("`, `");
                 let message =
-                    format!("this provider sends `{method}`, which the route does not take");
-                self.warn(place, message, "add it to `match.methods`");
+                    format!("this provider sends `{list}`, which the route does not take");
+                self.warn(place, message, "write it into `match.methods`");
             }
         }
     }
+}
+
+/// Whether the provider proves itself by a token when it asks whether the URL is ours.
+fn takes_verify_token(ready: &Ready) -> bool {
+    let mut handshakes = ready.manners.handshakes.iter();
+    handshakes.any(Handshake::takes_verify_token)
 }
 
 /// A key that never counts: for schemes that look at none, and where the provider is yet to send one.

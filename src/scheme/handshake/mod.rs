@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::charset::Charset;
+use super::https_url::HttpsUrl;
 use super::keys::{Key, KeySet};
 use super::locate::{Location, Pointer, View, find};
 use super::primitive::same_secret;
@@ -94,7 +95,7 @@ pub struct Reply {
     /// Body.
     pub body: Vec<u8>,
     /// A URL to GET, at one of the provider's hosts (SECURITY A-34).
-    pub fetch: Option<String>,
+    pub fetch: Option<HttpsUrl>,
     /// The secret that the request brought, for the operator to see.
     pub enrolled: Option<Secret>,
 }
@@ -350,42 +351,24 @@ impl ReplyForm {
 }
 
 impl Target {
-    /// The URL, where it leads to one of the hosts: https, the usual port, no user, nothing that two
-    /// readers could take apart differently.
-    fn of(&self, message: &Message<'_>) -> Result<String, SignatureError> {
+    /// The URL, where it leads to one of the hosts.
+    fn of(&self, message: &Message<'_>) -> Result<HttpsUrl, SignatureError> {
         let body = message.body.joined();
         let url = self.pointer.read(&body).ok().flatten();
         let url = url.ok_or(invalid("the URL to call is missing"))?;
-        if self.admits(&url) {
-            Ok(url)
-        } else {
-            Err(invalid("the URL to call is not one of the provider's"))
-        }
+        let url = HttpsUrl::parse(&url).ok();
+        url.filter(|url| self.admits(url))
+            .ok_or(invalid("the URL to call is not one of the provider's"))
     }
 
-    fn admits(&self, url: &str) -> bool {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !br##""#<>@\^`{|}"##.contains(&byte);
-        let Some(rest) = url.strip_prefix("https://") else {
-            return false;
-        };
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        let host = host.to_ascii_lowercase();
-        let labels: Vec<&str> = host.split('.').collect();
-        let is_label = |label: &&str| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
+    fn admits(&self, url: &HttpsUrl) -> bool {
+        let labels: Vec<&str> = url.host().split('.').collect();
         let is_one_of = |wanted: &Vec<String>| {
             let mut pairs = wanted.iter().zip(&labels);
             wanted.len() == labels.len()
                 && pairs.all(|(wanted, own)| wanted == "*" || wanted == own)
         };
-        url.len() <= 2048
-            && url.bytes().all(is_plain)
-            && labels.iter().all(is_label)
-            && self.hosts.iter().any(is_one_of)
+        url.has_default_port() && self.hosts.iter().any(is_one_of)
     }
 }
 

@@ -4,20 +4,21 @@ use super::json::{self, Layout, Order, Strings};
 use super::{Hint, Trial};
 use crate::scheme::locate;
 
+/// Largest body that is printed anew.
+const JSON_BYTES_MAX: usize = 2 << 20;
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-pub(super) fn explain(trial: &Trial<'_>) -> Vec<Hint> {
+/// The simplest change that makes the signature right: several may, for a trailing newline is also
+/// gone once JSON is printed anew.
+pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
     let body = trial.case.message.body.contiguous();
-    let mut hints = Vec::new();
-    for (code, find) in FAMILIES {
-        let right = find(&body)
+    FAMILIES.iter().find_map(|(code, variants)| {
+        let mut changed = variants(&body)
             .into_iter()
-            .find(|(_, variant)| *variant != *body && trial.with_body(variant));
-        if let Some((what, _)) = right {
-            hints.push(Hint::new(code, format!("the signature matches {what}")));
-        }
-    }
-    hints
+            .filter(|(_, variant)| *variant != *body);
+        let (what, _) = changed.find(|(_, variant)| trial.with_body(variant))?;
+        Some(Hint::new(code, format!("the signature matches {what}")))
+    })
 }
 
 /// What a variant undoes, and the body it gives.
@@ -26,9 +27,9 @@ type Variants = fn(&[u8]) -> Vec<Variant>;
 
 const FAMILIES: &[(&str, Variants)] = &[
     ("body_trailing_newline", trailing_newline),
-    ("body_reserialized", reserialized),
     ("body_line_endings", line_endings),
     ("body_bom", bom),
+    ("body_reserialized", reserialized),
     ("body_form_decoded", form_decoded),
     ("body_json_string", json_string),
     ("body_charset", charset),
@@ -101,7 +102,9 @@ fn bom(body: &[u8]) -> Vec<Variant> {
 
 /// The same JSON as other libraries print it.
 fn reserialized(body: &[u8]) -> Vec<Variant> {
-    let Some(value) = json::parse(body) else {
+    // All variants are printed before any is tried.
+    let small = Some(body).filter(|body| body.len() <= JSON_BYTES_MAX);
+    let Some(value) = small.and_then(json::parse) else {
         return Vec::new();
     };
     let mut variants = Vec::new();

@@ -3,6 +3,7 @@
 //! Each hint is the engine's own verdict on a variant of the request or of a key. What no variant
 //! makes right is not guessed at. Pure: no I/O, no clocks; for `hookward verify`, never for serving.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -70,12 +71,19 @@ pub struct Sibling {
     pub keys: KeySet,
 }
 
+/// Bytes that one search may hash: a few seconds. A body of a usual size never comes near; a large one
+/// is tried with the likeliest causes.
+const TRIED_BYTES_MAX: usize = 1 << 30;
+/// What a variant costs beside its body.
+const TRIAL_BYTES_MIN: usize = 4 << 10;
+
 /// Every cause that can be proven, the likeliest first; one for each code.
 pub fn search(case: &Case<'_>) -> Vec<Hint> {
     let Some(keys) = lasting(case.keys) else {
         return Vec::new();
     };
-    let trial = Trial { case, keys };
+    let budget = Cell::new(TRIED_BYTES_MAX);
+    let trial = Trial { case, keys, budget };
     if trial.is_right(&case.message) {
         // The signature is right: only time stands against it, or a key's end.
         return [key::expired(&trial), moment::explain(&trial)]
@@ -106,6 +114,8 @@ struct Trial<'a> {
     case: &'a Case<'a>,
     /// The keys of the case, those included that no longer count.
     keys: KeySet,
+    /// Bytes that may still be hashed.
+    budget: Cell<usize>,
 }
 
 impl Trial<'_> {
@@ -115,6 +125,11 @@ impl Trial<'_> {
     }
 
     fn is_right_with(&self, message: &Message<'_>, keys: &KeySet) -> bool {
+        let cost = message.body.len().saturating_add(TRIAL_BYTES_MIN);
+        let Some(left) = self.budget.get().checked_sub(cost) else {
+            return false;
+        };
+        self.budget.set(left);
         is_right(&self.case.scheme.verify(message, keys, self.case.now))
     }
 
@@ -150,10 +165,14 @@ impl Trial<'_> {
         self.with_headers(&headers)
     }
 
-    /// With this secret alone, as the bytes it is.
+    /// With this secret alone: as the bytes it is, or as the scheme reads it.
     fn with_secret(&self, bytes: &[u8]) -> bool {
-        let key = Key::secret("tried".into(), Secret::new(bytes.to_vec()), None);
-        KeySet::new(vec![key]).is_some_and(|keys| self.is_right_with(&self.case.message, &keys))
+        let raw = Key::secret("tried".into(), Secret::new(bytes.to_vec()), None);
+        let read = self.case.scheme.secret_key("tried".into(), bytes, None);
+        let mut keys = std::iter::once(raw).chain(read.ok());
+        keys.any(|key| {
+            KeySet::new(vec![key]).is_some_and(|keys| self.is_right_with(&self.case.message, &keys))
+        })
     }
 }
 

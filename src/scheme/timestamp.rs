@@ -1,0 +1,73 @@
+//! The scheme's timestamp: reading it, and how far it may lie from now.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::locate::{Unreadable, View, find};
+use super::spec::TimeUnit;
+use super::{SignatureError, Timestamp, parse};
+use crate::reason::Reason;
+use crate::units::UnixTime;
+
+/// A timestamp as it stands in the request, and what it means.
+pub(super) type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
+
+const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
+    SignatureError { reason, detail }
+}
+
+impl Timestamp {
+    pub(super) fn read<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
+        let text = find(&self.places, view).map_err(|why| match why {
+            Unreadable::Twice => refuse(
+                Reason::TimestampMalformed,
+                "the timestamp stands more than once",
+            ),
+            Unreadable::Body => refuse(
+                Reason::TimestampMalformed,
+                "the body that holds the timestamp cannot be read",
+            ),
+        })?;
+        match text.filter(|text| !text.is_empty()) {
+            None if self.optional => Ok(None),
+            None => Err(refuse(Reason::TimestampMissing, "the timestamp is missing")),
+            Some(text) => match parse::time(self.unit, &text) {
+                Some(time) => Ok(Some((text, time))),
+                None => Err(refuse(
+                    Reason::TimestampMalformed,
+                    "the timestamp is not in the scheme's unit",
+                )),
+            },
+        }
+    }
+
+    /// Inclusive at the limit, both ways (SECURITY A-17).
+    pub(super) fn judge(&self, time: UnixTime, now: UnixTime) -> Result<(), SignatureError> {
+        let Some(tolerance) = self.tolerance else {
+            return Ok(());
+        };
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        // Whole seconds are compared as such: half a second must not decide.
+        let (time, now) = match self.unit {
+            TimeUnit::S => (
+                UnixTime::from_secs(time.secs()),
+                UnixTime::from_secs(now.secs()),
+            ),
+            _ => (time, now),
+        };
+        let age = now.millis_since(time);
+        if age > millis(tolerance.past) {
+            Err(refuse(
+                Reason::TimestampStale,
+                "the timestamp is older than the tolerance",
+            ))
+        } else if age < millis(tolerance.future).saturating_neg() {
+            Err(refuse(
+                Reason::TimestampAhead,
+                "the timestamp is ahead by more than the tolerance",
+            ))
+        } else {
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! `providers`: the list, and what is known of one.
+
+use super::{Shell, snapshots};
+
+#[test]
+fn the_list_has_every_preset() {
+    let shell = Shell::new();
+    let json = shell
+        .run(&["providers", "list", "--format", "json"])
+        .code(0)
+        .json();
+    let list = json.as_array().unwrap();
+    let text = shell.run(&["providers", "list"]).code(0);
+    assert_eq!(text.stdout, shell.run(&["providers"]).code(0).stdout);
+    assert_eq!(text.stdout.lines().count(), list.len());
+    for entry in list {
+        assert!(entry["title"].is_string(), "{entry}");
+        assert!(!entry["schemes"].as_array().unwrap().is_empty(), "{entry}");
+        let name = entry["name"].as_str().unwrap();
+        assert!(
+            text.stdout
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} "))),
+            "{name}"
+        );
+    }
+    let github = list.iter().find(|entry| entry["name"] == "github").unwrap();
+    assert_eq!(github["title"], "GitHub");
+    assert!(list.iter().any(|entry| entry["name"] == "stripe"));
+}
+
+#[test]
+fn the_list_can_be_searched() {
+    let ended = Shell::new().run(&["providers", "list", "GITHUB"]).code(0);
+    assert!(ended.stdout.lines().count() >= 1, "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .lines()
+            .all(|line| line.to_lowercase().contains("github")),
+        "{ended:?}"
+    );
+    let none = Shell::new()
+        .run(&["providers", "list", "no such provider"])
+        .code(0);
+    assert_eq!(none.stdout, "");
+}
+
+#[test]
+fn what_is_known_of_one() {
+    let shell = Shell::new();
+    snapshots(|| {
+        insta::assert_snapshot!(
+            "show_github",
+            shell.run(&["providers", "show", "github"]).code(0).stdout
+        );
+    });
+    let json = shell
+        .run(&["providers", "show", "github", "--format", "json"])
+        .code(0)
+        .json();
+    assert_eq!(
+        (&json["provider"], &json["title"]),
+        (&"github".into(), &"GitHub".into())
+    );
+    assert_eq!(json["schemes"][0]["id"], "sha256");
+    assert!(
+        json["sources"].is_array() && json["snippet"].is_string(),
+        "{json}"
+    );
+}
+
+#[test]
+fn an_unknown_name_exits_2() {
+    let shell = Shell::new();
+    shell
+        .run(&["providers", "show", "gihub"])
+        .unable("did you mean `github`");
+    shell
+        .run(&["providers", "show", "github/no"])
+        .unable("has no scheme `no`");
+    shell
+        .run(&["providers", "--providers-dir", "absent"])
+        .unable("absent");
+}
+
+/// Each preset's configuration is one that `validate` takes, once its secrets are set.
+#[test]
+fn every_snippet_is_valid() {
+    use hookward::config::{self, Environment};
+    use hookward::scheme::catalog::Catalog;
+    let catalog = Catalog::built_in();
+    let mut tried = 0;
+    for name in catalog.names() {
+        if catalog.find(&name).is_err() {
+            continue;
+        }
+        let snippet = Shell::new()
+            .run(&["providers", "show", &name, "--snippet"])
+            .code(0)
+            .stdout;
+        // Public keys cannot be made up; such a snippet is the same but for that line.
+        if snippet.contains("public_keys") {
+            continue;
+        }
+        let variable = snippet
+            .split("env:")
+            .nth(1)
+            .and_then(|rest| rest.split(']').next());
+        // Text or base64, hex, and a user with a password.
+        let secrets = [
+            "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3",
+            &"0123456789abcdef".repeat(4),
+            "user:password of it",
+        ];
+        let loaded = secrets.map(|secret| {
+            let env = Environment::from_pairs(variable.map(|name| (name, secret)));
+            config::load_text("hookward.yaml", &snippet, &std::env::temp_dir(), &env)
+        });
+        let is_valid = loaded.iter().any(|loaded| loaded.config.is_some());
+        assert!(is_valid, "{name}:\n{}\n{snippet}", loaded[0].report);
+        tried += 1;
+    }
+    assert!(tried > 100, "{tried}");
+}
+
+#[test]
+fn a_preset_of_ones_own() {
+    let preset = "\
+provider: acme-widgets
+title: Acme Widgets
+category: test
+confidence: high
+sources: [made up]
+secret: Any text.
+schemes:
+  v1:
+    algorithm: hmac-sha256
+    signature: { header: X-Acme-Signature, encoding: hex }
+    signed: \"{body}\"
+";
+    let shell = Shell::new()
+        .with("body", "x")
+        .with("acme-widgets.yaml", preset);
+    let dir = ["--providers-dir", "."];
+    let list = shell
+        .run(&[&["providers", "list", "acme"][..], &dir].concat())
+        .code(0);
+    assert_eq!(list.stdout, "acme-widgets  Acme Widgets (v1)\n");
+    let args = [
+        "--provider",
+        "acme-widgets",
+        "--secret",
+        "value:s3cret",
+        "--providers-dir",
+        ".",
+    ];
+    let signed = shell
+        .run(&[&["sign", "--body", "body"][..], &args].concat())
+        .code(0)
+        .stdout;
+    let verify = [&["verify", "--request", "-"][..], &args].concat();
+    shell.feed(&verify, signed.as_bytes()).code(0);
+    let broken = Shell::new().with("acme-widgets.yaml", preset.replace("hmac-sha256", "rot13"));
+    broken
+        .run(&["providers", "--providers-dir", "."])
+        .unable("acme-widgets.yaml:9:");
+}

@@ -1,0 +1,136 @@
+//! `send`: signs, delivers, prints status and body.
+
+use super::{Ended, Shell};
+use crate::support::app::Reply;
+use crate::support::{App, Gateway, SECRET};
+
+const CONFIG: &str = "\
+version: 1
+listeners:
+  https: { address: 127.0.0.1:0, tls: { certificates: [{ cert: DIR/server.pem, key: DIR/server.key }] } }
+  http: { address: 127.0.0.1:0, plaintext: allow }
+routes:
+  - { name: gh, match: { path: /gh }, verify: [{ provider: github, secrets: [env:S] }], upstream: echo }
+";
+
+fn send(shell: &Shell, to: &str, more: &[&str]) -> Ended {
+    let secret = format!("value:{SECRET}");
+    let args = [
+        "send",
+        "--provider",
+        "github",
+        "--secret",
+        &secret,
+        "--body",
+        "body",
+        "--to",
+        to,
+    ];
+    shell.run(&[&args[..], more].concat())
+}
+
+/// A gateway with a certificate for localhost, and the certificate.
+fn gateway() -> (Gateway, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
+    let pem = certificate.pem();
+    let gateway = Gateway::start_with(CONFIG, &[("S", SECRET)], |dir| {
+        std::fs::write(dir.join("server.pem"), &pem).unwrap();
+        std::fs::write(dir.join("server.key"), key.serialize_pem()).unwrap();
+    });
+    (gateway, pem)
+}
+
+#[test]
+fn a_delivery_over_tls() {
+    let (gateway, pem) = gateway();
+    let to = format!("https://localhost:{}/gh", gateway.address("https").port());
+    let shell = Shell::new().with("body", "{\"a\":1}").with("ca.pem", pem);
+    let ended = send(&shell, &to, &["--cacert", "ca.pem"]).code(0);
+    assert!(
+        ended.stdout.starts_with("200 OK\n") && ended.stderr.is_empty(),
+        "{ended:?}"
+    );
+    assert!(
+        ended.stdout.contains("provider:github") && ended.stdout.ends_with('\n'),
+        "{ended:?}"
+    );
+    send(&shell, &to, &["--insecure"]).code(0);
+    // An authority that is not the system's.
+    send(&shell, &to, &[]).code(2);
+    // A name that the certificate does not carry.
+    let other = to.replace("localhost", "127.0.0.1");
+    send(&shell, &other, &["--cacert", "ca.pem"]).unable("TLS handshake");
+}
+
+#[test]
+fn another_status_exits_1() {
+    let (gateway, _) = gateway();
+    let to = format!("http://{}/gh", gateway.address("http"));
+    let shell = Shell::new().with("body", "x");
+    let wrong = [
+        "send",
+        "--provider",
+        "github",
+        "--secret",
+        "value:not the secret",
+        "--body",
+        "body",
+        "--to",
+        &to,
+    ];
+    let ended = shell.run(&wrong).code(1);
+    assert!(ended.stdout.starts_with("401 Unauthorized\n"), "{ended:?}");
+    let ended = send(&shell, &to.replace("/gh", "/nowhere"), &[]).code(1);
+    assert!(ended.stdout.starts_with("404 Not Found\n"), "{ended:?}");
+}
+
+#[test]
+fn the_request_is_the_one_that_sign_makes() {
+    let app = App::start();
+    let shell = Shell::new().with("body", "{\"a\":1}");
+    let url = format!("{}/p?x=1", app.url());
+    send(&shell, &url, &["--header", "X-A: b", "--method", "PUT"]).code(0);
+    let seen = app.last();
+    assert_eq!(seen.line(), "PUT /p?x=1 HTTP/1.1");
+    assert_eq!(seen.body, b"{\"a\":1}");
+    assert_eq!(seen.header("x-a"), Some("b"));
+    assert_eq!(
+        seen.header("host"),
+        url.strip_prefix("http://").unwrap().split('/').next()
+    );
+    let (_, signature) = crate::support::github(b"{\"a\":1}");
+    assert_eq!(seen.header("x-hub-signature-256"), Some(&*signature));
+}
+
+#[test]
+fn the_url_that_is_signed_may_be_another() {
+    let app = App::start();
+    let shell = Shell::new().with("body", "");
+    let url = ["--url", "https://hooks.example.org/public?x=1"];
+    send(&shell, &format!("{}/inner", app.url()), &url).code(0);
+    let seen = app.last();
+    assert_eq!(seen.line(), "POST /inner?x=1 HTTP/1.1");
+    assert_eq!(seen.headers("host"), ["hooks.example.org"]);
+}
+
+#[test]
+fn what_cannot_be_delivered_exits_2() {
+    let shell = Shell::new().with("body", "x").with("ca.pem", "nothing");
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    send(&shell, &format!("http://{free}/"), &[]).unable("cannot connect");
+    send(&shell, "http://127.0.0.1:99999/", &[]).unable("not a port");
+    send(&shell, "127.0.0.1", &[]).unable("not a URL");
+    send(&shell, &format!("https://{free}/"), &["--cacert", "ca.pem"]).code(2);
+    let app = App::start();
+    app.script([Reply::Silence]);
+    send(&shell, &app.url(), &["--timeout", "200ms"]).unable("no answer within 200ms");
+    app.script([Reply::RawThenClose(b"junk\r\n\r\n".to_vec())]);
+    send(&shell, &app.url(), &[]).code(2);
+}

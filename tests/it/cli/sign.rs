@@ -1,0 +1,248 @@
+//! `sign`: what the provider would send, in three forms.
+
+use std::process::Command;
+
+use data_encoding::BASE64;
+use hookward::scheme::catalog::Catalog;
+use hookward::scheme::{KeyKind, Params};
+
+use super::Shell;
+use crate::support::hmac_hex;
+
+const SECRET: &str = "an example secret of 32 characters";
+const BODY: &str = "{\"a\":1}\n";
+
+fn sign(shell: &Shell, more: &[&str]) -> super::Ended {
+    let secret = format!("value:{SECRET}");
+    let mut args = vec![
+        "sign",
+        "--provider",
+        "github",
+        "--secret",
+        &secret,
+        "--body",
+        "body",
+    ];
+    args.extend(more);
+    shell.run(&args)
+}
+
+#[test]
+fn an_http_message_with_the_providers_signature() {
+    let shell = Shell::new().with("body", BODY);
+    let ended = sign(&shell, &["--url", "https://hooks.example.org/gh?x=1"]).code(0);
+    assert_eq!(ended.stderr, "");
+    let signature = hmac_hex("sha256", SECRET, BODY.as_bytes());
+    let expected = format!(
+        "POST /gh?x=1 HTTP/1.1\r\nHost: hooks.example.org\r\nContent-Type: application/json\r\n\
+         X-Hub-Signature-256: sha256={signature}\r\nContent-Length: 8\r\n\r\n{BODY}"
+    );
+    assert_eq!(ended.stdout, expected);
+}
+
+#[test]
+fn what_is_given_goes_before_what_is_filled_in() {
+    let shell = Shell::new().with("body", "a=b");
+    let given = [
+        "--method",
+        "PUT",
+        "--header",
+        "Content-Type: text/plain",
+        "--header",
+        "Host: h.example",
+    ];
+    let ended = sign(&shell, &given).code(0);
+    assert!(
+        ended
+            .stdout
+            .starts_with("PUT / HTTP/1.1\r\nContent-Type: text/plain\r\nHost: h.example\r\n")
+    );
+    assert_eq!(ended.stdout.matches("Host:").count(), 1);
+}
+
+#[test]
+fn json_holds_the_same_request() {
+    let shell = Shell::new().with("body", [0, 159, 146, 150]);
+    let json = sign(
+        &shell,
+        &["--format", "json", "--url", "https://h.example/p"],
+    )
+    .code(0)
+    .json();
+    assert_eq!(json["method"], "POST");
+    assert_eq!(json["url"], "https://h.example/p");
+    assert_eq!(json["body_base64"], BASE64.encode(&[0, 159, 146, 150]));
+    let signature = &json["headers"][0];
+    assert_eq!(signature[0], "X-Hub-Signature-256");
+    assert!(signature[1].as_str().unwrap().starts_with("sha256="));
+}
+
+#[test]
+fn the_curl_command_sends_these_bytes() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/it's?a=$b", listener.local_addr().unwrap());
+    for body in [&b"@it's $HOME `x` \\ \"q\"\n"[..], b"\0\xff binary", b""] {
+        let shell = Shell::new().with("body", body);
+        let command = sign(
+            &shell,
+            &["--format", "curl", "--url", &url, "--header", "X-Empty:"],
+        )
+        .code(0);
+        let mut curl = Command::new("sh")
+            .args(["-c", command.stdout.trim_end()])
+            .spawn()
+            .unwrap();
+        let (head, got) = serve_one(&listener);
+        assert!(curl.wait().unwrap().success());
+        assert_eq!(got, body, "{head}");
+        assert!(head.starts_with("POST /it's?a=$b HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("X-Empty:"), "{head}");
+        let signature = hmac_hex("sha256", SECRET, body);
+        assert!(
+            head.contains(&format!("X-Hub-Signature-256: sha256={signature}\r\n")),
+            "{head}"
+        );
+    }
+}
+
+/// Takes one request and answers it.
+fn serve_one(listener: &std::net::TcpListener) -> (String, Vec<u8>) {
+    use std::io::{BufRead, BufReader, Read, Write};
+    let (stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(&stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0);
+    }
+    let mut length = head.lines().filter_map(|line| {
+        line.to_lowercase()
+            .strip_prefix("content-length: ")
+            .map(str::to_owned)
+    });
+    let length = length
+        .next_back()
+        .map_or(0, |text| text.trim().parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    (&stream)
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    (head, body)
+}
+
+/// Of presets that a secret can sign for: what `sign` makes, `verify` accepts.
+#[test]
+fn what_is_signed_verifies() {
+    let catalog = Catalog::built_in();
+    let mut signed = 0;
+    for name in [
+        "github", "gitlab", "stripe", "slack", "shopify", "twilio", "paddle", "linear", "square",
+        "zendesk",
+    ] {
+        for (scheme, _) in catalog.preset(name).unwrap().schemes() {
+            let reference = format!("{name}/{scheme}");
+            let bound = catalog
+                .find(&reference)
+                .unwrap()
+                .bind(&Params::new(), None)
+                .unwrap();
+            if bound.key_kind() == KeyKind::Secret {
+                // Base64 of 24 bytes, which schemes that want text take too.
+                let is_basic = bound.challenge() == "Basic";
+                let secret = if is_basic {
+                    "user:an example password"
+                } else {
+                    "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3"
+                };
+                there_and_back(&reference, &format!("value:{secret}"));
+                signed += 1;
+            }
+        }
+    }
+    assert!(signed >= 12, "{signed}");
+}
+
+fn there_and_back(provider: &str, secret: &str) {
+    let now = "1700000000";
+    let shell = Shell::new().with(
+        "body",
+        "{\"id\":\"evt_1\",\"webhookTimestamp\":1700000000000}",
+    );
+    let keys = ["--provider", provider, "--secret", secret, "--now", now];
+    let sign = [
+        "sign",
+        "--body",
+        "body",
+        "--url",
+        "https://hooks.example.org:8443/x?y=1",
+    ];
+    let json = shell
+        .run(&[&sign[..], &keys, &["--format", "json"]].concat())
+        .code(0)
+        .json();
+    let message = shell.run(&[&sign[..], &keys].concat()).code(0).stdout;
+    // Where the signature stands in the query, the URL has changed.
+    let verify = [
+        "verify",
+        "--request",
+        "-",
+        "--url",
+        json["url"].as_str().unwrap(),
+    ];
+    let verdict = shell
+        .feed(&[&verify[..], &keys].concat(), message.as_bytes())
+        .code(0);
+    assert!(
+        verdict.stdout.starts_with("accepted\n"),
+        "{provider}: {verdict:?}"
+    );
+}
+
+#[test]
+fn what_cannot_be_signed_exits_2() {
+    let shell = Shell::new().with("body", BODY);
+    shell
+        .run(&["sign", "--provider", "github", "--body", "body"])
+        .unable("--secret");
+    shell
+        .run(&["sign", "--provider", "gihub", "--body", "body"])
+        .unable("did you mean `github`");
+    shell
+        .run(&["sign", "--provider", "github/no", "--body", "body"])
+        .unable("has no scheme `no`");
+    sign(&shell, &["--body", "absent"]).code(2);
+    sign(&shell, &["--url", "hooks.example.org"]).unable("not a URL");
+    shell
+        .run(&[
+            "sign",
+            "--provider",
+            "github",
+            "--secret",
+            "env:ABSENT",
+            "--body",
+            "body",
+        ])
+        .unable("ABSENT");
+    shell
+        .run(&[
+            "sign",
+            "--provider",
+            "github",
+            "--secret",
+            "plain",
+            "--body",
+            "body",
+        ])
+        .unable("value:TEXT");
+    shell
+        .run(&[
+            "sign",
+            "--provider",
+            "github",
+            "--secret",
+            "value:x",
+            "--body",
+            "/dev/zero",
+        ])
+        .unable("larger than 64 MiB");
+}

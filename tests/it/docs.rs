@@ -1,0 +1,724 @@
+//! What people read and copy holds: examples are loaded, links lead somewhere, tables match the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use hookward::reason::{Fault, Reason};
+use hookward::settings::Limits;
+use hookward::units::Span;
+use serde_yaml::Value;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Folders that hold nothing of ours.
+const FOREIGN: &[&str] = &[".git", ".venv", "dev", "node_modules", "target"];
+
+fn root() -> &'static Path {
+    Path::new(ROOT)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Files of the project whose name ends in one of `ends`, relative to its folder.
+fn files(ends: &[&str]) -> Vec<String> {
+    fn walk(folder: &Path, ends: &[&str], out: &mut Vec<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                if !FOREIGN.contains(&name) {
+                    walk(&path, ends, out);
+                }
+            } else if ends.iter().any(|end| name.ends_with(end)) {
+                let path = path.strip_prefix(ROOT).unwrap();
+                out.push(path.to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(root(), ends, &mut out);
+    out.sort();
+    out
+}
+
+// === configurations ===
+
+/// A whole configuration and where it stands.
+struct Example {
+    place: String,
+    text: String,
+}
+
+/// Code blocks by their info string, with the line that they begin in.
+fn blocks(page: &str) -> Vec<(usize, String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, String, String)> = None;
+    for (index, line) in page.lines().enumerate() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(info)) => open = Some((index + 1, info.trim().to_owned(), String::new())),
+            (None, None) => {}
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some((_, _, text)), None) => {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+    }
+    assert!(open.is_none(), "a code block is not closed");
+    blocks
+}
+
+const HEAD: &str = "version: 1\nlisteners:\n  http: { address: 127.0.0.1:0, plaintext: allow }\n";
+
+fn indented(text: &str, by: usize) -> String {
+    let lines = text.lines().map(|line| match line {
+        "" => "\n".to_owned(),
+        line => format!("{:by$}{line}\n", ""),
+    });
+    lines.collect()
+}
+
+/// Blocks that say `yaml config` are files, `yaml routes` items of `routes`, `yaml verify` items of
+/// a route's `verify`.
+fn examples_of_page(page: &str) -> Vec<Example> {
+    let blocks = blocks(&read(page));
+    let examples = blocks.into_iter().filter_map(|(line, info, text)| {
+        let text = match info.as_str() {
+            "yaml config" => text,
+            "yaml routes" => format!("{HEAD}routes:\n{}", indented(&text, 2)),
+            "yaml verify" => format!(
+                "{HEAD}routes:\n  - name: example\n    match: {{ path: /example }}\n    upstream: echo\n    \
+                 verify:\n{}",
+                indented(&text, 6)
+            ),
+            _ => return None,
+        };
+        Some(Example { place: format!("{page}:{line}"), text })
+    });
+    examples.collect()
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    use serde::Deserialize;
+    let text = read(path);
+    serde_yaml::Deserializer::from_str(&text)
+        .map(|document| {
+            Value::deserialize(document).unwrap_or_else(|error| panic!("{path}: {error}"))
+        })
+        .collect()
+}
+
+/// Every configuration that is shipped, as it stands in its file.
+fn examples() -> Vec<Example> {
+    let mut examples: Vec<Example> = files(&[".md"])
+        .iter()
+        .flat_map(|page| examples_of_page(page))
+        .collect();
+    let is_whole = |path: &String| {
+        let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+        folder == "rules" || (folder == "deploy" && name.ends_with(".hookward.yaml"))
+    };
+    let whole = files(&[".yaml"]).into_iter().filter(is_whole);
+    examples.extend(whole.map(|place| Example {
+        text: read(&place),
+        place,
+    }));
+    for place in files(&[".yaml"])
+        .into_iter()
+        .filter(|path| path.starts_with("deploy/kubernetes/"))
+    {
+        for document in documents(&place) {
+            if let Some(text) = document["data"]["hookward.yaml"].as_str() {
+                examples.push(Example {
+                    place: place.clone(),
+                    text: text.to_owned(),
+                });
+            }
+        }
+    }
+    for compose in documents("deploy/compose.yaml") {
+        let text = compose["configs"]["app"]["content"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        examples.push(Example {
+            place: "deploy/compose.yaml".to_owned(),
+            text,
+        });
+    }
+    examples
+}
+
+/// A machine on which the examples can be loaded: files and variables that they name.
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+/// Where deployments mount files.
+const MOUNTS: &[&str] = &[
+    "/etc/hookward/",
+    "/run/secrets/",
+    "/run/credentials/hookward.service/",
+];
+
+impl Machine {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("bash")
+            .arg(root().join("certs/make-dev-certs.sh"))
+            .arg("-d")
+            .arg(dir.path().join("certs/dev"))
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        Self { dir }
+    }
+
+    fn certificate(&self, name: &str) -> PathBuf {
+        self.dir.path().join("certs/dev").join(name)
+    }
+
+    /// The example with its mounts in our folder, where every file that it names is made.
+    fn prepared(&self, example: &Example) -> String {
+        let mut text = example.text.clone();
+        for mount in MOUNTS {
+            let here = format!("{}{mount}", self.dir.path().display());
+            for rest in example.text.split(mount).skip(1) {
+                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
+                let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
+                let name = match after.strip_prefix('/') {
+                    Some(after) => {
+                        let end =
+                            after.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
+                        format!("{name}/{}", &after[..end.unwrap_or(after.len())])
+                    }
+                    None => name.to_owned(),
+                };
+                let file = PathBuf::from(&here).join(&name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                match name.rsplit(['/', '.', '_']).next().unwrap() {
+                    "crt" | "cert" => drop(fs::copy(self.certificate("server.pem"), file).unwrap()),
+                    "key" => drop(fs::copy(self.certificate("server.key"), file).unwrap()),
+                    _ => fs::write(file, secret(&name)).unwrap(),
+                }
+            }
+            text = text.replace(mount, &here);
+        }
+        text
+    }
+
+    /// Every variable that the example needs.
+    fn variables(&self, text: &str) -> BTreeMap<String, String> {
+        let mut variables = BTreeMap::new();
+        for rest in text.split("env:").skip(1) {
+            let end = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
+            let (name, after) = rest.split_at(end);
+            if name.is_empty() || after.starts_with(":-") {
+                continue;
+            }
+            let value = match name {
+                "HOOKS_HOST" => "hooks.example.org".to_owned(),
+                "TLS_CERT" => self.certificate("server.pem").display().to_string(),
+                "TLS_KEY" => self.certificate("server.key").display().to_string(),
+                name => secret(name),
+            };
+            variables.insert(name.to_owned(), value);
+        }
+        variables
+    }
+
+    fn validate(&self, example: &Example) -> Result<Vec<String>, String> {
+        let text = self.prepared(example);
+        let file = self.dir.path().join("hookward.yaml");
+        fs::write(&file, &text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_hookward"))
+            .args(["validate", "--format", "json", "-c"])
+            .arg(&file)
+            .env_clear()
+            .envs(self.variables(&text))
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let judged: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .map_err(|_| format!("{}: {}: {stderr}", example.place, output.status))?;
+        let problems = judged["problems"].as_array().unwrap();
+        let said = problems.iter().map(|problem| {
+            let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
+            let (line, column) = (&problem["line"], &problem["column"]);
+            format!(
+                "{}: {line}:{column}: {}: {} {}",
+                example.place,
+                text("severity"),
+                text("path"),
+                text("message")
+            )
+        });
+        let said: Vec<_> = said.collect();
+        if output.status.code() == Some(0) && judged["valid"] == true {
+            Ok(said)
+        } else {
+            Err(said.join("\n"))
+        }
+    }
+}
+
+/// A secret for `name`: long, and no other's.
+fn secret(name: &str) -> String {
+    let digits = name.bytes().map(|byte| format!("{byte:02x}"));
+    digits
+        .chain(std::iter::repeat_n("a5".to_owned(), 32))
+        .take(32)
+        .collect()
+}
+
+#[test]
+fn every_configuration_is_valid() {
+    let machine = Machine::new();
+    let examples = examples();
+    assert!(examples.len() > 20, "only {} found", examples.len());
+    let wrong: Vec<_> = examples
+        .iter()
+        .filter_map(|example| machine.validate(example).err())
+        .collect();
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// What people copy whole has nothing that they would be warned of.
+#[test]
+fn ready_configurations_warn_of_nothing() {
+    let machine = Machine::new();
+    let ready = |example: &&Example| {
+        let place = &example.place;
+        (place.starts_with("rules/") && !place.ends_with("quickstart.yaml"))
+            || place.ends_with(".hookward.yaml")
+            || place.starts_with("deploy/kubernetes/")
+            || place.starts_with("README.md")
+    };
+    let examples = examples();
+    let ready: Vec<_> = examples.iter().filter(ready).collect();
+    assert!(ready.len() >= 8, "only {} found", ready.len());
+    let judged = ready.iter().map(|example| machine.validate(example));
+    let warnings: Vec<String> = judged
+        .flat_map(|judged| judged.unwrap_or_else(|error| vec![error]))
+        .collect();
+    assert!(warnings.is_empty(), "\n{}", warnings.join("\n"));
+}
+
+// === pages ===
+
+/// Text of a page without its code.
+fn prose(page: &str) -> String {
+    let mut fenced = false;
+    let mut text = String::new();
+    for line in page.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            text.extend(line.split('`').step_by(2));
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// How a heading is linked to: lower case, blanks as dashes, punctuation dropped.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let mut fenced = false;
+    let headings = page.lines().filter(|line| {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        }
+        !fenced && line.starts_with('#')
+    });
+    let anchor = |heading: &str| {
+        let text = heading.trim_start_matches('#').trim().to_lowercase();
+        let kept = text
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(anchor).collect()
+}
+
+fn links(page: &str) -> Vec<String> {
+    let text = prose(page);
+    let targets = text
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let mut wrong = Vec::new();
+    for page in files(&[".md"]) {
+        let text = read(&page);
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let folder = Path::new(&page).parent().unwrap();
+            let target = match path {
+                "" => root().join(&page),
+                path => root().join(folder).join(path),
+            };
+            let is_known = target.exists()
+                && (anchor.is_empty()
+                    || fs::read_to_string(&target)
+                        .is_ok_and(|text| anchors(&text).contains(anchor)));
+            if !is_known {
+                wrong.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_map_names_every_page() {
+    let map = links(&read("docs/index.md"));
+    for page in files(&[".md"])
+        .iter()
+        .filter_map(|page| page.strip_prefix("docs/"))
+    {
+        let named = map.iter().any(|link| link.split('#').next() == Some(page));
+        assert!(
+            named || page == "index.md",
+            "docs/index.md does not name {page}"
+        );
+    }
+}
+
+/// Rows of the tables of a page whose first cell is a code word, cell by cell.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        row.trim_matches('|')
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    })
+    .collect()
+}
+
+fn code_words(cell: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let checks = read("docs/checks.md");
+    let table = checks.split("## Reasons").nth(1).unwrap();
+    let documented: Vec<_> = rows(table)
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].clone(), row[2].clone()))
+        .collect();
+    let expected: Vec<_> = Reason::ALL
+        .iter()
+        .map(|reason| {
+            let row = reason.row();
+            let acts = match row.fault {
+                Fault::Gateway => "gateway",
+                Fault::Load => "load",
+                Fault::Sender => "sender",
+                Fault::Upstream => "upstream",
+            };
+            (
+                format!("`{}`", row.code),
+                row.status.to_string(),
+                acts.to_owned(),
+            )
+        })
+        .collect();
+    assert_eq!(documented, expected);
+
+    let operations = read("docs/operations.md");
+    let table = operations
+        .split("## By reason")
+        .nth(1)
+        .unwrap()
+        .split("## ")
+        .next()
+        .unwrap();
+    let helped: BTreeSet<_> = rows(table)
+        .iter()
+        .flat_map(|row| code_words(&row[0]))
+        .collect();
+    let known: BTreeSet<_> = Reason::ALL
+        .iter()
+        .map(|reason| reason.code().to_owned())
+        .collect();
+    assert_eq!(helped, known);
+}
+
+/// Name, type and labels of every metric on the page that Prometheus reads.
+fn metrics() -> BTreeSet<(String, String, Vec<String>)> {
+    let page = read("tests/snapshots/metrics_page.snap");
+    let labels = |name: &str| {
+        let sample = page.lines().find(|line| {
+            ["", "_bucket"].iter().any(|suffix| {
+                line.strip_prefix(&format!("{name}{suffix}"))
+                    .is_some_and(|rest| rest.starts_with(['{', ' ']))
+            })
+        });
+        let labels = sample
+            .unwrap()
+            .split_once('{')
+            .map_or("", |(_, rest)| rest)
+            .split('"')
+            .step_by(2);
+        let names = labels.filter_map(|label| label.trim_start_matches(',').strip_suffix('='));
+        let mut names: Vec<_> = names
+            .filter(|name| *name != "le")
+            .map(str::to_owned)
+            .collect();
+        names.sort();
+        names
+    };
+    let types = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut metrics: BTreeSet<_> = types
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned(), labels(name)))
+        .collect();
+    // Registered when the process starts its logs, which the snapshot's test does not.
+    metrics.insert((
+        "hookward_log_dropped_total".to_owned(),
+        "counter".to_owned(),
+        Vec::new(),
+    ));
+    metrics
+}
+
+#[test]
+fn every_metric_is_documented() {
+    let page = read("docs/metrics.md");
+    let rows = rows(&page)
+        .into_iter()
+        .filter(|row| row[0].starts_with("`hookward_"));
+    let documented: BTreeSet<_> = rows
+        .map(|row| {
+            let mut labels = code_words(&row[2]);
+            labels.sort();
+            (code_words(&row[0])[0].clone(), row[1].clone(), labels)
+        })
+        .collect();
+    assert_eq!(documented, metrics());
+}
+
+#[test]
+fn nothing_names_a_metric_that_is_not_there() {
+    let known: BTreeSet<_> = metrics().into_iter().map(|(name, ..)| name).collect();
+    let mut wrong = Vec::new();
+    for file in files(&[".md", ".yml", ".yaml", ".json"]) {
+        for rest in read(&file).split("hookward_").skip(1) {
+            let end = rest
+                .find(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+                .unwrap_or(rest.len());
+            let name = format!("hookward_{}", &rest[..end]);
+            let base = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix));
+            if !known.contains(base.unwrap_or(&name)) {
+                wrong.push(format!("{file}: {name}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn documented_time_limits_are_the_defaults() {
+    let limits = Limits::default();
+    let page = read("docs/operations.md");
+    for (name, default) in [
+        ("tls_handshake_timeout", limits.tls_handshake_timeout),
+        ("header_timeout", limits.header_timeout),
+        ("body_timeout", limits.body_timeout),
+        ("idle_timeout", limits.idle_timeout),
+    ] {
+        let row = format!("| `{name}` | {} s |", default.as_secs());
+        assert!(page.contains(&row), "{row}");
+    }
+    assert!(page.contains(&format!(
+        "`limits.body_memory`, counted as they arrive | {} MiB",
+        limits.body_memory.0 >> 20
+    )));
+}
+
+// === scripts and deployments ===
+
+#[test]
+fn scripts_parse() {
+    let scripts = ["tests/run", ".ci/run"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(files(&[".sh"]));
+    for script in scripts {
+        let status = Command::new("bash")
+            .arg("-n")
+            .arg(root().join(&script))
+            .status()
+            .unwrap();
+        assert!(status.success(), "{script}");
+    }
+}
+
+#[test]
+fn ci_runs_the_test_command_of_the_readme() {
+    let readme = read("README.md");
+    let screen: Vec<_> = readme.lines().take(24).collect();
+    assert!(
+        screen
+            .iter()
+            .any(|line| line.starts_with("cargo run --release -- run"))
+    );
+    assert!(screen.iter().any(|line| line.starts_with("tests/run")));
+    let ci = read(".ci/run");
+    assert_eq!(ci.lines().last(), Some("exec tests/run"));
+}
+
+#[test]
+fn deployments_parse() {
+    for path in files(&[".yaml", ".yml"])
+        .into_iter()
+        .filter(|path| path.starts_with("deploy/"))
+    {
+        assert!(!documents(&path).is_empty(), "{path}");
+    }
+    for path in files(&[".yaml"])
+        .into_iter()
+        .filter(|path| path.starts_with("deploy/kubernetes/"))
+    {
+        for document in documents(&path) {
+            for key in ["apiVersion", "kind"] {
+                assert!(document[key].is_string(), "{path}: {key}");
+            }
+            assert!(document["metadata"]["name"].is_string(), "{path}");
+        }
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&read("deploy/prometheus/dashboard.json")).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() > 10);
+}
+
+/// Seconds of a duration as configurations write it.
+fn seconds(value: &Value) -> u64 {
+    let span: Span = value.as_str().unwrap().parse().unwrap();
+    span.0.as_secs()
+}
+
+/// A pod is not killed while it drains, and probes, Services and Prometheus find what listens.
+#[test]
+fn kubernetes_agrees_with_the_configuration() {
+    for path in [
+        "deploy/kubernetes/sidecar.yaml",
+        "deploy/kubernetes/edge.yaml",
+    ] {
+        let documents = documents(path);
+        let of_kind = |kind: &str| {
+            documents
+                .iter()
+                .find(|document| document["kind"] == kind)
+                .unwrap()
+        };
+        let text = of_kind("ConfigMap")["data"]["hookward.yaml"]
+            .as_str()
+            .unwrap();
+        let config: Value = serde_yaml::from_str(text).unwrap();
+        let pod = &of_kind("Deployment")["spec"]["template"]["spec"];
+
+        let drain =
+            seconds(&config["limits"]["drain_delay"]) + seconds(&config["limits"]["drain_timeout"]);
+        assert!(
+            pod["terminationGracePeriodSeconds"].as_u64().unwrap() > drain + 1,
+            "{path}"
+        );
+
+        let containers = pod["containers"].as_sequence().unwrap();
+        let container = containers
+            .iter()
+            .find(|container| container["name"] == "hookward")
+            .unwrap();
+        let ports: BTreeMap<&str, u64> = container["ports"]
+            .as_sequence()
+            .unwrap()
+            .iter()
+            .map(|port| {
+                (
+                    port["name"].as_str().unwrap(),
+                    port["containerPort"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        let listens = |address: &Value| {
+            address
+                .as_str()
+                .unwrap()
+                .rsplit(':')
+                .next()
+                .unwrap()
+                .parse::<u64>()
+                .unwrap()
+        };
+        assert_eq!(
+            ports["admin"],
+            listens(&config["admin"]["address"]),
+            "{path}"
+        );
+        for (name, listener) in config["listeners"].as_mapping().unwrap() {
+            assert_eq!(
+                ports[name.as_str().unwrap()],
+                listens(&listener["address"]),
+                "{path}"
+            );
+        }
+        for port in of_kind("Service")["spec"]["ports"].as_sequence().unwrap() {
+            assert!(
+                ports.contains_key(port["targetPort"].as_str().unwrap()),
+                "{path}"
+            );
+        }
+        for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
+            assert_eq!(
+                container[probe]["httpGet"]["port"], "admin",
+                "{path}: {probe}"
+            );
+        }
+        let secured = &container["securityContext"];
+        assert_eq!(secured["readOnlyRootFilesystem"], true, "{path}");
+        assert_eq!(secured["allowPrivilegeEscalation"], false, "{path}");
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{path}");
+    }
+}
+
+/// Whoever stops the process waits longer than it drains.
+#[test]
+fn supervisors_wait_for_the_drain() {
+    let limits = Limits::default();
+    let drain = limits.drain_delay + limits.drain_timeout + Duration::from_secs(1);
+    let unit = read("deploy/hookward.service");
+    let stop = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("TimeoutStopSec="))
+        .unwrap();
+    assert!(stop.parse::<Span>().unwrap().0 > drain);
+    let compose = &documents("deploy/compose.yaml")[0];
+    assert!(seconds(&compose["services"]["hookward"]["stop_grace_period"]) > drain.as_secs());
+}

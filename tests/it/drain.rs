@@ -1,0 +1,200 @@
+//! How it stops: requests under way finish, new ones are not taken, and it ends in time.
+
+use std::thread;
+use std::time::Instant;
+
+use super::support::{
+    App, Gateway, RawH2, Reply, StreamEnd, config, config_with, eventually, open_route,
+};
+
+fn late() -> Reply {
+    Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate".to_vec())
+}
+
+#[test]
+fn sigterm_finishes_what_is_under_way_and_exits_0() {
+    // SECURITY S-08
+    for signal in ["TERM", "INT"] {
+        let app = App::start();
+        let mut gateway = Gateway::start(&config(&open_route(&app)));
+        app.script([late(), late()]);
+        let (mut http1, mut idle) = (gateway.tls(), gateway.tls());
+        assert_eq!(idle.exchange("POST", "/nowhere", &[], b"").status, 404);
+        http1.write("POST", "/open", &[], b"x");
+        let mut http2 = RawH2::open(gateway.address("https"));
+        http2.post(1, b"/open", &[], b"x");
+        app.wait_for(2);
+        gateway.signal(signal);
+        eventually("no new connection is taken", || {
+            (!gateway.accepts("https") && !gateway.accepts("http")).then_some(())
+        });
+        let ready = gateway.admin("/readyz");
+        assert_eq!((ready.status, gateway.admin("/livez").status), (503, 200));
+        assert!(idle.is_closed(), "an idle connection holds up the stop");
+        app.open_gate();
+        let answer = http1.answer().unwrap();
+        assert_eq!(
+            (
+                answer.status,
+                answer.text().as_str(),
+                answer.header("connection")
+            ),
+            (200, "late", Some("close"))
+        );
+        assert!(http1.is_closed());
+        assert_eq!(http2.end_of_after_goaway(1), StreamEnd::Status(200));
+        drop(http2);
+        assert_eq!(gateway.wait(), 0, "{}", gateway.stderr());
+        // Every event is written before the end.
+        for status in [404, 200, 200] {
+            assert_eq!(gateway.event()["status"], status);
+        }
+    }
+}
+
+impl RawH2 {
+    /// As [`RawH2::end_of`], past the GOAWAY that says that the connection is about to end.
+    fn end_of_after_goaway(&mut self, stream: u32) -> StreamEnd {
+        loop {
+            match self.end_of(stream) {
+                StreamEnd::GoAway(0) => {}
+                end => return end,
+            }
+        }
+    }
+}
+
+#[test]
+fn readiness_fails_before_the_listeners_close() {
+    // SECURITY S-08
+    let app = App::start();
+    let mut gateway = Gateway::start(&config_with(
+        "limits: { drain_delay: 2s }",
+        &open_route(&app),
+    ));
+    let start = Instant::now();
+    gateway.signal("TERM");
+    eventually("readiness fails", || {
+        (gateway.admin("/readyz").status == 503).then_some(())
+    });
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+    gateway.forwarded(&gateway.plain().exchange("POST", "/open", &[], b"x"), 200);
+    assert!(
+        start.elapsed().as_millis() < 1900,
+        "the check came too late to mean anything"
+    );
+    assert_eq!(gateway.wait(), 0);
+    assert!(start.elapsed().as_millis() >= 1900);
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn the_deadline_ends_what_does_not_finish() {
+    // SECURITY S-09, H2-20
+    let app = App::start();
+    let mut gateway = Gateway::start(&config_with(
+        "limits: { drain_timeout: 700ms, body_timeout: 60s }",
+        &open_route(&app),
+    ));
+    app.script([Reply::Silence]);
+    let mut unanswered = gateway.tls();
+    unanswered.write("POST", "/open", &[], b"x");
+    app.wait_for(1);
+    let mut half = gateway.plain();
+    half.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nx");
+    let mut head = gateway.plain();
+    head.send(b"POST /open HTT");
+    let silent_h2 = RawH2::open(gateway.address("https"));
+    gateway.wait_for_metric("hookward_requests_in_flight", 2.0);
+    let start = Instant::now();
+    gateway.signal("TERM");
+    // A body that is still coming is refused when the time is up, not broken off without a word.
+    let answer = half.answer().unwrap();
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (503, Some("close"))
+    );
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(gateway.event()["reason"], "draining");
+    assert_eq!(gateway.wait(), 0);
+    let waited = start.elapsed().as_millis();
+    assert!((600..5000).contains(&waited), "{waited} ms");
+    drop((silent_h2, unanswered, head));
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn a_second_signal_ends_now() {
+    // SECURITY S-10
+    let app = App::start();
+    let mut gateway = Gateway::start(&config(&open_route(&app)));
+    app.script([Reply::Silence]);
+    let mut wire = gateway.tls();
+    wire.write("POST", "/open", &[], b"x");
+    app.wait_for(1);
+    let start = Instant::now();
+    gateway.signal("TERM");
+    eventually("the drain begins", || {
+        (!gateway.accepts("https")).then_some(())
+    });
+    assert!(gateway.is_running());
+    gateway.signal("TERM");
+    gateway.wait();
+    assert!(start.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn a_delivery_without_its_sender_is_waited_for() {
+    // SECURITY U-20
+    let app = App::start();
+    let mut gateway = Gateway::start(&config(&open_route(&app)));
+    app.script([late()]);
+    let mut wire = gateway.plain();
+    wire.write("POST", "/open", &[], b"x");
+    app.wait_for(1);
+    drop(wire);
+    gateway.wait_for_metric("hookward_connections", 0.0);
+    gateway.signal("TERM");
+    eventually("the drain begins", || {
+        (!gateway.accepts("https")).then_some(())
+    });
+    assert!(gateway.is_running());
+    app.open_gate();
+    assert_eq!(gateway.wait(), 0);
+    assert_eq!(gateway.event()["upstream_status"], 200);
+}
+
+#[test]
+fn other_signals_do_not_stop_it() {
+    // SECURITY S-10
+    let app = App::start();
+    let mut gateway = Gateway::start(&config(&open_route(&app)));
+    gateway.signal("PIPE");
+    gateway.reload_by("success", || gateway.signal("HUP"));
+    assert!(gateway.is_running());
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+}
+
+#[test]
+fn pipelined_and_new_requests_during_a_drain_are_answered_or_closed() {
+    let app = App::start();
+    let mut gateway = Gateway::start(&config(&open_route(&app)));
+    app.script([late()]);
+    let mut wire = gateway.plain();
+    wire.write("POST", "/open", &[], b"1");
+    app.wait_for(1);
+    gateway.signal("TERM");
+    eventually("the drain begins", || {
+        (!gateway.accepts("https")).then_some(())
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| app.open_gate());
+        wire.write("POST", "/open", &[], b"2");
+        assert_eq!(wire.answer().unwrap().status, 200);
+        assert!(
+            wire.answer()
+                .is_none_or(|answer| matches!(answer.status, 200 | 503))
+        );
+    });
+    assert_eq!(gateway.wait(), 0);
+}

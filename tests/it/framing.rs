@@ -1,0 +1,567 @@
+//! HTTP/1 framing: what is refused, what is framed anew, and that nothing is ever served twice.
+
+use super::support::{App, Gateway, Wire, config, config_with, eventually, open_route, two_routes};
+
+const HOST: &str = "Host: localhost\r\n";
+
+/// Sends each request over plaintext and TLS: 400, closed, nothing of it at the app, and counted.
+fn all_malformed(requests: &[Vec<u8>]) {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for request in requests {
+        let shown = String::from_utf8_lossy(request);
+        for mut wire in [gateway.plain(), gateway.tls()] {
+            let answer = wire
+                .last_answer(request)
+                .unwrap_or_else(|| panic!("no answer to {shown:?}"));
+            assert_eq!(answer.status, 400, "{shown:?}");
+        }
+        assert_eq!(app.raw(), b"", "{shown:?}");
+    }
+    let expected = 2.0 * f64::from(u32::try_from(requests.len()).unwrap());
+    gateway.wait_for_requests("_none", "rejected", "malformed_request", expected);
+    assert_eq!(gateway.post("/open", &[], b"x").status, 200);
+}
+
+/// Requests to `/open` with these header lines, each with a smuggled second request as its body.
+fn with_lines(lines: &[&str]) -> Vec<Vec<u8>> {
+    let request = |line: &&str| {
+        format!(
+            "POST /open HTTP/1.1\r\n{HOST}{line}\r\n\r\n0\r\n\r\nGET /open HTTP/1.1\r\n{HOST}\r\n"
+        )
+    };
+    lines.iter().map(request).map(String::into_bytes).collect()
+}
+
+#[test]
+fn transfer_encoding_is_one_chunked_or_malformed() {
+    // SECURITY SM-03 to SM-07
+    all_malformed(&with_lines(&[
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked, chunked",
+        "Transfer-Encoding: gzip, chunked",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: \"chunked\"",
+        "Transfer-Encoding: \x0bchunked",
+        "Transfer-Encoding: chunked;q=1",
+        "Transfer-Encoding: chunked,",
+        "Transfer-Encoding:",
+        "Transfer-Encoding: chunked, identity",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding\t: chunked",
+        " Transfer-Encoding: chunked",
+        "X-A: b\r\n Transfer-Encoding: chunked",
+    ]));
+}
+
+#[test]
+fn reserved_names_spelt_with_underscores_are_malformed() {
+    // SECURITY SM-08, RT-33
+    let names = [
+        "Transfer_Encoding",
+        "Content_Length",
+        "Keep_Alive",
+        "Proxy_Connection",
+        "Proxy_Authorization",
+        "X_Forwarded_For",
+        "X_Forwarded_Host",
+        "X-Forwarded_Proto",
+        "X_Real_IP",
+        "X_Request_Id",
+        "X_Original_URL",
+        "X_Hookward_Verified",
+        "x-hookward_verified",
+        "X_Hookward_Route",
+    ];
+    let lines: Vec<String> = names.iter().map(|name| format!("{name}: 3")).collect();
+    all_malformed(&with_lines(
+        &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+    ));
+}
+
+#[test]
+fn content_length_is_one_number_or_malformed() {
+    // SECURITY SM-12
+    all_malformed(&with_lines(&[
+        "Content-Length: 3\r\nContent-Length: 4",
+        "Content-Length: 3, 3",
+        "Content-Length: +3",
+        "Content-Length: -1",
+        "Content-Length: 0x3",
+        "Content-Length: 3 abc",
+        "Content-Length:",
+        "Content-Length: 3\0",
+        "Content-Length: 18446744073709551617",
+        "Content-Length: 99999999999999999999999",
+    ]));
+}
+
+#[test]
+fn connection_may_not_name_what_frames_routes_or_identifies() {
+    // SECURITY RT-28, RT-29
+    all_malformed(&with_lines(&[
+        "Connection: transfer-encoding",
+        "Connection: close, Content-Length",
+        "Connection: host",
+        "Connection: Authorization",
+        "Connection: X-Forwarded-For",
+        "Connection: x-hookward-verified",
+    ]));
+}
+
+#[test]
+fn broken_heads_are_malformed() {
+    // SECURITY SM-09, SM-27 to SM-29, SM-31
+    let mut requests = with_lines(&[
+        "X-A: a\rb",
+        "X-A: a\r\n b",
+        "Expect:\r\n 100-continue",
+        "X-A: a\0b",
+        "X-A: a\x01b",
+        "X-A: a\x7fb",
+        "X\0A: a",
+        "no colon",
+        ": empty",
+    ]);
+    for line in [
+        "POST  /open HTTP/1.1",
+        "POST\t/open HTTP/1.1",
+        " POST /open HTTP/1.1",
+        "POST /open HTTP/0.9",
+        "POST /open HTTP/1.2",
+        "POST /open HTTP/2.0",
+        "POST /open HTTP/11.1",
+        "POST /open http/1.1",
+        "POST /open",
+    ] {
+        requests.push(format!("{line}\r\n{HOST}Content-Length: 0\r\n\r\n").into_bytes());
+    }
+    requests.push(b"POST /open HTTP/1.1\r\nHost: localhost\r\nX\xe9: a\r\n\r\n".to_vec());
+    requests.push(
+        b"POST /open HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            .to_vec(),
+    );
+    all_malformed(&requests);
+}
+
+#[test]
+fn both_lengths_are_framed_anew_and_nothing_follows() {
+    // SECURITY SM-01, SM-02
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for lines in [
+        "Content-Length: 3\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 3",
+    ] {
+        let before = app.count();
+        let request = format!(
+            "POST /open HTTP/1.1\r\n{HOST}{lines}\r\n\r\n5\r\nhello\r\n0\r\n\r\nPOST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n"
+        );
+        let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
+        if answer.status == 400 {
+            assert_eq!(app.count(), before);
+            continue;
+        }
+        assert_eq!((answer.status, app.count()), (200, before + 1));
+        let seen = app.last();
+        assert_eq!(
+            (seen.body.as_slice(), seen.headers("content-length")),
+            (&b"hello"[..], vec!["5"])
+        );
+        seen.lacks(&["transfer-encoding"]);
+    }
+}
+
+#[test]
+fn lengths_that_differ_in_writing_only_are_forwarded_as_one() {
+    // SECURITY SM-11, SM-13
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for lines in [
+        "Content-Length: 003",
+        "Content-Length: 3\r\nContent-Length: 3",
+    ] {
+        let request = format!("POST /open HTTP/1.1\r\n{HOST}{lines}\r\n\r\nabc");
+        let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
+        if answer.status == 200 {
+            assert_eq!(app.last().headers("content-length"), ["3"]);
+            assert_eq!(app.last().body, b"abc");
+        } else {
+            assert_eq!(answer.status, 400);
+        }
+    }
+    assert!(app.count() >= 1);
+}
+
+#[test]
+fn chunked_bodies_arrive_as_one_length() {
+    // SECURITY SM-20, SM-23, A-43
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for (chunks, body) in [
+        ("5\r\nhello\r\n0\r\n\r\n", "hello"),
+        ("1\r\nh\r\n4\r\nello\r\n0\r\n\r\n", "hello"),
+        (
+            "00000000000000000000000000005\r\nhello\r\n0\r\n\r\n",
+            "hello",
+        ),
+        ("5;name=value\r\nhello\r\n0;last\r\n\r\n", "hello"),
+        ("A\r\n0123456789\r\n0\r\n\r\n", "0123456789"),
+        ("0\r\n\r\n", ""),
+    ] {
+        let request =
+            format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: Chunked\r\n\r\n{chunks}");
+        let answer = gateway.tls().send(request.as_bytes()).answer().unwrap();
+        gateway.forwarded(&answer, 200);
+        let seen = app.last();
+        assert_eq!(String::from_utf8_lossy(&seen.body), body);
+        assert_eq!(seen.headers("content-length"), [body.len().to_string()]);
+        seen.lacks(&["transfer-encoding"]);
+    }
+}
+
+#[test]
+fn broken_chunks_are_400_and_close() {
+    // SECURITY SM-18, SM-21, SM-22, SM-25
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let many = format!("3\r\nabc\r\n0\r\n{}\r\n", "X-T: 1\r\n".repeat(200));
+    let large = format!("3\r\nabc\r\n0\r\nX-T: {}\r\n\r\n", "t".repeat(70_000));
+    for chunks in [
+        "0x3\r\nabc\r\n0\r\n\r\n",
+        "-3\r\nabc\r\n0\r\n\r\n",
+        "+3\r\nabc\r\n0\r\n\r\n",
+        " 3\r\nabc\r\n0\r\n\r\n",
+        "11111111111111111\r\nabc\r\n0\r\n\r\n",
+        "3\nabc\r\n0\r\n\r\n",
+        "3\r\nabcd\r\n0\r\n\r\n",
+        "3\r\nabcX\r\n0\r\n\r\n",
+        "2;\n45\r\nab\r\n0\r\n\r\n",
+        "2;a\rb\r\nab\r\n0\r\n\r\n",
+        "g\r\nabc\r\n0\r\n\r\n",
+        "\r\nabc\r\n0\r\n\r\n",
+        &many,
+        &large,
+    ] {
+        let before = app.count();
+        let request =
+            format!("POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n{chunks}");
+        let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
+        assert_eq!((answer.status, app.count()), (400, before), "{chunks:?}");
+        assert_eq!(answer.header("connection"), Some("close"), "{chunks:?}");
+    }
+}
+
+#[test]
+fn trailers_are_dropped() {
+    // SECURITY SM-24
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let request = format!(
+        "POST /open HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\nTrailer: X-Sig\r\nTE: trailers\r\n\r\n3\r\nabc\r\n0\r\n\
+         X-Sig: 1\r\nContent-Length: 9\r\nAuthorization: Bearer x\r\nX-Hookward-Verified: token\r\n\r\n"
+    );
+    gateway.forwarded(
+        &gateway.plain().send(request.as_bytes()).answer().unwrap(),
+        200,
+    );
+    app.last().lacks(&[
+        "x-sig",
+        "authorization",
+        "x-hookward-verified",
+        "trailer",
+        "te",
+    ]);
+    assert_eq!(app.last().headers("content-length"), ["3"]);
+    assert_eq!(app.last().body, b"abc");
+}
+
+#[test]
+fn a_body_that_ends_early_is_incomplete() {
+    // SECURITY SM-15, U-20, T-08
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for request in [
+        "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc",
+        "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc",
+        "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ] {
+        let answer = gateway.plain().send(request.as_bytes()).end().answer();
+        let event = gateway.event();
+        assert_eq!(
+            (&event["reason"], &event["route"]),
+            (&"body_incomplete".into(), &"open".into())
+        );
+        assert_eq!(event["outcome"], "rejected");
+        if let Some(answer) = answer {
+            assert_eq!(answer.status, 400);
+        }
+        // Gone altogether.
+        drop(gateway.tls().send(request.as_bytes()));
+        assert_eq!(gateway.event()["reason"], "body_incomplete");
+    }
+    assert!((gateway.requests("open", "rejected", "body_incomplete") - 6.0).abs() < 0.1);
+    app.saw_nothing();
+}
+
+#[test]
+fn pipelined_requests_are_judged_one_by_one_in_order() {
+    // SECURITY SM-33
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let (name, value) = super::support::github(b"one");
+    let signed =
+        format!("POST /github HTTP/1.1\r\n{HOST}{name}: {value}\r\nContent-Length: 3\r\n\r\none");
+    let unsigned = format!("POST /github HTTP/1.1\r\n{HOST}Content-Length: 3\r\n\r\none");
+    let open = format!("POST /open HTTP/1.1\r\n{HOST}Content-Length: 3\r\n\r\ntwo");
+    let mut wire = gateway.plain();
+    wire.send(format!("{signed}{unsigned}{open}").as_bytes());
+    assert_eq!(wire.answer().unwrap().status, 200);
+    let refused = wire.answer().unwrap();
+    assert_eq!(refused.status, 401);
+    if refused.header("connection") == Some("close") {
+        assert!(wire.is_closed());
+        assert_eq!(app.count(), 1);
+    } else {
+        assert_eq!(wire.answer().unwrap().status, 200);
+        assert_eq!(app.count(), 2);
+    }
+    assert_eq!(app.seen()[0].body, b"one");
+}
+
+#[test]
+fn the_body_of_a_refused_request_is_never_a_request() {
+    // SECURITY SM-16, SM-17, CL.0
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let smuggled = format!("POST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n");
+    let (name, value) = super::support::github(b"other content");
+    let wrong = [(name.as_str(), value.as_str())];
+    for size in [50, 900_000, 30_000_000] {
+        let filler = size / smuggled.len() + 1;
+        let body = smuggled.repeat(filler);
+        let cases: [(&str, &[(&str, &str)], &[u16]); 3] = [
+            ("/nowhere", &[], &[404]),
+            ("/github", &[], &[401, 413]),
+            ("/github", &wrong, &[401, 413]),
+        ];
+        for (path, headers, statuses) in cases {
+            for mut wire in [gateway.plain(), gateway.tls()] {
+                wire.write("POST", path, headers, body.as_bytes());
+                let answer = wire.answer().expect("the sender can read the answer");
+                assert!(
+                    statuses.contains(&answer.status),
+                    "{} at {path}",
+                    answer.status
+                );
+                let closes = answer.header("connection") == Some("close");
+                assert!(closes || body.len() <= 1_000_000, "{size} bytes and kept");
+                if closes {
+                    assert_eq!(wire.rest(), b"");
+                } else {
+                    assert_eq!(wire.exchange("POST", "/nowhere", &[], b"").status, 404);
+                }
+            }
+        }
+    }
+    app.saw_nothing();
+}
+
+#[test]
+fn expect_100_gets_its_100_only_when_the_body_is_wanted() {
+    // SECURITY SM-35 to SM-37
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let mut wire = gateway.plain();
+    wire.send(
+        format!("POST /open HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            .as_bytes(),
+    );
+    assert_eq!(wire.head().unwrap().0, 100);
+    assert_eq!(wire.send(b"abc").answer().unwrap().status, 200);
+    app.last().lacks(&["expect"]);
+
+    // Refused by the head alone: no 100, and the connection is not kept for a body that may come.
+    let mut wire = gateway.plain();
+    wire.send(
+        format!("POST /github HTTP/1.1\r\n{HOST}Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            .as_bytes(),
+    );
+    let (status, headers) = wire.head().unwrap();
+    assert_eq!(status, 401);
+    assert!(headers.contains(&("connection".to_owned(), "close".to_owned())));
+
+    for expectation in ["200-ok", "y 100-continue"] {
+        let request = format!(
+            "POST /open HTTP/1.1\r\n{HOST}Expect: {expectation}\r\nContent-Length: 3\r\n\r\nabc"
+        );
+        let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
+        assert!(matches!(answer.status, 200 | 417));
+        app.last().lacks(&["expect"]);
+    }
+}
+
+#[test]
+fn get_bodies_are_consumed() {
+    // SECURITY SM-38
+    let app = App::start();
+    let route = format!(
+        "  - {{ name: open, match: {{ path: /open, methods: [GET, HEAD, OPTIONS, POST] }}, verify: none, upstream: \"{}\" }}\n",
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&route));
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let before = app.count();
+        let inner = format!("POST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n");
+        let mut wire = gateway.plain();
+        wire.write(
+            method,
+            "/open",
+            &[("Content-Length", &inner.len().to_string())],
+            inner.as_bytes(),
+        );
+        assert_eq!(wire.answer_to(method).unwrap().status, 200);
+        assert_eq!(wire.exchange("POST", "/open?second", &[], b"x").status, 200);
+        let seen = app.seen();
+        assert_eq!(seen.len(), before + 2);
+        assert_eq!(seen[before].body, inner.as_bytes());
+        assert_eq!(seen[before + 1].target(), "/open?second");
+    }
+}
+
+#[test]
+fn http_1_0_is_served_without_keep_alive() {
+    // SECURITY SM-10
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let answer = gateway
+        .plain()
+        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(answer.unwrap().status, 200);
+    // Without a length the body is empty, and what follows is nothing.
+    let answer = gateway
+        .plain()
+        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\n\r\nPOST /open HTTP/1.0\r\n\r\n");
+    assert_eq!(answer.unwrap().status, 200);
+    assert_eq!(app.count(), 2);
+    assert_eq!(app.last().body, b"");
+}
+
+#[test]
+fn line_feeds_alone_end_lines_but_do_not_reach_the_app() {
+    // SECURITY SM-26, SM-32
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let request = b"\r\n\r\nPOST /open HTTP/1.1\nHost: localhost\nContent-Length: 3\n\nabc";
+    let answer = gateway.plain().send(request).answer().unwrap();
+    assert_eq!(answer.status, 200);
+    let raw = app.raw();
+    let lone = raw
+        .windows(2)
+        .any(|pair| pair[1] == b'\n' && pair[0] != b'\r');
+    assert!(!lone, "{}", String::from_utf8_lossy(&raw));
+}
+
+#[test]
+fn bytes_above_ascii_in_a_value_are_forwarded_as_bytes() {
+    // SECURITY SM-30
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let request = b"POST /open HTTP/1.1\r\nHost: localhost\r\nX-Name: caf\xe9 \xff\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(gateway.plain().send(request).answer().unwrap().status, 200);
+    assert!(app.raw().windows(6).any(|run| run == b"caf\xe9 \xff"));
+    let request = b"POST /github HTTP/1.1\r\nHost: localhost\r\nX-Hub-Signature-256: sha256=\xe9\xff\r\nContent-Length: 0\r\n\r\n";
+    let answer = gateway.plain().send(request).answer().unwrap();
+    gateway.event();
+    gateway.refused(&answer, 401, "signature_malformed");
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn heads_above_the_limit_are_431() {
+    // SECURITY DS-10
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { header_bytes: 8KiB }",
+        &open_route(&app),
+    ));
+    let fields = |count: usize, size: usize| -> String {
+        (0..count)
+            .map(|n| format!("X-{n}: {}\r\n", "v".repeat(size)))
+            .collect()
+    };
+    for fields in [
+        fields(1, 9_000),
+        fields(12, 1_000),
+        fields(1, 500_000),
+        fields(200, 1),
+    ] {
+        let request = format!("POST /open HTTP/1.1\r\n{HOST}{fields}Content-Length: 0\r\n\r\n");
+        let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
+        assert_eq!(answer.status, 431, "{} bytes", fields.len());
+    }
+    gateway.wait_for_requests("_none", "rejected", "header_too_large", 4.0);
+    app.saw_nothing();
+    let request = format!(
+        "POST /open HTTP/1.1\r\n{HOST}{}Content-Length: 0\r\n\r\n",
+        fields(1, 7_000)
+    );
+    assert_eq!(
+        gateway
+            .plain()
+            .send(request.as_bytes())
+            .answer()
+            .unwrap()
+            .status,
+        200
+    );
+}
+
+#[test]
+fn a_proxy_line_is_not_understood_where_it_is_off() {
+    // SECURITY SM-42
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for line in [
+        &b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[..],
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02",
+    ] {
+        let request = [
+            line,
+            b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
+        ]
+        .concat();
+        let answer = gateway.plain().last_answer(&request);
+        assert!(answer.is_none_or(|answer| answer.status == 400));
+    }
+    app.saw_nothing();
+}
+
+#[test]
+fn a_chunk_larger_than_any_body_is_not_waited_for() {
+    // SECURITY SM-14, SM-19
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 500ms }",
+        &open_route(&app),
+    ));
+    let declared =
+        "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551612\r\n\r\n";
+    let answer = gateway.plain().last_answer(declared.as_bytes()).unwrap();
+    gateway.refused(&answer, 413, "body_too_large");
+    let chunk = "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc";
+    let mut wire: Wire = gateway.plain();
+    let answer = wire.send(chunk.as_bytes()).answer().unwrap();
+    assert!(
+        matches!(answer.status, 400 | 408 | 413),
+        "{}",
+        answer.status
+    );
+    assert!(wire.is_closed());
+    app.saw_nothing();
+    eventually("no request is left", || {
+        (gateway.metric("hookward_requests_in_flight", &[]) == Some(0.0)).then_some(())
+    });
+}

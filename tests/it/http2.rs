@@ -1,0 +1,545 @@
+//! HTTP/2: the same verdicts as over HTTP/1.1, and frames that no good client sends.
+
+use std::time::Instant;
+
+use super::support::h2::{DATA, END_STREAM, HEADERS, PING, RST_STREAM};
+use super::support::{
+    App, Gateway, RawH2, Reply, StreamEnd, Wire, config, config_with, eventually, github,
+    open_route, two_routes,
+};
+
+#[test]
+fn the_same_verdicts_as_over_http1() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let mut h2 = gateway.h2();
+    let (_, value) = github(b"over h2");
+    let signed = [
+        ("x-hub-signature-256", value.as_str()),
+        ("x-github-delivery", "d"),
+        ("x-hookward-verified", "token"),
+    ];
+    let event = gateway.forwarded(
+        &h2.exchange("POST", "/github?a=%zz", &signed, b"over h2"),
+        200,
+    );
+    assert_eq!(
+        (event["event_id"].as_str(), event["bytes_in"].as_u64()),
+        (Some("d"), Some(7))
+    );
+    let seen = app.last();
+    assert_eq!(
+        (seen.line(), seen.body.as_slice()),
+        ("POST /github?a=%zz HTTP/1.1", &b"over h2"[..])
+    );
+    for (name, value) in [
+        ("host", "localhost"),
+        ("content-length", "7"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "localhost"),
+        ("x-hookward-verified", "provider:github"),
+    ] {
+        assert_eq!(seen.headers(name), [value], "{name}");
+    }
+    seen.lacks(&["transfer-encoding", "connection"]);
+
+    gateway.refused(
+        &h2.exchange("POST", "/github", &[], b"x"),
+        401,
+        "signature_missing",
+    );
+    gateway.refused(
+        &h2.exchange("POST", "/github", &signed, b"y"),
+        401,
+        "signature_mismatch",
+    );
+    gateway.refused(
+        &h2.exchange("POST", "/nowhere", &[], b"x"),
+        404,
+        "route_not_found",
+    );
+    let answer = h2.exchange("PUT", "/open", &[], b"x");
+    gateway.refused(&answer, 405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), Some("POST"));
+    for name in ["connection", "keep-alive", "transfer-encoding"] {
+        assert_eq!(answer.header(name), None);
+    }
+    gateway.refused(
+        &h2.exchange("POST", "/open/../open", &[], b"x"),
+        400,
+        "malformed_request",
+    );
+    gateway.refused(
+        &h2.exchange("POST", "/open", &[("content_length", "1")], b"x"),
+        400,
+        "malformed_request",
+    );
+    let long = format!("/open?{}", "q".repeat(9000));
+    gateway.refused(&h2.exchange("POST", &long, &[], b"x"), 414, "uri_too_long");
+    // The connection has lived through all of it.
+    gateway.forwarded(&h2.exchange("POST", "/open", &[], b"x"), 200);
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn requests_at_the_same_time_each_get_their_answer() {
+    // SECURITY U-21
+    let gateway = Gateway::start(&config(
+        "  - { name: echo, match: { path: \"/e/{n}\" }, verify: none, upstream: echo }\n",
+    ));
+    let mut h2 = gateway.h2();
+    let paths: Vec<String> = (0..60).map(|n| format!("/e/{n}")).collect();
+    let requests: Vec<_> = paths
+        .iter()
+        .map(|path| ("POST", path.as_str(), &[][..], path.as_bytes()))
+        .collect();
+    for (answer, path) in h2.all(&requests).iter().zip(&paths) {
+        assert_eq!(
+            (
+                answer.json()["path"].as_str(),
+                answer.json()["body"].as_str()
+            ),
+            (Some(&**path), Some(&**path))
+        );
+    }
+}
+
+/// The fields of a POST to `/open`, with these instead of or beside the usual ones.
+fn ask(gateway: &Gateway, fields: &[(&str, &[u8])]) -> StreamEnd {
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.headers(1, 0, fields);
+    raw.frame(DATA, END_STREAM, 1, b"abc");
+    raw.end_of(1)
+}
+
+const METHOD: (&str, &[u8]) = (":method", b"POST");
+const SCHEME: (&str, &[u8]) = (":scheme", b"https");
+const AUTHORITY: (&str, &[u8]) = (":authority", b"localhost");
+const PATH: (&str, &[u8]) = (":path", b"/open");
+
+/// Whether this is any kind of refusal.
+fn is_refusal(end: &StreamEnd) -> bool {
+    matches!(
+        end,
+        StreamEnd::Status(400 | 405 | 431)
+            | StreamEnd::Reset(_)
+            | StreamEnd::GoAway(_)
+            | StreamEnd::Closed
+    )
+}
+
+#[test]
+fn the_hand_written_client_is_understood() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    assert_eq!(
+        ask(&gateway, &[METHOD, SCHEME, AUTHORITY, PATH]),
+        StreamEnd::Status(200)
+    );
+    assert_eq!(
+        ask(
+            &gateway,
+            &[METHOD, SCHEME, AUTHORITY, (":path", b"/nowhere")]
+        ),
+        StreamEnd::Status(404)
+    );
+    assert_eq!(
+        ask(&gateway, &[(":method", b"PUT"), SCHEME, AUTHORITY, PATH]),
+        StreamEnd::Status(405)
+    );
+    assert_eq!(app.last().body, b"abc");
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn lengths_and_connection_fields_that_http2_does_not_have() {
+    // SECURITY H2-02, H2-03
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for field in [
+        ("content-length", &b"0"[..]),
+        ("content-length", b"9"),
+        ("content-length", b"3, 3"),
+        ("transfer-encoding", b"chunked"),
+        ("connection", b"close"),
+        ("upgrade", b"h2c"),
+        ("keep-alive", b"timeout=5"),
+        ("proxy-connection", b"close"),
+        ("te", b"gzip"),
+    ] {
+        let end = ask(&gateway, &[METHOD, SCHEME, AUTHORITY, PATH, field]);
+        assert!(is_refusal(&end), "{field:?}: {end:?}");
+    }
+    app.saw_nothing();
+    assert_eq!(
+        ask(
+            &gateway,
+            &[METHOD, SCHEME, AUTHORITY, PATH, ("content-length", b"3")]
+        ),
+        StreamEnd::Status(200)
+    );
+    assert_eq!(app.last().headers("content-length"), ["3"]);
+}
+
+#[test]
+fn what_would_break_out_of_a_header_at_the_app() {
+    // SECURITY H2-04, H2-05, RT-35
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for field in [
+        ("x-a", &b"a\r\nx-b: c"[..]),
+        ("x-a", b"a\nb"),
+        ("x-a", b"a\0b"),
+        ("x-a\r\nx-b", b"c"),
+        ("X-Upper", b"a"),
+        ("x a", b"b"),
+        ("", b"a"),
+        ("x-a", b" leading"),
+        ("x-a", b"trailing\t"),
+        (":unknown", b"a"),
+        ("content_length", b"3"),
+        ("x_hookward_verified", b"token"),
+    ] {
+        let end = ask(&gateway, &[METHOD, SCHEME, AUTHORITY, PATH, field]);
+        assert!(is_refusal(&end), "{field:?}: {end:?}");
+    }
+    for path in [
+        &b"open"[..],
+        b"",
+        b"/open x",
+        b"*",
+        b"/open\r\nX: y",
+        b"/a/../open",
+    ] {
+        let end = ask(&gateway, &[METHOD, SCHEME, AUTHORITY, (":path", path)]);
+        assert!(is_refusal(&end), "{path:?}: {end:?}");
+    }
+    for method in [&b"PO ST"[..], b"", b"POST\r\n", b"CONNECT"] {
+        let end = ask(&gateway, &[(":method", method), SCHEME, AUTHORITY, PATH]);
+        assert!(is_refusal(&end), "{method:?}: {end:?}");
+    }
+    for scheme in [&b"ftp"[..], b"", b"ht tp"] {
+        let end = ask(&gateway, &[METHOD, (":scheme", scheme), AUTHORITY, PATH]);
+        assert!(is_refusal(&end), "{scheme:?}: {end:?}");
+    }
+    app.saw_nothing();
+}
+
+#[test]
+fn one_authority_from_one_source() {
+    // SECURITY RT-09, RT-10
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    for fields in [
+        &[
+            METHOD,
+            SCHEME,
+            AUTHORITY,
+            PATH,
+            ("host", b"other.example.org"),
+        ][..],
+        &[
+            METHOD,
+            SCHEME,
+            AUTHORITY,
+            PATH,
+            ("host", b"localhost"),
+            ("host", b"localhost"),
+        ],
+        &[METHOD, SCHEME, PATH],
+        &[METHOD, SCHEME, (":authority", b"user@localhost"), PATH],
+        &[METHOD, SCHEME, (":authority", b"localhost/path"), PATH],
+        &[METHOD, SCHEME, (":authority", b""), PATH],
+        &[METHOD, SCHEME, AUTHORITY, AUTHORITY, PATH],
+    ] {
+        let end = ask(&gateway, fields);
+        assert!(is_refusal(&end), "{fields:?}: {end:?}");
+    }
+    app.saw_nothing();
+    assert_eq!(
+        ask(
+            &gateway,
+            &[METHOD, SCHEME, AUTHORITY, PATH, ("host", b"localhost")]
+        ),
+        StreamEnd::Status(200)
+    );
+    assert_eq!(
+        ask(&gateway, &[METHOD, SCHEME, PATH, ("host", b"localhost")]),
+        StreamEnd::Status(200)
+    );
+    for seen in app.seen() {
+        assert_eq!(seen.headers("host"), ["localhost"]);
+    }
+    // As over HTTP/1.1, the certificate that SNI chose must cover it.
+    assert_eq!(
+        ask(
+            &gateway,
+            &[METHOD, SCHEME, (":authority", b"foreign.example"), PATH]
+        ),
+        StreamEnd::Status(421)
+    );
+}
+
+#[test]
+fn cookies_become_one_field() {
+    // SECURITY RT-34
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let end = ask(
+        &gateway,
+        &[
+            METHOD,
+            SCHEME,
+            AUTHORITY,
+            PATH,
+            ("cookie", b"a=1"),
+            ("cookie", b"b=2"),
+        ],
+    );
+    assert_eq!(end, StreamEnd::Status(200));
+    assert_eq!(app.last().headers("cookie"), ["a=1; b=2"]);
+}
+
+#[test]
+fn trailers_are_dropped() {
+    // SECURITY SM-24, H2-23
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    raw.frame(DATA, 0, 1, b"abc");
+    raw.headers(
+        1,
+        END_STREAM,
+        &[("x-sig", b"1"), ("x-hookward-verified", b"token")],
+    );
+    assert_eq!(raw.end_of(1), StreamEnd::Status(200));
+    app.last()
+        .lacks(&["x-sig", "x-hookward-verified", "trailer"]);
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    raw.headers(1, END_STREAM, &[(":path", b"/other")]);
+    let end = raw.end_of(1);
+    assert!(is_refusal(&end) || end == StreamEnd::Status(200), "{end:?}");
+    assert!(app.seen().iter().all(|seen| seen.target() == "/open"));
+}
+
+#[test]
+fn two_copies_of_a_signature_are_none() {
+    // SECURITY RT-26
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let (_, value) = github(b"abc");
+    let signature = ("x-hub-signature-256", value.as_bytes());
+    assert_eq!(
+        ask(
+            &gateway,
+            &[
+                METHOD,
+                SCHEME,
+                AUTHORITY,
+                (":path", b"/github"),
+                signature,
+                signature
+            ]
+        ),
+        StreamEnd::Status(401)
+    );
+    assert_eq!(gateway.event()["reason"], "signature_malformed");
+    app.saw_nothing();
+}
+
+#[test]
+fn floods_end_the_connection_and_only_it() {
+    // SECURITY H2-06, H2-08, H2-09, H2-11
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let address = gateway.address("https");
+
+    let mut resets = RawH2::open(address);
+    for n in 0..500 {
+        resets.headers(2 * n + 1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+        resets.frame(RST_STREAM, 0, 2 * n + 1, &8_u32.to_be_bytes());
+    }
+    let end = resets.end_of(u32::MAX);
+    assert!(
+        matches!(end, StreamEnd::GoAway(11) | StreamEnd::Closed),
+        "{end:?}"
+    );
+
+    let mut continuations = RawH2::open(address);
+    continuations.frame(HEADERS, 0, 1, b"\x82");
+    for _ in 0..2000 {
+        continuations.frame(9, 0, 1, b"");
+    }
+    let end = continuations.end_of(u32::MAX);
+    assert!(
+        matches!(end, StreamEnd::GoAway(_) | StreamEnd::Closed),
+        "{end:?}"
+    );
+
+    let mut empty = RawH2::open(address);
+    empty.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    for _ in 0..20_000 {
+        empty.frame(DATA, 0, 1, b"");
+    }
+    let end = empty.end_of(1);
+    assert!(
+        matches!(
+            end,
+            StreamEnd::GoAway(_) | StreamEnd::Closed | StreamEnd::Reset(_)
+        ),
+        "{end:?}"
+    );
+
+    let mut large = RawH2::open(address);
+    let value = vec![b'v'; 12_000];
+    large.headers(
+        1,
+        END_STREAM,
+        &[METHOD, SCHEME, AUTHORITY, PATH, ("x-a", &value)],
+    );
+    assert!(matches!(large.end_of(1), StreamEnd::Status(200)));
+    let mut larger = RawH2::open(address);
+    let many: Vec<(&str, &[u8])> = [METHOD, SCHEME, AUTHORITY, PATH]
+        .into_iter()
+        .chain((0..1000).map(|_| ("x-a", &value[..20])))
+        .collect();
+    larger.headers(1, END_STREAM, &many);
+    let end = larger.end_of(1);
+    assert!(
+        matches!(end, StreamEnd::Status(431) | StreamEnd::GoAway(_)),
+        "{end:?}"
+    );
+
+    assert_eq!(
+        gateway.h2().exchange("POST", "/open", &[], b"x").status,
+        200
+    );
+    eventually("nothing is left", || {
+        (gateway.metric("hookward_requests_in_flight", &[]) == Some(0.0)).then_some(())
+    });
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    // SECURITY H2-15, H2-16
+    let app = App::start();
+    let limits = "limits: { header_timeout: 400ms, idle_timeout: 800ms }";
+    let gateway = Gateway::start(&config_with(limits, &open_route(&app)));
+    let address = gateway.address("https");
+    let start = Instant::now();
+    let mut silent: Wire = super::support::Tls {
+        alpn: &[b"h2"],
+        ..super::support::Tls::default()
+    }
+    .connect(address)
+    .unwrap();
+    silent.rest();
+    let mut settings_only = RawH2::open(address);
+    assert!(matches!(
+        settings_only.end_of(1),
+        StreamEnd::GoAway(_) | StreamEnd::Closed
+    ));
+    assert!(start.elapsed().as_secs() < 10);
+
+    let mut idle = RawH2::open(address);
+    idle.post(1, b"/open", &[], b"x");
+    assert_eq!(idle.end_of(1), StreamEnd::Status(200));
+    let start = Instant::now();
+    // Pings do not keep it.
+    while start.elapsed().as_millis() < 600 {
+        idle.frame(PING, 0, 0, b"12345678");
+        super::support::pause(std::time::Duration::from_millis(100));
+    }
+    assert!(matches!(
+        idle.end_of(u32::MAX),
+        StreamEnd::GoAway(_) | StreamEnd::Closed
+    ));
+    assert!(start.elapsed().as_secs() < 10);
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn a_stream_whose_body_does_not_come_ends_and_spares_the_others() {
+    // SECURITY H2-14, H2-22
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 500ms }",
+        &open_route(&app),
+    ));
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    raw.frame(DATA, 0, 1, b"ab");
+    raw.post(3, b"/open", &[], b"abc");
+    assert_eq!(raw.end_of(3), StreamEnd::Status(200));
+    assert_eq!(raw.end_of(1), StreamEnd::Status(408));
+    raw.post(5, b"/open", &[], b"abc");
+    assert_eq!(raw.end_of(5), StreamEnd::Status(200));
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn a_reset_before_the_body_is_complete_claims_nothing_and_one_after_it_undoes_nothing() {
+    // SECURITY U-20
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    raw.frame(DATA, 0, 1, b"ab");
+    raw.frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes());
+    assert_eq!(gateway.event()["reason"], "body_incomplete");
+    app.saw_nothing();
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    )]);
+    raw.post(3, b"/open", &[], b"abc");
+    app.wait_for(1);
+    raw.frame(RST_STREAM, 0, 3, &8_u32.to_be_bytes());
+    app.open_gate();
+    let event = gateway.event();
+    assert_eq!(
+        (event["outcome"].as_str(), event["upstream_status"].as_u64()),
+        (Some("forwarded"), Some(200))
+    );
+}
+
+#[test]
+fn a_refused_upload_over_http2_leaves_the_connection_usable() {
+    // SECURITY DS-11, SM-16
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let mut h2 = gateway.h2();
+    let body = vec![b'x'; 2 << 20];
+    gateway.refused(
+        &h2.exchange("POST", "/open", &[], &body),
+        413,
+        "body_too_large",
+    );
+    gateway.refused(
+        &h2.exchange("POST", "/nowhere", &[], &body),
+        404,
+        "route_not_found",
+    );
+    gateway.refused(
+        &h2.exchange("POST", "/github", &[], &body[..900_000]),
+        401,
+        "signature_missing",
+    );
+    gateway.forwarded(&h2.exchange("POST", "/open", &[], b"x"), 200);
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn an_answer_that_breaks_off_resets_its_stream() {
+    // SECURITY U-04
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    app.script([Reply::RawThenClose(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n".to_vec(),
+    )]);
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.post(1, b"/open", &[], b"abc");
+    assert_eq!(raw.end_of(1), StreamEnd::Status(200));
+    assert!(matches!(raw.end_of(1), StreamEnd::Reset(_)));
+}

@@ -1,0 +1,428 @@
+//! Sources, rates, room and time.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::support::{
+    App, Gateway, Reply, Wire, config, config_with, eventually, github, open_route, pause,
+};
+
+/// One route without checks at `/in`, with more of its keys.
+fn route(app: &App, more: &str) -> String {
+    format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    verify: none
+    upstream: \"{}\"
+{more}",
+        app.url()
+    )
+}
+
+/// As [`config`], with 127.0.0.1 as a trusted proxy on both listeners.
+fn behind_proxy(routes: &str) -> String {
+    let trusted = "trusted_proxies: [127.0.0.0/8, 10.0.0.0/8]";
+    config(routes)
+        .replace(
+            "    address: 127.0.0.1:0\n    tls:",
+            &format!("    address: 127.0.0.1:0\n    {trusted}\n    tls:"),
+        )
+        .replace(
+            "plaintext: allow }",
+            &format!("plaintext: allow, {trusted} }}"),
+        )
+}
+
+#[test]
+fn sources() {
+    // SECURITY A-51, RT-31, A-52
+    let app = App::start();
+    let more = "    allow_ips: [192.0.2.0/24, \"2001:db8::/32\", 198.51.100.7]\n    deny_ips: [192.0.2.66]\n";
+    let gateway = Gateway::start(&behind_proxy(&route(&app, more)));
+    let ask = |from: &str| gateway.post("/in", &[("X-Forwarded-For", from)], b"x");
+    for (from, client) in [
+        ("203.0.113.9", "203.0.113.9"),
+        ("192.0.2.66", "192.0.2.66"),
+        ("192.0.2.1, 203.0.113.9", "203.0.113.9"),
+        ("192.0.2.1, 203.0.113.9, 10.1.1.1", "203.0.113.9"),
+        ("192.0.2.1, junk", "127.0.0.1"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:db9::1", "2001:db9::1"),
+    ] {
+        let event = gateway.refused(&ask(from), 403, "source_denied");
+        assert_eq!(event["client_ip"], client, "{from}");
+        assert_eq!(event["route"], "limited");
+    }
+    gateway.refused(&gateway.post("/in", &[], b"x"), 403, "source_denied");
+    app.saw_nothing();
+    for (from, client) in [
+        ("192.0.2.1", "192.0.2.1"),
+        ("203.0.113.9, 192.0.2.1", "192.0.2.1"),
+        ("203.0.113.9,192.0.2.1,10.0.0.1 , 127.0.0.1", "192.0.2.1"),
+        ("198.51.100.7:4711", "198.51.100.7"),
+        ("[2001:db8::5]:443", "2001:db8::5"),
+        ("::ffff:192.0.2.9", "192.0.2.9"),
+    ] {
+        assert_eq!(
+            gateway.forwarded(&ask(from), 200)["client_ip"],
+            client,
+            "{from}"
+        );
+    }
+    assert!((gateway.requests("limited", "rejected", "source_denied") - 8.0).abs() < 0.1);
+}
+
+#[test]
+fn an_untrusted_peer_cannot_choose_its_address() {
+    // SECURITY RT-31
+    let app = App::start();
+    let gateway = Gateway::start(&config(&route(&app, "    allow_ips: [192.0.2.0/24]\n")));
+    let headers = [
+        ("X-Forwarded-For", "192.0.2.1"),
+        ("X-Real-IP", "192.0.2.1"),
+        ("Forwarded", "for=192.0.2.1"),
+    ];
+    let event = gateway.refused(&gateway.post("/in", &headers, b"x"), 403, "source_denied");
+    assert_eq!(event["client_ip"], "127.0.0.1");
+    app.saw_nothing();
+}
+
+fn retry_after(answer: &super::support::Answer) -> u64 {
+    answer
+        .header("retry-after")
+        .expect("Retry-After")
+        .parse()
+        .expect("whole seconds")
+}
+
+#[test]
+fn the_rate_of_a_client_comes_before_its_credentials() {
+    // SECURITY DS-23
+    let app = App::start();
+    let routes = format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    rate_limits: [{{ key: client_ip, rate: 6/m, burst: 3 }}]
+    verify: [{{ token: {{ header: X-Token, secrets: [\"value:token-0123456789abc\"] }} }}]
+    upstream: \"{}\"
+",
+        app.url()
+    );
+    let gateway = Gateway::start(&behind_proxy(&routes));
+    let ask = |from: &str| gateway.post("/in", &[("X-Forwarded-For", from)], b"x");
+    for _ in 0..3 {
+        gateway.refused(&ask("192.0.2.1"), 401, "credential_missing");
+    }
+    let answer = ask("192.0.2.1");
+    gateway.refused(&answer, 429, "rate_limited");
+    // One every ten seconds: rounded up, never zero.
+    assert!(
+        (1..=10).contains(&retry_after(&answer)),
+        "{}",
+        retry_after(&answer)
+    );
+    // Another client has a bucket of its own; IPv6 counts by /64.
+    gateway.refused(&ask("192.0.2.2"), 401, "credential_missing");
+    for last in 1..=3 {
+        gateway.refused(
+            &ask(&format!("2001:db8::{last}")),
+            401,
+            "credential_missing",
+        );
+    }
+    gateway.refused(&ask("2001:db8::ffff:4"), 429, "rate_limited");
+    gateway.refused(&ask("2001:db8:0:1::1"), 401, "credential_missing");
+    assert!((gateway.requests("limited", "rejected", "rate_limited") - 2.0).abs() < 0.1);
+    app.saw_nothing();
+}
+
+#[test]
+fn the_rate_of_a_route_counts_only_what_was_verified() {
+    let app = App::start();
+    let routes = format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    rate_limits: [{{ key: route, rate: 1/h, burst: 2 }}]
+    verify: [{{ provider: github, secrets: [\"value:{}\"] }}]
+    upstream: \"{}\"
+",
+        super::support::SECRET,
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&routes));
+    let (name, value) = github(b"x");
+    for _ in 0..3 {
+        gateway.refused(
+            &gateway.post("/in", &[(&name, &value)], b"y"),
+            401,
+            "signature_mismatch",
+        );
+    }
+    for _ in 0..2 {
+        gateway.forwarded(&gateway.post("/in", &[(&name, &value)], b"x"), 200);
+    }
+    let answer = gateway.post("/in", &[(&name, &value)], b"x");
+    gateway.refused(&answer, 429, "rate_limited");
+    assert!(
+        (1700..=3600).contains(&retry_after(&answer)),
+        "{}",
+        retry_after(&answer)
+    );
+    assert_eq!(app.count(), 2);
+    // A wrong signature is still told from a spent limit.
+    gateway.refused(
+        &gateway.post("/in", &[(&name, &value)], b"y"),
+        401,
+        "signature_mismatch",
+    );
+}
+
+#[test]
+fn without_a_burst_it_is_a_second_worth() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&route(
+        &app,
+        "    rate_limits: [{ key: client_ip, rate: 30/m }]\n",
+    )));
+    gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
+    let answer = gateway.post("/in", &[], b"x");
+    gateway.refused(&answer, 429, "rate_limited");
+    assert!((1..=2).contains(&retry_after(&answer)));
+    // Refilled at its rate: after what Retry-After said, the next one passes.
+    pause(Duration::from_secs(retry_after(&answer)));
+    gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn requests_in_flight() {
+    // SECURITY DS-14
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { requests_in_flight: 2 }",
+        &open_route(&app),
+    ));
+    app.script([
+        Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
+        Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec()),
+    ]);
+    thread::scope(|scope| {
+        let waiting = [
+            scope.spawn(|| gateway.post("/open", &[], b"1")),
+            scope.spawn(|| gateway.post("/open", &[], b"2")),
+        ];
+        app.wait_for(2);
+        gateway.wait_for_metric("hookward_requests_in_flight", 2.0);
+        let answer = gateway.post("/open", &[], b"3");
+        gateway.refused(&answer, 503, "overloaded");
+        assert!(retry_after(&answer) >= 1);
+        assert_eq!(
+            (
+                gateway.admin("/livez").status,
+                gateway.admin("/readyz").status
+            ),
+            (200, 200)
+        );
+        app.open_gate();
+        for answer in waiting {
+            assert_eq!(answer.join().unwrap().status, 200);
+        }
+    });
+    gateway.wait_for_metric("hookward_requests_in_flight", 0.0);
+    assert_eq!(gateway.post("/open", &[], b"4").status, 200);
+    assert_eq!(app.count(), 3);
+}
+
+#[test]
+fn the_memory_of_all_bodies() {
+    // SECURITY DS-12, DS-13
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_memory: 1MiB }",
+        &route(&app, "    body: { max_size: 1MiB }\n"),
+    ));
+    let mut holder = gateway.plain();
+    let head = "POST /in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n";
+    holder.send(head.as_bytes());
+    // What was promised takes no room.
+    gateway.wait_for_metric("hookward_requests_in_flight", 1.0);
+    gateway.forwarded(
+        &gateway
+            .plain()
+            .exchange("POST", "/in", &[], &vec![b'x'; 600_000]),
+        200,
+    );
+    // What has come does.
+    holder.send(&vec![b'x'; 900_000]);
+    eventually("the room is taken", || {
+        let answer = gateway
+            .plain()
+            .exchange("POST", "/in", &[], &vec![b'x'; 500_000]);
+        let event = gateway.event();
+        (answer.status == 503).then(|| {
+            assert_eq!(event["reason"], "overloaded");
+            assert!(retry_after(&answer) >= 1);
+        })
+    });
+    holder.send(&vec![b'x'; 100_000]);
+    assert_eq!(holder.answer().unwrap().status, 200);
+    gateway.event();
+    gateway.forwarded(
+        &gateway
+            .plain()
+            .exchange("POST", "/in", &[], &vec![b'x'; 900_000]),
+        200,
+    );
+}
+
+#[test]
+fn connections_above_the_limit_are_closed_at_once() {
+    // SECURITY DS-07, L-12
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { connections: 3 }",
+        &open_route(&app),
+    ));
+    let mut held: Vec<Wire> = (0..3).map(|_| gateway.plain()).collect();
+    gateway.wait_for_metric("hookward_connections", 3.0);
+    assert!(gateway.plain().is_closed());
+    assert_eq!(
+        gateway.admin("/readyz").status,
+        200,
+        "the admin listener has its own limits"
+    );
+    gateway.wait_for_metric("hookward_connections_refused_total", 1.0);
+    for wire in &mut held {
+        assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
+    }
+    held.pop();
+    gateway.wait_for_metric("hookward_connections", 2.0);
+    assert_eq!(
+        gateway.plain().exchange("POST", "/open", &[], b"x").status,
+        200
+    );
+    assert_eq!(app.count(), 4);
+}
+
+#[test]
+fn slow_heads_are_closed_however_often_a_byte_comes() {
+    // SECURITY DS-01
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { header_timeout: 400ms }",
+        &open_route(&app),
+    ));
+    for first in [&b""[..], b"POST /open HTTP/1.1\r\nHost: local"] {
+        let start = Instant::now();
+        let mut wire = gateway.plain();
+        wire.send(first);
+        assert!(wire.rest().len() < 2000);
+        let waited = start.elapsed().as_millis();
+        assert!((300..6000).contains(&waited), "{waited} ms");
+    }
+    let start = Instant::now();
+    let mut wire = gateway.tls();
+    wire.send(b"POST /open HTTP/1.1\r\nX-A: ");
+    while start.elapsed().as_millis() < 900 {
+        wire.send(b"a");
+        pause(Duration::from_millis(50));
+    }
+    assert!(wire.rest().len() < 2000);
+    assert!(start.elapsed().as_millis() < 6000);
+    app.saw_nothing();
+    // A later head of the same connection has the same time.
+    let mut wire = gateway.plain();
+    assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
+    let start = Instant::now();
+    wire.send(b"POST /op");
+    assert!(wire.rest().len() < 2000);
+    assert!(start.elapsed().as_millis() < 6000);
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn idle_connections_are_closed_and_busy_ones_are_not() {
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { idle_timeout: 400ms, header_timeout: 5s }",
+        &open_route(&app),
+    ));
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    )]);
+    let mut busy = gateway.plain();
+    busy.write("POST", "/open", &[], b"x");
+    app.wait_for(1);
+    let mut idle = gateway.plain();
+    assert_eq!(idle.exchange("POST", "/open", &[], b"x").status, 200);
+    let start = Instant::now();
+    assert!(idle.is_closed());
+    let waited = start.elapsed().as_millis();
+    assert!((300..6000).contains(&waited), "{waited} ms");
+    app.open_gate();
+    assert_eq!(busy.answer().unwrap().status, 200);
+}
+
+#[test]
+fn slow_bodies_end_at_a_total_deadline() {
+    // SECURITY DS-02, DS-15
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 500ms }",
+        &open_route(&app),
+    ));
+    let mut silent = gateway.plain();
+    silent.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab");
+    let answer = silent.answer().unwrap();
+    let event = gateway.refused(&answer, 408, "body_timeout");
+    assert_eq!(
+        (event["route"].as_str(), answer.header("connection")),
+        (Some("open"), Some("close"))
+    );
+    assert!(silent.is_closed());
+
+    let start = Instant::now();
+    let mut dripping = gateway.tls();
+    dripping.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    while start.elapsed().as_millis() < 800 {
+        dripping.send(b"1\r\na\r\n");
+        pause(Duration::from_millis(50));
+    }
+    let answer = dripping.answer().unwrap();
+    gateway.refused(&answer, 408, "body_timeout");
+    // A flood of framing without a body byte is held to the same deadline.
+    let mut zeros = gateway.plain();
+    zeros.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let start = Instant::now();
+    while start.elapsed().as_millis() < 800 {
+        zeros.send(&[b'0'; 1000]);
+        pause(Duration::from_millis(50));
+    }
+    let answer = zeros.answer();
+    assert!(answer.is_none_or(|answer| matches!(answer.status, 400 | 408)));
+    app.saw_nothing();
+}
+
+#[test]
+fn many_tokens_of_one_request_cost_one_verdict() {
+    // SECURITY DS-29, DS-33
+    let app = App::start();
+    let routes = format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    verify: [{{ provider: stripe, secrets: [\"value:{}\"] }}]
+    upstream: \"{}\"
+",
+        super::support::SECRET,
+        app.url()
+    );
+    let gateway = Gateway::start(&config_with("limits: { header_bytes: 128KiB }", &routes));
+    let body = vec![b'x'; 500_000];
+    let entries = format!(",v1={}", "0".repeat(64)).repeat(1000);
+    let header = format!("t={}{entries}", super::support::now());
+    let start = Instant::now();
+    let answer = gateway.post("/in", &[("Stripe-Signature", &header)], &body);
+    assert_eq!(answer.status, 401);
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    app.saw_nothing();
+}

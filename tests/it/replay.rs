@@ -1,0 +1,390 @@
+//! Deliveries that come again: claimed once, acknowledged or rejected, retried after a failure.
+
+use std::thread;
+
+use super::support::{Answer, App, Gateway, Reply, SECRET, config, github, hmac_hex, now, stripe};
+
+/// A Stripe route at `/stripe`, a second one with the same secret at `/other`, and a GitHub route.
+fn start(app: &App, replay: &str) -> Gateway {
+    start_with(app, replay, "")
+}
+
+fn start_with(app: &App, replay: &str, more: &str) -> Gateway {
+    let replay = if replay.is_empty() {
+        String::new()
+    } else {
+        format!("    replay: {replay}\n")
+    };
+    let route = |name: &str, provider: &str| {
+        format!(
+            "  - name: {name}
+    match: {{ path: /{name} }}
+    verify: [{{ provider: {provider}, secrets: [\"value:{SECRET}\"] }}]
+    upstream: \"{}\"
+{replay}{more}",
+            app.url()
+        )
+    };
+    Gateway::start(&config(
+        &[route("stripe", "stripe"), route("other", "stripe")].concat(),
+    ))
+}
+
+fn post(gateway: &Gateway, header: &str, body: &[u8]) -> Answer {
+    gateway.post("/stripe", &[("Stripe-Signature", header)], body)
+}
+
+#[test]
+fn a_delivered_event_is_acknowledged_and_not_forwarded_again() {
+    // SECURITY A-20, A-21, A-25
+    let app = App::start();
+    let gateway = start(&app, "");
+    let (body, time) = (b"{\"id\":\"evt_1\"}", now());
+    let header = stripe(body, time);
+    gateway.forwarded(&post(&gateway, &header, body), 200);
+
+    let tag = header.split("v1=").nth(1).unwrap().to_owned();
+    for again in [
+        header.clone(),
+        header
+            .to_uppercase()
+            .replace("T=", "t=")
+            .replace("V1=", "v1="),
+        format!("v0=abc,t={time},v1={},v1={tag}", "0".repeat(64)),
+        format!("t={time},v1={tag},v1={tag}"),
+    ] {
+        let answer = post(&gateway, &again, body);
+        let event = gateway.event();
+        assert_eq!(event["outcome"], "duplicate", "{again}: {event}");
+        assert_eq!(
+            (answer.status, &event["reason"]),
+            (200, &serde_json::Value::Null)
+        );
+        assert_eq!(event["status"], 200);
+        assert_eq!(event["upstream_status"], serde_json::Value::Null);
+    }
+    // Its id is signed: tried again at another time, and with another body, it is the same event.
+    let later = b"{\"id\":\"evt_1\",\"attempt\":2}";
+    assert_eq!(post(&gateway, &stripe(later, time + 1), later).status, 200);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+    assert_eq!(app.count(), 1);
+    assert!((gateway.requests("stripe", "duplicate", "none") - 5.0).abs() < 0.1);
+    // Another id and another route are other deliveries; without an id, so is another body or time.
+    let other = b"{\"id\":\"evt_2\"}";
+    gateway.forwarded(&post(&gateway, &stripe(other, time), other), 200);
+    gateway.forwarded(
+        &gateway.post("/other", &[("Stripe-Signature", &header)], body),
+        200,
+    );
+    for (body, time) in [
+        (&b"no id"[..], time),
+        (b"no id", time - 1),
+        (b"other", time),
+        (b"{\"id\":7}", time),
+    ] {
+        gateway.forwarded(&post(&gateway, &stripe(body, time), body), 200);
+    }
+    assert_eq!(app.count(), 7);
+}
+
+#[test]
+fn a_delivered_event_is_rejected_where_the_route_says_so() {
+    let app = App::start();
+    let gateway = start(&app, "{ window: 10m, on_duplicate: reject }");
+    let header = stripe(b"x", now());
+    gateway.forwarded(&post(&gateway, &header, b"x"), 200);
+    for _ in 0..2 {
+        let answer = post(&gateway, &header, b"x");
+        let event = gateway.refused(&answer, 409, "replayed");
+        assert_eq!(event["provider"], "stripe");
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    assert!((gateway.requests("stripe", "rejected", "replayed") - 2.0).abs() < 0.1);
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn replays_are_not_looked_for_where_they_are_off() {
+    let app = App::start();
+    let gateway = start(&app, "{ on_duplicate: off }");
+    let header = stripe(b"x", now());
+    for _ in 0..2 {
+        gateway.forwarded(&post(&gateway, &header, b"x"), 200);
+    }
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn after_a_failed_attempt_the_next_one_passes() {
+    // SECURITY A-24, U-05
+    let app = App::start();
+    let gateway = start_with(
+        &app,
+        "{ window: 10m, on_duplicate: reject }",
+        "    forward: { timeout: 300ms }\n",
+    );
+    let header = stripe(b"x", now());
+    app.script([
+        Reply::status(500),
+        Reply::status(404),
+        Reply::status(302),
+        Reply::RawThenClose(Vec::new()),
+        Reply::Silence,
+        Reply::raw("HTTP/1.1 204 No Content\r\n\r\n"),
+    ]);
+    for status in [500, 404, 302] {
+        gateway.forwarded(&post(&gateway, &header, b"x"), status);
+    }
+    gateway.refused(&post(&gateway, &header, b"x"), 502, "upstream_aborted");
+    gateway.refused(&post(&gateway, &header, b"x"), 504, "upstream_timeout");
+    gateway.forwarded(&post(&gateway, &header, b"x"), 204);
+    gateway.refused(&post(&gateway, &header, b"x"), 409, "replayed");
+    assert_eq!(app.count(), 6);
+}
+
+#[test]
+fn a_delivery_under_way_is_not_forwarded_a_second_time() {
+    // SECURITY A-26
+    let app = App::start();
+    let gateway = start(&app, "");
+    let header = stripe(b"x", now());
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst".to_vec(),
+    )]);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| post(&gateway, &header, b"x"));
+        app.wait_for(1);
+        for _ in 0..3 {
+            let answer = post(&gateway, &header, b"x");
+            gateway.refused(&answer, 409, "delivery_in_flight");
+            let wait: u64 = answer
+                .header("retry-after")
+                .expect("Retry-After")
+                .parse()
+                .unwrap();
+            assert!((1..=60).contains(&wait), "{wait}");
+        }
+        app.open_gate();
+        let answer = first.join().unwrap();
+        assert_eq!((answer.status, answer.text().as_str()), (200, "first"));
+    });
+    gateway.event();
+    let answer = post(&gateway, &header, b"x");
+    assert_eq!(
+        (answer.status, gateway.event()["outcome"].as_str()),
+        (200, Some("duplicate"))
+    );
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn of_many_copies_at_once_exactly_one_arrives() {
+    // SECURITY A-26
+    let app = App::start();
+    let gateway = start(&app, "");
+    for round in 0..10 {
+        let body = format!("{round}");
+        let header = stripe(body.as_bytes(), now());
+        let statuses: Vec<u16> = thread::scope(|scope| {
+            let copies: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| post(&gateway, &header, body.as_bytes()).status))
+                .collect();
+            copies
+                .into_iter()
+                .map(|copy| copy.join().unwrap())
+                .collect()
+        });
+        assert!(
+            statuses.iter().all(|status| matches!(status, 200 | 409)),
+            "{statuses:?}"
+        );
+        assert_eq!(
+            app.seen()
+                .iter()
+                .filter(|seen| seen.body == body.as_bytes())
+                .count(),
+            1
+        );
+    }
+}
+
+#[test]
+fn a_claimed_delivery_is_finished_even_if_the_sender_hangs_up() {
+    // SECURITY U-20, T-08
+    let app = App::start();
+    let gateway = start(&app, "");
+    app.script([Reply::AfterGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+    )]);
+    let header = stripe(b"x", now());
+    let mut wire = gateway.tls();
+    wire.write("POST", "/stripe", &[("Stripe-Signature", &header)], b"x");
+    app.wait_for(1);
+    drop(wire);
+    gateway.wait_for_metric("hookward_connections", 0.0);
+    app.open_gate();
+    let event = gateway.event();
+    assert_eq!(
+        (event["outcome"].as_str(), event["upstream_status"].as_u64()),
+        (Some("forwarded"), Some(200))
+    );
+    // It counts as delivered: its retry is a duplicate.
+    assert_eq!(post(&gateway, &header, b"x").status, 200);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn a_sender_that_leaves_before_its_body_is_complete_claims_nothing() {
+    // SECURITY U-20
+    let app = App::start();
+    let gateway = start(&app, "");
+    let header = stripe(b"xyz", now());
+    let head = format!(
+        "POST /stripe HTTP/1.1\r\nHost: localhost\r\nStripe-Signature: {header}\r\nContent-Length: 3\r\n\r\nxy"
+    );
+    drop(gateway.tls().send(head.as_bytes()));
+    assert_eq!(gateway.event()["reason"], "body_incomplete");
+    app.saw_nothing();
+    gateway.forwarded(&post(&gateway, &header, b"xyz"), 200);
+}
+
+#[test]
+fn only_a_signature_that_held_claims_anything() {
+    // SECURITY DS-24, A-23
+    let app = App::start();
+    let gateway = start(&app, "{ window: 10m, on_duplicate: reject }");
+    let time = now();
+    for _ in 0..2 {
+        gateway.refused(
+            &post(&gateway, &format!("t={time},v1={}", "0".repeat(64)), b"x"),
+            401,
+            "signature_mismatch",
+        );
+    }
+    gateway.forwarded(&post(&gateway, &stripe(b"x", time), b"x"), 200);
+    assert_eq!(app.count(), 1);
+}
+
+/// GitHub signs neither a timestamp nor its delivery id.
+#[test]
+fn without_a_signed_timestamp_it_is_off_until_asked_for() {
+    // SECURITY A-18, A-23
+    let app = App::start();
+    let route = |name: &str, replay: &str| {
+        format!(
+            "  - name: {name}
+    match: {{ path: /{name} }}
+    verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
+    upstream: \"{}\"
+{replay}",
+            app.url()
+        )
+    };
+    let routes = [
+        route("off", ""),
+        route("on", "    replay: { window: 10m }\n"),
+    ]
+    .concat();
+    let gateway = Gateway::start(&config(&routes));
+    let (name, value) = github(b"x");
+    let ask = |path: &str, id: &str| {
+        gateway.post(path, &[(&name, &value), ("X-GitHub-Delivery", id)], b"x")
+    };
+    gateway.forwarded(&ask("/off", "1"), 200);
+    gateway.forwarded(&ask("/off", "1"), 200);
+    gateway.forwarded(&ask("/on", "1"), 200);
+    // The id is not signed: changing it makes no new delivery.
+    for id in ["1", "2"] {
+        assert_eq!(ask("/on", id).status, 200);
+        assert_eq!(gateway.event()["outcome"], "duplicate");
+    }
+    assert_eq!(app.count(), 3);
+}
+
+#[test]
+fn the_signed_event_id_is_the_delivery_where_there_is_one() {
+    // SECURITY A-24
+    let app = App::start();
+    let secret = format!("whsec_{}", data_encoding::BASE64.encode(SECRET.as_bytes()));
+    let routes = format!(
+        "  - name: standard
+    match: {{ path: /standard }}
+    verify: [{{ provider: standard-webhooks, secrets: [\"value:{secret}\"] }}]
+    upstream: \"{}\"
+",
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&routes));
+    let ask = |id: &str, time: i64| {
+        let content = format!("{id}.{time}.{{}}");
+        let signature = format!(
+            "v1,{}",
+            super::support::hmac_base64("sha256", SECRET.as_bytes(), content.as_bytes())
+        );
+        gateway.post(
+            "/standard",
+            &[
+                ("webhook-id", id),
+                ("webhook-timestamp", &time.to_string()),
+                ("webhook-signature", &signature),
+            ],
+            b"{}",
+        )
+    };
+    app.script([Reply::status(503)]);
+    gateway.forwarded(&ask("msg_1", now() - 5), 503);
+    // A retry has the id of the first attempt, and a time and signature of its own.
+    gateway.forwarded(&ask("msg_1", now() - 3), 200);
+    assert_eq!(ask("msg_1", now() - 1).status, 200);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+    gateway.forwarded(&ask("msg_2", now() - 1), 200);
+    assert_eq!(app.count(), 3);
+}
+
+#[test]
+fn an_interrupted_answer_is_still_an_answer() {
+    // The app said 200 before its body broke off: it has the delivery.
+    let app = App::start();
+    let gateway = start(&app, "");
+    app.script([Reply::RawThenClose(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun".to_vec(),
+    )]);
+    let header = stripe(b"x", now());
+    let mut wire = gateway.tls();
+    wire.write("POST", "/stripe", &[("Stripe-Signature", &header)], b"x");
+    assert!(wire.answer().is_none(), "a cut answer must not look whole");
+    gateway.event();
+    assert_eq!(post(&gateway, &header, b"x").status, 200);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn a_schemes_own_replay_protection() {
+    // SECURITY A-18
+    let app = App::start();
+    let routes = format!(
+        "  - name: own
+    match: {{ path: /own }}
+    verify:
+      - scheme:
+          algorithm: hmac-sha256
+          signature: {{ header: X-Sig }}
+          timestamp: {{ header: X-Time }}
+          signed: \"{{timestamp}}.{{body}}\"
+        secrets: [\"value:{SECRET}\"]
+    replay: {{ window: 15m, on_duplicate: reject }}
+    upstream: \"{}\"
+",
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&routes));
+    let time = now().to_string();
+    let tag = hmac_hex("sha256", SECRET, format!("{time}.x").as_bytes());
+    let ask = |tag: &str| gateway.post("/own", &[("X-Sig", tag), ("X-Time", &time)], b"x");
+    gateway.forwarded(&ask(&tag), 200);
+    gateway.refused(&ask(&tag), 409, "replayed");
+    gateway.refused(&ask(&tag.to_uppercase()), 409, "replayed");
+    assert_eq!(app.count(), 1);
+}

@@ -1,0 +1,688 @@
+//! Signatures of presets and of own schemes, made by openssl and judged by the gateway.
+
+use super::support::{
+    App, Gateway, SECRET, config, github, github_route, hmac_base64, hmac_hex, now, stripe,
+};
+
+/// One route at `/in` with these checks.
+fn start(app: &App, verify: &str) -> Gateway {
+    start_with(app, verify, "")
+}
+
+fn start_with(app: &App, verify: &str, more: &str) -> Gateway {
+    let routes = format!(
+        "  - name: signed
+    match: {{ path: /in }}
+    verify:
+      {verify}
+    upstream: \"{}\"
+{more}",
+        app.url()
+    );
+    Gateway::start_with(
+        &config(&routes),
+        &[
+            ("SECRET", SECRET),
+            ("OTHER", "another secret of its own length"),
+        ],
+        |_| {},
+    )
+}
+
+fn post(gateway: &Gateway, headers: &[(&str, &str)], body: &[u8]) -> super::support::Answer {
+    gateway.post("/in", headers, body)
+}
+
+#[test]
+fn github_signs_the_body() {
+    // SECURITY A-07, A-14, A-15, A-52, RT-26
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- { provider: github, secrets: [{ id: now, from: env:SECRET }] }",
+    );
+    let body = b"{\"zen\": \"Keep it logically awesome.\"}\n";
+    let (name, right) = github(body);
+    let tag = right.strip_prefix("sha256=").unwrap();
+    let refuse = |headers: &[(&str, &str)], reason: &str| {
+        let answer = post(&gateway, headers, body);
+        let event = gateway.refused(&answer, 401, reason);
+        assert_eq!(
+            answer.header("www-authenticate"),
+            Some("Signature realm=\"signed\"")
+        );
+        assert_eq!(
+            (event["route"].as_str(), event["key_id"].as_str()),
+            (Some("signed"), None)
+        );
+    };
+    refuse(&[], "signature_missing");
+    refuse(
+        &[(
+            "X-Hub-Signature",
+            &format!("sha1={}", hmac_hex("sha1", SECRET, body)),
+        )],
+        "signature_missing",
+    );
+    for malformed in [
+        "",
+        "sha256=",
+        tag,
+        "sha256=zz",
+        "sha256=abc",
+        "sha256 = ab",
+        &format!("{right}0"),
+        &right[..right.len() - 2],
+    ] {
+        let answer = post(&gateway, &[(&name, malformed)], body);
+        let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 401);
+        let known = [
+            "signature_missing",
+            "signature_malformed",
+            "signature_mismatch",
+        ];
+        assert!(known.contains(&reason.as_str()), "{malformed:?}: {reason}");
+        assert!(
+            reason != "signature_mismatch" || malformed.len() < right.len() + 2,
+            "{malformed:?}"
+        );
+    }
+    refuse(&[(&name, &right), (&name, &right)], "signature_malformed");
+    refuse(
+        &[(&name, &format!("sha256={}", "0".repeat(64)))],
+        "signature_mismatch",
+    );
+    refuse(
+        &[(
+            &name,
+            &format!(
+                "sha256={}",
+                hmac_hex("sha256", "another secret of its own length", body)
+            ),
+        )],
+        "signature_mismatch",
+    );
+    let first = if tag.starts_with('0') { '1' } else { '0' };
+    refuse(
+        &[(&name, &format!("sha256={first}{}", &tag[1..]))],
+        "signature_mismatch",
+    );
+    app.saw_nothing();
+
+    for signature in [right.clone(), format!("sha256={}", tag.to_uppercase())] {
+        let headers = [
+            (name.as_str(), signature.as_str()),
+            ("X-GitHub-Delivery", "72d3162e"),
+            ("X-GitHub-Event", "ping"),
+        ];
+        let event = gateway.forwarded(&post(&gateway, &headers, body), 200);
+        assert_eq!(event["provider"], "github");
+        assert_eq!(event["key_id"], "now");
+        assert_eq!(event["event_id"], "72d3162e");
+        assert_eq!(event["bytes_in"], body.len());
+        let seen = app.last();
+        assert_eq!(seen.body, body);
+        assert_eq!(
+            seen.header(&name),
+            Some(&*signature),
+            "the signature goes on to the app"
+        );
+        assert_eq!(seen.header("x-hookward-verified"), Some("provider:github"));
+        assert_eq!(seen.header("x-hookward-provider"), Some("github"));
+        assert_eq!(seen.header("x-hookward-key-id"), Some("now"));
+        assert_eq!(seen.header("x-hookward-event-id"), Some("72d3162e"));
+        assert_eq!(seen.header("x-github-event"), Some("ping"));
+    }
+    for (reason, count) in [("signature_missing", 2.0), ("signature_mismatch", 3.0)] {
+        assert!(gateway.requests("signed", "rejected", reason) >= count);
+    }
+}
+
+#[test]
+fn one_changed_byte_is_another_message() {
+    // SECURITY A-39, A-40
+    let app = App::start();
+    let gateway = start(&app, "- { provider: github, secrets: [env:SECRET] }");
+    let body = b"{\"a\": 1}";
+    let (name, right) = github(body);
+    for changed in [
+        &b"{\"a\":1}"[..],
+        b"{\"a\": 1}\n",
+        b"{\"a\": 1}\r\n",
+        b"\xef\xbb\xbf{\"a\": 1}",
+        b"{\"a\": 2}",
+        b"",
+    ] {
+        gateway.refused(
+            &post(&gateway, &[(&name, &right)], changed),
+            401,
+            "signature_mismatch",
+        );
+    }
+    app.saw_nothing();
+    // Empty, absent and chunked-empty bodies are one content.
+    let (_, empty) = github(b"");
+    for framing in [
+        "Content-Length: 0\r\n\r\n",
+        "\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let request =
+            format!("POST /in HTTP/1.1\r\nHost: localhost\r\n{name}: {empty}\r\n{framing}");
+        gateway.forwarded(
+            &gateway.tls().send(request.as_bytes()).answer().unwrap(),
+            200,
+        );
+    }
+}
+
+#[test]
+fn bodies_arrive_byte_for_byte_however_they_were_split() {
+    // SECURITY A-43, Z-09
+    let app = App::start();
+    let gateway = start(&app, "- { provider: github, secrets: [env:SECRET] }");
+    let mut state = 7_u32;
+    let mut random = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    for size in [1, 2, 1023, 1024, 1025, 16_384, 70_001, 700_000] {
+        let body: Vec<u8> = (0..size).map(|_| random()).collect();
+        let (name, value) = github(&body);
+        gateway.forwarded(&post(&gateway, &[(&name, &value)], &body), 200);
+        assert!(app.last().body == body, "{size} bytes by length");
+        let mut request =
+            format!("POST /in HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+        let mut rest = body.as_slice();
+        while !rest.is_empty() {
+            let take = (usize::from(random()) * 37 + 1).min(rest.len());
+            request.extend(format!("{take:x}\r\n").bytes());
+            request.extend(&rest[..take]);
+            request.extend(b"\r\n");
+            rest = &rest[take..];
+        }
+        request.extend(b"0\r\n\r\n");
+        gateway.forwarded(&gateway.tls().send(&request).answer().unwrap(), 200);
+        assert!(app.last().body == body, "{size} bytes in chunks");
+        let answer = gateway
+            .h2()
+            .exchange("POST", "/in", &[(&name.to_lowercase(), &value)], &body);
+        gateway.forwarded(&answer, 200);
+        assert!(app.last().body == body, "{size} bytes over HTTP/2");
+    }
+}
+
+#[test]
+fn several_secrets_each_with_its_id() {
+    // SECURITY A-13, A-25
+    let app = App::start();
+    let verify = "- provider: github
+        secrets:
+          - { id: \"2026-09\", from: env:SECRET }
+          - { id: older, from: env:OTHER, not_after: 2099-01-01T00:00:00Z }
+          - { id: ended, from: \"value:a secret that has ended long ago\", not_after: 2020-01-01T00:00:00Z }";
+    let gateway = start(&app, verify);
+    let ask = |secret: &str| {
+        let value = format!("sha256={}", hmac_hex("sha256", secret, b"x"));
+        post(&gateway, &[("X-Hub-Signature-256", &value)], b"x")
+    };
+    let used = |id: &str| {
+        gateway.metric(
+            "hookward_verification_key_used_total",
+            &[("route", "signed"), ("key_id", id)],
+        )
+    };
+    for id in ["2026-09", "older", "ended"] {
+        assert_eq!(used(id), Some(0.0), "every configured key counts from zero");
+    }
+    assert_eq!(gateway.forwarded(&ask(SECRET), 200)["key_id"], "2026-09");
+    assert_eq!(
+        gateway.forwarded(&ask("another secret of its own length"), 200)["key_id"],
+        "older"
+    );
+    gateway.refused(
+        &ask("a secret that has ended long ago"),
+        401,
+        "signature_mismatch",
+    );
+    assert_eq!(
+        (used("2026-09"), used("older"), used("ended")),
+        (Some(1.0), Some(1.0), Some(0.0))
+    );
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn without_a_usable_secret_nothing_can_be_verified() {
+    // SECURITY A-02
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- { provider: github, secrets: [{ id: a, from: env:SECRET, not_after: 2020-01-01T00:00:00Z }] }",
+    );
+    let (name, value) = github(b"x");
+    let answer = post(&gateway, &[(&name, &value)], b"x");
+    gateway.refused(&answer, 503, "key_unavailable");
+    assert!(answer.header("retry-after").is_some());
+    app.saw_nothing();
+}
+
+#[test]
+fn stripe_signs_a_timestamp_too() {
+    // SECURITY A-16, A-17, A-20
+    let app = App::start();
+    let gateway = start(&app, "- { provider: stripe, secrets: [env:SECRET] }");
+    let body = b"{\"amount\": 1}";
+    let refuse = |header: &str, reason: &str| {
+        gateway.refused(
+            &post(&gateway, &[("Stripe-Signature", header)], body),
+            401,
+            reason,
+        );
+    };
+    let tag = |time: &str| {
+        hmac_hex(
+            "sha256",
+            SECRET,
+            [time.as_bytes(), b".", body].concat().as_slice(),
+        )
+    };
+    gateway.refused(&post(&gateway, &[], body), 401, "signature_missing");
+    refuse(&format!("v1={}", tag("1")), "timestamp_missing");
+    for time in [
+        "abc",
+        "1.5",
+        "1e9",
+        "+1700000000",
+        "",
+        " ",
+        "99999999999999999999",
+    ] {
+        let answer = post(
+            &gateway,
+            &[("Stripe-Signature", &format!("t={time},v1={}", tag(time)))],
+            body,
+        );
+        let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
+        assert_eq!(answer.status, 401);
+        assert!(
+            [
+                "timestamp_malformed",
+                "timestamp_missing",
+                "timestamp_ahead"
+            ]
+            .contains(&reason.as_str()),
+            "{time:?}: {reason}"
+        );
+    }
+    refuse(&stripe(body, now() - 310), "timestamp_stale");
+    refuse(&stripe(body, now() + 310), "timestamp_ahead");
+    refuse(&stripe(body, (now()) * 1000), "timestamp_ahead");
+    // A wrong signature is never reported as a stale one.
+    refuse(
+        &format!("t={},v1={}", now() - 310, "0".repeat(64)),
+        "signature_mismatch",
+    );
+    refuse(&stripe(b"other", now()), "signature_mismatch");
+    // Versions that are not configured do not count.
+    let answer = post(
+        &gateway,
+        &[(
+            "Stripe-Signature",
+            &stripe(body, now()).replace("v1=", "v0="),
+        )],
+        body,
+    );
+    let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
+    assert!(
+        answer.status == 401
+            && ["signature_missing", "signature_malformed"].contains(&reason.as_str()),
+        "{reason}"
+    );
+    app.saw_nothing();
+
+    for time in [now(), now() - 290, now() + 290] {
+        let header = format!("{},v1={},v0=abc", stripe(body, time), "0".repeat(64));
+        let event = gateway.forwarded(&post(&gateway, &[("Stripe-Signature", &header)], body), 200);
+        assert_eq!(event["provider"], "stripe");
+    }
+}
+
+#[test]
+fn a_tolerance_of_the_route_counts() {
+    // SECURITY A-17, A-19
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- { provider: stripe, secrets: [env:SECRET], tolerance: 60s }",
+    );
+    let ask = |time: i64| post(&gateway, &[("Stripe-Signature", &stripe(b"x", time))], b"x");
+    gateway.refused(&ask(now() - 70), 401, "timestamp_stale");
+    gateway.refused(&ask(now() + 70), 401, "timestamp_ahead");
+    app.saw_nothing();
+    gateway.forwarded(&ask(now() - 50), 200);
+}
+
+#[test]
+fn slack_signs_version_time_and_body() {
+    let app = App::start();
+    let gateway = start(&app, "- { provider: slack, secrets: [env:SECRET] }");
+    let body = b"token=x&team_id=T1&text=a+b";
+    let sign = |time: i64| {
+        let content = [format!("v0:{time}:").as_bytes(), body].concat();
+        format!("v0={}", hmac_hex("sha256", SECRET, &content))
+    };
+    let ask = |time: i64, signature: &str| {
+        post(
+            &gateway,
+            &[
+                ("X-Slack-Request-Timestamp", &time.to_string()),
+                ("X-Slack-Signature", signature),
+            ],
+            body,
+        )
+    };
+    gateway.refused(
+        &post(&gateway, &[("X-Slack-Signature", &sign(now()))], body),
+        401,
+        "timestamp_missing",
+    );
+    gateway.refused(
+        &ask(now() - 310, &sign(now() - 310)),
+        401,
+        "timestamp_stale",
+    );
+    gateway.refused(&ask(now() - 310, &sign(now())), 401, "signature_mismatch");
+    gateway.refused(
+        &ask(now(), &sign(now()).replace("v0=", "v1=")),
+        401,
+        "signature_malformed",
+    );
+    app.saw_nothing();
+    gateway.forwarded(&ask(now(), &sign(now())), 200);
+    assert_eq!(
+        app.last().header("x-hookward-verified"),
+        Some("provider:slack")
+    );
+}
+
+#[test]
+fn standard_webhooks_signs_id_time_and_body() {
+    // SECURITY A-14, A-24
+    let app = App::start();
+    let key = b"an example key of 32 bytes, full";
+    let secret = format!("whsec_{}", data_encoding::BASE64.encode(key));
+    let gateway = start(
+        &app,
+        &format!("- {{ provider: standard-webhooks, secrets: [\"value:{secret}\"] }}"),
+    );
+    let sign = |id: &str, time: i64, body: &[u8]| {
+        let content = [format!("{id}.{time}.").as_bytes(), body].concat();
+        format!("v1,{}", hmac_base64("sha256", key, &content))
+    };
+    let ask = |id: &str, time: i64, signature: &str| {
+        let time = time.to_string();
+        post(
+            &gateway,
+            &[
+                ("webhook-id", id),
+                ("webhook-timestamp", &time),
+                ("webhook-signature", signature),
+            ],
+            b"{}",
+        )
+    };
+    let right = sign("msg_1", now(), b"{}");
+    gateway.refused(&ask("msg_2", now(), &right), 401, "signature_mismatch");
+    gateway.refused(
+        &ask("msg_1", now() - 310, &sign("msg_1", now() - 310, b"{}")),
+        401,
+        "timestamp_stale",
+    );
+    let unpadded = right.trim_end_matches('=').to_owned();
+    let answer = ask("msg_1", now(), &unpadded);
+    assert_eq!(answer.status, 401);
+    gateway.event();
+    app.saw_nothing();
+    let time = now();
+    let several = format!(
+        "v1a,AAAA v1,{} {}",
+        "A".repeat(43) + "=",
+        sign("msg_1", time, b"{}")
+    );
+    let event = gateway.forwarded(&ask("msg_1", time, &several), 200);
+    assert_eq!(event["event_id"], "msg_1");
+    assert_eq!(app.last().header("x-hookward-event-id"), Some("msg_1"));
+}
+
+#[test]
+fn twilio_signs_the_public_url_and_the_form() {
+    // SECURITY A-41, A-42
+    let app = App::start();
+    let config = format!(
+        "version: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  https:
+    address: 127.0.0.1:0
+    tls: {{ self_signed: [localhost] }}
+    public_url: https://hooks.example.org
+routes:
+  - name: twilio
+    match: {{ path: /sms }}
+    verify: [{{ provider: twilio, secrets: [env:SECRET] }}]
+    upstream: \"{}\"
+",
+        app.url()
+    );
+    let gateway = Gateway::start_with(&config, &[("SECRET", SECRET)], |_| {});
+    let form = b"To=%2B1555&From=%2B1444&Body=a+b&Empty=";
+    let sign = |url: &str| {
+        hmac_base64(
+            "sha1",
+            SECRET.as_bytes(),
+            format!("{url}Bodya bEmptyFrom+1444To+1555").as_bytes(),
+        )
+    };
+    let ask = |signature: &str| {
+        let headers = [
+            ("Content-Type", "application/x-www-form-urlencoded"),
+            ("X-Twilio-Signature", signature),
+        ];
+        gateway.post("/sms?a=1", &headers, form)
+    };
+    // The Host that the sender of the request chose does not choose the URL.
+    for url in [
+        "https://localhost/sms?a=1",
+        "http://hooks.example.org/sms?a=1",
+        "https://hooks.example.org/sms",
+        "https://hooks.example.org/sms?a=1/",
+    ] {
+        gateway.refused(&ask(&sign(url)), 401, "signature_mismatch");
+    }
+    app.saw_nothing();
+    gateway.forwarded(&ask(&sign("https://hooks.example.org/sms?a=1")), 200);
+    assert_eq!(app.last().body, form);
+}
+
+#[test]
+fn a_preset_by_token_loses_the_token_on_the_way() {
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- { provider: gitlab/secret-token, secrets: [{ id: k, from: env:SECRET }] }",
+    );
+    let answer = post(&gateway, &[("X-Gitlab-Token", "no")], b"{}");
+    gateway.refused(&answer, 401, "credential_invalid");
+    assert_eq!(
+        answer.header("www-authenticate"),
+        Some("Bearer realm=\"signed\"")
+    );
+    gateway.refused(&post(&gateway, &[], b"{}"), 401, "credential_missing");
+    app.saw_nothing();
+    let headers = [
+        ("X-Gitlab-Token", SECRET),
+        ("X-Gitlab-Event", "Push Hook"),
+        ("X-Gitlab-Event-UUID", "u-1"),
+        ("X-Gitlab-Webhook-UUID", "w-1"),
+        ("Idempotency-Key", "i-1"),
+    ];
+    let event = gateway.forwarded(&post(&gateway, &headers, b"{}"), 200);
+    assert_eq!(
+        (event["provider"].as_str(), event["key_id"].as_str()),
+        (Some("gitlab"), Some("k"))
+    );
+    app.last().lacks(&["x-gitlab-token"]);
+    for (name, value) in &headers[1..] {
+        assert_eq!(app.last().headers(name), [*value], "only the token goes");
+    }
+    assert_eq!(
+        app.last().header("x-hookward-verified"),
+        Some("provider:gitlab")
+    );
+}
+
+#[test]
+fn a_scheme_of_the_operators_own() {
+    let app = App::start();
+    let verify = "- scheme:
+          algorithm: hmac-sha512
+          signature: { header: X-Sig, prefix: \"s512=\", encoding: base64 }
+          timestamp: { header: X-Time, unit: ms }
+          signed: \"{timestamp}.{method}.{path}.{body}\"
+          secret: { encoding: hex }
+          event_id: { header: X-Event-Id }
+        secrets: [\"value:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\"]";
+    let gateway = start(&app, verify);
+    let key: Vec<u8> = (0..32)
+        .map(|n| {
+            [
+                0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
+                0xee, 0xff,
+            ][n % 16]
+        })
+        .collect();
+    let ask = |time: i64, path: &str| {
+        let content = format!("{time}.POST.{path}.body");
+        let signature = format!("s512={}", hmac_base64("sha512", &key, content.as_bytes()));
+        post(
+            &gateway,
+            &[
+                ("X-Sig", &signature),
+                ("X-Time", &time.to_string()),
+                ("X-Event-Id", "e1"),
+            ],
+            b"body",
+        )
+    };
+    gateway.refused(&ask(now() * 1000, "/other"), 401, "signature_mismatch");
+    gateway.refused(&ask((now() - 310) * 1000, "/in"), 401, "timestamp_stale");
+    app.saw_nothing();
+    let event = gateway.forwarded(&ask(now() * 1000, "/in"), 200);
+    assert_eq!(event["event_id"], "e1");
+    let seen = app.last();
+    assert_eq!(seen.header("x-hookward-verified"), Some("scheme"));
+    seen.lacks(&["x-hookward-provider"]);
+}
+
+#[test]
+fn a_signature_and_a_token_together_and_either() {
+    let app = App::start();
+    let both = "- { provider: github, secrets: [{ id: sig, from: env:SECRET }] }
+      - { token: { query: auth, secrets: [{ id: tok, from: env:OTHER }] } }";
+    let gateway = start(&app, both);
+    let (name, value) = github(b"x");
+    let with = "/in?auth=another+secret+of+its+own+length";
+    gateway.refused(&gateway.post(with, &[], b"x"), 401, "signature_missing");
+    gateway.refused(
+        &gateway.post("/in", &[(&name, &value)], b"x"),
+        401,
+        "credential_missing",
+    );
+    gateway.refused(
+        &gateway.post(with, &[(&name, &value)], b"y"),
+        401,
+        "signature_mismatch",
+    );
+    app.saw_nothing();
+    let event = gateway.forwarded(&gateway.post(with, &[(&name, &value)], b"x"), 200);
+    assert_eq!(event["key_id"], "sig", "the key that signed says more");
+    assert_eq!(
+        app.last().header("x-hookward-verified"),
+        Some("provider:github, token")
+    );
+    assert_eq!(app.last().target(), "/in");
+
+    let either = "- any: [{ provider: github, secrets: [env:SECRET] }, { provider: stripe, secrets: [env:OTHER] }, { token: { header: X-Token, secrets: [env:OTHER] } }]";
+    let gateway = start(&app, either);
+    gateway.refused(&gateway.post("/in", &[], b"x"), 401, "signature_missing");
+    gateway.refused(
+        &gateway.post("/in", &[(&name, &value)], b"y"),
+        401,
+        "signature_mismatch",
+    );
+    let before = app.count();
+    gateway.forwarded(&gateway.post("/in", &[(&name, &value)], b"x"), 200);
+    assert_eq!(
+        app.last().header("x-hookward-verified"),
+        Some("provider:github")
+    );
+    gateway.forwarded(
+        &gateway.post(
+            "/in",
+            &[("X-Token", "another secret of its own length")],
+            b"x",
+        ),
+        200,
+    );
+    assert_eq!(app.last().header("x-hookward-verified"), Some("token"));
+    assert_eq!(app.count(), before + 2);
+}
+
+#[test]
+fn connection_options_cannot_take_the_signature_away() {
+    // SECURITY RT-28
+    let app = App::start();
+    let gateway = Gateway::start(&config(&github_route(&app)));
+    let (name, value) = github(b"x");
+    let listed = format!("close, {name}");
+    let answer = gateway.post("/github", &[(&name, &value), ("Connection", &listed)], b"x");
+    match answer.status {
+        400 => app.saw_nothing(),
+        status => {
+            assert_eq!(status, 200);
+            assert_eq!(app.last().header(&name), Some(&*value));
+        }
+    }
+}
+
+#[test]
+fn the_status_of_a_refused_signature_can_be_set() {
+    let app = App::start();
+    let gateway = start_with(
+        &app,
+        "- { provider: stripe, secrets: [env:SECRET] }",
+        "    on_reject: { status: 400 }\n",
+    );
+    gateway.refused(&post(&gateway, &[], b"x"), 400, "signature_missing");
+    gateway.refused(
+        &post(
+            &gateway,
+            &[("Stripe-Signature", &stripe(b"y", now()))],
+            b"x",
+        ),
+        400,
+        "signature_mismatch",
+    );
+    gateway.refused(
+        &post(
+            &gateway,
+            &[("Stripe-Signature", &stripe(b"x", now() - 400))],
+            b"x",
+        ),
+        400,
+        "timestamp_stale",
+    );
+    app.saw_nothing();
+}

@@ -1,0 +1,337 @@
+//! Apps that fail: in every way they do.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::Instant;
+
+use super::support::{App, Gateway, Reply, config, eventually};
+
+fn start(app: &App) -> Gateway {
+    start_within(app, "500ms")
+}
+
+/// A route whose app has this long to answer.
+fn start_within(app: &App, timeout: &str) -> Gateway {
+    let routes = format!(
+        "  - {{ name: open, match: {{ path: /open, methods: [POST, GET, HEAD] }}, verify: none, forward: {{ timeout: {timeout} }}, upstream: \"{}\" }}\n",
+        app.url()
+    );
+    Gateway::start(&config(&routes))
+}
+
+#[test]
+fn an_app_that_is_not_there_is_unreachable() {
+    // SECURITY U-01, L-10
+    let dead = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let routes = format!(
+        "  - {{ name: refused, match: {{ path: /refused }}, verify: none, upstream: \"http://{dead}\" }}
+  - {{ name: nameless, match: {{ path: /nameless }}, verify: none, upstream: \"http://no-such-host.invalid:80\" }}
+"
+    );
+    let gateway = Gateway::start(&config(&routes));
+    for path in ["/refused", "/nameless"] {
+        let answer = gateway.post(path, &[], b"x");
+        let event = gateway.refused(&answer, 502, "upstream_unreachable");
+        assert_eq!(event["upstream_status"], serde_json::Value::Null);
+        let text = format!("{:?}{}", answer.headers, answer.text());
+        assert!(!text.contains("no-such-host") && !text.contains(&dead.to_string()));
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    assert!((gateway.requests("refused", "rejected", "upstream_unreachable") - 1.0).abs() < 0.1);
+    // The operator learns which.
+    eventually("a word in the log", || {
+        gateway.stderr().contains(&dead.to_string()).then_some(())
+    });
+}
+
+#[test]
+fn an_app_that_never_accepts_is_given_up_at_connect_timeout() {
+    // SECURITY U-02
+    let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    full.bind(
+        &"127.0.0.1:0"
+            .parse::<std::net::SocketAddr>()
+            .unwrap()
+            .into(),
+    )
+    .unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    // The backlog is full once connections stay pending.
+    let fillers: Vec<_> = (0..4)
+        .map(|_| {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            drop(socket.connect(&address.into()));
+            socket
+        })
+        .collect();
+    let more = format!(
+        "upstreams: {{ full: {{ servers: [\"http://{address}\"], connect_timeout: 300ms, timeout: 5s }} }}"
+    );
+    let routes = "  - { name: full, match: { path: /full }, verify: none, upstream: full }\n";
+    let gateway = Gateway::start(&super::support::config_with(&more, routes));
+    let start = Instant::now();
+    let answer = gateway.post("/full", &[], b"x");
+    let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
+    assert!(
+        matches!(
+            (answer.status, reason.as_str()),
+            (502, "upstream_unreachable") | (504, "upstream_timeout")
+        ),
+        "{reason}"
+    );
+    assert!(
+        (250..4000).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+    drop(fillers);
+}
+
+#[test]
+fn an_app_that_breaks_off_has_aborted_and_is_not_asked_again() {
+    // SECURITY U-03, U-04, U-10
+    let app = App::start();
+    let gateway = start(&app);
+    let replies = [
+        Reply::RawThenClose(Vec::new()),
+        Reply::RawThenReset(Vec::new()),
+        Reply::RawThenClose(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        Reply::RawThenReset(b"HTTP/1.1 200 OK\r\nX-A: ".to_vec()),
+    ];
+    for (number, reply) in replies.into_iter().enumerate() {
+        app.script([reply]);
+        gateway.refused(&gateway.post("/open", &[], b"x"), 502, "upstream_aborted");
+        assert_eq!(app.count(), number + 1, "sent once");
+    }
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+}
+
+#[test]
+fn a_cut_answer_never_looks_whole() {
+    // SECURITY U-04, U-06
+    let app = App::start();
+    let gateway = start(&app);
+    let begun = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbegun",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n",
+    ];
+    for begun in begun {
+        for end in [
+            Reply::RawThenClose,
+            Reply::RawThenReset,
+            Reply::RawThenSilence,
+        ] {
+            app.script([end(begun.as_bytes().to_vec())]);
+            let mut wire = gateway.tls();
+            wire.write("POST", "/open", &[], b"x");
+            assert!(wire.answer().is_none(), "{begun:?}");
+            assert_eq!(gateway.event()["upstream_status"], 200);
+        }
+    }
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+}
+
+#[test]
+fn an_app_that_is_too_slow_has_timed_out() {
+    // SECURITY U-05, U-12
+    let app = App::start();
+    let gateway = start(&app);
+    let mut interim = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
+    interim.extend(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".repeat(3));
+    for reply in [
+        Reply::Silence,
+        Reply::RawThenSilence(b"HTTP/1.1 200 OK\r\nX-A:".to_vec()),
+        Reply::RawThenSilence(interim),
+    ] {
+        app.script([reply]);
+        let start = Instant::now();
+        let answer = gateway.post("/open", &[], b"x");
+        gateway.refused(&answer, 504, "upstream_timeout");
+        assert!(
+            (450..4000).contains(&start.elapsed().as_millis()),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    let labels = [("route", "open"), ("code", "none")];
+    assert_eq!(
+        gateway.metric("hookward_upstream_requests_total", &labels),
+        Some(3.0)
+    );
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+}
+
+#[test]
+fn the_timeout_runs_for_each_wait_and_not_for_the_whole() {
+    let app = App::start();
+    let gateway = start_within(&app, "700ms");
+    app.script([Reply::AroundGate(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbegun".to_vec(),
+        b"ended".to_vec(),
+    )]);
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| gateway.post("/open", &[], b"x"));
+        app.wait_for(1);
+        super::support::pause(std::time::Duration::from_millis(400));
+        app.open_gate();
+        assert_eq!(asked.join().unwrap().text(), "begunended");
+    });
+}
+
+#[test]
+fn interim_answers_are_passed_over() {
+    // SECURITY U-12
+    let app = App::start();
+    let gateway = start(&app);
+    app.script([Reply::raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok")]);
+    let answer = gateway.post("/open", &[], b"x");
+    gateway.forwarded(&answer, 201);
+    assert_eq!(
+        (answer.header("link"), answer.text().as_str()),
+        (None, "ok")
+    );
+}
+
+#[test]
+fn what_is_no_http_is_invalid() {
+    // SECURITY U-11, DS-32
+    let app = App::start();
+    let gateway = start(&app);
+    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    for bad in [
+        "garbage\r\n\r\n",
+        "HTTP/1.1 abc OK\r\n\r\n",
+        "HTTP/9.9 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: abc\r\n\r\nok",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nno colon here\r\n\r\n",
+        &format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+        &format!("HTTP/1.1 200 OK\r\nX-A: {}\r\n\r\n", "a".repeat(200_000)),
+    ] {
+        app.script([Reply::RawThenClose(bad.as_bytes().to_vec())]);
+        let before = app.count();
+        let answer = gateway.post("/open", &[], b"x");
+        let shown = &bad[..bad.len().min(60)];
+        assert_eq!(answer.status, 502, "{shown:?}");
+        gateway.refused(&answer, 502, "upstream_invalid");
+        assert_eq!(app.count(), before + 1, "{shown:?} was asked again");
+    }
+    gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);
+}
+
+#[test]
+fn a_broken_connection_is_not_used_again() {
+    // SECURITY U-08, U-11, U-13, U-14
+    let app = App::start();
+    let gateway = start(&app);
+    let mut wire = gateway.tls();
+    for (reply, body) in [
+        (
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+            "ok",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+            "ok",
+        ),
+        (
+            "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison",
+            "",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\npoison",
+            "ok",
+        ),
+    ] {
+        app.script([Reply::raw(reply)]);
+        let answer = wire.exchange("POST", "/open", &[], b"x");
+        assert_eq!(answer.text(), body, "{reply:?}");
+        // The next request has its own answer.
+        app.script([Reply::raw(
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfresh",
+        )]);
+        assert_eq!(
+            wire.exchange("POST", "/open", &[], b"x").text(),
+            "fresh",
+            "after {reply:?}"
+        );
+    }
+    app.script([Reply::RawThenClose(
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end".to_vec(),
+    )]);
+    assert_eq!(
+        wire.exchange("POST", "/open", &[], b"x").text(),
+        "until the end"
+    );
+    app.script([Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")]);
+    wire.write("HEAD", "/open", &[], b"");
+    let answer = wire.answer_to("HEAD").unwrap();
+    assert_eq!(
+        (answer.status, answer.header("content-length")),
+        (200, Some("5"))
+    );
+    assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
+}
+
+#[test]
+fn a_kept_connection_that_the_app_closed_costs_no_delivery() {
+    // SECURITY U-09, U-10
+    let app = App::start();
+    let gateway = start(&app);
+    let mut wire = gateway.tls();
+    for round in 1..=30 {
+        // Keep-alive as far as anyone can tell, and yet it closes.
+        app.script([Reply::RawThenClose(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(),
+        )]);
+        let answer = wire.exchange("POST", "/open", &[], b"x");
+        // A close that crosses the request on its way is the app's to answer for, and is not sent twice.
+        assert!(matches!(answer.status, 200 | 502), "{}", answer.status);
+        assert!(app.count() <= round);
+    }
+    assert!(app.count() >= 25, "{}", app.count());
+}
+
+#[test]
+fn concurrent_answers_are_not_mixed_up() {
+    // SECURITY U-21
+    let routes = "  - { name: echo, match: { path: \"/e/{n}\" }, verify: none, upstream: echo }\n";
+    let gateway = Gateway::start(&config(routes));
+    thread::scope(|scope| {
+        for worker in 0..8 {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let mut wire = gateway.tls();
+                for n in 0..25 {
+                    let path = format!("/e/{worker}-{n}");
+                    let answer = wire.exchange("POST", &path, &[], path.as_bytes());
+                    assert_eq!(answer.json()["path"], path);
+                    assert_eq!(answer.json()["body"], path);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn large_answers_are_streamed() {
+    // SECURITY DS-32
+    let app = App::start();
+    let gateway = start_within(&app, "10s");
+    let body = vec![b'z'; 8 << 20];
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    app.script([Reply::Raw([head.as_bytes(), &body].concat())]);
+    let answer = gateway.post("/open", &[], b"x");
+    assert!(answer.status == 200 && answer.body == body);
+    app.script([Reply::Raw([head.as_bytes(), &body].concat())]);
+    let answer = gateway.h2().exchange("POST", "/open", &[], b"x");
+    assert!(answer.status == 200 && answer.body == body);
+}
