@@ -283,7 +283,11 @@ impl Gateway {
 
     /// Answers a handshake.
     fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
-        if let Some(call) = reply.fetch.take().and_then(|url| self.confirmations.confirm(url)) {
+        if let Some(call) = reply
+            .fetch
+            .take()
+            .and_then(|url| self.confirmations.confirm(url))
+        {
             tokio::spawn(call);
         }
         if let Some(secret) = &reply.enrolled {

@@ -214,7 +214,9 @@ impl Preset {
     fn example_params(&self) -> Params {
         let example = |(name, spec): (&str, &ParamSpec)| {
             let known = compile::get(&spec.one_of).and_then(|known| known.first());
-            let given = compile::get(&spec.default).or(compile::get(&spec.example)).map(to_json);
+            let given = compile::get(&spec.default)
+                .or(compile::get(&spec.example))
+                .map(to_json);
             let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
             (name.to_owned(), value)
         };

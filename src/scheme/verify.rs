@@ -164,7 +164,10 @@ impl Scheme {
     }
 
     /// The body as it reads without its `Content-Encoding`, where the scheme signs that.
-    pub(super) fn decoded_body(&self, message: &Message<'_>) -> Result<Option<Content>, SignatureError> {
+    pub(super) fn decoded_body(
+        &self,
+        message: &Message<'_>,
+    ) -> Result<Option<Content>, SignatureError> {
         if !self.body_decoded {
             return Ok(None);
         }

@@ -199,7 +199,9 @@ impl Handshake {
         }
         for require in &self.proof.require {
             let held = require.holds(view, &UrlForm::default(), keys, now);
-            held.map_err(|_| invalid("a value that proves the handshake is not as it should be"))?;
+            held.or(Err(invalid(
+                "a value that proves the handshake is not as it should be",
+            )))?;
         }
         let enrolment = self.proof.enrolment.as_ref();
         let enrolled = enrolment
@@ -302,8 +304,8 @@ impl ReplyForm {
         }
         let scope = scope(view, "", secret);
         let text = |template: &Template| {
-            let bytes = template.text(&scope).map_err(|_| UNABLE)?;
-            String::from_utf8(bytes).map_err(|_| UNABLE)
+            let bytes = template.text(&scope).or(Err(UNABLE))?;
+            String::from_utf8(bytes).or(Err(UNABLE))
         };
         let (media_type, body) = match &self.body {
             BodyForm::Empty => (None, String::new()),
@@ -324,7 +326,7 @@ impl ReplyForm {
         let mut headers = Vec::new();
         let mut size = body.len();
         for (name, template) in &self.headers {
-            let value = HeaderValue::from_str(&text(template)?).map_err(|_| UNABLE)?;
+            let value = HeaderValue::from_str(&text(template)?).or(Err(UNABLE))?;
             size += value.len();
             headers.push((name.clone(), value));
         }
