@@ -19,6 +19,7 @@ mod support;
 mod vectors;
 
 mod body;
+mod challenges;
 mod credentials;
 mod drain;
 mod forward;
