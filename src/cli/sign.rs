@@ -119,20 +119,17 @@ fn param(text: &str) -> Result<(String, Value), String> {
 impl ProviderArgs {
     /// The secrets, in the order of the command line.
     pub(super) fn secrets(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
-        let read = |reference: &String| {
-            config::secret(reference, env, working_folder())
-                .map_err(|message| anyhow::anyhow!("--secret: {message}"))
-        };
-        self.secrets.iter().map(read).collect()
+        self.secrets
+            .iter()
+            .map(|reference| read_secret(reference, env))
+            .collect()
     }
 
-    /// As [`ProviderArgs::secrets`], for a verdict: nobody signs with a secret that is written out as
-    /// empty, so a request is judged by it and refused. Anywhere else it would be a mistake.
-    pub(super) fn secrets_to_judge_by(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
+    /// As [`ProviderArgs::secrets`]; an empty `value:` is a secret that verifies nothing.
+    pub(super) fn secrets_or_empty(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
         let read = |reference: &String| match reference.as_str() {
             "value:" => Ok(Secret::new(Vec::new())),
-            reference => config::secret(reference, env, working_folder())
-                .map_err(|message| anyhow::anyhow!("--secret: {message}")),
+            _ => read_secret(reference, env),
         };
         self.secrets.iter().map(read).collect()
     }
@@ -140,6 +137,11 @@ impl ProviderArgs {
     pub(super) fn params(&self) -> Params {
         self.params.iter().cloned().collect()
     }
+}
+
+fn read_secret(reference: &str, env: &Environment) -> anyhow::Result<Secret> {
+    config::secret(reference, env, working_folder())
+        .map_err(|message| anyhow::anyhow!("--secret: {message}"))
 }
 
 /// The shipped presets, and those of a folder.

@@ -62,6 +62,7 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     in_flight: Arc<admit::InFlight>,
     budget: Arc<body::Budget>,
+    keys: keys::KeyCache,
     passwords: password::Passwords,
     replay: ReplayStore,
     telemetry: Telemetry,
@@ -125,8 +126,13 @@ impl Gateway {
         replay: ReplayStore,
         telemetry: Telemetry,
         clock: Clock,
+        fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
+        let metrics = Arc::clone(&telemetry.metrics);
+        let keys = keys::KeyCache::new(fetch, clock.clone(), metrics);
+        prepare_keys(&keys, &snapshot);
         Ok(Self {
+            keys,
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -141,6 +147,7 @@ impl Gateway {
 
     /// From here on requests are judged by `snapshot`; those under way finish by their own.
     pub fn swap(&self, snapshot: Snapshot) {
+        prepare_keys(&self.keys, &snapshot);
         self.snapshot.store(Arc::new(snapshot));
     }
 
@@ -428,6 +435,7 @@ impl Routed<'_> {
             route,
             url: &url,
             client,
+            fetched: None,
         };
         let could_be_handshake = handshake::could_be(presented);
         if !could_be_handshake {
@@ -446,8 +454,14 @@ impl Routed<'_> {
         record.bytes_in = received.content.len() as u64;
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
-        let now = gateway.clock.now();
         let content = &received.content;
+        let message = presented.message(content);
+        let fetched = gateway.keys.gather(&route.auth, &message).await;
+        let presented = Presented {
+            fetched: Some(&fetched),
+            ..presented
+        };
+        let now = gateway.clock.now();
         let found = could_be_handshake.then(|| handshake::find(presented, content));
         let question = found.flatten();
         if could_be_handshake && question.is_none() {
@@ -537,6 +551,15 @@ impl Routed<'_> {
             Ok(())
         } else {
             admit::content_type(policy, &head.headers)
+        }
+    }
+}
+
+/// Fetches the keys that requests will want, so that the first of them need not wait.
+fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
+    for state in snapshot.states() {
+        for url in state.route.auth.key_urls() {
+            keys.prepare(url);
         }
     }
 }
