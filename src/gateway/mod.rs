@@ -46,6 +46,7 @@ pub mod verify;
 pub mod well_formed;
 
 use body::{BodyLimits, Hold, Received};
+use confirm::Confirmations;
 use connection::Connection;
 use forward::{Forwarding, Frames};
 use head::Head;
@@ -67,6 +68,7 @@ pub struct Gateway {
     replay: ReplayStore,
     telemetry: Telemetry,
     clock: Clock,
+    confirmations: Confirmations,
     deliveries: TaskTracker,
     cutoff: CancellationToken,
 }
@@ -129,10 +131,11 @@ impl Gateway {
         fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
         let metrics = Arc::clone(&telemetry.metrics);
-        let keys = keys::KeyCache::new(fetch, clock.clone(), metrics);
+        let keys = keys::KeyCache::new(Arc::clone(&fetch), clock.clone(), metrics);
         prepare_keys(&keys, &snapshot);
         Ok(Self {
             keys,
+            confirmations: Confirmations::new(fetch, clock.clone()),
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -286,7 +289,14 @@ impl Gateway {
     }
 
     /// Answers a handshake.
-    fn reply(&self, reply: Reply, record: Record) -> Response<Answer> {
+    fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
+        if let Some(call) = reply
+            .fetch
+            .take()
+            .and_then(|url| self.confirmations.confirm(url))
+        {
+            tokio::spawn(call);
+        }
         if let Some(secret) = &reply.enrolled {
             let route = record.route.as_deref().unwrap_or_default();
             let secret = String::from_utf8_lossy(secret.expose());
@@ -599,6 +609,11 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
         .or(of_provider.filter(|_| rejection.is_unauthorized()))
         .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut rejection = rejection;
+    if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
+        let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
+        rejection.header = rejection.header.or(allowed.header);
+    }
     let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
     record.refuse(&rejection, status.as_u16());

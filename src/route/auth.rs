@@ -185,11 +185,12 @@ impl AuthPolicy {
 
     /// Where keys are published that are the same for all requests: what can be fetched ahead.
     pub fn key_urls(&self) -> impl Iterator<Item = &KeyUrl> {
-        self.signatures().filter_map(|check| match &check.published {
-            Some(Published::At(url)) => Some(url),
-            Some(Published::ByProvider) => check.scheme.fixed_key_url(),
-            None => None,
-        })
+        self.signatures()
+            .filter_map(|check| match &check.published {
+                Some(Published::At(url)) => Some(url),
+                Some(Published::ByProvider) => check.scheme.fixed_key_url(),
+                None => None,
+            })
     }
 
     /// Ids of every configured key, for the metric that shows which are in use.

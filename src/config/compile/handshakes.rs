@@ -89,7 +89,8 @@ impl Compiler<'_, '_> {
             );
         }
         let Some(given) = params.get(VERIFY_TOKEN) else {
-            if takes_token && ready.scheme.key_kind() != KeyKind::Secret {
+            let has_secrets = ready.scheme.key_kind() == KeyKind::Secret || spec.secrets.is_some();
+            if takes_token && !has_secrets {
                 let message = "without a verify token the provider's question cannot be answered";
                 self.warn(place, message, "add `params: { verify_token: env:NAME }`");
             }

@@ -93,9 +93,17 @@ impl Compiler<'_, '_> {
                 KeySet::new(vec![unused_key()])?
             }
             KeyKind::None => {
-                let kinds = ["secrets", "public_keys", "jwks_url"];
-                self.unwanted(spec, &kinds, place, "takes no keys");
-                KeySet::new(vec![unused_key()])?
+                let takes_token = takes_verify_token(&ready);
+                let kinds: &[_] = if takes_token {
+                    &["public_keys", "jwks_url"]
+                } else {
+                    &["secrets", "public_keys", "jwks_url"]
+                };
+                self.unwanted(spec, kinds, place, "takes no keys");
+                match secrets.filter(|_| takes_token) {
+                    Some(tokens) => self.keys(&ready.scheme, tokens)?,
+                    None => KeySet::new(vec![unused_key()])?,
+                }
             }
             KeyKind::Secret => {
                 let kinds = ["public_keys", "jwks_url"];
@@ -405,6 +413,12 @@ impl Compiler<'_, '_> {
             }
         }
     }
+}
+
+/// Whether the provider proves itself by a token when it asks whether the URL is ours.
+fn takes_verify_token(ready: &Ready) -> bool {
+    let mut handshakes = ready.manners.handshakes.iter();
+    handshakes.any(Handshake::takes_verify_token)
 }
 
 /// A key that never counts: for schemes that look at none, and where the provider is yet to send one.
