@@ -481,7 +481,8 @@ impl Scheme {
         }
         if let Proof::Jwt(jwt) = &self.proof {
             let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
-            let in_token = |place: &Location| place.is_in_body();
+            // A body that is a token is covered by it; one of whose items are tokens is not.
+            let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
             return jwt.detached
                 || jwt.claims.iter().any(hashes)
                 || self
