@@ -352,9 +352,8 @@ impl Routed<'_> {
         };
         doubts.weigh(admit::source(&route.sources, record.client_ip))?;
         doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
-        let max = snapshot.limits.requests_in_flight;
-        let permit = gateway.in_flight.admit(max)?;
-
+        let limits = &snapshot.limits;
+        let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
         let is_tls = connection.tls.is_some();
         let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
         let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
@@ -365,17 +364,13 @@ impl Routed<'_> {
             client,
         };
         let proven = self.prove(presented, body, &mut doubts, record).await?;
-        let Proven {
-            received,
-            proof,
-            reply,
-        } = proven;
+        let (received, proof) = (proven.received, proven.proof);
         if let Some(proof) = &proof {
             record.verified(proof);
         }
         doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
         // Where anything is held against it, an observing route leaves the answer to the app.
-        if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
+        if let Some(reply) = proven.reply.filter(|_| doubts.first.is_none()) {
             return Ok(Ready::Reply(Box::new(reply)));
         }
         let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
