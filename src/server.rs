@@ -161,7 +161,7 @@ impl Server {
         let clusters = living.next_clusters(upstreams)?;
         let snapshot = living.snapshot(routes, limits.clone(), &listeners, &clusters)?;
         let replay = ReplayStore::memory(clock.clone());
-        let fetch = Arc::new(HttpsFetch::new(system_roots())?);
+        let fetch = Arc::new(HttpsFetch::new(system_roots));
         let gateway = Gateway::new(snapshot, replay, telemetry.clone(), clock, fetch)?;
         let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();

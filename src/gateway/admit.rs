@@ -33,12 +33,6 @@ pub fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// What the head promises of the body, before a byte of it is read.
-pub fn body(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
-    declared_size(policy, headers)?;
-    content_type(policy, headers)
-}
-
 /// `Content-Length` against `max_size`.
 pub fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let declared = headers

@@ -3,6 +3,7 @@
 //! [`Gateway::handle`] opens the record, runs [`Gateway::judge`], which is the list of the stages,
 //! and answers. No YAML, no files, no listening sockets here.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +45,7 @@ pub mod snapshot;
 pub mod verify;
 pub mod well_formed;
 
-use body::{BodyLimits, Hold};
+use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
 use connection::Connection;
 use forward::{Forwarding, Frames};
@@ -62,6 +63,7 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     in_flight: Arc<admit::InFlight>,
     budget: Arc<body::Budget>,
+    keys: keys::KeyCache,
     passwords: password::Passwords,
     replay: ReplayStore,
     telemetry: Telemetry,
@@ -128,8 +130,13 @@ impl Gateway {
         clock: Clock,
         fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
+        let metrics = Arc::clone(&telemetry.metrics);
+        let confirmations = Confirmations::new(Arc::clone(&fetch), clock.clone());
+        let keys = keys::KeyCache::new(fetch, clock.clone(), metrics);
+        prepare_keys(&keys, &snapshot);
         Ok(Self {
-            confirmations: Confirmations::new(fetch, clock.clone()),
+            confirmations,
+            keys,
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -144,6 +151,7 @@ impl Gateway {
 
     /// From here on requests are judged by `snapshot`; those under way finish by their own.
     pub fn swap(&self, snapshot: Snapshot) {
+        prepare_keys(&self.keys, &snapshot);
         self.snapshot.store(Arc::new(snapshot));
     }
 
@@ -283,11 +291,8 @@ impl Gateway {
 
     /// Answers a handshake.
     fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
-        if let Some(call) = reply
-            .fetch
-            .take()
-            .and_then(|url| self.confirmations.confirm(url))
-        {
+        let url = reply.fetch.take();
+        if let Some(call) = url.and_then(|url| self.confirmations.confirm(url)) {
             tokio::spawn(call);
         }
         if let Some(secret) = &reply.enrolled {
@@ -328,7 +333,17 @@ struct Routed<'a> {
     state: &'a Arc<RouteState>,
 }
 
+/// What verification leads to.
+struct Judged {
+    received: Received,
+    /// `None` where an observing route lets the request pass without one.
+    proof: Option<Proof>,
+    /// The answer to a handshake.
+    reply: Option<Reply>,
+}
+
 impl Routed<'_> {
+    /// The stages of a request that has its route, in order.
     async fn judge<B>(
         &self,
         head: Head,
@@ -338,39 +353,24 @@ impl Routed<'_> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let Self {
-            gateway,
-            snapshot,
-            listener,
-            connection,
-            state,
-        } = self;
-        let route = &*state.route;
+        let state = self.state;
         let mut doubts = Doubts {
-            mode: route.mode,
+            mode: state.route.mode,
             first: None,
         };
-        doubts.weigh(admit::source(&route.sources, record.client_ip))?;
-        doubts.weigh(admit::quota(&state.client_limits, record.client_ip))?;
-        let limits = &snapshot.limits;
-        let permit = gateway.in_flight.admit(limits.requests_in_flight)?;
-        let is_tls = connection.tls.is_some();
-        let url = head::sender_url(&head, listener.public_origin.as_ref(), is_tls);
-        let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
-        let presented = Presented {
-            head: &head,
-            route,
-            url: &url,
-            client,
-        };
-        let proven = self.prove(presented, body, &mut doubts, record).await?;
-        let (received, proof) = (proven.received, proven.proof);
+        let permit = self.admit(record.client_ip, &mut doubts)?;
+        let judged = self.verify(&head, body, record, &mut doubts).await?;
+        let Judged {
+            received,
+            proof,
+            reply,
+        } = judged;
         if let Some(proof) = &proof {
             record.verified(proof);
         }
         doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
         // Where anything is held against it, an observing route leaves the answer to the app.
-        if let Some(reply) = proven.reply.filter(|_| doubts.first.is_none()) {
+        if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
             return Ok(Ready::Reply(Box::new(reply)));
         }
         let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
@@ -381,17 +381,15 @@ impl Routed<'_> {
             Claimed::New(claim) => Some(claim),
             Claimed::Unclaimed => None,
         };
-        let none = Proof::default();
+        let proof = proof.unwrap_or_default();
+        let trusted = &self.listener.trusted_proxies;
         let request = forward::build(Forwarding {
             head,
             body: &received.content,
             state,
-            connection,
-            is_trusted: connection.is_trusted(&listener.trusted_proxies),
-            verdict: match doubts.first {
-                Some(reason) => Err(reason),
-                None => Ok(proof.as_ref().unwrap_or(&none)),
-            },
+            connection: self.connection,
+            is_trusted: self.connection.is_trusted(trusted),
+            verdict: doubts.first.map_or(Ok(&proof), Err),
             request_id: &record.request_id,
         })
         .map_err(|reason| Rejection::new(reason, "the forwarded target cannot be built"))?;
@@ -400,67 +398,83 @@ impl Routed<'_> {
             request,
             claim,
             doubt: doubts.first,
-            answer_fields: proof.map(|proof| proof.answer_fields).unwrap_or_default(),
+            answer_fields: proof.answer_fields,
             permit,
             hold: received.hold,
         })))
     }
 
-    /// What the request must prove, by its head and with its body.
-    async fn prove<B>(
+    /// Sources, limits and room.
+    fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
+        let Self {
+            gateway,
+            snapshot,
+            state,
+            ..
+        } = self;
+        doubts.weigh(admit::source(&state.route.sources, client))?;
+        doubts.weigh(admit::quota(&state.client_limits, client))?;
+        gateway.in_flight.admit(snapshot.limits.requests_in_flight)
+    }
+
+    /// The checks by the head alone, the body, the checks that need it, and handshakes.
+    async fn verify<B>(
         &self,
-        presented: Presented<'_>,
+        head: &Head,
         body: &mut B,
-        doubts: &mut Doubts,
         record: &mut Record,
-    ) -> Result<Proven, Rejection>
+        doubts: &mut Doubts,
+    ) -> Result<Judged, Rejection>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let Self {
-            gateway, snapshot, ..
+            gateway,
+            listener,
+            connection,
+            ..
         } = self;
-        let Presented { head, route, .. } = presented;
+        let route = &*self.state.route;
+        let is_tls = connection.tls.is_some();
+        let url = head::sender_url(head, listener.public_origin.as_ref(), is_tls);
+        let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let presented = Presented {
+            head,
+            route,
+            url: &url,
+            client,
+            fetched: None,
+        };
         let could_be_handshake = handshake::could_be(presented);
         if !could_be_handshake {
-            self.is_method_of_deliveries(head)?;
+            self.admit_method(head)?;
         }
-        let admit_body = || {
-            if could_be_handshake {
-                admit::declared_size(&route.body, &head.headers)
-            } else {
-                admit::body(&route.body, &head.headers)
-            }
-        };
         let now = gateway.clock.now();
         let progress = verify::from_head(presented, &gateway.passwords, now).await;
         if progress.as_ref().is_err_and(Rejection::is_of_signature) {
             // A signature is of a body: one that would not be read is refused for that first.
-            admit_body()?;
+            self.admit_body(head, could_be_handshake)?;
         }
         let progress = doubts.weigh(progress)?;
-        admit_body()?;
-        let limits = &snapshot.limits;
-        let body_limits = BodyLimits {
-            size_max: route.body.size_max.0,
-            timeout: limits.body_timeout,
-            budget: limits.body_memory.0,
-        };
-        let hold = gateway.budget.hold();
-        let received = body::read(body, body_limits, hold, &gateway.cutoff).await?;
-        let content = &received.content;
-        record.bytes_in = content.len() as u64;
-        if route.body.well_formed {
-            check_syntax(head, content)?;
-        }
+        self.admit_body(head, could_be_handshake)?;
+
+        let received = self.receive(head, body).await?;
+        record.bytes_in = received.content.len() as u64;
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
+        let content = &received.content;
+        let message = presented.message(content);
+        let fetched = gateway.keys.gather(&route.auth, &message).await;
+        let presented = Presented {
+            fetched: Some(&fetched),
+            ..presented
+        };
         let now = gateway.clock.now();
-        let question = Some(()).filter(|()| could_be_handshake);
-        let question = question.and_then(|()| handshake::find(presented, content));
+        let found = could_be_handshake.then(|| handshake::find(presented, content));
+        let question = found.flatten();
         if could_be_handshake && question.is_none() {
-            self.is_method_of_deliveries(head)?;
-            admit::body(&route.body, &head.headers)?;
+            self.admit_method(head)?;
+            self.admit_body(head, false)?;
         }
         let (proof, reply) = match (progress, question) {
             (Some(progress), Some(question)) => {
@@ -473,25 +487,50 @@ impl Routed<'_> {
             }
             (None, _) => (None, None),
         };
-        Ok(Proven {
+        Ok(Judged {
             received,
             proof,
             reply,
         })
     }
 
-    /// Whether the delivery is new. An observing route forwards it all the same.
+    /// The body, whole, and well formed where the route asks for that.
+    async fn receive<B>(&self, head: &Head, body: &mut B) -> Result<Received, Rejection>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let Self {
+            gateway,
+            snapshot,
+            state,
+            ..
+        } = self;
+        let limits = BodyLimits {
+            size_max: state.route.body.size_max.0,
+            timeout: snapshot.limits.body_timeout,
+            budget: snapshot.limits.body_memory.0,
+        };
+        let hold = gateway.budget.hold();
+        let received = body::read(&mut *body, limits, hold, &gateway.cutoff).await?;
+        if state.route.body.well_formed {
+            check_syntax(head, &received.content)?;
+        }
+        Ok(received)
+    }
+
+    /// The right to deliver, where the route looks for replays.
     async fn claim(
         &self,
         proof: Option<&Proof>,
         doubts: &mut Doubts,
     ) -> Result<Claimed, Rejection> {
+        let Self { gateway, state, .. } = self;
+        let route = &*state.route;
         let Some(proof) = proof else {
             return Ok(Claimed::Unclaimed);
         };
-        let (route, store) = (&self.state.route, &self.gateway.replay);
         let policy = route.replay.as_ref();
-        let claimed = replay::claim(store, policy, &route.name, proof, self.state.lease).await;
+        let claimed = replay::claim(&gateway.replay, policy, &route.name, proof, state.lease).await;
         match doubts.weigh(claimed)? {
             Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
                 doubts.first.get_or_insert(Reason::Replayed);
@@ -502,8 +541,8 @@ impl Routed<'_> {
         }
     }
 
-    /// A method that is there for handshakes only brings nothing else.
-    fn is_method_of_deliveries(&self, head: &Head) -> Result<(), Rejection> {
+    /// A method that is there for handshakes only is none of a delivery's.
+    fn admit_method(&self, head: &Head) -> Result<(), Rejection> {
         let route = &self.state.route;
         if route.matches.methods.contains(&head.method) {
             Ok(())
@@ -511,14 +550,26 @@ impl Routed<'_> {
             Err(select::method_not_allowed(std::slice::from_ref(route)))
         }
     }
+
+    /// What the head promises of the body. The media type is asked of deliveries only.
+    fn admit_body(&self, head: &Head, could_be_handshake: bool) -> Result<(), Rejection> {
+        let policy = &self.state.route.body;
+        admit::declared_size(policy, &head.headers)?;
+        if could_be_handshake {
+            Ok(())
+        } else {
+            admit::content_type(policy, &head.headers)
+        }
+    }
 }
 
-/// What a request has proven, and its body.
-struct Proven {
-    received: body::Received,
-    proof: Option<Proof>,
-    /// The answer, where it is a handshake.
-    reply: Option<Reply>,
+/// Fetches the keys that requests will want, so that the first of them need not wait.
+fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
+    for state in snapshot.states() {
+        for url in state.route.auth.key_urls() {
+            keys.prepare(url);
+        }
+    }
 }
 
 fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {

@@ -55,18 +55,6 @@ impl Rejection {
         }
     }
 
-    /// Without a body, and with this status if there is one.
-    #[must_use]
-    pub fn empty(mut self, status: Option<StatusCode>) -> Self {
-        self.form = Form::Empty(status);
-        self
-    }
-
-    /// Whether it is one of those for an absent or wrong proof.
-    pub fn is_unauthorized(&self) -> bool {
-        self.reason.row().status == 401
-    }
-
     /// Whether it is about a signature that the head alone shows to be wanting.
     pub fn is_of_signature(&self) -> bool {
         use Reason as R;
@@ -78,6 +66,18 @@ impl Rejection {
                 | R::TimestampMissing
                 | R::TimestampMalformed
         )
+    }
+
+    /// Without a body, and with this status if there is one.
+    #[must_use]
+    pub fn empty(mut self, status: Option<StatusCode>) -> Self {
+        self.form = Form::Empty(status);
+        self
+    }
+
+    /// Whether it is one of those for an absent or wrong proof.
+    pub fn is_unauthorized(&self) -> bool {
+        self.reason.row().status == 401
     }
 
     /// With `Retry-After`.

@@ -319,7 +319,8 @@ impl Scheme {
 
     fn fits(&self, key: &PublicKey) -> bool {
         match &self.proof {
-            Proof::AwsSns(_) | Proof::HttpSignature(_) => true,
+            Proof::AwsSns(_) => key.fits(SignatureAlgorithm::RsaSha256),
+            Proof::HttpSignature(_) => true,
             Proof::Public(algorithm) => key.fits(*algorithm),
             Proof::Jwt(jwt) => jwt.x5c.is_some() || jwt.algorithms.iter().any(|own| own.fits(key)),
             Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Token => false,

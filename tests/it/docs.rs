@@ -82,13 +82,28 @@ fn indented(text: &str, by: usize) -> String {
     lines.collect()
 }
 
-/// Blocks that say `yaml config` are files, `yaml routes` items of `routes`, `yaml verify` items of
-/// a route's `verify`.
+/// What a part of a configuration lacks to be a whole one.
+fn completed(part: &str) -> String {
+    let has = |key: &str| part.lines().any(|line| line.strip_prefix(key) == Some(":"));
+    let mut text = if has("listeners") {
+        "version: 1\n".to_owned()
+    } else {
+        HEAD.to_owned()
+    };
+    if !has("routes") {
+        text.push_str("routes: []\n");
+    }
+    text + part
+}
+
+/// Blocks that say `yaml config` are files, `yaml part` some of the top level's keys, `yaml routes`
+/// items of `routes`, `yaml verify` items of a route's `verify`.
 fn examples_of_page(page: &str) -> Vec<Example> {
     let blocks = blocks(&read(page));
     let examples = blocks.into_iter().filter_map(|(line, info, text)| {
         let text = match info.as_str() {
             "yaml config" => text,
+            "yaml part" => completed(&text),
             "yaml routes" => format!("{HEAD}routes:\n{}", indented(&text, 2)),
             "yaml verify" => format!(
                 "{HEAD}routes:\n  - name: example\n    match: {{ path: /example }}\n    upstream: echo\n    \
@@ -179,7 +194,18 @@ impl Machine {
             "{}",
             String::from_utf8_lossy(&made.stderr)
         );
-        Self { dir }
+        let machine = Self { dir };
+        for (made, names) in [
+            ("server.pem", ["server.pem", "other.pem"]),
+            ("server.key", ["server.key", "other.key"]),
+            ("ca.pem", ["clients.pem", "internal.pem"]),
+        ] {
+            for name in names {
+                let file = machine.dir.path().join("certs").join(name);
+                fs::copy(machine.certificate(made), file).unwrap();
+            }
+        }
+        machine
     }
 
     fn certificate(&self, name: &str) -> PathBuf {

@@ -326,15 +326,20 @@ fn param_json(value: &ParamValue) -> Value {
 /// Values for the params that a preset cannot do without.
 fn example_params(spec: &PresetSpec) -> Params {
     let needed = params(spec).filter(|(_, param)| param.default.is_none() && !is_optional(param));
-    let example = |(name, param): (&str, &ParamSpec)| {
+    let value = |name: &str, param: &ParamSpec| {
+        let example = param.example.as_ref().and_then(At::get).map(param_json);
         let choices = param.one_of.as_ref().and_then(At::get);
-        let value = choices.and_then(|choices| choices.first().cloned());
-        (
-            name.to_owned(),
-            json!(value.unwrap_or_else(|| format!("your-{}", name.replace('_', "-")))),
-        )
+        let choice = || {
+            choices
+                .and_then(|choices| choices.first())
+                .map(|choice| json!(choice))
+        };
+        let made_up = || json!(format!("your-{}", name.replace('_', "-")));
+        example.or_else(choice).unwrap_or_else(made_up)
     };
-    needed.map(example).collect()
+    needed
+        .map(|(name, param)| (name.to_owned(), value(name, param)))
+        .collect()
 }
 
 fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<Fact> {

@@ -358,7 +358,7 @@ impl Target {
         let body = message.body.joined();
         let url = self.pointer.read(&body).ok().flatten();
         let url = url.ok_or(invalid("the URL to call is missing"))?;
-        let url = HttpsUrl::parse(&url).ok();
+        let url = HttpsUrl::parse_named(&url).ok();
         url.filter(|url| self.admits(url))
             .ok_or(invalid("the URL to call is not one of the provider's"))
     }
@@ -370,7 +370,7 @@ impl Target {
             wanted.len() == labels.len()
                 && pairs.all(|(wanted, own)| wanted == "*" || wanted == own)
         };
-        url.has_default_port() && self.hosts.iter().any(is_one_of)
+        self.hosts.iter().any(is_one_of)
     }
 }
 

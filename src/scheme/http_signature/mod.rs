@@ -35,13 +35,13 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 
 /// What must be covered where the operator says nothing: who is called, for what, with which body.
-const REQUIRED_DEFAULT: &[&str] = &["@method", "@authority", "@path", "content-digest"];
+const REQUIRED_DEFAULT: &[&str] = &["@method", "@authority", "@path", "@query", "content-digest"];
 /// The label that RFC 9421 uses in its examples, and most senders with it.
 const LABEL_DEFAULT: &str = "sig1";
 /// How far `created` may lie from now.
 const TOLERANCE_DEFAULT: Tolerance = Tolerance {
-    past: Duration::from_secs(300),
-    future: Duration::from_secs(300),
+    past: Duration::from_mins(5),
+    future: Duration::from_mins(5),
 };
 
 /// What the operator pinned.

@@ -38,12 +38,12 @@ impl Scheme {
             Proof::AwsSns(sns) => return sns.sign(draft, key, now),
             Proof::HttpSignature(own) => return own.sign(draft, key, now),
             Proof::None => return Ok(draft),
-            _ => {}
-        }
-        if matches!(self.proof, Proof::Basic) {
-            let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
-            draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
-            return Ok(draft);
+            Proof::Basic => {
+                let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
+                draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
+                return Ok(draft);
+            }
+            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) | Proof::Token => {}
         }
         if self.each.is_some() {
             return refuse(
