@@ -131,12 +131,11 @@ impl Gateway {
         fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
         let metrics = Arc::clone(&telemetry.metrics);
-        let confirmations = Confirmations::new(Arc::clone(&fetch), clock.clone());
-        let keys = keys::KeyCache::new(fetch, clock.clone(), metrics);
+        let keys = keys::KeyCache::new(Arc::clone(&fetch), clock.clone(), metrics);
         prepare_keys(&keys, &snapshot);
         Ok(Self {
-            confirmations,
             keys,
+            confirmations: Confirmations::new(fetch, clock.clone()),
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -291,8 +290,11 @@ impl Gateway {
 
     /// Answers a handshake.
     fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
-        let url = reply.fetch.take();
-        if let Some(call) = url.and_then(|url| self.confirmations.confirm(url)) {
+        if let Some(call) = reply
+            .fetch
+            .take()
+            .and_then(|url| self.confirmations.confirm(url))
+        {
             tokio::spawn(call);
         }
         if let Some(secret) = &reply.enrolled {
