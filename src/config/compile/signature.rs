@@ -92,19 +92,7 @@ impl Compiler<'_, '_> {
             KeyKind::Secret if is_enrolling && secrets.is_none() => {
                 KeySet::new(vec![unused_key()])?
             }
-            KeyKind::None => {
-                let takes_token = takes_verify_token(&ready);
-                let kinds: &[_] = if takes_token {
-                    &["public_keys", "jwks_url"]
-                } else {
-                    &["secrets", "public_keys", "jwks_url"]
-                };
-                self.unwanted(spec, kinds, place, "takes no keys");
-                match secrets.filter(|_| takes_token) {
-                    Some(tokens) => self.keys(&ready.scheme, tokens)?,
-                    None => KeySet::new(vec![unused_key()])?,
-                }
-            }
+            KeyKind::None => self.no_keys(spec, place, &ready, secrets)?,
             KeyKind::Secret => {
                 let kinds = ["public_keys", "jwks_url"];
                 self.unwanted(spec, &kinds, place, "verifies with `secrets`");
@@ -150,6 +138,27 @@ impl Compiler<'_, '_> {
                 self.error(place, message, hint);
                 None
             }
+        }
+    }
+
+    /// The keys of a scheme without any: at most verify tokens, for the provider's question.
+    fn no_keys(
+        &mut self,
+        spec: &CheckSpec,
+        place: &Place,
+        ready: &Ready,
+        tokens: Option<WrittenList>,
+    ) -> Option<KeySet> {
+        let takes_token = takes_verify_token(ready);
+        let kinds: &[_] = if takes_token {
+            &["public_keys", "jwks_url"]
+        } else {
+            &["secrets", "public_keys", "jwks_url"]
+        };
+        self.unwanted(spec, kinds, place, "takes no keys");
+        match tokens.filter(|_| takes_token) {
+            Some(tokens) => self.keys(&ready.scheme, tokens),
+            None => KeySet::new(vec![unused_key()]),
         }
     }
 
