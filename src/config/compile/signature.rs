@@ -61,7 +61,6 @@ impl Compiler<'_, '_> {
         facts: &mut Facts,
     ) -> Option<SignatureCheck> {
         self.tolerance(spec);
-        let jwks_url = spec.jwks_url.as_ref().map(|at| self.jwks_url(at));
         // Keys are read before the scheme is known to be right, so that both are reported at once.
         let secrets = spec.secrets.as_ref();
         let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
@@ -79,14 +78,7 @@ impl Compiler<'_, '_> {
             .handshakes
             .iter()
             .any(Handshake::is_enrolment_open);
-        let published = match jwks_url {
-            Some(url) => url.map(Published::At),
-            // A pinned key replaces what the provider publishes.
-            None if public_keys.is_none() && ready.scheme.publishes_keys() => {
-                Some(Published::ByProvider)
-            }
-            None => None,
-        };
+        let published = self.published(spec, &ready.scheme);
         let keys = match ready.scheme.key_kind() {
             // The provider is yet to send its secret.
             KeyKind::Secret if is_enrolling && secrets.is_none() => {
@@ -109,7 +101,9 @@ impl Compiler<'_, '_> {
                 self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
                 match public_keys {
                     Some(written) => self.keys(&ready.scheme, written)?,
-                    None if published.is_some() => KeySet::new(vec![unused_key()])?,
+                    None if spec.jwks_url.is_some() || published.is_some() => {
+                        KeySet::new(vec![unused_key()])?
+                    }
                     None => {
                         let hint = "such as `public_keys: [file:key.pem]`, or `jwks_url`";
                         self.missing(&place.path, "public_keys", hint);
@@ -126,6 +120,17 @@ impl Compiler<'_, '_> {
             handshakes: handshakes?,
             answers: ready.manners.answers,
         })
+    }
+
+    /// Where keys are published. A pinned key replaces what the provider publishes.
+    fn published(&mut self, spec: &CheckSpec, scheme: &Scheme) -> Option<Published> {
+        match &spec.jwks_url {
+            Some(at) => self.jwks_url(at).map(Published::At),
+            None if spec.public_keys.is_none() && scheme.publishes_keys() => {
+                Some(Published::ByProvider)
+            }
+            None => None,
+        }
     }
 
     /// Keys that are fetched while serving. What they are is only known then.
