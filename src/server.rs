@@ -24,9 +24,10 @@ use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
 use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use crate::gateway::{Gateway, lease};
+use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Connections, Endpoint, Worker, accept, bind};
 use crate::net::tls::TlsAcceptor;
-use crate::net::upstream::Cluster;
+use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
@@ -171,7 +172,9 @@ impl Server {
         let limits_now = limits.clone();
         let snapshot = living.snapshot(routes, limits_now, &listeners, (&clusters, &store))?;
         living.keep_store(state, store);
-        let gateway = Arc::new(Gateway::new(snapshot, telemetry.clone(), clock)?);
+        let fetch = Arc::new(HttpsFetch::new(system_roots));
+        let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
+        let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();
         let workers = start_workers(&gateway, &drain)?;
         let mut server = Self {

@@ -201,9 +201,8 @@ async fn send(
     request: Request<Frames>,
     wait: Duration,
 ) -> Result<Sent, UpstreamError> {
-    let answer = match timeout(wait, sender.try_send_request(request)).await {
-        Err(_) => return Err(UpstreamError::Timeout(wait)),
-        Ok(answer) => answer,
+    let Ok(answer) = timeout(wait, sender.try_send_request(request)).await else {
+        return Err(UpstreamError::Timeout(wait));
     };
     match answer {
         Ok(response) => {

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "a test may panic"
 )]
@@ -18,14 +19,17 @@ mod support;
 mod vectors;
 
 mod body;
+mod challenges;
 mod credentials;
 mod drain;
 mod forward;
 mod framing;
+mod handshakes;
 mod http2;
 mod leaks;
 mod limits;
 mod observe;
+mod published_keys;
 mod reload;
 mod replay;
 mod routing;

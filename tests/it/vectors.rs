@@ -31,6 +31,8 @@ pub(crate) struct Case {
     pub(crate) url: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body_base64: String,
+    /// The answer to a handshake.
+    pub(crate) expect_response: Option<serde_json::Value>,
 }
 
 /// Every case of every file.

@@ -237,13 +237,13 @@ impl Keeper {
         let (mut serial, mut brief) = (0, 0);
         while let Some(store) = self.store.upgrade() {
             serial += 1;
-            match connect(&store, serial).await {
+            let connected = connect(&store, serial).await;
+            let failure = match connected {
                 Ok(connection) => {
-                    self.mark(&store, false);
-                    self.status.send_replace(Status::Up(connection.clone()));
+                    self.up(&store, &connection);
                     drop(store);
                     let since = Instant::now();
-                    let why = self.hold(connection).await;
+                    let failure = self.hold(connection).await;
                     brief += 1;
                     if since.elapsed() >= STEADY_TIME {
                         (pause, brief) = (first, 0);
@@ -253,22 +253,39 @@ impl Keeper {
                         self.status.send_replace(Status::Connecting);
                         continue;
                     }
-                    if let Some(store) = self.store.upgrade() {
-                        if let Some(failure) = why {
-                            store.warn(&failure);
-                        }
-                        self.mark(&store, true);
-                    }
+                    failure
                 }
                 Err(failure) => {
-                    store.warn(&failure);
-                    self.mark(&store, true);
+                    drop(store);
+                    Some(failure)
                 }
-            }
-            self.status.send_replace(Status::Down);
+            };
+            self.down(failure.as_ref());
             sleep(pause).await;
             pause = (pause * 2).min(most);
         }
+    }
+
+    fn up(&mut self, store: &Inner, connection: &Connection) {
+        if std::mem::take(&mut self.is_down) {
+            store.link_up();
+        }
+        store.note();
+        self.status.send_replace(Status::Up(connection.clone()));
+    }
+
+    fn down(&mut self, failure: Option<&Failure>) {
+        self.status.send_replace(Status::Down);
+        let Some(store) = self.store.upgrade() else {
+            return;
+        };
+        if let Some(failure) = failure {
+            store.warn(failure);
+        }
+        if !std::mem::replace(&mut self.is_down, true) {
+            store.link_down();
+        }
+        store.note();
     }
 
     /// Until somebody reports the connection or the server no longer answers; says why, if it knows.
@@ -292,11 +309,6 @@ impl Keeper {
             }
             failure = probed => failure,
         }
-    }
-
-    fn mark(&mut self, store: &Inner, is_down: bool) {
-        store.mark(self.is_down, is_down);
-        self.is_down = is_down;
     }
 }
 

@@ -231,6 +231,22 @@ impl RedisStore {
         self.call(operation, &invocation).await.map(|_: i64| ())
     }
 
+    async fn settle_until_done(
+        &self,
+        settlement: Settlement,
+        key: &str,
+        owner: &str,
+        window: Duration,
+    ) {
+        loop {
+            sleep(SETTLE_INTERVAL).await;
+            Link::of(&self.0).until_up().await;
+            if self.settle(settlement, key, owner, window).await.is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Settles once the server is back, until it no longer matters.
     fn settle_later(&self, settlement: Settlement, claim: &RedisClaim) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -249,15 +265,7 @@ impl RedisStore {
         let store = self.clone();
         runtime.spawn(async move {
             let _permit = permit;
-            let settled = async {
-                loop {
-                    sleep(SETTLE_INTERVAL).await;
-                    Link::of(&store.0).until_up().await;
-                    if store.settle(settlement, &key, &owner, window).await.is_ok() {
-                        return;
-                    }
-                }
-            };
+            let settled = store.settle_until_done(settlement, &key, &owner, window);
             // Past its time it no longer matters: the lease has ended, or the window has.
             timeout_at(end, settled).await.ok();
         });
@@ -362,20 +370,17 @@ impl Inner {
         }
     }
 
-    /// A link went up or down.
-    fn mark(&self, was_down: bool, is_down: bool) {
-        match (was_down, is_down) {
-            (false, true) => drop(self.links_down.fetch_add(1, Ordering::Relaxed)),
-            (true, false) => {
-                if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
-                    tracing::info!("the shared state is available again");
-                }
-            }
-            (false, false) | (true, true) => {}
+    fn link_up(&self) {
+        if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("the shared state is available again");
         }
-        self.note();
     }
 
+    fn link_down(&self) {
+        self.links_down.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows whether every link is up.
     fn note(&self) {
         if self.is_retired.load(Ordering::Relaxed) {
             return;
