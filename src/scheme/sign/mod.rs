@@ -282,11 +282,7 @@ impl Signing<'_> {
     }
 
     /// The signature inside base64 of JSON, beside what the scheme asks for there.
-    fn inside_json(
-        &self,
-        pointer: &Pointer,
-        text: &str,
-    ) -> Result<String, SignError> {
+    fn inside_json(&self, pointer: &Pointer, text: &str) -> Result<String, SignError> {
         let mut json = draft::with_value(b"{}", pointer, text)?;
         for require in &self.scheme.require {
             if let Some(own) = &require.base64_json
