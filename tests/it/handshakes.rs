@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use data_encoding::BASE64;
 use hookward::clock::Clock;
-use hookward::config::{self, Environment};
+use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
@@ -48,7 +48,7 @@ struct Served {
 impl Served {
     /// Serves a configuration with one TLS listener and echoing routes, at `now`.
     fn start(text: &str, env: &Environment, now: UnixTime, web: Arc<dyn Fetch>) -> Self {
-        let loaded = config::load_text("vectors.yaml", text, Path::new(""), env);
+        let loaded = load_text("vectors.yaml", text, Path::new(""), env);
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
         let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
         let listener = config.listeners.into_iter().next().unwrap();
@@ -695,6 +695,42 @@ fn a_proven_delivery_is_answered_as_its_provider_wants() {
         None
     );
     assert_eq!(app.count(), 2);
+
+    // A duplicate does not reach the app, and is answered alike.
+    let (gateway, app) = guarded(&provider("wrike"), "    replay: { window: 10m }\n");
+    for count in [1, 1] {
+        let headers = [
+            ("X-Hook-Secret", "abc123"),
+            ("X-Hook-Signature", signature.as_str()),
+        ];
+        let answer = ask(&gateway, "POST", "/in", &headers, body);
+        assert_eq!((answer.status, app.count()), (200, count));
+        assert!(answer.header("x-hook-secret").is_some());
+    }
+    assert_eq!(gateway.event()["outcome"], "forwarded");
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+}
+
+#[test]
+fn a_verify_token_is_a_reference() {
+    let problems = |provider: &str, token: &str| {
+        let text = config(&format!(
+            "  - {{ name: r, match: {{ path: /x }}, upstream: echo, verify: [{{ provider: {provider}, secrets: [env:SECRET], params: {{ verify_token: {token} }} }}] }}\n"
+        ));
+        let env = Environment::from_pairs([("SECRET", SECRET)]);
+        let loaded = load_text("x.yaml", &text, Path::new(""), &env);
+        (loaded.config.is_some(), loaded.report.to_string())
+    };
+    for token in ["a-bare-token-of-some-length", "env:NOT_SET", "7"] {
+        let (valid, report) = problems("meta", token);
+        assert!(!valid && report.contains("params.verify_token"), "{report}");
+    }
+    assert!(problems("meta", "env:SECRET").0);
+    let (valid, report) = problems("slack", "env:SECRET");
+    assert!(
+        valid && report.contains("no handshake of this preset has a verify token"),
+        "{report}"
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod http2;
 mod leaks;
 mod limits;
 mod observe;
+mod published_keys;
 mod reload;
 mod replay;
 mod routing;
