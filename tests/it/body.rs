@@ -77,7 +77,10 @@ fn the_default_is_one_mebibyte_or_what_the_preset_says() {
     let app = App::start();
     let routes = format!(
         "  - {{ name: plain, match: {{ path: /plain }}, verify: none, upstream: \"{url}\" }}
-  - {{ name: made-up, match: {{ path: /made-up }}, verify: [{{ provider: made-up, secrets: [\"value:{SECRET}\"] }}], upstream: \"{url}\" }}
+  - name: made-up
+    match: {{ path: /made-up }}
+    verify: [{{ provider: made-up, secrets: [\"value:{SECRET}\"] }}]
+    upstream: \"{url}\"
 ",
         url = app.url()
     );
@@ -265,7 +268,11 @@ fn encodings() {
 
     // Without the judgement encoded bodies are verified and forwarded as they are.
     let routes = format!(
-        "  - {{ name: github, match: {{ path: /github }}, verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}], upstream: \"{}\" }}\n",
+        "  - name: github
+    match: {{ path: /github }}
+    verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
+    upstream: \"{}\"
+",
         app.url()
     );
     let gateway = Gateway::start(&config(&routes));

@@ -235,13 +235,15 @@ fn a_path_token_is_forwarded_and_masked_in_the_log() {
     );
 }
 
-/// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by bcrypt for Python.
+/// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by Python's bcrypt.
 const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$otbRDARhjKwa7DZnG449qg$ROc4PGUqERdBJvgNit0DJcQfLKNnVyQEmipPOzUI+Vo";
 const BCRYPT: &str = "$2y$06$uiwX.EBqUZ21d4IJSczUEuBdxtPaT6L7s75ec8Vx0V4VFQgU048ra";
 
 fn basic_users() -> String {
     format!(
-        "[{{ basic: {{ users: [{{ name: plain, password: env:PW }}, {{ name: argon, password_hash: \"{ARGON2}\" }}] }} }}]"
+        "[{{ basic: {{ users: [
+      {{ name: plain, password: env:PW }},
+      {{ name: argon, password_hash: \"{ARGON2}\" }}] }} }}]"
     )
 }
 
@@ -330,7 +332,8 @@ fn basic_users_from_htpasswd_under_a_realm_of_their_own() {
 fn all_checks_must_hold() {
     let app = App::start();
     let verify = format!(
-        "[{{ token: {{ query: auth, {KEYS} }} }}, {{ basic: {{ users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}]"
+        "[{{ token: {{ query: auth, {KEYS} }} }},
+      {{ basic: {{ users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}]"
     );
     let gateway = start(&app, &verify, "");
     let token = format!("/in?auth={TOKEN}");
@@ -364,7 +367,9 @@ fn all_checks_must_hold() {
 fn one_of_several_is_enough() {
     let app = App::start();
     let verify = format!(
-        "[{{ any: [{{ token: {{ header: X-Token, {KEYS} }} }}, {{ basic: {{ users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}] }}]"
+        "[{{ any: [
+      {{ token: {{ header: X-Token, {KEYS} }} }},
+      {{ basic: {{ users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}] }}]"
     );
     let gateway = start(&app, &verify, "");
     gateway.refused(&gateway.post("/in", &[], b"x"), 401, "credential_missing");

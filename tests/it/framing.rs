@@ -411,7 +411,11 @@ fn get_bodies_are_consumed() {
     // SECURITY SM-38
     let app = App::start();
     let route = format!(
-        "  - {{ name: open, match: {{ path: /open, methods: [GET, HEAD, OPTIONS, POST] }}, verify: none, upstream: \"{}\" }}\n",
+        "  - name: open
+    match: {{ path: /open, methods: [GET, HEAD, OPTIONS, POST] }}
+    verify: none
+    upstream: \"{}\"
+",
         app.url()
     );
     let gateway = Gateway::start(&config(&route));

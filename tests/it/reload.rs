@@ -109,7 +109,11 @@ fn a_port_that_is_taken_is_a_bad_file() {
 
 fn signed_by_file(app: &App) -> String {
     config(&format!(
-        "  - {{ name: github, match: {{ path: /github }}, verify: [{{ provider: github, secrets: [{{ id: k, from: \"file:DIR/secret\" }}] }}], upstream: \"{}\" }}\n",
+        "  - name: github
+    match: {{ path: /github }}
+    verify: [{{ provider: github, secrets: [{{ id: k, from: \"file:DIR/secret\" }}] }}]
+    upstream: \"{}\"
+",
         app.url()
     ))
 }
@@ -238,7 +242,8 @@ fn requests_under_way_finish_under_the_configuration_that_took_them() {
     )]);
     let (name, value) = github(b"xyz");
     let mut half = gateway.plain();
-    half.send(format!("POST /github HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\nContent-Length: 3\r\n\r\nx").as_bytes());
+    let head = format!("POST /github HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\n");
+    half.send(format!("{head}Content-Length: 3\r\n\r\nx").as_bytes());
     gateway.wait_for_metric("hookward_requests_in_flight", 1);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| gateway.post("/open", &[], b"x"));
@@ -349,7 +354,12 @@ fn limits_of_a_client_outlive_a_reload() {
     let app = App::start();
     let limited = |path: &str| {
         config(&format!(
-            "  - {{ name: limited, match: {{ path: {path} }}, rate_limits: [{{ key: client_ip, rate: 1/h, burst: 1 }}], verify: none, upstream: \"{}\" }}\n",
+            "  - name: limited
+    match: {{ path: {path} }}
+    rate_limits: [{{ key: client_ip, rate: 1/h, burst: 1 }}]
+    verify: none
+    upstream: \"{}\"
+",
             app.url()
         ))
     };

@@ -10,7 +10,11 @@ fn route(app: &App, name: &str, host: &str, path: &str, methods: &str) -> String
         format!("host: \"{host}\", ")
     };
     format!(
-        "  - {{ name: {name}, match: {{ {host}path: \"{path}\", methods: [{methods}] }}, verify: none, upstream: \"{}\" }}\n",
+        "  - name: {name}
+    match: {{ {host}path: \"{path}\", methods: [{methods}] }}
+    verify: none
+    upstream: \"{}\"
+",
         app.url()
     )
 }

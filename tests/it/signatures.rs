@@ -184,7 +184,8 @@ fn bodies_arrive_byte_for_byte_however_they_were_split() {
         gateway.forwarded(&post(&gateway, &[(&name, &value)], &body), 200);
         assert!(app.last().body == body, "{size} bytes by length");
         let mut request =
-            format!("POST /in HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+            format!("POST /in HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\n").into_bytes();
+        request.extend(b"Transfer-Encoding: chunked\r\n\r\n");
         let mut rest = body.as_slice();
         while !rest.is_empty() {
             let take = (usize::from(random()) * 37 + 1).min(rest.len());
@@ -586,7 +587,10 @@ fn a_signature_and_a_token_together_and_either() {
     );
     assert_eq!(app.last().target(), "/in");
 
-    let either = "- any: [{ provider: github, secrets: [env:SECRET] }, { provider: stripe, secrets: [env:OTHER] }, { token: { header: X-Token, secrets: [env:OTHER] } }]";
+    let either = "- any:
+          - { provider: github, secrets: [env:SECRET] }
+          - { provider: stripe, secrets: [env:OTHER] }
+          - { token: { header: X-Token, secrets: [env:OTHER] } }";
     let gateway = start(&app, either);
     gateway.refused(&gateway.post("/in", &[], b"x"), 401, "signature_missing");
     gateway.refused(

@@ -287,7 +287,11 @@ fn events_cannot_be_forged_from_outside() {
     // SECURITY L-07
     let app = App::start();
     let routes = format!(
-        "  - {{ name: all, match: {{ path: \"/{{*rest}}\", methods: [POST] }}, verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}], upstream: \"{}\" }}\n",
+        "  - name: all
+    match: {{ path: \"/{{*rest}}\", methods: [POST] }}
+    verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
+    upstream: \"{}\"
+",
         app.url()
     );
     let gateway = Gateway::start(&config(&routes));

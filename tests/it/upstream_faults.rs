@@ -13,7 +13,12 @@ fn start(app: &App) -> Gateway {
 /// A route whose app has this long to answer.
 fn start_within(app: &App, timeout: &str) -> Gateway {
     let routes = format!(
-        "  - {{ name: open, match: {{ path: /open, methods: [POST, GET, HEAD] }}, verify: none, forward: {{ timeout: {timeout} }}, upstream: \"{}\" }}\n",
+        "  - name: open
+    match: {{ path: /open, methods: [POST, GET, HEAD] }}
+    verify: none
+    forward: {{ timeout: {timeout} }}
+    upstream: \"{}\"
+",
         app.url()
     );
     Gateway::start(&config(&routes))
@@ -27,8 +32,14 @@ fn an_app_that_is_not_there_is_unreachable() {
         .local_addr()
         .unwrap();
     let routes = format!(
-        "  - {{ name: refused, match: {{ path: /refused }}, verify: none, upstream: \"http://{dead}\" }}
-  - {{ name: nameless, match: {{ path: /nameless }}, verify: none, upstream: \"http://no-such-host.invalid:80\" }}
+        "  - name: refused
+    match: {{ path: /refused }}
+    verify: none
+    upstream: \"http://{dead}\"
+  - name: nameless
+    match: {{ path: /nameless }}
+    verify: none
+    upstream: \"http://no-such-host.invalid:80\"
 "
     );
     let gateway = Gateway::start(&config(&routes));
@@ -192,7 +203,9 @@ fn interim_answers_are_passed_over() {
     // SECURITY U-12
     let app = App::start();
     let gateway = start(&app);
-    app.script([Reply::raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok")]);
+    let interim = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
+    let last = "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\nok";
+    app.script([Reply::raw(&format!("{interim}{last}"))]);
     let answer = gateway.post("/open", &[], b"x");
     gateway.forwarded(&answer, 201);
     assert_eq!(

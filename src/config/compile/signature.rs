@@ -95,12 +95,18 @@ impl Compiler<'_, '_> {
                         "such as `secrets: [env:WEBHOOK_SECRET]`",
                     );
                 }
-                self.keys(&ready.scheme, secrets?)?
+                self.keys(&ready.scheme, KeyKind::Secret, secrets?)?
             }
             KeyKind::Public => {
-                self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
-                match public_keys {
-                    Some(written) => self.keys(&ready.scheme, written)?,
+                // Values that each request must carry may be secrets beside the keys.
+                let beside = if ready.scheme.takes_secrets_too() {
+                    secrets.map(|list| self.keys(&ready.scheme, KeyKind::Secret, list))
+                } else {
+                    self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
+                    None
+                };
+                let keys = match public_keys {
+                    Some(written) => self.keys(&ready.scheme, KeyKind::Public, written)?,
                     None if spec.jwks_url.is_some() || published.is_some() => {
                         KeySet::new(vec![unused_key()])?
                     }
@@ -109,6 +115,10 @@ impl Compiler<'_, '_> {
                         self.missing(&place.path, "public_keys", hint);
                         return None;
                     }
+                };
+                match beside {
+                    Some(beside) => keys.and(&beside?),
+                    None => keys,
                 }
             }
         };
@@ -162,7 +172,7 @@ impl Compiler<'_, '_> {
         };
         self.unwanted(spec, kinds, place, "takes no keys");
         match tokens.filter(|_| takes_token) {
-            Some(tokens) => self.keys(&ready.scheme, tokens),
+            Some(tokens) => self.keys(&ready.scheme, KeyKind::Secret, tokens),
             None => KeySet::new(vec![unused_key()]),
         }
     }
@@ -185,7 +195,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn keys(&mut self, scheme: &Scheme, list: WrittenList) -> Option<KeySet> {
+    fn keys(&mut self, scheme: &Scheme, kind: KeyKind, list: WrittenList) -> Option<KeySet> {
         let mut is_good = list.is_complete;
         let mut keys = Vec::new();
         for Written {
@@ -195,7 +205,7 @@ impl Compiler<'_, '_> {
             place,
         } in list.keys
         {
-            let decoded = match scheme.key_kind() {
+            let decoded = match kind {
                 KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
