@@ -31,25 +31,26 @@ fn main() {
     let server = Server::start();
     println!("threads  at once  what                         a second");
     for (threads, at_once) in [(1, 1), (1, 64), (2, 64), (2, 256)] {
-        report(threads, at_once, "memory: claim + commit", |_| {
-            ReplayStore::Memory(MemoryStore::new(Clock::system(), 50_000_000))
-        });
-        report(threads, at_once, "redis: claim + commit", |_| {
-            ReplayStore::Redis(server.open())
-        });
-        let counted = measure(threads, at_once, || server.open(), take);
-        print(threads, at_once, "redis: one shared limit", counted);
+        let memory = || ReplayStore::Memory(MemoryStore::new(Clock::system(), 50_000_000));
+        let shared = || ReplayStore::Redis(server.open());
+        for (what, counted) in [
+            (
+                "memory: claim + commit",
+                measure(threads, at_once, memory, deliver),
+            ),
+            (
+                "redis: claim + commit",
+                measure(threads, at_once, shared, deliver),
+            ),
+            (
+                "redis: one shared limit",
+                measure(threads, at_once, || server.open(), take),
+            ),
+        ] {
+            let rate = counted / TIME.as_secs();
+            println!("{threads:7}  {at_once:7}  {what:27}  {rate:8}");
+        }
     }
-}
-
-fn report(threads: usize, at_once: usize, what: &str, open: impl Fn(()) -> ReplayStore) {
-    let counted = measure(threads, at_once, || open(()), deliver);
-    print(threads, at_once, what, counted);
-}
-
-fn print(threads: usize, at_once: usize, what: &str, counted: u64) {
-    let rate = counted / TIME.as_secs();
-    println!("{threads:7}  {at_once:7}  {what:27}  {rate:8}");
 }
 
 /// One delivery: a claim and its commit.
@@ -69,7 +70,7 @@ async fn take(store: RedisStore, number: u64) {
     let bucket = format!("bench:{}", number % 1000);
     let burst = NonZeroU32::MAX;
     let taken = store.take(&bucket, Duration::from_micros(1), burst).await;
-    drop(taken.expect("an answer"));
+    taken.expect("an answer").expect("room");
 }
 
 /// How often `operation` was done on so many threads, each with a runtime as a worker has one.
@@ -87,22 +88,16 @@ where
     };
     let main = runtime();
     let store = main.block_on(async { open() });
-    let (next, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let counters = Arc::new(Counters::default());
     let workers: Vec<_> = (0..threads)
         .map(|_| {
-            let (store, next, done) = (store.clone(), Arc::clone(&next), Arc::clone(&done));
+            let (store, counters) = (store.clone(), Arc::clone(&counters));
             thread::spawn(move || {
                 let tasks = tokio::task::LocalSet::new();
                 let end = Instant::now() + TIME;
                 for _ in 0..at_once {
-                    let (store, next, done) = (store.clone(), Arc::clone(&next), Arc::clone(&done));
-                    tasks.spawn_local(async move {
-                        while Instant::now() < end {
-                            let number = next.fetch_add(1, Ordering::Relaxed);
-                            operation(store.clone(), number).await;
-                            done.fetch_add(1, Ordering::Relaxed);
-                        }
-                    });
+                    let (store, counters) = (store.clone(), Arc::clone(&counters));
+                    tasks.spawn_local(repeat(store, counters, end, operation));
                 }
                 runtime().block_on(tasks);
             })
@@ -111,7 +106,26 @@ where
     for worker in workers {
         worker.join().expect("a worker");
     }
-    done.load(Ordering::Relaxed)
+    counters.done.load(Ordering::Relaxed)
+}
+
+#[derive(Default)]
+struct Counters {
+    next: AtomicU64,
+    done: AtomicU64,
+}
+
+async fn repeat<S: Clone>(
+    store: S,
+    counters: Arc<Counters>,
+    end: Instant,
+    operation: impl AsyncFn(S, u64),
+) {
+    while Instant::now() < end {
+        let number = counters.next.fetch_add(1, Ordering::Relaxed);
+        operation(store.clone(), number).await;
+        counters.done.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A `redis-server` that keeps nothing on disk; killed when dropped.

@@ -101,37 +101,26 @@ fn two_replicas_forward_a_delivery_once() {
     let (redis, app) = (Redis::start(), App::start());
     let state = patient(&redis);
     let replicas = [replica(&app, &state, REPLAY), replica(&app, &state, REPLAY)];
+    let barriers: Vec<Barrier> = (0..LANES).map(|_| Barrier::new(2)).collect();
+    let half = |gateway: &Gateway, lane: usize| -> Vec<u16> {
+        let mut wire = gateway.plain();
+        let pairs = (lane..PAIRS).step_by(LANES);
+        let post = |pair: usize| {
+            barriers[lane].wait();
+            send_on(&mut wire, format!("pair {pair}").as_bytes()).status
+        };
+        pairs.map(post).collect()
+    };
     let statuses: Vec<[u16; 2]> = thread::scope(|scope| {
+        let (half, replicas) = (&half, &replicas);
         let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let replicas = &replicas;
-                scope.spawn(move || {
-                    let barrier = Barrier::new(2);
-                    let half = |gateway: &Gateway| -> Vec<u16> {
-                        let mut wire = gateway.plain();
-                        (lane..PAIRS)
-                            .step_by(LANES)
-                            .map(|pair| {
-                                barrier.wait();
-                                send_on(&mut wire, format!("pair {pair}").as_bytes()).status
-                            })
-                            .collect()
-                    };
-                    thread::scope(|scope| {
-                        let other = scope.spawn(|| half(&replicas[1]));
-                        let one = half(&replicas[0]);
-                        let other = other.join().unwrap();
-                        one.into_iter()
-                            .zip(other)
-                            .map(|(one, other)| [one, other])
-                            .collect::<Vec<_>>()
-                    })
-                })
-            })
+            .map(|lane| [0, 1].map(|at| scope.spawn(move || half(&replicas[at], lane))))
             .collect();
-        lanes
+        let halves = lanes
             .into_iter()
-            .flat_map(|lane| lane.join().unwrap())
+            .map(|lane| lane.map(|half| half.join().unwrap()));
+        halves
+            .flat_map(|[one, other]| one.into_iter().zip(other).map(|(one, other)| [one, other]))
             .collect()
     });
     assert_eq!(statuses.len(), PAIRS);
@@ -278,6 +267,44 @@ fn a_replica_that_is_killed_frees_its_delivery_when_the_lease_ends() {
     second.forwarded(&post(&second, b"x"), 200);
     assert!(start.elapsed().as_secs() < 15);
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn what_redis_did_not_take_is_settled_once_it_does() {
+    // SECURITY S-04
+    let (redis, app) = (Redis::start(), App::start());
+    let gateway = replica(&app, &state(redis.url(), "1s", "reject"), REPLAY);
+    recovers(&gateway, "at first");
+    let before = app.count();
+    let answer = |status: u16| {
+        let text = format!("HTTP/1.1 {status} Status\r\nContent-Length: 0\r\n\r\n");
+        Reply::AfterGate(text.into_bytes())
+    };
+    app.script([answer(500), answer(200)]);
+    let nowhere = free_port().to_string();
+    thread::scope(|scope| {
+        let fails = scope.spawn(|| post(&gateway, b"fails"));
+        app.wait_for(before + 1);
+        let works = scope.spawn(|| post(&gateway, b"works"));
+        app.wait_for(before + 2);
+        let () = redis.ask(&["REPLICAOF", "127.0.0.1", &nowhere]);
+        app.open_gate();
+        assert_eq!(fails.join().unwrap().status, 500);
+        assert_eq!(works.join().unwrap().status, 200);
+    });
+    for operation in ["release", "commit"] {
+        assert!(operations(&gateway, operation, "failure") >= 1);
+    }
+    let () = redis.ask(&["REPLICAOF", "NO", "ONE"]);
+    // Long before the lease of 35 s ends.
+    eventually("the failed delivery passes", || {
+        (post(&gateway, b"fails").status == 200).then_some(())
+    });
+    eventually("the other one is known", || {
+        (post(&gateway, b"works").status == 200).then_some(())
+    });
+    let arrived = |body: &[u8]| app.seen().iter().filter(|seen| seen.body == body).count();
+    assert_eq!((arrived(b"fails"), arrived(b"works")), (2, 1));
 }
 
 #[test]
