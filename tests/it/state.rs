@@ -548,37 +548,51 @@ fn ids(redis: &Redis) -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn a_cluster_shares_the_keys() {
-    let app = App::start();
-    let node = || {
+/// Three nodes with a third of the slots each.
+fn cluster() -> [Redis; 3] {
+    let nodes = [(); 3].map(|()| {
         let bus = free_port().to_string();
-        Redis::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus])
-    };
-    let nodes = [node(), node()];
-    for (node, slots) in nodes.iter().zip([["0", "8191"], ["8192", "16383"]]) {
-        let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]]);
+        Redis::start_with(&[
+            "--cluster-enabled",
+            "yes",
+            "--cluster-port",
+            &bus,
+            "--cluster-require-full-coverage",
+            "no",
+        ])
+    });
+    let slots = [["0", "5460"], ["5461", "10922"], ["10923", "16383"]];
+    for (node, [from, to]) in nodes.iter().zip(slots) {
+        let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", from, to]);
+        let bus: Vec<String> = node.ask(&["CONFIG", "GET", "cluster-port"]);
+        let port = node.port().to_string();
+        let () = nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus[1]]);
     }
-    let other = &nodes[1];
-    let bus: Vec<String> = other.ask(&["CONFIG", "GET", "cluster-port"]);
-    let () = nodes[0].ask(&[
-        "CLUSTER",
-        "MEET",
-        "127.0.0.1",
-        &other.port().to_string(),
-        &bus[1],
-    ]);
     eventually("the cluster is one", || {
         let known = |node: &Redis| {
             let info: String = node.ask(&["CLUSTER", "INFO"]);
-            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2")
+            info.contains("cluster_state:ok") && info.contains("cluster_size:3")
         };
         nodes.iter().all(known).then_some(())
     });
-    let state = patient(&nodes[0]).replace("timeout:", "cluster: true, timeout:");
+    nodes
+}
+
+#[test]
+fn a_cluster_shares_the_keys() {
+    let (mut nodes, app) = (cluster(), App::start());
     let limit =
         format!("{REPLAY}    rate_limits: [{{ key: client_ip, rate: 1/h, burst: 1000 }}]\n");
-    let replicas = [replica(&app, &state, &limit), replica(&app, &state, &limit)];
+    let start = |more: &str, timeout: &str| {
+        let state = state(nodes[0].url(), timeout, "reject");
+        let state = state.replace("timeout:", "cluster: true, timeout:");
+        replica(&app, &state, more)
+    };
+    let replicas = [
+        start(&limit, "5s"),
+        start(&limit, "5s"),
+        start(REPLAY, "500ms"),
+    ];
     for number in 0..40 {
         let body = format!("delivery {number}");
         assert_eq!(post(&replicas[0], body.as_bytes()).status, 200);
@@ -588,8 +602,16 @@ fn a_cluster_shares_the_keys() {
     assert_eq!(replicas[1].requests("in", "duplicate", "none"), 40);
     for node in &nodes {
         let keys: Vec<String> = node.ask(&["KEYS", "hookward:claim:*"]);
-        assert!(keys.len() > 5, "{keys:?}");
+        assert!(keys.len() > 3, "{keys:?}");
     }
+    // One node that fails is not all of them.
+    nodes[2].kill();
+    let statuses: Vec<u16> = (0..30)
+        .map(|number| post(&replicas[2], format!("later {number}").as_bytes()).status)
+        .collect();
+    let count = |status: u16| statuses.iter().filter(|own| **own == status).count();
+    assert!(count(200) >= 5 && count(503) >= 1, "{statuses:?}");
+    assert_eq!(count(200) + count(503), 30, "{statuses:?}");
 }
 
 #[test]

@@ -239,8 +239,8 @@ impl Keeper {
             serial += 1;
             let connected = connect(&store, serial).await;
             let failure = match connected {
-                Ok(connection) => {
-                    self.up(&store, &connection);
+                Ok((connection, doubt)) => {
+                    self.up(&store, &connection, doubt.as_ref());
                     drop(store);
                     let since = Instant::now();
                     let failure = self.hold(connection).await;
@@ -266,19 +266,29 @@ impl Keeper {
         }
     }
 
-    fn up(&mut self, store: &Inner, connection: &Connection) {
-        if std::mem::take(&mut self.is_down) {
-            store.link_up();
+    fn up(&mut self, store: &Inner, connection: &Connection, doubt: Option<&Failure>) {
+        match doubt {
+            None => self.well(store),
+            Some(_) => self.unwell(store, doubt),
         }
-        store.note();
         self.status.send_replace(Status::Up(connection.clone()));
     }
 
     fn down(&mut self, failure: Option<&Failure>) {
         self.status.send_replace(Status::Down);
-        let Some(store) = self.store.upgrade() else {
-            return;
-        };
+        if let Some(store) = self.store.upgrade() {
+            self.unwell(&store, failure);
+        }
+    }
+
+    fn well(&mut self, store: &Inner) {
+        if std::mem::take(&mut self.is_down) {
+            store.link_up();
+        }
+        store.note();
+    }
+
+    fn unwell(&mut self, store: &Inner, failure: Option<&Failure>) {
         if let Some(failure) = failure {
             store.warn(failure);
         }
@@ -291,37 +301,36 @@ impl Keeper {
     /// Until somebody reports the connection or the server no longer answers; says why, if it knows.
     async fn hold(&mut self, mut connection: Connection) -> Option<Failure> {
         let serial = connection.serial;
-        let store = self.store.clone();
-        let probed = async {
-            loop {
-                sleep(PROBE_INTERVAL).await;
-                let store = store.upgrade()?;
-                match probe(&store, &mut connection, store.timeout).await {
-                    Ok(()) => store.note(),
-                    Err(failure) => return Some(failure),
+        loop {
+            tokio::select! {
+                reported = self.broken.wait_for(|last| *last >= serial) => {
+                    drop(reported);
+                    return None;
                 }
+                () = sleep(PROBE_INTERVAL) => {}
             }
-        };
-        tokio::select! {
-            reported = self.broken.wait_for(|last| *last >= serial) => {
-                drop(reported);
-                None
+            let store = self.store.upgrade()?;
+            match probe(&store, &mut connection, store.timeout).await {
+                Ok(()) => self.well(&store),
+                // The other nodes of a cluster go on, and its client looks for the missing one.
+                Err(failure) if connection.is_cluster() => self.unwell(&store, Some(&failure)),
+                Err(failure) => return Some(failure),
             }
-            failure = probed => failure,
         }
     }
 }
 
-async fn connect(store: &Inner, serial: u64) -> Result<Connection, Failure> {
-    let connected = async {
-        let way = store.server.connect().await?;
-        let mut connection = Connection { serial, way };
-        probe(store, &mut connection, CONNECT_TIME).await?;
-        Ok(connection)
-    };
-    timeout(CONNECT_TIME, connected)
-        .await
-        .unwrap_or(Err(Failure::Timeout(CONNECT_TIME)))
+/// A connection, and what is wrong with it all the same: of a cluster, only one node may be.
+async fn connect(store: &Inner, serial: u64) -> Result<(Connection, Option<Failure>), Failure> {
+    let connected = timeout(CONNECT_TIME, store.server.connect()).await;
+    let way = connected.map_err(|_late| Failure::Timeout(CONNECT_TIME))??;
+    let mut connection = Connection { serial, way };
+    let probed = probe(store, &mut connection, store.timeout.min(CONNECT_TIME)).await;
+    match probed {
+        Ok(()) => Ok((connection, None)),
+        Err(failure) if connection.is_cluster() => Ok((connection, Some(failure))),
+        Err(failure) => Err(failure),
+    }
 }
 
 async fn probe(
