@@ -225,7 +225,7 @@ impl Vectors {
             durations: histograms(
                 registry,
                 "hookward_request_duration_seconds",
-                "From a request's head to the end of its answer.",
+                "From a request's head to the head of its answer.",
                 &["route", "outcome"],
             ),
             keys_used: counters(
