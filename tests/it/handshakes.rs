@@ -16,7 +16,8 @@ use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
-use hookward::net::listener::{Connections, Endpoint, Worker, accept, bind};
+use hookward::net::connections::Connections;
+use hookward::net::listener::{Endpoint, Worker, accept, bind};
 use hookward::net::tls::TlsAcceptor;
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::sign::Draft;
@@ -82,6 +83,7 @@ impl Served {
         let worker = Worker {
             gateway: Arc::new(gateway),
             connections: Arc::new(Connections::default()),
+            handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
         };
