@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +43,7 @@ impl Gateway {
         prepare: impl FnOnce(&Path),
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookward"));
-        command.envs(env.iter().copied());
+        command.envs(env.iter().copied()).stdin(Stdio::null());
         Self::spawn(command, config, arguments, prepare)
     }
 
@@ -51,7 +52,19 @@ impl Gateway {
         let mut command = Command::new(wrapper[0]);
         command
             .args(&wrapper[1..])
-            .arg(env!("CARGO_BIN_EXE_hookward"));
+            .arg(env!("CARGO_BIN_EXE_hookward"))
+            .stdin(Stdio::null());
+        Self::spawn(command, config, &[], |_| {})
+    }
+
+    /// Starts the binary as a service manager does: with a listening socket as descriptor 3.
+    pub fn start_activated(config: &str, socket: TcpListener, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        let script = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
+        command
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_hookward")])
+            .envs(env.iter().copied())
+            .stdin(OwnedFd::from(socket));
         Self::spawn(command, config, &[], |_| {})
     }
 
@@ -70,7 +83,6 @@ impl Gateway {
             .arg(&file)
             .args(arguments)
             .env_remove("HOOKWARD_CONFIG")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -277,6 +289,11 @@ impl Gateway {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("hookward.yaml")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends a signal: `TERM`, `HUP`.
