@@ -660,6 +660,9 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         mpsc::unbounded_channel::<(std::net::TcpListener, Arc<Endpoint>)>();
     let (done, finished) = oneshot::channel();
     let serve = async move {
+        if let Some(store) = worker.gateway.snapshot().replay.shared() {
+            store.connect();
+        }
         loop {
             tokio::select! {
                 () = worker.drain.cancelled() => break,

@@ -114,8 +114,13 @@ impl RedisStore {
         }));
         // Whether the server is there shows before the first request.
         store.0.metrics.state.available.set(0);
-        drop(Link::of(&store.0));
+        store.connect();
         Ok(store)
+    }
+
+    /// Begins this thread's connection, so that its first request need not wait for it.
+    pub fn connect(&self) {
+        drop(Link::of(&self.0));
     }
 
     /// Tells this store from every other of the process.
