@@ -166,21 +166,40 @@ pub async fn discard<B>(body: B) -> bool
 where
     B: Body<Data = Bytes>,
 {
-    let mut body = std::pin::pin!(body);
-    let drain = async {
-        let mut size = 0;
-        while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else { return false };
-            size += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if size > DISCARD_BYTES_MAX {
-                return false;
-            }
-        }
-        true
-    };
-    tokio::time::timeout(DISCARD_TIME_MAX, drain)
+    let drained = drain(body, DISCARD_BYTES_MAX);
+    tokio::time::timeout(DISCARD_TIME_MAX, drained)
         .await
         .unwrap_or(false)
+}
+
+/// Most that is read of a refused body so that its sender gets to read the answer.
+const LINGER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Reads and forgets what is left of a refused body, for a short while.
+pub async fn linger<B>(body: B)
+where
+    B: Body<Data = Bytes>,
+{
+    let drained = drain(body, LINGER_BYTES_MAX);
+    // The answer is under way; how this ends changes nothing.
+    let _ = tokio::time::timeout(DISCARD_TIME_MAX, drained).await;
+}
+
+/// Reads and forgets up to `most` bytes. Whether nothing is left.
+async fn drain<B>(body: B, most: u64) -> bool
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = std::pin::pin!(body);
+    let mut size = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(frame) = frame else { return false };
+        size += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if size > most {
+            return false;
+        }
+    }
+    true
 }
 
 /// Whether [`discard`] has a chance: a body of known size above its bound is left unread.

@@ -111,7 +111,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     entries: Mutex<HashMap<KeyUrl, Arc<Entry>>>,
     running: Arc<Semaphore>,
-    unasked: Mutex<Window>,
+    /// By site: who makes requests name URLs of one keeps no fetch from another.
+    unasked: Mutex<HashMap<String, Window>>,
     uses: AtomicU64,
 }
 
@@ -320,7 +321,9 @@ impl KeyCache {
         }
         let permit = Arc::clone(&inner.running).try_acquire_owned().ok();
         let is_asked = entry.wanted.reach == Reach::Any;
-        let Some(permit) = permit.filter(|_| is_asked || inner.may_fetch_unasked(now)) else {
+        let Some(permit) =
+            permit.filter(|_| is_asked || inner.may_fetch_unasked(entry.wanted.url.host(), now))
+        else {
             drop(state);
             entry.ended.send_replace(());
             return;
@@ -362,16 +365,24 @@ impl Inner {
         }
     }
 
-    fn may_fetch_unasked(&self, now: Duration) -> bool {
-        let mut window = lock(&self.unasked);
-        if now.saturating_sub(window.start) >= Duration::from_mins(1) {
-            *window = Window {
-                start: now,
-                count: 0,
-            };
-        }
+    fn may_fetch_unasked(&self, host: &str, now: Duration) -> bool {
+        let mut windows = lock(&self.unasked);
+        windows.retain(|_, window| now.saturating_sub(window.start) < Duration::from_mins(1));
+        let window = windows.entry(site(host).to_owned()).or_insert(Window {
+            start: now,
+            count: 0,
+        });
         window.count += 1;
         window.count <= UNASKED_MAX
+    }
+}
+
+/// The last two labels of a host. Presets fix at least these, so sites are as few as presets.
+fn site(host: &str) -> &str {
+    let mut dots = host.rmatch_indices('.');
+    match dots.nth(1) {
+        Some((dot, _)) => host.get(dot + 1..).unwrap_or(host),
+        None => host,
     }
 }
 

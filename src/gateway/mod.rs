@@ -188,7 +188,7 @@ impl Gateway {
     /// Answers one request.
     pub async fn handle<B>(&self, connection: &Connection, request: Request<B>) -> Response<Answer>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (parts, mut body) = request.into_parts();
         let (version, expects) = (parts.version, parts.headers.contains_key("expect"));
@@ -226,11 +226,18 @@ impl Gateway {
             )
         });
         let is_read = body.is_end_stream();
-        let reusable = !hopeless
-            && (is_read
-                || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
-        if version < Version::HTTP_2 && !reusable {
-            respond::close_connection(response.headers_mut());
+        if version == Version::HTTP_2 {
+            // A reset of the stream would take the answer from senders that still send (SM-17).
+            if !is_read {
+                tokio::spawn(body::linger(body));
+            }
+        } else {
+            let reusable = !hopeless
+                && (is_read
+                    || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
+            if !reusable {
+                respond::close_connection(response.headers_mut());
+            }
         }
         if is_head {
             *response.body_mut() = Answer::default();

@@ -298,18 +298,25 @@ pub(super) fn signature(
         None => Ok(&check.keys),
     };
     let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));
-    let Evidence {
-        key_id, event_id, ..
-    } = verdict.map_err(|error| signature_refusal(error, check, presented))?;
+    let evidence = verdict.map_err(|error| signature_refusal(error, check, presented))?;
     let checks = vec![match &check.provider {
         Some(provider) => format!("provider:{provider}"),
         None => "scheme".to_owned(),
     }];
     // Only a route that looks for replays pays for telling deliveries apart.
-    let fingerprints = match presented.route.replay {
-        Some(_) => check.scheme.delivery(message).into_iter().collect(),
-        None => Vec::new(),
-    };
+    let mut fingerprints = Vec::new();
+    if presented.route.replay.is_some() {
+        fingerprints.extend(check.scheme.delivery(message, &evidence));
+        if fingerprints.is_empty() && check.scheme.is_signed() {
+            return Err(Rejection::new(
+                Reason::SignatureMalformed,
+                "nothing in it tells this delivery from others, which `replay` needs",
+            ));
+        }
+    }
+    let Evidence {
+        key_id, event_id, ..
+    } = evidence;
     let provider = check.provider.clone();
     Ok(Proof {
         checks,

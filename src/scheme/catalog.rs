@@ -363,7 +363,10 @@ impl Selected {
             .schemes()
             .nth(self.index(&params))
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
-        compile::compile(spec, &params, tolerance).map_err(messages)
+        let mut scheme = compile::compile(spec, &params, tolerance).map_err(messages)?;
+        let handshakes = self.preset.handshakes(&params).map_err(messages)?;
+        scheme.challenges = handshakes.iter().flat_map(Handshake::challenges).collect();
+        Ok(scheme)
     }
 
     /// The handshakes of the preset, with the operator's `params`.

@@ -74,8 +74,8 @@ impl Charset {
         ends.last() == Some(&true)
     }
 
-    /// Whether it lets nothing through but letters, digits, `-` and `_`: no text of that kind is
-    /// content that anybody signs.
+    /// Whether it lets nothing through but letters, digits, `-` and `_`, which few contents are made
+    /// of: those that are get refused.
     pub(super) fn is_token(&self) -> bool {
         self.pieces.iter().all(|piece| piece.class & !TOKEN == 0)
     }

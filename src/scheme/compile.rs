@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 
 use super::aws_sns::AwsSns;
+use super::charset::Charset;
 use super::fields::{Fields, Piece};
 use super::http_signature::HttpSignature;
 use super::https_url::{HttpsUrl, KeyUrl, NamedKeyUrl, Reach};
@@ -25,7 +26,7 @@ use super::spec::{
 use super::template::{Names, Template};
 use super::when::When;
 use super::x5c::ChainRules;
-use super::{Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm};
+use super::{IdForm, KeyKind, Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm};
 use crate::document::{At, OneOrMany, Place};
 use crate::problem::{Mark, Problem, Severity};
 use crate::units::Span;
@@ -132,19 +133,28 @@ impl<'a> Compiler<'a> {
             }
         }
         let contents = self.contents(spec);
-        let id = spec.id.as_ref().map(|at| self.location(at));
+        let id = spec
+            .id
+            .as_ref()
+            .map(|at| self.location(at))
+            .unwrap_or_default();
         let event_id_claim = get(&spec.event_id).and_then(|own| get(&own.claim));
         let event_id_claim = event_id_claim.map(|name| ClaimPath::new(name));
         let event_id = match &spec.event_id {
-            Some(at) if event_id_claim.is_none() => self.location(at).0,
+            Some(at) if event_id_claim.is_none() => self.location(at),
             _ => Vec::new(),
         };
         let mut scheme = Scheme {
             proof: self.proof(spec, algorithm, tolerance),
             signature,
             timestamp: None,
-            id_without: id.as_ref().and_then(|(_, without)| without.clone()),
-            id: id.map(|(places, _)| places).unwrap_or_default(),
+            id_form: spec
+                .id
+                .as_ref()
+                .map(|at| self.id_form(at))
+                .unwrap_or_default(),
+            id,
+            challenges: Vec::new(),
             event_id,
             event_id_claim,
             contents,
@@ -156,7 +166,7 @@ impl<'a> Compiler<'a> {
             json_from: spec
                 .json_from
                 .as_ref()
-                .map(|at| self.location(at).0)
+                .map(|at| self.location(at))
                 .unwrap_or_default(),
             each: spec.each.as_ref().and_then(|at| self.pointer(at)),
             body_decoded: get(&spec.body_decoded).copied().unwrap_or_default(),
@@ -218,6 +228,10 @@ impl<'a> Compiler<'a> {
         need(
             !covers(&Template::covers_timestamp) || spec.timestamp.is_some(),
             "`{timestamp}` needs `timestamp`: where it stands",
+        );
+        need(
+            scheme.key_source.is_none() || scheme.key_kind() == KeyKind::Public,
+            "`key_url` is for public keys; this algorithm wants a secret",
         );
         need(
             algorithm != Algorithm::Jwt || spec.jwt.is_some(),
@@ -533,14 +547,27 @@ impl<'a> Compiler<'a> {
         place
     }
 
-    /// Places in the order they are tried, and what the value must not contain.
-    fn location(&mut self, at: &At<LocationSpec>) -> (Vec<Location>, Option<String>) {
+    /// What the value may look like.
+    fn id_form(&mut self, at: &At<LocationSpec>) -> IdForm {
         let Some(spec) = at.get() else {
-            return Default::default();
+            return IdForm::default();
+        };
+        let charset = spec.charset.as_ref().and_then(|at| {
+            let parsed = Charset::parse(at.get()?);
+            parsed.map_err(|message| self.error(at, message)).ok()
+        });
+        IdForm {
+            without: get(&spec.without).cloned(),
+            charset,
+        }
+    }
+
+    /// Places in the order they are tried.
+    fn location(&mut self, at: &At<LocationSpec>) -> Vec<Location> {
+        let Some(spec) = at.get() else {
+            return Vec::new();
         };
         let mut places = self.headers(spec.header.as_ref());
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
         let form = spec.form.as_ref().and_then(|at| self.text(at));
         places.extend(form.map(|name| Location::Form(name.into())));
         places.extend(
@@ -550,6 +577,8 @@ impl<'a> Compiler<'a> {
                 .map(Location::Json),
         );
         places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
         places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
         if places.is_empty() {
             self.error(
@@ -557,14 +586,12 @@ impl<'a> Compiler<'a> {
                 "say where it stands: `header`, `query`, `form`, `json`, `xml` or `item`",
             );
         }
-        (places, get(&spec.without).cloned())
+        places
     }
 
     fn signature(&mut self, at: &At<SignatureSpec>) -> Option<SignatureForm> {
         let spec = at.get()?;
         let mut places = self.headers(spec.header.as_ref());
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
         let form = spec.form.as_ref().and_then(|at| self.text(at));
         places.extend(form.map(|name| Location::Form(name.into())));
         places.extend(
@@ -574,6 +601,8 @@ impl<'a> Compiler<'a> {
                 .map(Location::Json),
         );
         places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
         if get(&spec.body).copied().unwrap_or_default() {
             places.push(Location::Body);
         }
@@ -651,8 +680,6 @@ impl<'a> Compiler<'a> {
     ) -> Option<Timestamp> {
         let spec = at.get()?;
         let mut places = self.headers(spec.header.as_ref());
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
         let form = spec.form.as_ref().and_then(|at| self.text(at));
         places.extend(form.map(|name| Location::Form(name.into())));
         places.extend(
@@ -662,6 +689,8 @@ impl<'a> Compiler<'a> {
                 .map(Location::Json),
         );
         places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
+        let query = spec.query.as_ref().and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
         places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
         if places.is_empty() {
             self.error(

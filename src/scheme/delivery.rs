@@ -1,19 +1,18 @@
 //! What makes two deliveries the same.
 
-use super::jws::Token;
 use super::jwt::Jwt;
-use super::locate::{View, find};
+use super::locate::{Location, View, find};
 use super::parse::Presented;
-use super::primitive::{Digest, digest};
+use super::primitive::digest;
 use super::template::Scope;
-use super::verify::{NO_TOKEN, render};
-use super::{Content, Message, Proof, Scheme, SignatureError};
+use super::verify::{presented_token, render};
+use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedContent};
 
 impl Scheme {
-    /// What makes two deliveries the same: a digest of the signed event id, else of the canonical
-    /// signed content. Unsigned ids never go in (SECURITY ). `None` where nothing is
-    /// signed.
-    pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
+    /// What makes two deliveries the same: a digest of the signed event id, else of the content that
+    /// was found signed. Unsigned ids never go in (SECURITY ). `None` where a verified
+    /// request holds nothing to tell it by, as where nothing is signed.
+    pub fn delivery(&self, message: &Message<'_>, evidence: &Evidence) -> Option<[u8; 32]> {
         if !self.is_signed() {
             return None;
         }
@@ -24,8 +23,9 @@ impl Scheme {
         }
         let fingerprint = self.with_views(message, |views| {
             let mut parts = Vec::new();
-            for view in views {
-                parts.push(self.fingerprint(*view)?);
+            for (index, view) in views.iter().enumerate() {
+                let signed = evidence.signed.get(index).copied().unwrap_or_default();
+                parts.push(self.fingerprint(*view, signed)?);
             }
             Ok(parts)
         });
@@ -34,7 +34,18 @@ impl Scheme {
         Some(digest(&parts))
     }
 
-    fn fingerprint(&self, view: View<'_>) -> Result<[u8; 32], SignatureError> {
+    /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
+    /// other way round, under the same signature.
+    fn pins(&self, place: &Location) -> bool {
+        (place.is_in_body() && self.covers_body())
+            || (self.id.contains(place) && self.id_form.is_delimited() && self.covers_place(place))
+    }
+
+    fn fingerprint(
+        &self,
+        view: View<'_>,
+        signed: SignedContent,
+    ) -> Result<[u8; 32], SignatureError> {
         let presented = match &self.signature {
             Some(signature) => signature.read(view)?,
             None => Presented::default(),
@@ -44,7 +55,7 @@ impl Scheme {
             ..view
         };
         // An id that cannot be read is none: what was signed is known all the same.
-        if self.event_id.iter().all(|place| self.covers_place(place))
+        if self.event_id.iter().all(|place| self.pins(place))
             && let Ok(Some(id)) = find(&self.event_id, view)
         {
             return Ok(digest(&[b"event id", &id]));
@@ -54,27 +65,21 @@ impl Scheme {
         }
         let stamp = self.stamp(view)?;
         let id = self.signed_id(view)?;
+        let spellings = self.url.spellings(view)?;
+        let spelling = spellings.get(signed.url);
         let scope = Scope {
             view,
-            url: &self.url.first(view)?,
-            without_path: false,
+            url: spelling.map_or("", |own| &own.url),
+            without_path: spelling.is_some_and(|own| own.without_path),
             timestamp: stamp.as_ref().map(|(text, _)| &**text),
             id: id.as_deref(),
             secret: Some(&[]),
         };
         let mut content = Vec::new();
-        if let Some(parts) = self.contents.first() {
+        if let Some(parts) = self.contents.get(signed.content) {
             render(parts, &scope, &mut content)?;
         }
-        let body = match self.body_digest {
-            Some(_) => Digest::Sha256.of(view
-                .body
-                .into_iter()
-                .flat_map(Content::frames)
-                .map(AsRef::as_ref)),
-            None => Vec::new(),
-        };
-        Ok(digest(&[b"signed content", &content, &body]))
+        Ok(digest(&[b"signed content", &content]))
     }
 
     /// A token is known by what is signed in it, never by its text: the signature can be re-made.
@@ -84,8 +89,7 @@ impl Scheme {
         presented: &Presented<'_>,
         view: View<'_>,
     ) -> Result<[u8; 32], SignatureError> {
-        let text = presented.texts.first().ok_or(NO_TOKEN)?;
-        let token = Token::parse(std::str::from_utf8(&text.value).map_err(|_bad| NO_TOKEN)?)?;
+        let token = presented_token(presented)?;
         if jwt.detached {
             let body = view.body.map(Content::joined).unwrap_or_default();
             return Ok(digest(&[b"signed content", &body]));

@@ -116,7 +116,7 @@ impl Fields {
     fn pairs(&self, from: FieldsFrom, view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
         match from {
             FieldsFrom::Form => form_pairs(view),
-            FieldsFrom::Query => Ok(query_pairs(view.url.query().unwrap_or_default())),
+            FieldsFrom::Query => query_pairs(view.url.query().unwrap_or_default()),
             FieldsFrom::Json => json_pairs(view),
             FieldsFrom::Headers => self.header_pairs(view),
         }

@@ -8,11 +8,11 @@ use serde_json::{Map, Value};
 use super::jws::JwsAlgorithm;
 use super::locate::{Pointer, View};
 use super::primitive::same_secret;
-use super::spec::ClaimTime;
+use super::spec::{BodyKind, ClaimTime};
 use super::template::{Scope, Template};
 use super::when::When;
 use super::x5c::ChainRules;
-use super::{SignatureError, malformed};
+use super::{SignatureError, Tolerance, malformed};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
@@ -36,6 +36,31 @@ pub(super) struct Claim {
     pub(super) optional: bool,
     pub(super) optional_when: Option<When>,
     pub(super) when: When,
+}
+
+impl Jwt {
+    /// How old a token may be, where each says when it was made.
+    pub(super) fn tolerance(&self) -> Option<Tolerance> {
+        let demanded = self.claims.iter().filter(|claim| claim.is_demanded());
+        let issued = demanded.filter_map(|claim| match claim.time {
+            Some((ClaimTime::Issued, leeway)) => Some(leeway),
+            _ => None,
+        });
+        issued.min().map(|leeway| Tolerance {
+            past: leeway,
+            future: leeway,
+        })
+    }
+}
+
+impl Claim {
+    /// Whether every token with a body must have it.
+    pub(super) fn is_demanded(&self) -> bool {
+        let when_empty = |when: &When| when.is_impossible() || when.body == Some(BodyKind::Empty);
+        !self.optional
+            && self.optional_when.as_ref().is_none_or(when_empty)
+            && !self.when.is_impossible()
+    }
 }
 
 /// A claim's name, or a JSON pointer into the claims.

@@ -3,8 +3,7 @@
 use http::HeaderMap;
 
 use super::https_url::{KeyUrl, NamedKeyUrl};
-use super::jws::Token;
-use super::verify::NO_TOKEN;
+use super::verify::{NO_TOKEN, presented_token};
 use super::{Message, Proof, Scheme, SignatureError};
 
 /// Where keys come from, beside the configuration.
@@ -52,9 +51,7 @@ impl Scheme {
                 let key_id = self.with_views(message, |views| {
                     let view = views.first().ok_or(NO_TOKEN)?;
                     let presented = signature.read(*view)?;
-                    let text = presented.texts.first().ok_or(NO_TOKEN)?;
-                    let text = std::str::from_utf8(text.value.trim_ascii()).or(Err(NO_TOKEN))?;
-                    Ok(Token::parse(text)?.kid().map(str::to_owned))
+                    Ok(presented_token(&presented)?.kid().map(str::to_owned))
                 });
                 key_id.ok().flatten()
             }

@@ -144,8 +144,12 @@ impl KeySet {
 
     /// The usable key whose bytes are these, compared in constant time.
     pub fn matching(&self, given: &[u8], now: UnixTime) -> Option<&Key> {
-        let mut secrets = self.usable(now).filter(|key| key.secret_bytes().is_some());
-        secrets.find(|key| same_secret(key.bytes(), given))
+        let is = |key: &&Key| {
+            key.secret_bytes()
+                .is_some_and(|secret| same_secret(secret, given))
+        };
+        // Whether the first or the last key fits takes the same time (SECURITY A-13).
+        self.usable(now).filter(is).last()
     }
 
     /// Ids of all keys.

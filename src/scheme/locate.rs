@@ -39,6 +39,8 @@ pub(super) enum Unreadable {
     Twice,
     /// The body it should stand in is not what it says it is.
     Body,
+    /// It should stand among more fields than are looked at.
+    TooMany,
 }
 
 /// Name and value of an item in the signature's list.
@@ -104,7 +106,7 @@ impl Location {
                     .filter(|(own, _)| **own == *name.as_bytes());
                 Ok(own.map(|(_, value)| Cow::Borrowed(&**value)).collect())
             }
-            Self::Query(name) => Ok(field_values(view.url.query().unwrap_or_default(), name)),
+            Self::Query(name) => field_values(view.url.query().unwrap_or_default(), name),
             Self::Form(name) => {
                 let pairs = form_pairs(view)?;
                 let own = pairs
@@ -114,7 +116,8 @@ impl Location {
             }
             Self::Json(pointer) => {
                 let is_form = view.json.is_none() && is_form(view.headers);
-                if is_form || (view.json.is_none() && view.body.is_none()) {
+                let is_empty = view.body.is_none_or(Content::is_empty);
+                if is_form || (view.json.is_none() && is_empty) {
                     return Ok(Vec::new());
                 }
                 let value = pointer.read(&view.json_bytes()?)?;
@@ -217,6 +220,9 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 /// Most fields of a query or a form: enough for every provider, few enough to compare (DS-33).
 const FIELDS_MAX: usize = 1000;
 
+/// What is said of a request with more.
+pub(super) const TOO_MANY: &str = "there are more than 1000 fields to look at";
+
 /// Name and value, decoded.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
@@ -226,46 +232,46 @@ pub(super) fn form_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
         return Ok(Vec::new());
     };
     let bytes = body.joined();
-    let pairs = if is_multipart(view.headers) {
+    if is_multipart(view.headers) {
         let field = view.headers.get(http::header::CONTENT_TYPE);
         let field = field
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        multipart::pairs(field, &bytes).ok_or(Unreadable::Body)?
+        let pairs = multipart::pairs(field, &bytes).ok_or(Unreadable::Body)?;
+        few(pairs.len()).map(|()| pairs)
     } else {
         let text = std::str::from_utf8(&bytes).map_err(|_bad| Unreadable::Body)?;
         query_pairs(text)
-    };
-    if pairs.len() > FIELDS_MAX {
-        Err(Unreadable::Body)
-    } else {
-        Ok(pairs)
     }
 }
 
+/// Refuses fields that are too many to look at. Never some of them: who signs and who reads must see
+/// the same.
+fn few(count: usize) -> Result<(), Unreadable> {
+    if count > FIELDS_MAX {
+        Err(Unreadable::TooMany)
+    } else {
+        Ok(())
+    }
+}
+
+/// Name and value of the fields of `a=1&b=2` as they are written.
+fn fields(text: &str) -> Result<impl Iterator<Item = (&str, &str)>, Unreadable> {
+    let fields = || text.split('&').filter(|field| !field.is_empty());
+    few(fields().take(FIELDS_MAX + 1).count())?;
+    Ok(fields().map(|field| field.split_once('=').unwrap_or((field, ""))))
+}
+
 /// The pairs of `a=1&b=2` in their order, decoded.
-pub(super) fn query_pairs(fields: &str) -> Vec<Pair> {
-    let fields = fields
-        .split('&')
-        .filter(|field| !field.is_empty())
-        .take(FIELDS_MAX + 1);
-    fields
-        .map(|field| field.split_once('=').unwrap_or((field, "")))
-        .map(|(name, value)| (decode(name), decode(value)))
-        .collect()
+pub(super) fn query_pairs(text: &str) -> Result<Vec<Pair>, Unreadable> {
+    let pair = |(name, value)| (decode(name), decode(value));
+    Ok(fields(text)?.map(pair).collect())
 }
 
 /// Decoded values of the fields called `name`.
-fn field_values<'a>(fields: &'a str, name: &str) -> Vec<Cow<'a, [u8]>> {
-    let pairs = fields
-        .split('&')
-        .filter(|field| !field.is_empty())
-        .take(FIELDS_MAX);
-    pairs
-        .map(|field| field.split_once('=').unwrap_or((field, "")))
-        .filter(|(own, _)| decode(own) == name.as_bytes())
-        .map(|(_, value)| Cow::Owned(decode(value)))
-        .collect()
+fn field_values<'a>(text: &'a str, name: &str) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
+    let own = fields(text)?.filter(|(own, _)| decode(own) == name.as_bytes());
+    Ok(own.map(|(_, value)| Cow::Owned(decode(value))).collect())
 }
 
 /// Texts of the elements at a path of local names. A document type makes the body unreadable.
@@ -559,10 +565,21 @@ mod tests {
 
     #[test]
     fn fields_decode_to_their_name() {
-        let values = |name| field_values("a=1&%61=2&b=x+y%21&c", name);
+        let values = |name| field_values("a=1&%61=2&b=x+y%21&c", name).unwrap();
         assert_eq!(values("a").len(), 2);
         assert_eq!(values("b"), [&b"x y!"[..]]);
         assert_eq!(values("c"), [&b""[..]]);
         assert!(values("A").is_empty());
+    }
+
+    #[test]
+    fn fields_that_are_too_many_are_refused_and_never_left_out() {
+        // SECURITY DS-33
+        let filled = |count: usize| format!("a=1{}", "&b".repeat(count - 1));
+        assert_eq!(field_values(&filled(FIELDS_MAX), "a").unwrap().len(), 1);
+        assert_eq!(query_pairs(&filled(FIELDS_MAX)).unwrap().len(), FIELDS_MAX);
+        let hidden = filled(FIELDS_MAX) + "&a=2";
+        assert_eq!(field_values(&hidden, "a"), Err(Unreadable::TooMany));
+        assert_eq!(query_pairs(&hidden), Err(Unreadable::TooMany));
     }
 }

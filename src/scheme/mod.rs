@@ -67,6 +67,7 @@ mod wycheproof;
 pub mod x5c;
 
 use aws_sns::AwsSns;
+use charset::Charset;
 use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
@@ -128,6 +129,15 @@ pub struct Evidence {
     pub event_id: Option<String>,
     /// The scheme's timestamp.
     pub signed_at: Option<UnixTime>,
+    /// What of the scheme's contents was signed; of each item where they are signed one by one.
+    signed: Vec<SignedContent>,
+}
+
+/// One of the contents of a scheme, in one of the spellings of the URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SignedContent {
+    content: usize,
+    url: usize,
 }
 
 /// How far a timestamp may lie from now.
@@ -157,7 +167,9 @@ pub struct Scheme {
     signature: Option<SignatureForm>,
     timestamp: Option<Timestamp>,
     id: Vec<Location>,
-    id_without: Option<String>,
+    id_form: IdForm,
+    /// What a handshake of the preset signs for anybody who asks.
+    challenges: Vec<Charset>,
     event_id: Vec<Location>,
     event_id_claim: Option<ClaimPath>,
     /// What may have been signed: mostly one; each is a list of parts.
@@ -222,6 +234,27 @@ struct UrlForm {
     instead: Option<Template>,
 }
 
+/// What an id looks like that stands in signed content.
+#[derive(Clone, Debug, Default)]
+struct IdForm {
+    /// A text that it must not contain.
+    without: Option<String>,
+    charset: Option<Charset>,
+}
+
+impl IdForm {
+    fn holds(&self, id: &[u8]) -> bool {
+        let mut without = self.without.iter();
+        without.all(|text| !verify::contains(id, text.as_bytes()))
+            && self.charset.as_ref().is_none_or(|own| own.fits(id))
+    }
+
+    /// Whether the form says where the id ends.
+    fn is_delimited(&self) -> bool {
+        self.without.is_some() || self.charset.is_some()
+    }
+}
+
 /// A value that must hold before the signature counts.
 #[derive(Clone, Debug)]
 struct Require {
@@ -256,6 +289,8 @@ impl Scheme {
         match &self.proof {
             Proof::AwsSns(sns) => Some(sns.tolerance),
             Proof::HttpSignature(own) => Some(own.tolerance),
+            // Tokens that cover no body are the same for several events.
+            Proof::Jwt(jwt) if self.covers_body() => jwt.tolerance(),
             _ => self.timestamp.as_ref()?.tolerance,
         }
     }
@@ -357,11 +392,6 @@ impl Scheme {
             Proof::AwsSns(_) | Proof::HttpSignature(_) | Proof::Jwt(_)
         );
         by_itself || !self.contents.is_empty()
-    }
-
-    /// Whether replays are looked for where the operator says nothing: its timestamp is signed.
-    pub fn has_signed_timestamp(&self) -> bool {
-        self.signed_tolerance().is_some() || matches!(self.proof, Proof::Jwt(_))
     }
 
     /// Names of the header fields it reads, which must reach it and the upstream unchanged.
@@ -493,7 +523,9 @@ impl Scheme {
             return true;
         }
         if let Proof::Jwt(jwt) = &self.proof {
-            let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
+            let hashes = |claim: &jwt::Claim| {
+                claim.is_demanded() && claim.equals.iter().any(Template::covers_body)
+            };
             // A body that is a token is covered by it; one of whose items are tokens is not.
             let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
             return jwt.detached
@@ -504,11 +536,11 @@ impl Scheme {
                     .is_some_and(|own| own.places.iter().any(in_token));
         }
         self.body_digest.is_some()
-            || self
-                .contents
-                .iter()
-                .all(|parts| parts.iter().any(|part| part.text.covers_body()))
-                && !self.contents.is_empty()
+            || self.contents.iter().all(|parts| {
+                parts
+                    .iter()
+                    .any(|part| !part.when.is_impossible() && part.text.covers_body())
+            }) && !self.contents.is_empty()
     }
 
     /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.

@@ -6,7 +6,7 @@ use data_encoding::{
     BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE, HEXUPPER,
 };
 
-use super::locate::{Item, Location, Pointer, Unreadable, View, find, find_all};
+use super::locate::{Item, Location, Pointer, TOO_MANY, Unreadable, View, find, find_all};
 use super::primitive::Hash;
 use super::spec::{Encoding, SecretEncoding, SecretTransform, TimeUnit};
 use super::{SignatureError, malformed, primitive};
@@ -121,6 +121,7 @@ impl SignatureForm {
         let unreadable = |why| match why {
             Unreadable::Twice => malformed("the signature stands more than once"),
             Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
+            Unreadable::TooMany => malformed(TOO_MANY),
         };
         if !self.repeated {
             let value = find(&self.places, view).map_err(unreadable)?;
@@ -309,13 +310,15 @@ fn encode(encoding: Encoding, bytes: &[u8]) -> String {
     }
 }
 
-/// Reads a timestamp: digits and nothing else, or RFC 3339 (SECURITY A-16).
+/// Reads a timestamp: digits and nothing else, or RFC 3339 (SECURITY A-16). No leading zeros: where
+/// no delimiter stands before it, they could be another value's.
 pub(super) fn time(unit: TimeUnit, text: &[u8]) -> Option<UnixTime> {
     let text = std::str::from_utf8(text).ok()?;
     if unit == TimeUnit::Rfc3339 {
         return UnixTime::from_rfc3339(text);
     }
-    if text.is_empty() || text.len() > 19 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || text.len() > 19 || text.starts_with('0') && text.len() > 1 {
         return None;
     }
     let number: i64 = text.parse().ok()?;

@@ -60,6 +60,8 @@ pub enum Confidence {
     High,
     /// Read second-hand.
     Medium,
+    /// Gathered from hints; the provider documents nothing.
+    Low,
 }
 
 /// Answers that a provider insists on.
@@ -281,6 +283,8 @@ pub struct LocationSpec {
     pub claim: Option<At<String>>,
     /// Text that it must not contain, since the signed content would be ambiguous.
     pub without: Option<At<String>>,
+    /// What it looks like, for the same reason: `[A-Za-z0-9]{64}`.
+    pub charset: Option<At<String>>,
 }
 
 /// Where a signature stands and how it is written.

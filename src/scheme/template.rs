@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encod
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
-use super::locate::{self, Location, Pointer, Unreadable, View};
+use super::locate::{self, Location, Pointer, TOO_MANY, Unreadable, View};
 use super::primitive::{Digest, Hash, Mac};
 use super::{SignatureError, malformed};
 
@@ -444,6 +444,7 @@ fn unreadable(why: Unreadable) -> SignatureError {
     match why {
         Unreadable::Twice => malformed("a value that the signature covers stands twice"),
         Unreadable::Body => malformed("the body that a signed value stands in cannot be read"),
+        Unreadable::TooMany => malformed(TOO_MANY),
     }
 }
 

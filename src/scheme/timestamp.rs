@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::locate::{Unreadable, View, find};
+use super::locate::{TOO_MANY, Unreadable, View, find};
 use super::spec::TimeUnit;
 use super::{SignatureError, Timestamp, parse};
 use crate::reason::Reason;
@@ -27,6 +27,7 @@ impl Timestamp {
                 Reason::TimestampMalformed,
                 "the body that holds the timestamp cannot be read",
             ),
+            Unreadable::TooMany => refuse(Reason::TimestampMalformed, TOO_MANY),
         })?;
         match text.filter(|text| !text.is_empty()) {
             None if self.optional => Ok(None),

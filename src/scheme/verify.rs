@@ -14,8 +14,8 @@ use super::gzip::gunzip;
 use super::jws::Token;
 use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
-use super::locate::{self, Location, Unreadable, View, find};
-use super::parse::Offered;
+use super::locate::{self, Location, TOO_MANY, Unreadable, View, find};
+use super::parse::{Offered, Presented};
 use super::primitive::{Digest, Hash, same_secret, same_tag};
 use super::protocol::Verified;
 use super::template::Scope;
@@ -24,8 +24,8 @@ use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
 use super::trace::Trace;
 use super::url_form::Spelling;
 use super::{
-    Content, Evidence, Message, Part, Proof, Scheme, SenderUrl, SignatureError, Timestamp,
-    malformed, x5c,
+    Content, Evidence, Message, Part, Proof, Scheme, SenderUrl, SignatureError, SignedContent,
+    Timestamp, malformed, x5c,
 };
 use crate::reason::Reason;
 use crate::units::UnixTime;
@@ -115,7 +115,10 @@ impl Scheme {
             let mut evidence: Option<Evidence> = None;
             for view in views {
                 let own = self.judge(*view, keys, now, trace)?;
-                evidence.get_or_insert(own);
+                match &mut evidence {
+                    None => evidence = Some(own),
+                    Some(first) => first.signed.extend(own.signed),
+                }
             }
             evidence.ok_or(malformed("the body holds no item to verify"))
         })
@@ -235,9 +238,7 @@ impl Scheme {
     ) -> Result<Evidence, SignatureError> {
         let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
         let presented = traced("signature", signature.read(view), trace)?;
-        let text = presented.texts.first().ok_or(NO_TOKEN)?;
-        let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN);
-        let token = traced("token", text.and_then(Token::parse), trace)?;
+        let token = traced("token", presented_token(&presented), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
         let body = view.body.ok_or(malformed("the body has not been read"))?;
         let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
@@ -282,18 +283,24 @@ impl Scheme {
     ) -> Result<Evidence, SignatureError> {
         let mut usable = keys.usable(now).peekable();
         usable.peek().ok_or(NO_KEY)?;
+        let mut proven = None;
         for key in usable {
-            let right = given.iter().all(|given| same_secret(key.bytes(), given));
+            let is = |given: &Cow<'_, [u8]>| {
+                key.secret_bytes()
+                    .is_some_and(|secret| same_secret(secret, given))
+            };
+            let right = given.iter().all(is);
             note_key(trace, key, right);
             if right {
-                self.meets_requirements(view, keys, now, trace)?;
-                return Ok(self.evidence(view, Some(key), None));
+                proven.get_or_insert(key);
             }
         }
-        Err(refuse(
+        let key = proven.ok_or(refuse(
             Reason::CredentialInvalid,
             "the credential is none of the check's",
-        ))
+        ))?;
+        self.meets_requirements(view, keys, now, trace)?;
+        Ok(self.evidence(view, Some(key), None))
     }
 
     fn signed(
@@ -350,47 +357,68 @@ impl Scheme {
                 id: id.as_deref(),
                 secret: Some(key.bytes()),
             };
-            let right = self.any_content_matches(&scope, &urls, key, &own)?;
-            note_key(trace, key, right);
-            if right {
-                proven = Some(key);
-                break;
+            let signed = self.signed_content(&scope, &urls, key, &own)?;
+            note_key(trace, key, signed.is_some());
+            // Whether the first or the last key fits takes the same time (SECURITY A-13).
+            if let Some(signed) = signed {
+                proven.get_or_insert((key, signed));
             }
         }
-        let key = proven.ok_or(MISMATCH)?;
+        let (key, signed) = proven.ok_or(MISMATCH)?;
         let signed_at = stamp.map(|(_, time)| time);
         if let (Some(timestamp), Some(time)) = (&self.timestamp, signed_at) {
             traced("freshness", timestamp.judge(time, now), trace)?;
         }
-        Ok(self.evidence(view, Some(key), signed_at))
+        let mut evidence = self.evidence(view, Some(key), signed_at);
+        evidence.signed.push(signed);
+        Ok(evidence)
     }
 
-    /// Whether one of the contents, in one of the spellings of the URL, is signed by `key`. A content
-    /// that cannot be built is no content; only where none can is the request malformed.
-    fn any_content_matches(
+    /// Which of the contents, in which of the spellings of the URL, is signed by `key`. A content that
+    /// cannot be built is no content; only where none can is the request malformed.
+    fn signed_content(
         &self,
         scope: &Scope<'_>,
         urls: &[Spelling],
         key: &Key,
         offered: &[Offered<Vec<u8>>],
-    ) -> Result<bool, SignatureError> {
-        let mut verdict = Ok(false);
+    ) -> Result<Option<SignedContent>, SignatureError> {
+        let mut verdict = Ok(None);
         let mut any_built = false;
-        for parts in &self.contents {
-            for Spelling { url, without_path } in urls {
+        for (content, parts) in self.contents.iter().enumerate() {
+            for (url, spelling) in urls.iter().enumerate() {
                 let scope = Scope {
-                    url,
-                    without_path: *without_path,
+                    url: &spelling.url,
+                    without_path: spelling.without_path,
                     ..*scope
                 };
                 match self.matches(parts, &scope, key, offered) {
-                    Ok(true) => return Ok(true),
+                    Ok(true) => {
+                        self.is_no_challenge(parts, &scope)?;
+                        return Ok(Some(SignedContent { content, url }));
+                    }
                     Ok(false) => any_built = true,
                     Err(error) => verdict = Err(error),
                 }
             }
         }
-        if any_built { Ok(false) } else { verdict }
+        if any_built { Ok(None) } else { verdict }
+    }
+
+    /// Refuses content that a handshake would sign for anybody who asks (SECURITY A-46).
+    fn is_no_challenge(&self, parts: &[Part], scope: &Scope<'_>) -> Result<(), SignatureError> {
+        if self.challenges.is_empty() {
+            return Ok(());
+        }
+        let mut content = Vec::new();
+        render(parts, scope, &mut content)?;
+        if self.challenges.iter().any(|own| own.fits(&content)) {
+            return Err(refuse(
+                Reason::SignatureMismatch,
+                "a handshake signs this content for anybody, so it proves nothing",
+            ));
+        }
+        Ok(())
     }
 
     fn matches(
@@ -401,6 +429,8 @@ impl Scheme {
         offered: &[Offered<Vec<u8>>],
     ) -> Result<bool, SignatureError> {
         match &self.proof {
+            // An HMAC under no secret could be made by anybody.
+            Proof::Digest(_) | Proof::Mac(_) if key.secret_bytes().is_none() => Ok(false),
             Proof::Mac(own) => {
                 // One MAC for each hash that is offered: mostly one.
                 let mut done: Vec<(Hash, Vec<u8>)> = Vec::with_capacity(1);
@@ -509,6 +539,7 @@ impl Scheme {
                 Unreadable::Body => {
                     refuse(Reason::CredentialInvalid, "the token's body cannot be read")
                 }
+                Unreadable::TooMany => refuse(Reason::CredentialInvalid, TOO_MANY),
             })?;
             let Some(value) = value else { continue };
             // A prefix such as `Bearer ` belongs to a header field; elsewhere the token is bare.
@@ -553,11 +584,11 @@ impl Scheme {
         let id = id
             .filter(|id| !id.is_empty())
             .ok_or(malformed("the id that is signed is missing"))?;
-        match &self.id_without {
-            Some(text) if contains(&id, text.as_bytes()) => Err(malformed(
+        match self.id_form.holds(&id) {
+            false => Err(malformed(
                 "the id holds a character that makes the signed content ambiguous",
             )),
-            _ => Ok(Some(id)),
+            true => Ok(Some(id)),
         }
     }
 
@@ -621,8 +652,18 @@ impl Scheme {
             key_id: key.map(|key| key.id.clone()),
             event_id,
             signed_at,
+            signed: Vec::new(),
         }
     }
+}
+
+/// The JSON Web Token that a request carries; blanks around it are no part of it.
+pub(super) fn presented_token<'p>(
+    presented: &'p Presented<'_>,
+) -> Result<Token<'p>, SignatureError> {
+    let text = presented.texts.first().ok_or(NO_TOKEN)?;
+    let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN)?;
+    Token::parse(text)
 }
 
 /// What a protocol that is code finds with the keys that count at `now`.
@@ -637,6 +678,7 @@ fn with_usable(
         key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
         event_id: verified.event_id.as_deref().map(cut),
         signed_at: verified.signed_at,
+        signed: Vec::new(),
     })
 }
 
@@ -668,6 +710,7 @@ pub(super) fn unreadable(why: Unreadable) -> SignatureError {
     match why {
         Unreadable::Twice => malformed("a value that the scheme reads stands twice"),
         Unreadable::Body => malformed("the body that the scheme reads from cannot be read"),
+        Unreadable::TooMany => malformed(TOO_MANY),
     }
 }
 
@@ -691,7 +734,7 @@ fn note_key(trace: &mut Trace, key: &Key, right: bool) {
     });
 }
 
-fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+pub(super) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 

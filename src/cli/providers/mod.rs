@@ -34,6 +34,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    #[command(visible_alias = "search")]
     List(List),
     Show(Show),
 }

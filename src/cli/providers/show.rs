@@ -175,6 +175,7 @@ fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
         spec.confidence.get().map(|confidence| match confidence {
             Confidence::High => "high: read in the provider's documentation or library",
             Confidence::Medium => "medium: read second-hand; try it before you rely on it",
+            Confidence::Low => "low: the provider documents nothing; try it before you rely on it",
         }),
     );
     facts.one("secret", text(&spec.secret));

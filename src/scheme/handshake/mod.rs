@@ -43,6 +43,15 @@ pub struct Handshake {
     verify_token: Option<Secret>,
 }
 
+impl Handshake {
+    /// What it puts into an HMAC for anybody who asks.
+    pub(super) fn challenges(&self) -> impl Iterator<Item = Charset> {
+        let is_open = self.reply.is_signed && !self.proof.signature;
+        let charsets = self.charset.iter().filter(move |_| is_open);
+        charsets.map(|(_, charset)| charset.clone())
+    }
+}
+
 /// What proves a handshake: all of it.
 #[derive(Clone, Debug, Default)]
 struct ProofForm {

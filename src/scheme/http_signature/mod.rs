@@ -226,7 +226,7 @@ impl HttpSignature {
     /// What makes two deliveries the same: the nonce, which is signed, else all that is signed.
     pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
         let presented = self.read(message.headers).ok()?;
-        if let Some(nonce) = &presented.nonce {
+        if let Some(nonce) = presented.nonce.as_ref().filter(|nonce| !nonce.is_empty()) {
             return Some(digest(&[b"event id", nonce.as_bytes()]));
         }
         let base = presented.base(message).ok()?;

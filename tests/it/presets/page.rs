@@ -101,6 +101,7 @@ fn rows(preset: &Preset) -> String {
     let confidence = match preset.spec.confidence.get().unwrap() {
         Confidence::High => "high",
         Confidence::Medium => "medium",
+        Confidence::Low => "low",
     };
     let handshakes = preset.spec.handshakes.as_ref().and_then(|at| at.get());
     let handshakes = handshakes.into_iter().flat_map(Ordered::iter);
@@ -133,7 +134,8 @@ says more of each: where the secret is found, how it is changed, what to watch o
   [presets.md](presets.md); parts in `[]` stand there only at times. `{param:NAME}` is what a route gives as `params`.
 - **body**: whether the proof covers the body. Where it does not, add another check: `allow_ips`, a token in the URL.
 - **age**: how old a request may be, where a signed time says so. Without one, a captured request stays good.
-- **facts**: `high` when read in the provider's documentation or library, `medium` when second-hand.
+- **facts**: `high` when read in the provider's documentation or library, `medium` when second-hand, `low` when the provider
+  documents nothing.
 - **handshakes**: questions of the provider that the gateway answers by itself.
 ";
 
