@@ -395,7 +395,7 @@ impl Pointer {
                 serde_json::Value::Object(members) => members
                     .entry(token.as_str())
                     .or_insert(serde_json::Value::Null),
-                serde_json::Value::Array(items) => items.get_mut(token.parse::<usize>().ok()?)?,
+                serde_json::Value::Array(items) => items.get_mut(index_of(token)?)?,
                 _ => return None,
             };
         }
@@ -429,6 +429,12 @@ impl Pointer {
         }
         Ok(found)
     }
+}
+
+/// An index is written in one way (RFC 6901 4): no sign, no leading zero.
+fn index_of(token: &str) -> Option<usize> {
+    let index = token.parse::<usize>().ok()?;
+    (index.to_string() == token).then_some(index)
 }
 
 /// The tokens of a pointer that are still to be followed.
@@ -480,7 +486,7 @@ impl<'de> Visitor<'de> for Step<'_> {
         let Some((token, rest)) = self.0.split_first() else {
             return Ok(None);
         };
-        let wanted = token.parse::<usize>().ok();
+        let wanted = index_of(token);
         let mut found = None;
         let mut index = 0;
         loop {
@@ -524,7 +530,17 @@ mod tests {
         assert_eq!(read("/id", body), Ok(Some("evt_1".to_owned())));
         assert_eq!(read("/n", body), Ok(Some("1700000000123".to_owned())));
         assert_eq!(read("/a/0/b~1c", body), Ok(Some("true".to_owned())));
-        for absent in ["/x", "/a/1", "/id/x", "/n/0", "/z"] {
+        // RFC 6901 4: an index has one spelling.
+        for absent in [
+            "/x",
+            "/a/1",
+            "/id/x",
+            "/n/0",
+            "/z",
+            "/a/00/b~1c",
+            "/a/+0/b~1c",
+            "/a/-/b~1c",
+        ] {
             assert_eq!(read(absent, body), Ok(None), "{absent}");
         }
         assert_eq!(read("/a", body), Err(Unreadable::Body));
