@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::jws::JwsAlgorithm;
 use super::locate::{Pointer, View};
 use super::primitive::same_secret;
-use super::spec::ClaimTime;
+use super::spec::{BodyKind, ClaimTime};
 use super::template::{Scope, Template};
 use super::when::When;
 use super::x5c::ChainRules;
@@ -126,6 +126,16 @@ fn holds(when: &When, view: View<'_>) -> Result<bool, SignatureError> {
 }
 
 impl Claim {
+    /// Whether it must be there, whatever the request, and is a digest of the body.
+    pub(super) fn covers_body(&self) -> bool {
+        let only_of_empty = |when: &When| when.body == Some(BodyKind::Empty);
+        !self.equals.is_empty()
+            && self.equals.iter().all(Template::covers_body)
+            && self.when.is_certain()
+            && !self.optional
+            && self.optional_when.as_ref().is_none_or(only_of_empty)
+    }
+
     fn judge(
         &self,
         claims: &Map<String, Value>,

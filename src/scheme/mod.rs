@@ -480,14 +480,14 @@ impl Scheme {
             return true;
         }
         if let Proof::Jwt(jwt) = &self.proof {
-            let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
             let in_token = |place: &Location| place.is_in_body();
             return jwt.detached
-                || jwt.claims.iter().any(hashes)
+                || jwt.claims.iter().any(jwt::Claim::covers_body)
                 || self
                     .signature
                     .as_ref()
-                    .is_some_and(|own| own.places.iter().any(in_token));
+                    // Tokens in a list beside what they are sent with say nothing of that.
+                    .is_some_and(|own| self.each.is_none() && own.places.iter().any(in_token));
         }
         self.body_digest.is_some()
             || self
