@@ -22,6 +22,7 @@ mod credentials;
 mod drain;
 mod forward;
 mod framing;
+mod fuzz_smoke;
 mod handshakes;
 mod http2;
 mod leaks;
