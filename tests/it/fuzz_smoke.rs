@@ -91,8 +91,9 @@ fn smoke(name: &str, cases: u32) {
             change.apply(&mut input);
         }
         let judged = std::panic::catch_unwind(|| run(&input));
-        judged.map_err(|_| {
-            TestCaseError::fail(format!("input: {:?}", String::from_utf8_lossy(&input)))
+        judged.map_err(|_told| {
+            let shown = String::from_utf8_lossy(&input);
+            TestCaseError::fail(format!("the invariant does not hold for {shown:?}"))
         })
     });
     result.unwrap();

@@ -66,7 +66,7 @@ pub(crate) fn run(data: &[u8]) {
     .iter()
     .any(|word| text.contains(word))
     {
-        let text = text.replace("file:", "env:").replace("/", "|");
+        let text = text.replace("file:", "env:").replace('/', "|");
         return judge(&text);
     }
     judge(text);

@@ -82,26 +82,28 @@ pub(crate) fn run(data: &[u8]) {
     };
 
     let verdict = judge(now);
-    let steps = [1, 999, 1_000, 300_000, 301_000, i64::MAX / 2];
-    for step in steps {
-        let (earlier, later) = (
-            judge(now.saturating_sub(step)),
-            judge(now.saturating_add(step)),
-        );
+    is_monotone(&judge, now, verdict);
+    if unit < 4 {
+        is_a_number(text, unit, verdict);
+    }
+}
+
+type Verdict = Result<UnixTime, Reason>;
+
+fn is_monotone(judge: impl Fn(i64) -> Verdict, now: i64, verdict: Verdict) {
+    for step in [1, 999, 1_000, 300_000, 301_000, i64::MAX / 2] {
+        let earlier = judge(now.saturating_sub(step));
+        let later = judge(now.saturating_add(step));
         match verdict {
             Err(Reason::TimestampStale) => assert_eq!(later, Err(Reason::TimestampStale)),
             Err(Reason::TimestampAhead) => assert_eq!(earlier, Err(Reason::TimestampAhead)),
             // Nothing but the time was ever wrong.
             Err(other) => assert_eq!((earlier, later), (Err(other), Err(other))),
             Ok(_) => {
-                assert!(
-                    !matches!(earlier, Err(Reason::TimestampStale)),
-                    "stale before it was good"
-                );
-                assert!(
-                    !matches!(later, Err(Reason::TimestampAhead)),
-                    "ahead after it was good"
-                );
+                let was_stale = matches!(earlier, Err(Reason::TimestampStale));
+                assert!(!was_stale, "stale before it was good");
+                let is_ahead = matches!(later, Err(Reason::TimestampAhead));
+                assert!(!is_ahead, "ahead after it was good");
             }
         }
     }
@@ -109,26 +111,24 @@ pub(crate) fn run(data: &[u8]) {
         let distance = i128::from(now) - i128::from(signed_at.millis());
         assert!(distance.abs() <= 301_000, "accepted {distance} ms away");
     }
+}
+
+/// Seconds to nanoseconds are digits and nothing else.
+fn is_a_number(text: &[u8], unit: usize, verdict: Verdict) {
     let digits = !text.is_empty() && text.len() <= 19 && text.iter().all(u8::is_ascii_digit);
-    let malformed = matches!(
-        verdict,
-        Err(Reason::TimestampMalformed | Reason::TimestampMissing)
-    );
-    if unit < 4 && !malformed {
-        let factor: [i128; 4] = [1_000_000, 1_000, 1, 0];
-        assert!(digits, "not digits, but a time");
-        let number: i128 = std::str::from_utf8(text).unwrap().parse().unwrap();
-        if let Ok(signed_at) = verdict {
-            let micros = if unit == 3 {
-                number / 1_000
-            } else {
-                number * factor[unit]
+    match verdict {
+        Err(Reason::TimestampMalformed | Reason::TimestampMissing) => {}
+        Err(_) => assert!(digits, "not digits, but a time"),
+        Ok(signed_at) => {
+            assert!(digits, "not digits, but a time");
+            let number: i128 = std::str::from_utf8(text).unwrap().parse().unwrap();
+            let millis = match unit {
+                0 => number * 1_000,
+                1 => number,
+                2 => number / 1_000,
+                _ => number / 1_000_000,
             };
-            assert_eq!(
-                i128::from(signed_at.millis()),
-                micros / 1_000,
-                "another time"
-            );
+            assert_eq!(i128::from(signed_at.millis()), millis, "another time");
         }
     }
 }
