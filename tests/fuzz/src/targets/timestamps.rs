@@ -82,7 +82,7 @@ pub(crate) fn run(data: &[u8]) {
     };
 
     let verdict = judge(now);
-    is_monotone(&judge, now, verdict);
+    is_monotone(judge, now, verdict);
     if unit < 4 {
         is_a_number(text, unit, verdict);
     }
