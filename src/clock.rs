@@ -6,6 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::units::UnixTime;
 
+/// Time since the machine's start (`CLOCK_MONOTONIC`): what service managers compare with theirs.
+pub fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::try_from(now).unwrap_or_default()
+}
+
 /// Wall-clock and monotonic time; by hand in tests.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);

@@ -21,6 +21,8 @@ pub mod telemetry;
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod dumps;
 pub mod net;
 pub mod reload;
 pub mod server;
+pub mod systemd;

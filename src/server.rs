@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,8 +24,9 @@ use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
 use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use crate::gateway::{Gateway, lease};
+use crate::net::connections::Connections;
 use crate::net::key_fetch::HttpsFetch;
-use crate::net::listener::{Connections, Endpoint, Worker, accept, bind};
+use crate::net::listener::{Endpoint, Worker, accept, bind};
 use crate::net::tls::TlsAcceptor;
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
@@ -34,6 +35,7 @@ use crate::route::policy::QuotaKey;
 use crate::route::{Route, UpstreamRef};
 use crate::settings::{Limits, ListenerSettings, Transport, UpstreamSettings};
 use crate::store::ReplayStore;
+use crate::systemd::{ServiceManager, State};
 use crate::telemetry::Telemetry;
 
 /// How often maps that only grow are swept.
@@ -53,11 +55,13 @@ pub struct Bound {
 }
 
 /// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where;
-/// `ready` is called once, when everything is bound and requests are served.
+/// `manager` is asked for sockets and told how it goes; `ready` is called once, when everything is
+/// bound and requests are served.
 pub fn run(
     config: Config,
     mut reloader: Reloader,
     telemetry: Telemetry,
+    manager: ServiceManager,
     ready: impl FnOnce(&[Bound]),
 ) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,8 +71,9 @@ pub fn run(
         // Before anybody can know that it runs: a signal that comes at once must not kill it.
         let mut stop = Stop::listen()?;
         reloader.listen();
-        let mut server = Server::start(config, telemetry)?;
+        let mut server = Server::start(config, telemetry, manager)?;
         tracing::info!(target: START, "ready");
+        server.manager.tell(State::Ready);
         ready(&server.bound());
         server.supervise(&mut reloader, &mut stop).await;
         server.close().await;
@@ -89,6 +94,7 @@ struct Server {
     admin_listener: Option<AdminListener>,
     drain: CancellationToken,
     limits: Limits,
+    manager: ServiceManager,
 }
 
 /// What a reload keeps where its settings did not change.
@@ -111,6 +117,8 @@ struct Running {
 struct AdminListener {
     /// As configured, which may say port 0.
     address: SocketAddr,
+    /// As it is.
+    bound: SocketAddr,
     closed: CancellationToken,
 }
 
@@ -144,7 +152,11 @@ struct WorkerHandle {
 }
 
 impl Server {
-    fn start(config: Config, telemetry: Telemetry) -> anyhow::Result<Self> {
+    fn start(
+        config: Config,
+        telemetry: Telemetry,
+        manager: ServiceManager,
+    ) -> anyhow::Result<Self> {
         let Config {
             admin,
             listeners,
@@ -175,12 +187,14 @@ impl Server {
             admin_listener: None,
             drain,
             limits,
+            manager,
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
         server.living.keep_clusters(clusters);
         server.apply_admin(admin);
         server.apply(plan);
+        server.note_unclaimed();
         server.admin.set(Readiness::Ready);
         Ok(server)
     }
@@ -205,7 +219,9 @@ impl Server {
                 }
                 _ = sweep.tick() => self.living.limiters.sweep(),
                 config = reloader.next() => {
+                    self.manager.tell(State::Reloading);
                     let result = config.and_then(|config| self.reload(config));
+                    self.manager.tell(State::Ready);
                     self.living.telemetry.metrics.config_reload(result.is_ok());
                     match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
@@ -216,6 +232,7 @@ impl Server {
                 }
             }
         }
+        self.manager.tell(State::Stopping);
         self.admin.set(Readiness::Draining);
         tokio::select! {
             () = sleep(self.limits.drain_delay) => self.drain(stop).await,
@@ -315,13 +332,16 @@ impl Server {
         Ok(Planned { settings, change })
     }
 
-    /// A socket for each worker, all on one address.
+    /// A socket for each worker, all on one address; or one for all that the manager opened.
     fn sockets(&self, settings: &ListenerSettings) -> anyhow::Result<Vec<std::net::TcpListener>> {
         let mut address = settings.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
         for _ in &self.workers {
             let context = || format!("listener `{}` cannot listen on {address}", settings.name);
-            let socket = bind(address).with_context(context)?;
+            let passed = self.manager.listener(&settings.name, address);
+            let socket = passed
+                .unwrap_or_else(|| bind(address))
+                .with_context(context)?;
             // With port 0 the first one decides.
             address = socket.local_addr()?;
             sockets.push(socket);
@@ -389,10 +409,9 @@ impl Server {
             Some(_) if running == address => Ok(AdminChange::Keep),
             Some(address) => {
                 let context = || format!("the admin listener cannot listen on {address}");
-                Ok(AdminChange::Open(
-                    address,
-                    bind(address).with_context(context)?,
-                ))
+                let passed = self.manager.listener("admin", address);
+                let socket = passed.unwrap_or_else(|| bind(address));
+                Ok(AdminChange::Open(address, socket.with_context(context)?))
             }
         }
     }
@@ -422,7 +441,20 @@ impl Server {
             closed.clone(),
         ));
         tracing::info!(target: START, listener = "admin", address = %bound, "listening");
-        self.admin_listener = Some(AdminListener { address, closed });
+        self.admin_listener = Some(AdminListener {
+            address,
+            bound,
+            closed,
+        });
+    }
+
+    /// A socket that nobody accepts from leaves its clients waiting: that must not be silent.
+    fn note_unclaimed(&self) {
+        let mut taken: Vec<_> = self.bound().iter().map(|bound| bound.address).collect();
+        taken.extend(self.admin_listener.as_ref().map(|admin| admin.bound));
+        for address in self.manager.unclaimed(&taken) {
+            tracing::warn!(%address, "no listener takes this socket of the service manager");
+        }
     }
 
     fn note_expiries(&self, endpoint: &Endpoint) {
@@ -499,6 +531,7 @@ impl Living {
                     plaintext,
                     public_origin: listener.public_url.as_ref().map(|url| url.origin().into()),
                     trusted_proxies: listener.trusted_proxies.clone(),
+                    proxy_protocol: listener.proxy_protocol,
                 };
                 (Arc::clone(&listener.name), policy)
             })
@@ -552,6 +585,7 @@ fn start_workers(
             let worker = Worker {
                 gateway: Arc::clone(gateway),
                 connections: Arc::clone(&connections),
+                handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
                 drain: drain.clone(),
             };

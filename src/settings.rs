@@ -1,7 +1,7 @@
 //! What the edges are told: limits, listeners, upstreams. Plain data, built by `config`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::units::ByteSize;
 pub struct Limits {
     /// Open connections, all listeners together.
     pub connections: usize,
+    /// Open connections of one client address.
+    pub connections_per_address: PerAddress,
     /// Requests between their head and the end of their answer.
     pub requests_in_flight: usize,
     /// Buffered bodies, all together.
@@ -30,6 +32,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
+    /// Until a client takes the next part of its answer.
+    pub write_timeout: Duration,
     /// Longest that a stop waits for what is under way.
     pub drain_timeout: Duration,
     /// Between failing `/readyz` and closing the listeners.
@@ -40,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: PerAddress::Share,
             requests_in_flight: 1024,
             body_memory: ByteSize(256 << 20),
             header_bytes: ByteSize(32 << 10),
@@ -48,8 +53,33 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             // Longer than the keep-alive of common load balancers (60 s), so that they close first.
             idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// How many connections one client address may have open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerAddress {
+    /// A tenth of all, though never fewer than 64; the loopback, where tunnels and proxies speak for
+    /// everybody, may have all.
+    Share,
+    /// So many, whatever the address.
+    Exactly(usize),
+}
+
+/// Least share of an address.
+const SHARE_MIN: usize = 64;
+
+impl Limits {
+    /// Open connections that `address` may have.
+    pub fn connections_of(&self, address: IpAddr) -> usize {
+        match self.connections_per_address {
+            PerAddress::Exactly(count) => count,
+            PerAddress::Share if address.is_loopback() => usize::MAX,
+            PerAddress::Share => (self.connections / 10).max(SHARE_MIN),
         }
     }
 }
@@ -67,6 +97,8 @@ pub struct ListenerSettings {
     pub public_url: Option<PublicUrl>,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection must come from one of them and begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// TLS or plaintext.

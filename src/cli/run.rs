@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::ValueEnum;
 
 use super::ExitStatus;
@@ -9,8 +10,10 @@ use super::config_file::{ConfigArgs, note_report};
 use super::output::Output;
 use super::quickstart::Quickstart;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::dumps;
 use crate::reload::Reloader;
 use crate::server::{self, Bound};
+use crate::systemd::ServiceManager;
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::{self, AccessLog};
 use crate::telemetry::metrics::Metrics;
@@ -55,6 +58,11 @@ enum Source {
 }
 
 pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus {
+    if let Err(error) = dumps::forbid() {
+        output.note(format_args!(
+            "warning: core dumps cannot be switched off: {error}"
+        ));
+    }
     let ended = Source::find(args, env).and_then(|source| {
         let Loaded {
             config,
@@ -99,6 +107,9 @@ fn serve(
     env: &Environment,
     output: &Output,
 ) -> anyhow::Result<ExitStatus> {
+    // First of all, for it changes the environment: until here there is one thread.
+    let manager = ServiceManager::new(env.get("NOTIFY_SOCKET"), env.get("LISTEN_FDNAMES"))
+        .context("what the service manager passed cannot be used")?;
     let format = args.log_format.into();
     let log = log::init(format, &log_filter(env))?;
     let (access, access_guard) = AccessLog::stdout(format)?;
@@ -109,7 +120,7 @@ fn serve(
         Source::BuiltIn(quickstart) => (Reloader::never(env.clone()), Some(quickstart)),
         Source::File(file) => (Reloader::of_file(file, env.clone(), watched), None),
     };
-    let result = server::run(config, reloader, telemetry, |bound| {
+    let result = server::run(config, reloader, telemetry, manager, |bound| {
         invite(quickstart.as_ref(), bound, output);
     });
     drop((log, access_guard));

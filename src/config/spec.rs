@@ -57,7 +57,8 @@ pub(super) struct ListenerSpec {
     pub(super) public_url: Option<At<Parsed<CalledUrl>>>,
     /// Networks of proxies whose `X-Forwarded-For` is believed. Default: none.
     pub(super) trusted_proxies: Option<At<OneOrMany<Parsed<Network>>>>,
-    /// Whether `trusted_proxies` must send PROXY protocol headers. Not in this build.
+    /// Whether every connection must come from `trusted_proxies` and begin with a PROXY protocol
+    /// header, version 1 or 2. Default false.
     pub(super) proxy_protocol: Option<At<bool>>,
 }
 
@@ -130,6 +131,9 @@ pub(super) enum PlaintextSpec {
 pub(super) struct LimitsSpec {
     /// Open connections of all listeners; further ones are closed. Default 10000.
     pub(super) connections: Option<At<usize>>,
+    /// Open connections of one client address (IPv6: /64). Default: a tenth of `connections`, at
+    /// least 64; no limit for the loopback.
+    pub(super) connections_per_address: Option<At<usize>>,
     /// Requests between their head and the end of their answer; above it 503. Default 1024.
     pub(super) requests_in_flight: Option<At<usize>>,
     /// Buffered bodies, all together; above it 503. Default 256MiB.
@@ -144,6 +148,8 @@ pub(super) struct LimitsSpec {
     pub(super) body_timeout: Option<At<Parsed<Span>>>,
     /// Between two requests of a connection. Default 75s.
     pub(super) idle_timeout: Option<At<Parsed<Span>>>,
+    /// Until a client takes the next part of its answer. Default 30s.
+    pub(super) write_timeout: Option<At<Parsed<Span>>>,
     /// Longest that a stop waits for what is under way. Default 30s.
     pub(super) drain_timeout: Option<At<Parsed<Span>>>,
     /// From failing `/readyz` to closing the listeners. Default 0s.

@@ -35,6 +35,8 @@ pub struct ListenerPolicy {
     pub public_origin: Option<Arc<str>>,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether each connection must come from one of them and begin with a PROXY header.
+    pub proxy_protocol: bool,
 }
 
 /// A route with what lives beside it.

@@ -3,12 +3,13 @@
 //! hyper has no idle limit apart from its header limit, and an HTTP/2 connection that never speaks
 //! is open for ever (SECURITY 0.3, 0.4): [`Watch`] ends what waits too long.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
@@ -30,6 +31,10 @@ use crate::gateway::respond::Answer;
 use crate::reason::Reason;
 use crate::settings::Limits;
 
+/// A connection is retired at this age, and by its port a little later than others: certificates,
+/// limits and the share of a replica then reach clients that never close.
+const AGE_MAX: Duration = Duration::from_hours(1);
+const AGE_SPREAD: u16 = 360;
 /// Streams at once on an HTTP/2 connection: times the body limit, it bounds what one client holds.
 const STREAMS_MAX: u32 = 64;
 /// Unread bytes of one stream, and of one connection.
@@ -60,7 +65,7 @@ pub async fn serve_http1<I>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits));
+    let watch = Arc::new(Watch::new(limits, connection.peer.port()));
     let io = TokioIo::new(Watched {
         io,
         watch: Arc::clone(&watch),
@@ -99,7 +104,7 @@ pub async fn serve_http2<I>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits));
+    let watch = Arc::new(Watch::new(limits, connection.peer.port()));
     let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
     let mut conn = pin!(
@@ -144,12 +149,9 @@ fn service(
         Box::pin(async move {
             let response = gateway.handle(&connection, request).await;
             if response.headers().contains_key(header::CONNECTION) {
-                exchange.0.lingers.store(true, Ordering::Relaxed);
+                exchange.watch.lingers.store(true, Ordering::Relaxed);
             }
-            Ok(response.map(|body| Tracked {
-                body,
-                _exchange: exchange,
-            }))
+            Ok(response.map(|body| Tracked::new(body, exchange)))
         })
     }
 }
@@ -199,11 +201,17 @@ async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, linger: bool) {
 #[derive(Debug)]
 struct Watch {
     started: Instant,
+    age_max: Duration,
     header_timeout: Duration,
     idle_timeout: Duration,
+    write_timeout: Duration,
     phase: AtomicU8,
     since_ms: AtomicU64,
     requests: AtomicUsize,
+    next_id: AtomicU64,
+    /// Since when the client has left the next part of an answer lying, by exchange: as many as
+    /// there are streams (SECURITY DS-03, H2-13).
+    untaken: Mutex<HashMap<u64, Instant>>,
     lingers: AtomicBool,
 }
 
@@ -213,14 +221,18 @@ const PHASE_HEAD: u8 = 0;
 const PHASE_IDLE: u8 = 1;
 
 impl Watch {
-    fn new(limits: &Limits) -> Self {
+    fn new(limits: &Limits, port: u16) -> Self {
         Self {
             started: Instant::now(),
+            age_max: AGE_MAX + Duration::from_secs(u64::from(port % AGE_SPREAD)),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
+            write_timeout: limits.write_timeout,
             phase: AtomicU8::new(PHASE_HEAD),
             since_ms: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
+            next_id: AtomicU64::new(0),
+            untaken: Mutex::default(),
             lingers: AtomicBool::new(false),
         }
     }
@@ -239,10 +251,11 @@ impl Watch {
         }
     }
 
-    /// When the wait ends; `None` while a request is being served, which has its own deadlines.
+    /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
     fn deadline(&self) -> Option<Instant> {
         if self.requests.load(Ordering::Relaxed) > 0 {
-            return None;
+            let longest = self.untaken().values().min().copied();
+            return longest.map(|since| since + self.write_timeout);
         }
         let since = self.started + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
         let limit = match self.phase.load(Ordering::Relaxed) {
@@ -252,6 +265,10 @@ impl Watch {
         Some(since + limit)
     }
 
+    fn untaken(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Drives a connection until it ends or has waited too long. `poll` is told once when to drain.
     async fn guard(
         &self,
@@ -259,10 +276,12 @@ impl Watch {
         mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
     ) -> End {
         let mut drained = pin!(drain.cancelled());
+        let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
         let mut timer = pin!(sleep(self.header_timeout));
         poll_fn(|cx| {
-            let begin = !draining && drained.as_mut().poll(cx).is_ready();
+            let begin = !draining
+                && (drained.as_mut().poll(cx).is_ready() || retired.as_mut().poll(cx).is_ready());
             draining |= begin;
             if let Poll::Ready(result) = poll(cx, begin) {
                 return Poll::Ready(End::Finished(result));
@@ -282,28 +301,53 @@ impl Watch {
 
 /// A request being served, until its answer's body is done with.
 #[derive(Debug)]
-struct Exchange(Arc<Watch>);
+struct Exchange {
+    watch: Arc<Watch>,
+    id: u64,
+}
 
 impl Exchange {
     fn begin(watch: &Arc<Watch>) -> Self {
         watch.requests.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(watch))
+        Self {
+            watch: Arc::clone(watch),
+            id: watch.next_id.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// A part of the answer is handed over: from here on the client is waited for.
+    fn hands_over(&self) {
+        self.watch.untaken().insert(self.id, Instant::now());
+    }
+
+    /// The client has taken what there was.
+    fn is_taken(&self) {
+        self.watch.untaken().remove(&self.id);
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.enter(PHASE_IDLE);
+        self.is_taken();
+        if self.watch.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.watch.enter(PHASE_IDLE);
         }
     }
 }
 
-/// An answer's body that tells the watch when it is done with.
+/// An answer's body that tells the watch when it is asked for more, and when it is done with. hyper
+/// asks when it has room, which it gets when the client reads.
 #[derive(Debug)]
 struct Tracked {
     body: Answer,
-    _exchange: Exchange,
+    exchange: Exchange,
+}
+
+impl Tracked {
+    fn new(body: Answer, exchange: Exchange) -> Self {
+        exchange.hands_over();
+        Self { body, exchange }
+    }
 }
 
 impl Body for Tracked {
@@ -314,7 +358,12 @@ impl Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.exchange.hands_over(),
+            Poll::Ready(None | Some(Err(_))) | Poll::Pending => self.exchange.is_taken(),
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -375,5 +424,52 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// When a watch over a connection that is always pending ends it, and whether it drained first.
+    async fn end_of(watch: &Watch) -> (Duration, bool) {
+        let drained = AtomicBool::new(false);
+        let never = CancellationToken::new();
+        let end = watch.guard(&never, |_, draining| {
+            drained.fetch_or(draining, Ordering::Relaxed);
+            Poll::Pending
+        });
+        assert!(matches!(end.await, End::Overdue));
+        (watch.started.elapsed(), drained.into_inner())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_told_to_end_at_its_age() {
+        let limits = Limits {
+            idle_timeout: AGE_MAX * 2,
+            ..Limits::default()
+        };
+        let watch = Watch::new(&limits, 7);
+        assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
+        watch.enter(PHASE_IDLE);
+        assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_does_not_take_ends_its_connection() {
+        // SECURITY DS-03, H2-13
+        let watch = Arc::new(Watch::new(&Limits::default(), 0));
+        let slow = Exchange::begin(&watch);
+        let quick = Exchange::begin(&watch);
+        assert_eq!(watch.deadline(), None, "the app is being waited for");
+        slow.hands_over();
+        tokio::time::advance(Duration::from_secs(20)).await;
+        quick.hands_over();
+        quick.is_taken();
+        assert_eq!(end_of(&watch).await, (Duration::from_secs(30), false));
+        drop(slow);
+        assert_eq!(watch.deadline(), None);
+        drop(quick);
+        assert!(watch.deadline().is_some(), "the next request is waited for");
     }
 }

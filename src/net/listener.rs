@@ -3,26 +3,38 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connections::{Connections, Place};
 use super::http::{serve_http1, serve_http2};
+use super::proxy_protocol;
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
+use crate::gateway::snapshot::ListenerPolicy;
+use crate::settings::Limits;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 1024;
 /// First and longest pause when the system is out of descriptors (SECURITY DS-09).
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Between two log lines of a loop that cannot accept.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// From accept to the last byte of a PROXY header.
+const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
 
 /// What the accept loops of one listener share, in every worker.
 #[derive(Debug)]
@@ -44,19 +56,13 @@ pub struct Worker {
     pub gateway: Arc<Gateway>,
     /// All open connections of the program.
     pub connections: Arc<Connections>,
+    /// Lets one TLS handshake of this worker compute at a time.
+    pub handshakes: Arc<Semaphore>,
     /// The worker's connection tasks.
     pub tasks: TaskTracker,
     /// Ends keep-alive: finish what is under way, then close.
     pub drain: CancellationToken,
 }
-
-/// Counts open connections.
-#[derive(Debug, Default)]
-pub struct Connections(AtomicUsize);
-
-/// One open connection; given back when dropped.
-#[derive(Debug)]
-struct ConnPermit(Worker);
 
 /// Binds `address` so that each worker can have a socket of its own on it.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -75,7 +81,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts connections until the endpoint is closed.
 pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Worker) {
-    let mut pause = PAUSE_MIN;
+    let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
             () = endpoint.closed.cancelled() => return,
@@ -83,23 +89,80 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
         };
         match accepted {
             Ok((stream, peer)) => {
-                pause = PAUSE_MIN;
-                let Some(permit) = ConnPermit::take(&worker) else {
-                    continue;
-                };
-                let connection = serve(stream, peer, Arc::clone(&endpoint), worker.clone());
-                worker.tasks.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
+                trouble.end();
+                take(stream, peer, &endpoint, &worker);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(listener = &*endpoint.name, %error, "cannot accept connections");
+                let pause = trouble.note(&endpoint.name, &error);
                 sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+}
+
+/// Begins to serve a connection, if there is room for it.
+fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &Worker) {
+    let metrics = &worker.gateway.telemetry().metrics;
+    let limit = worker.gateway.snapshot().limits.connections;
+    let Some(place) = worker.connections.enter(limit) else {
+        metrics.connections_refused.inc();
+        return;
+    };
+    let open = Open::count(Arc::clone(&worker.gateway));
+    let accepted = Accepted {
+        stream,
+        peer,
+        place,
+        endpoint: Arc::clone(endpoint),
+        worker: worker.clone(),
+    };
+    worker.tasks.spawn(async move {
+        accepted.serve().await;
+        drop(open);
+    });
+}
+
+/// Shows one connection in the metrics while it is open.
+struct Open(Arc<Gateway>);
+
+impl Open {
+    fn count(gateway: Arc<Gateway>) -> Self {
+        gateway.telemetry().metrics.connections.inc();
+        Self(gateway)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.telemetry().metrics.connections.dec();
+    }
+}
+
+/// What keeps a loop from accepting: descriptors or memory have run out. It waits a little longer
+/// each time, and says so now and then (SECURITY DS-09).
+#[derive(Default)]
+struct Trouble {
+    pause: Option<Duration>,
+    said: Option<Instant>,
+}
+
+impl Trouble {
+    fn end(&mut self) {
+        self.pause = None;
+    }
+
+    /// How long to wait now.
+    fn note(&mut self, listener: &str, error: &io::Error) -> Duration {
+        let now = Instant::now();
+        if self.said.is_none_or(|said| now - said >= SAY_AGAIN) {
+            self.said = Some(now);
+            tracing::error!(listener, %error, "cannot accept connections");
+        }
+        let pause = self.pause.map_or(PAUSE_MIN, |pause| pause * 2);
+        let pause = pause.min(PAUSE_MAX);
+        self.pause = Some(pause);
+        pause
     }
 }
 
@@ -114,64 +177,130 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-impl ConnPermit {
-    fn take(worker: &Worker) -> Option<Self> {
-        let metrics = &worker.gateway.telemetry().metrics;
-        let open = worker.connections.0.fetch_add(1, Ordering::Relaxed);
-        metrics.connections.inc();
-        let permit = Self(worker.clone());
-        if open >= worker.gateway.snapshot().limits.connections {
-            metrics.connections_refused.inc();
-            return None;
+/// A connection that was accepted, and what it is served with.
+struct Accepted {
+    stream: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+    endpoint: Arc<Endpoint>,
+    worker: Worker,
+}
+
+impl Accepted {
+    /// Serves until one side ends it.
+    async fn serve(mut self) {
+        if self.stream.set_nodelay(true).is_err() {
+            return; // The peer has gone.
         }
-        Some(permit)
+        let snapshot = self.worker.gateway.snapshot();
+        let limits = &snapshot.limits;
+        let Some(policy) = snapshot.listener(&self.endpoint.name) else {
+            return; // A reload has just removed the listener.
+        };
+        if !self.introduce(policy, limits).await {
+            return;
+        }
+        let tls = self.endpoint.tls.load_full();
+        match tls.as_ref() {
+            None => self.serve_plaintext(limits).await,
+            Some(acceptor) => self.serve_tls(acceptor, limits).await,
+        }
     }
-}
 
-impl Drop for ConnPermit {
-    fn drop(&mut self) {
-        self.0.connections.0.fetch_sub(1, Ordering::Relaxed);
-        self.0.gateway.telemetry().metrics.connections.dec();
+    /// Finds out who the peer is, and whether it may have one more connection.
+    async fn introduce(&mut self, policy: &ListenerPolicy, limits: &Limits) -> bool {
+        let gateway = Arc::clone(&self.worker.gateway);
+        let metrics = &gateway.telemetry().metrics;
+        let mut is_proxy = is_among(self.peer, &policy.trusted_proxies);
+        if policy.proxy_protocol {
+            match self.proxied(is_proxy).await {
+                Ok(None) => {}
+                Ok(Some(client)) => {
+                    self.peer = client;
+                    is_proxy = false;
+                }
+                Err(error) => {
+                    tracing::debug!(peer = %self.peer, %error, "no PROXY header");
+                    metrics.proxy_protocol_failures.inc();
+                    return false;
+                }
+            }
+        }
+        let address = self.peer.ip().to_canonical();
+        let limit = limits.connections_of(address);
+        if is_proxy || self.place.belongs_to(address, limit) {
+            return true;
+        }
+        metrics.connections_refused.inc();
+        false
     }
-}
 
-async fn serve(stream: TcpStream, peer: SocketAddr, endpoint: Arc<Endpoint>, worker: Worker) {
-    if stream.set_nodelay(true).is_err() {
-        return; // The peer has gone.
+    /// The client that the PROXY header names. Nothing is read from who may not send one.
+    async fn proxied(&mut self, is_proxy: bool) -> anyhow::Result<Option<SocketAddr>> {
+        anyhow::ensure!(is_proxy, "not a trusted proxy");
+        let header = proxy_protocol::read(&mut self.stream);
+        Ok(timeout(PROXY_HEADER_TIME, header).await??)
     }
-    let Worker { gateway, drain, .. } = worker;
-    let snapshot = gateway.snapshot();
-    let limits = &snapshot.limits;
-    let listener = Arc::clone(&endpoint.name);
-    let tls = endpoint.tls.load_full();
-    let Some(acceptor) = tls.as_ref() else {
+
+    async fn serve_plaintext(self, limits: &Limits) {
         let connection = Connection {
-            peer,
-            listener,
+            peer: self.peer,
+            listener: Arc::clone(&self.endpoint.name),
             tls: None,
         };
-        return serve_http1(stream, connection, Arc::clone(&gateway), limits, drain).await;
-    };
-    let handshake = tokio_rustls::TlsAcceptor::from(acceptor.config()).accept(stream);
-    let stream = match timeout(limits.tls_handshake_timeout, Box::pin(handshake)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            tracing::debug!(%peer, %error, "TLS handshake failed");
-            return gateway.telemetry().metrics.tls_handshake_failures.inc();
-        }
-        Err(_) => return gateway.telemetry().metrics.tls_handshake_failures.inc(),
-    };
-    let (_, session) = stream.get_ref();
-    let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let facts = acceptor.facts(session);
-    let connection = Connection {
-        peer,
-        listener,
-        tls: Some(facts),
-    };
-    if is_h2 {
-        serve_http2(stream, connection, Arc::clone(&gateway), limits, drain).await;
-    } else {
-        serve_http1(stream, connection, Arc::clone(&gateway), limits, drain).await;
+        let Worker { gateway, drain, .. } = self.worker;
+        serve_http1(self.stream, connection, gateway, limits, drain).await;
     }
+
+    async fn serve_tls(self, acceptor: &TlsAcceptor, limits: &Limits) {
+        let Worker {
+            gateway,
+            drain,
+            handshakes,
+            ..
+        } = self.worker;
+        let handshake = Box::pin(shake_hands(self.stream, acceptor, &handshakes));
+        let stream = match timeout(limits.tls_handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
+                return gateway.telemetry().metrics.tls_handshake_failures.inc();
+            }
+            Err(_) => return gateway.telemetry().metrics.tls_handshake_failures.inc(),
+        };
+        let (_, session) = stream.get_ref();
+        let is_h2 = session.alpn_protocol() == Some(b"h2");
+        let connection = Connection {
+            peer: self.peer,
+            listener: Arc::clone(&self.endpoint.name),
+            tls: Some(acceptor.facts(session)),
+        };
+        if is_h2 {
+            serve_http2(stream, connection, gateway, limits, drain).await;
+        } else {
+            serve_http1(stream, connection, gateway, limits, drain).await;
+        }
+    }
+}
+
+/// A TLS handshake. Its dear part begins when the whole `ClientHello` is there, and each of these
+/// computations is followed by a turn of everything else on this worker: a flood of handshakes slows
+/// down handshakes, not requests (SECURITY DS-05). Who waits for the network holds up nobody.
+async fn shake_hands(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    handshakes: &Semaphore,
+) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let turn = handshakes.acquire().await.map_err(io::Error::other)?;
+    let handshake = hello.into_stream(acceptor.config());
+    tokio::task::yield_now().await;
+    drop(turn);
+    handshake.await
+}
+
+/// Whether an address is in one of these networks.
+fn is_among(peer: SocketAddr, networks: &[IpNet]) -> bool {
+    let address = peer.ip().to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }

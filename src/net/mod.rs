@@ -1,7 +1,9 @@
 //! Sockets: listeners, TLS, HTTP connections and the way to the upstreams.
 
+pub mod connections;
 pub mod http;
 pub mod key_fetch;
 pub mod listener;
+pub mod proxy_protocol;
 pub mod tls;
 pub mod upstream;

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -21,7 +23,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -34,6 +36,12 @@ use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls}
 const POOL_IDLE: Duration = Duration::from_millis(1500);
 /// Idle connections kept for one server, in each worker.
 const POOL_SIZE: usize = 64;
+/// Connections are not used again past this age, so that a name's new address is (SECURITY U-18).
+const POOL_AGE: Duration = Duration::from_secs(25);
+/// Addresses of one name that are tried.
+const ADDRESSES_MAX: usize = 16;
+/// Head start of an address before the next one is tried beside it (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(250);
 /// How long a server that refused a connection is left alone, when there is another.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 /// Longest that the head of an answer may be.
@@ -70,8 +78,14 @@ thread_local! {
 }
 
 struct Idle {
-    sender: SendRequest<Frames>,
+    connection: Pooled,
     since: Instant,
+}
+
+/// A connection to a server, and since when it is open.
+struct Pooled {
+    sender: SendRequest<Frames>,
+    born: Instant,
 }
 
 impl Cluster {
@@ -139,14 +153,14 @@ impl Cluster {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
-            while let Some(sender) = take_idle(server.id) {
-                match send(server, sender, request, wait).await? {
+            while let Some(connection) = take_idle(server.id) {
+                match send(server, connection, request, wait).await? {
                     Sent::Answered(response) => return Ok(response),
                     Sent::NotTaken(untouched) => request = untouched,
                 }
             }
             match timeout(self.settings.connect_timeout, server.connect()).await {
-                Ok(Ok(sender)) => match send(server, sender, request, wait).await? {
+                Ok(Ok(connection)) => match send(server, connection, request, wait).await? {
                     Sent::Answered(response) => return Ok(response),
                     Sent::NotTaken(untouched) => {
                         request = untouched;
@@ -197,17 +211,16 @@ enum Sent {
 
 async fn send(
     server: &Server,
-    mut sender: SendRequest<Frames>,
+    mut connection: Pooled,
     request: Request<Frames>,
     wait: Duration,
 ) -> Result<Sent, UpstreamError> {
-    let answer = match timeout(wait, sender.try_send_request(request)).await {
-        Err(_) => return Err(UpstreamError::Timeout(wait)),
-        Ok(answer) => answer,
+    let Ok(answer) = timeout(wait, connection.sender.try_send_request(request)).await else {
+        return Err(UpstreamError::Timeout(wait));
     };
     match answer {
         Ok(response) => {
-            give_back(server.id, sender);
+            give_back(server.id, connection);
             Ok(Sent::Answered(response))
         }
         Err(mut error) => match error.take_message() {
@@ -226,16 +239,16 @@ fn classify(error: &hyper::Error) -> UpstreamError {
 }
 
 /// The youngest idle connection that is still open.
-fn take_idle(server: u64) -> Option<SendRequest<Frames>> {
+fn take_idle(server: u64) -> Option<Pooled> {
     POOL.with_borrow_mut(|pool| {
         let idle = pool.get_mut(&server)?;
-        while let Some(Idle { sender, since }) = idle.pop() {
+        while let Some(Idle { connection, since }) = idle.pop() {
             if since.elapsed() > POOL_IDLE {
                 idle.clear(); // What lies below is older still.
                 return None;
             }
-            if sender.is_ready() {
-                return Some(sender);
+            if connection.sender.is_ready() && connection.born.elapsed() <= POOL_AGE {
+                return Some(connection);
             }
         }
         None
@@ -244,15 +257,15 @@ fn take_idle(server: u64) -> Option<SendRequest<Frames>> {
 
 /// Puts a connection back once its answer has been read to the end; one that never gets there is
 /// closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
-fn give_back(server: u64, mut sender: SendRequest<Frames>) {
+fn give_back(server: u64, mut connection: Pooled) {
     tokio::spawn(async move {
-        if sender.ready().await.is_ok() {
+        if connection.sender.ready().await.is_ok() {
             POOL.with_borrow_mut(|pool| {
                 let idle = pool.entry(server).or_default();
                 idle.retain(|other| other.since.elapsed() <= POOL_IDLE);
                 if idle.len() < POOL_SIZE {
                     idle.push(Idle {
-                        sender,
+                        connection,
                         since: Instant::now(),
                     });
                 }
@@ -336,11 +349,11 @@ impl Server {
         self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
     }
 
-    async fn connect(&self) -> anyhow::Result<SendRequest<Frames>> {
+    async fn connect(&self) -> anyhow::Result<Pooled> {
         match &self.address {
             ServerAddress::Unix(path) => start(connect_unix(path).await?).await,
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let stream = connect_tcp(host, *port).await?;
                 stream.set_nodelay(true)?;
                 match &self.tls {
                     None => start(stream).await,
@@ -367,7 +380,45 @@ async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
     UnixStream::connect(path).await
 }
 
-async fn start<I>(io: I) -> anyhow::Result<SendRequest<Frames>>
+/// Connects to whichever address of a name answers: one after the other, each with a head start, so
+/// that dead ones cost little of the time for connecting (SECURITY U-18).
+async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    let found = lookup_host((host, port)).await?.take(ADDRESSES_MAX);
+    let mut addresses = alternating(&found.collect::<Vec<_>>()).into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = std::io::Error::other("the name has no address");
+    loop {
+        match addresses.next() {
+            Some(address) => attempts.push(TcpStream::connect(address)),
+            None if attempts.is_empty() => return Err(failure),
+            None => {}
+        }
+        let more = addresses.len() > 0;
+        tokio::select! {
+            Some(connected) = attempts.next() => match connected {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failure = error,
+            },
+            () = sleep(HEAD_START), if more => {}
+        }
+    }
+}
+
+/// IPv6 and IPv4 in turn, the preferred one first: one family may be dead altogether.
+fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) = addresses
+        .iter()
+        .partition(|address| address.is_ipv6() == preferred);
+    let longest = first.len().max(second.len());
+    (0..longest)
+        .flat_map(|index| [first.get(index), second.get(index)])
+        .flatten()
+        .copied()
+        .collect()
+}
+
+async fn start<I>(io: I) -> anyhow::Result<Pooled>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -380,13 +431,16 @@ where
             tracing::debug!(%error, "an upstream connection ended");
         }
     });
-    Ok(sender)
+    Ok(Pooled {
+        sender,
+        born: Instant::now(),
+    })
 }
 
 /// One active health check: any answer from 200 to 399 is health.
 async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) -> bool {
     let exchange = async {
-        let mut sender = server.connect().await.ok()?;
+        let mut sender = server.connect().await.ok()?.sender;
         let mut request = Request::new(Frames::default());
         *request.uri_mut() = check.path.parse::<Uri>().ok()?;
         request
@@ -458,5 +512,31 @@ impl Body for Paced {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns() {
+        // SECURITY U-18
+        let found = addresses(&["[2001:db8::1]:1", "[2001:db8::2]:1", "192.0.2.1:1"]);
+        let tried = addresses(&["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1"]);
+        assert_eq!(alternating(&found), tried);
+        let one = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
+        assert_eq!(alternating(&one), one);
+        assert!(alternating(&[]).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_name_without_a_living_address_says_why() {
+        let refused = connect_tcp("127.0.0.1", 1).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     }
 }

@@ -127,6 +127,7 @@ impl KeySet {
     }
 
     /// These keys and others.
+    #[must_use]
     pub fn and(&self, others: &Self) -> Self {
         Self(self.0.iter().chain(&others.0).cloned().collect())
     }

@@ -62,10 +62,12 @@ pub struct Metrics {
     certificate_not_after: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
-    /// Connections closed at once because of `limits.connections`.
+    /// Connections closed at once because of `limits.connections` or `connections_per_address`.
     pub connections_refused: IntCounter,
     /// Requests between their head and the end of their answer.
     pub requests_in_flight: IntGauge,
+    /// Connections closed because they did not begin with the PROXY header of a trusted proxy.
+    pub proxy_protocol_failures: IntCounter,
     /// TLS handshakes that failed or took too long.
     pub tls_handshake_failures: IntCounter,
 }
@@ -141,12 +143,17 @@ impl Metrics {
             connections_refused: counter(
                 &registry,
                 "hookward_connections_refused_total",
-                "Connections closed at once because limits.connections was reached.",
+                "Connections closed at once because limits.connections or limits.connections_per_address was reached.",
             ),
             requests_in_flight: gauge(
                 &registry,
                 "hookward_requests_in_flight",
                 "Requests that are being served.",
+            ),
+            proxy_protocol_failures: counter(
+                &registry,
+                "hookward_proxy_protocol_failures_total",
+                "Connections closed because they did not begin with the PROXY header of a trusted proxy.",
             ),
             tls_handshake_failures: counter(
                 &registry,
@@ -225,7 +232,7 @@ impl Vectors {
             durations: histograms(
                 registry,
                 "hookward_request_duration_seconds",
-                "From a request's head to the end of its answer.",
+                "From a request's head to the head of its answer.",
                 &["route", "outcome"],
             ),
             keys_used: counters(

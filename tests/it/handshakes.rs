@@ -2,7 +2,8 @@
 //! becoming a weapon.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,12 +11,13 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use data_encoding::BASE64;
 use hookward::clock::Clock;
-use hookward::config::{self, Environment};
+use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
-use hookward::net::listener::{Connections, Endpoint, Worker, accept, bind};
+use hookward::net::connections::Connections;
+use hookward::net::listener::{Endpoint, Worker, accept, bind};
 use hookward::net::tls::TlsAcceptor;
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::sign::Draft;
@@ -48,7 +50,7 @@ struct Served {
 impl Served {
     /// Serves a configuration with one TLS listener and echoing routes, at `now`.
     fn start(text: &str, env: &Environment, now: UnixTime, web: Arc<dyn Fetch>) -> Self {
-        let loaded = config::load_text("vectors.yaml", text, Path::new(""), env);
+        let loaded = load_text("vectors.yaml", text, Path::new(""), env);
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
         let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
         let listener = config.listeners.into_iter().next().unwrap();
@@ -56,7 +58,7 @@ impl Served {
             panic!("the listener has no TLS")
         };
         let states = config.routes.routes().iter().map(|route| RouteState {
-            lease: std::time::Duration::from_secs(60),
+            lease: std::time::Duration::from_mins(1),
             credentials: CredentialFields::of(&route.auth),
             route: Arc::clone(route),
             metrics: telemetry.metrics.route(&route.name, &route.auth.key_ids()),
@@ -81,6 +83,7 @@ impl Served {
         let worker = Worker {
             gateway: Arc::new(gateway),
             connections: Arc::new(Connections::default()),
+            handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
         };
@@ -142,11 +145,12 @@ routes:
                 env.push((name, value));
             }
             if !references.is_empty() {
-                keys.push_str(&format!("        {key}: {}\n", json!(references)));
+                writeln!(keys, "        {key}: {}", json!(references)).unwrap();
             }
         }
         let path = target(case).split('?').next().unwrap();
-        text.push_str(&format!(
+        write!(
+            text,
             "  - name: case-{index}
     match: {{ host: case-{index}.handshakes.test, path: \"{path}\" }}
     verify:
@@ -156,7 +160,8 @@ routes:
 ",
             case.preset,
             json!(case.params),
-        ));
+        )
+        .unwrap();
     }
     text
 }
@@ -695,6 +700,42 @@ fn a_proven_delivery_is_answered_as_its_provider_wants() {
         None
     );
     assert_eq!(app.count(), 2);
+
+    // A duplicate does not reach the app, and is answered alike.
+    let (gateway, app) = guarded(&provider("wrike"), "    replay: { window: 10m }\n");
+    for count in [1, 1] {
+        let headers = [
+            ("X-Hook-Secret", "abc123"),
+            ("X-Hook-Signature", signature.as_str()),
+        ];
+        let answer = ask(&gateway, "POST", "/in", &headers, body);
+        assert_eq!((answer.status, app.count()), (200, count));
+        assert!(answer.header("x-hook-secret").is_some());
+    }
+    assert_eq!(gateway.event()["outcome"], "forwarded");
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+}
+
+#[test]
+fn a_verify_token_is_a_reference() {
+    let problems = |provider: &str, token: &str| {
+        let text = config(&format!(
+            "  - {{ name: r, match: {{ path: /x }}, upstream: echo, verify: [{{ provider: {provider}, secrets: [env:SECRET], params: {{ verify_token: {token} }} }}] }}\n"
+        ));
+        let env = Environment::from_pairs([("SECRET", SECRET)]);
+        let loaded = load_text("x.yaml", &text, Path::new(""), &env);
+        (loaded.config.is_some(), loaded.report.to_string())
+    };
+    for token in ["a-bare-token-of-some-length", "env:NOT_SET", "7"] {
+        let (valid, report) = problems("meta", token);
+        assert!(!valid && report.contains("params.verify_token"), "{report}");
+    }
+    assert!(problems("meta", "env:SECRET").0);
+    let (valid, report) = problems("slack", "env:SECRET");
+    assert!(
+        valid && report.contains("no handshake of this preset has a verify token"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -768,6 +809,28 @@ fn rsa_key() -> (String, String) {
     (private, public)
 }
 
+/// A message of SNS, not yet signed, that asks to call `url`.
+fn subscription(url: &str) -> Draft {
+    let body = json!({
+        "Type": "SubscriptionConfirmation",
+        "Token": "2336412f37",
+        "Message": "You have chosen to subscribe.",
+        "SubscribeURL": url,
+    });
+    Draft {
+        method: http::Method::POST,
+        url: SenderUrl {
+            origin: "https://localhost".into(),
+            target: "/sns".into(),
+        },
+        headers: vec![(
+            "Content-Type".to_owned(),
+            "text/plain; charset=UTF-8".to_owned(),
+        )],
+        body: body.to_string().into_bytes(),
+    }
+}
+
 #[test]
 fn a_subscription_is_confirmed_once_it_is_proven() {
     // SECURITY A-34
@@ -797,25 +860,7 @@ routes:
     let env = Environment::from_pairs([("KEY", public)]).at(now);
     let served = Served::start(&text, &env, now, Arc::<Web>::clone(&web));
     let confirm = |url: &str, forge: bool| {
-        let body = json!({
-            "Type": "SubscriptionConfirmation",
-            "Token": "2336412f37",
-            "Message": "You have chosen to subscribe.",
-            "SubscribeURL": url,
-        });
-        let draft = Draft {
-            method: http::Method::POST,
-            url: SenderUrl {
-                origin: "https://localhost".into(),
-                target: "/sns".into(),
-            },
-            headers: vec![(
-                "Content-Type".to_owned(),
-                "text/plain; charset=UTF-8".to_owned(),
-            )],
-            body: body.to_string().into_bytes(),
-        };
-        let mut signed = scheme.sign(draft, &key, now).unwrap();
+        let mut signed = scheme.sign(subscription(url), &key, now).unwrap();
         if forge {
             let text = String::from_utf8(signed.body).unwrap();
             signed.body = text

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "a test may panic"
 )]
@@ -18,7 +19,10 @@ mod support;
 mod vectors;
 
 mod body;
+mod challenges;
+mod connections;
 mod credentials;
+mod dns;
 mod drain;
 mod forward;
 mod framing;
@@ -28,9 +32,12 @@ mod http2;
 mod leaks;
 mod limits;
 mod observe;
+mod proxy_protocol;
+mod published_keys;
 mod reload;
 mod replay;
 mod routing;
+mod service_manager;
 mod signatures;
 mod telemetry;
 mod tls;

@@ -55,6 +55,11 @@ impl Compiler<'_, '_> {
         let Some((reference, _)) = value(check.provider.as_ref()) else {
             return;
         };
+        if let Some((_, manners)) = self.bound.get(reference).filter(|_| check.params.is_none()) {
+            let own = manners.handshakes.iter().map(Handshake::method);
+            let new = own.filter(|own| !methods.contains(own)).cloned();
+            return methods.extend(new.collect::<Vec<_>>());
+        }
         let known = self.presets.get(reference).cloned().flatten();
         let Some(selected) = known.or_else(|| self.catalog.find(reference).ok()) else {
             return;

@@ -3,7 +3,7 @@
 use super::{Compiler, value};
 use crate::config::spec::{LimitsSpec, StateSpec, StoreSpec};
 use crate::document::{At, Parsed};
-use crate::settings::Limits;
+use crate::settings::{Limits, PerAddress};
 use crate::units::ByteSize;
 
 /// Heads below this would refuse ordinary requests; above it one client holds too much.
@@ -20,17 +20,10 @@ impl Compiler<'_, '_> {
             (&spec.connections, &mut limits.connections),
             (&spec.requests_in_flight, &mut limits.requests_in_flight),
         ] {
-            if let Some((count, place)) = value(at.as_ref()) {
-                if *count == 0 {
-                    self.error(
-                        &place,
-                        "it must be at least 1: nothing would be served",
-                        None,
-                    );
-                } else {
-                    *limit = *count;
-                }
-            }
+            *limit = self.count(at.as_ref()).unwrap_or(*limit);
+        }
+        if let Some(count) = self.count(spec.connections_per_address.as_ref()) {
+            limits.connections_per_address = PerAddress::Exactly(count);
         }
         for (at, limit) in [
             (
@@ -40,6 +33,7 @@ impl Compiler<'_, '_> {
             (&spec.header_timeout, &mut limits.header_timeout),
             (&spec.body_timeout, &mut limits.body_timeout),
             (&spec.idle_timeout, &mut limits.idle_timeout),
+            (&spec.write_timeout, &mut limits.write_timeout),
         ] {
             *limit = self.positive_duration(at.as_ref()).unwrap_or(*limit);
         }
@@ -53,6 +47,16 @@ impl Compiler<'_, '_> {
         }
         self.sizes(spec, &mut limits);
         limits
+    }
+
+    fn count(&mut self, at: Option<&At<usize>>) -> Option<usize> {
+        let (count, place) = value(at)?;
+        if *count == 0 {
+            let message = "it must be at least 1: nothing would be served";
+            self.error(&place, message, None);
+            return None;
+        }
+        Some(*count)
     }
 
     fn sizes(&mut self, spec: &LimitsSpec, limits: &mut Limits) {

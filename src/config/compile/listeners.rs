@@ -75,14 +75,6 @@ impl Compiler<'_, '_> {
                 super::PLAIN_NAME,
             );
         }
-        if let Some((true, place)) = value(listener.proxy_protocol.as_ref()) {
-            let message = "`proxy_protocol` is not available in this build";
-            self.error(
-                &place,
-                message,
-                "let the proxy send `X-Forwarded-For` instead",
-            );
-        }
         let trusted_proxies = networks(listener.trusted_proxies.as_ref()).unwrap_or_default();
         if let Some((_, place)) = value(listener.trusted_proxies.as_ref())
             && trusted_proxies.iter().any(|net| net.prefix_len() == 0)
@@ -90,6 +82,7 @@ impl Compiler<'_, '_> {
             let message = "every sender is trusted: each can claim any address as its own";
             self.warn(&place, message, "name the addresses of your proxies");
         }
+        let proxy_protocol = self.proxy_protocol(listener);
         let address = self.required(&listener.address, &place.path, "address");
         let transport = self.transport(listener, &place.path);
         Some(ListenerSettings {
@@ -99,7 +92,20 @@ impl Compiler<'_, '_> {
             public_url: value(listener.public_url.as_ref())
                 .map(|(Parsed(CalledUrl(url)), _)| url.clone()),
             trusted_proxies,
+            proxy_protocol,
         })
+    }
+
+    fn proxy_protocol(&mut self, listener: &ListenerSpec) -> bool {
+        let Some((true, place)) = value(listener.proxy_protocol.as_ref()) else {
+            return false;
+        };
+        if networks(listener.trusted_proxies.as_ref()).is_none_or(|networks| networks.is_empty()) {
+            let message = "no proxy may send PROXY headers: every connection would be closed";
+            let hint = "name the addresses of your proxies in `trusted_proxies`";
+            self.error(&place, message, hint);
+        }
+        true
     }
 
     fn transport(&mut self, listener: &ListenerSpec, path: &str) -> Option<Transport> {

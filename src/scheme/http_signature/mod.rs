@@ -226,13 +226,11 @@ impl HttpSignature {
     /// What makes two deliveries the same: the nonce, which is signed, else all that is signed.
     pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
         let presented = self.read(message.headers).ok()?;
-        match &presented.nonce {
-            Some(nonce) => Some(digest(&[b"event id", nonce.as_bytes()])),
-            None => {
-                let base = presented.base(message).ok()?;
-                Some(digest(&[b"signed content", base.as_bytes()]))
-            }
+        if let Some(nonce) = &presented.nonce {
+            return Some(digest(&[b"event id", nonce.as_bytes()]));
         }
+        let base = presented.base(message).ok()?;
+        Some(digest(&[b"signed content", base.as_bytes()]))
     }
 
     fn read(&self, headers: &HeaderMap) -> Result<Presented, SignatureError> {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +43,7 @@ impl Gateway {
         prepare: impl FnOnce(&Path),
     ) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookward"));
-        command.envs(env.iter().copied());
+        command.envs(env.iter().copied()).stdin(Stdio::null());
         Self::spawn(command, config, arguments, prepare)
     }
 
@@ -51,7 +52,19 @@ impl Gateway {
         let mut command = Command::new(wrapper[0]);
         command
             .args(&wrapper[1..])
-            .arg(env!("CARGO_BIN_EXE_hookward"));
+            .arg(env!("CARGO_BIN_EXE_hookward"))
+            .stdin(Stdio::null());
+        Self::spawn(command, config, &[], |_| {})
+    }
+
+    /// Starts the binary as a service manager does: with a listening socket as descriptor 3.
+    pub fn start_activated(config: &str, socket: TcpListener, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new("sh");
+        let script = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\" 3<&0 </dev/null";
+        command
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_hookward")])
+            .envs(env.iter().copied())
+            .stdin(OwnedFd::from(socket));
         Self::spawn(command, config, &[], |_| {})
     }
 
@@ -70,7 +83,6 @@ impl Gateway {
             .arg(&file)
             .args(arguments)
             .env_remove("HOOKWARD_CONFIG")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -141,8 +153,8 @@ impl Gateway {
         Wire::plain(self.address("admin")).exchange("GET", path, &[("Connection", "close")], b"")
     }
 
-    /// The value of one series, by its name and its labels in any order.
-    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    /// The value of one series as it is written, by its name and its labels in any order.
+    fn series(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
         let page = self.admin("/metrics").text();
         let wanted: HashMap<&str, &str> = labels.iter().copied().collect();
         page.lines().find_map(|line| {
@@ -156,19 +168,24 @@ impl Gateway {
                 .filter_map(|label| label.split_once("=\""))
                 .map(|(name, value)| (name, value.trim_end_matches('"')))
                 .collect();
-            (own == name && labels == wanted).then(|| value.parse().unwrap())
+            (own == name && labels == wanted).then(|| value.to_owned())
         })
     }
 
+    /// The value of one series that counts; `None` when it is not there.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        self.series(name, labels)
+            .map(|value| value.parse().unwrap())
+    }
+
     /// `hookward_requests_total` of these labels; zero when the series is not there.
-    pub fn requests(&self, route: &str, outcome: &str, reason: &str) -> f64 {
+    pub fn requests(&self, route: &str, outcome: &str, reason: &str) -> u64 {
         let labels = [("route", route), ("outcome", outcome), ("reason", reason)];
-        self.metric("hookward_requests_total", &labels)
-            .unwrap_or(0.0)
+        self.metric("hookward_requests_total", &labels).unwrap_or(0)
     }
 
     /// Waits until `hookward_requests_total` of these labels is `count`.
-    pub fn wait_for_requests(&self, route: &str, outcome: &str, reason: &str, count: f64) {
+    pub fn wait_for_requests(&self, route: &str, outcome: &str, reason: &str, count: u64) {
         let what = format!("{count} x {route} {outcome} {reason}");
         eventually(&what, || {
             (self.requests(route, outcome, reason) >= count).then_some(())
@@ -176,7 +193,7 @@ impl Gateway {
     }
 
     /// Waits until the gauge or counter without labels is `value`.
-    pub fn wait_for_metric(&self, name: &str, value: f64) {
+    pub fn wait_for_metric(&self, name: &str, value: u64) {
         eventually(name, || {
             (self.metric(name, &[]) == Some(value)).then_some(())
         });
@@ -301,7 +318,7 @@ impl Gateway {
     }
 
     /// How many reloads had this result: `success`, `failure`.
-    pub fn reloads(&self, result: &str) -> f64 {
+    pub fn reloads(&self, result: &str) -> u64 {
         self.metric("hookward_config_reloads_total", &[("result", result)])
             .unwrap()
     }

@@ -1,0 +1,244 @@
+//! Connections that must not be held: shares of an address, handshakes, slow readers, descriptors.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::support::{
+    App, Gateway, Reply, Wire, config, config_with, eventually, open_route, pause,
+};
+
+/// A connection from this address of the loopback.
+fn from(source: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&to.into()).unwrap();
+    let stream = TcpStream::from(socket);
+    stream
+        .set_read_timeout(Some(Duration::from_secs(15)))
+        .unwrap();
+    stream
+}
+
+/// The first bytes of the answer to a request; empty when the connection is closed instead.
+fn ask(stream: &mut TcpStream) -> String {
+    let request = b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
+    drop(stream.write_all(request));
+    let mut bytes = [0; 512];
+    let length = stream.read(&mut bytes).unwrap_or(0);
+    String::from_utf8_lossy(&bytes[..length.min(12)]).into_owned()
+}
+
+#[test]
+fn an_address_has_no_more_than_its_share() {
+    // SECURITY DS-08
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { connections: 10, connections_per_address: 3 }",
+        &open_route(&app),
+    ));
+    let address = gateway.address("http");
+    let mut held: Vec<_> = (0..3).map(|_| from([127, 0, 0, 2], address)).collect();
+    for stream in &mut held {
+        assert_eq!(ask(stream), "HTTP/1.1 200");
+    }
+    assert_eq!(ask(&mut from([127, 0, 0, 2], address)), "");
+    gateway.wait_for_metric("hookward_connections_refused_total", 1);
+    assert_eq!(ask(&mut from([127, 0, 0, 3], address)), "HTTP/1.1 200");
+    held.pop();
+    eventually("the place is free again", || {
+        (ask(&mut from([127, 0, 0, 2], address)) == "HTTP/1.1 200").then_some(())
+    });
+    assert_eq!(gateway.admin("/readyz").status, 200);
+}
+
+#[test]
+fn a_trusted_proxy_may_have_all_connections_and_those_behind_it_their_share() {
+    // SECURITY DS-08
+    let app = App::start();
+    let limits = "limits: { connections_per_address: 2 }";
+    let trusted = "plaintext: allow, trusted_proxies: [127.0.0.0/8]";
+    let config = config_with(limits, &open_route(&app));
+    let gateway = Gateway::start(&config.replace("plaintext: allow", trusted));
+    let mut held: Vec<_> = (0..5).map(|_| gateway.plain()).collect();
+    for wire in &mut held {
+        assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
+    }
+    let trusted = format!("{trusted}, proxy_protocol: true");
+    let gateway = Gateway::start(&config.replace("plaintext: allow", &trusted));
+    let enter = |client: &str| {
+        let mut wire = gateway.plain();
+        wire.send(format!("PROXY TCP4 {client} 127.0.0.1 5 443\r\n").as_bytes());
+        wire
+    };
+    let mut held = [enter("192.0.2.7"), enter("192.0.2.7")];
+    for wire in &mut held {
+        assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
+    }
+    assert!(enter("192.0.2.7").is_closed());
+    let mut other = enter("192.0.2.8");
+    assert_eq!(other.exchange("POST", "/open", &[], b"x").status, 200);
+}
+
+/// What a client says first; nothing follows.
+fn client_hello() -> Vec<u8> {
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let config = super::support::wire::any_certificate(&[b"http/1.1"]);
+    let mut client = rustls::ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[test]
+fn handshakes_that_stand_still_hold_up_nobody() {
+    // SECURITY DS-04, DS-05
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { tls_handshake_timeout: 3s }",
+        &open_route(&app),
+    ));
+    let address = gateway.address("https");
+    let hello = client_hello();
+    let start = Instant::now();
+    let mut held = Vec::new();
+    for index in 0..150 {
+        let mut wire = Wire::plain(address);
+        // Nothing, half a ClientHello, and a whole one whose answer is never taken up.
+        wire.send(&hello[..hello.len() * (index % 3) / 2]);
+        held.push(wire);
+    }
+    for _ in 0..20 {
+        assert_eq!(gateway.post("/open", &[], b"x").status, 200);
+    }
+    let served = start.elapsed();
+    assert!(served.as_secs() < 10, "{served:?}");
+    gateway.wait_for_metric("hookward_tls_handshake_failures_total", 150);
+    for wire in &mut held {
+        wire.rest();
+    }
+    gateway.wait_for_metric("hookward_connections", 0);
+}
+
+#[test]
+fn who_does_not_read_its_answer_is_cut_off() {
+    // SECURITY DS-03
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { write_timeout: 1s }",
+        &open_route(&app),
+    ));
+    let large = [
+        &b"HTTP/1.1 200 OK\r\nContent-Length: 33554432\r\n\r\n"[..],
+        &vec![b'x'; 32 << 20],
+    ]
+    .concat();
+    app.script([Reply::Raw(large)]);
+    let mut idle = gateway.plain();
+    idle.write("POST", "/open", &[], b"x");
+    let start = Instant::now();
+    let event = gateway.event();
+    assert_eq!(event["status"], 200);
+    gateway.wait_for_metric("hookward_connections", 0);
+    let waited = start.elapsed().as_millis();
+    assert!(waited < 12_000, "{waited} ms");
+    assert!(idle.rest().len() < 32 << 20);
+}
+
+#[test]
+fn streams_whose_window_stays_shut_end_with_their_connection() {
+    // SECURITY H2-13
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { write_timeout: 1s }",
+        &open_route(&app),
+    ));
+    let address = gateway.address("https");
+    let mut wire = super::support::Tls {
+        alpn: &[b"h2"],
+        ..super::support::Tls::default()
+    }
+    .connect(address)
+    .unwrap();
+    // SETTINGS with INITIAL_WINDOW_SIZE 0, then a GET-shaped POST without a body.
+    wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    wire.send(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    let mut block = vec![0x83, 0x87, 0x44, 5];
+    block.extend(b"/open");
+    block.extend([0x41, 9]);
+    block.extend(b"localhost");
+    let length = u8::try_from(block.len()).unwrap();
+    wire.send(&[&[0, 0, length, 1, 5, 0, 0, 0, 1], &block[..]].concat());
+    app.wait_for(1);
+    let start = Instant::now();
+    let bytes = wire.rest();
+    let waited = start.elapsed().as_millis();
+    assert!((500..8000).contains(&waited), "{waited} ms");
+    // GOAWAY says that it is over.
+    assert!(
+        bytes.windows(5).any(|run| run == [8, 7, 0, 0, 0]),
+        "{bytes:?}"
+    );
+}
+
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn without_descriptors_it_waits_and_comes_back() {
+    // SECURITY DS-09
+    let app = App::start();
+    let gateway = Gateway::start_through(&["prlimit", "--nofile=64"], &config(&open_route(&app)));
+    let address = gateway.address("http");
+    let held: Vec<TcpStream> = (0..120).map(|_| from([127, 0, 0, 1], address)).collect();
+    eventually("the log says so", || {
+        gateway
+            .stderr()
+            .contains("cannot accept connections")
+            .then_some(())
+    });
+    let before = cpu_ticks(gateway.pid());
+    pause(Duration::from_secs(2));
+    let spent = cpu_ticks(gateway.pid()) - before;
+    assert!(spent < 50, "{spent} ticks of CPU in two seconds");
+    let said = gateway
+        .stderr()
+        .matches("cannot accept connections")
+        .count();
+    assert!(said <= 8, "said {said} times");
+    drop(held);
+    eventually("it serves again", || {
+        (ask(&mut from([127, 0, 0, 1], address)) == "HTTP/1.1 200").then_some(())
+    });
+    assert_eq!(gateway.admin("/readyz").status, 200);
+}
+
+#[test]
+fn there_are_no_core_dumps() {
+    // SECURITY L-05
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    let words: Vec<&str> = core.split_whitespace().collect();
+    assert_eq!(words[4..6], ["0", "0"], "{core}");
+    // What is not dumpable belongs to root alone.
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &fs::metadata(format!("/proc/{}/environ", gateway.pid())).unwrap(),
+    );
+    assert_eq!(owner, 0);
+}
