@@ -136,6 +136,7 @@ smokes! {
     jwt 300;
     path_matcher 500;
     proxy 150;
+    proxy_header 1000;
     query_rewrite 1000;
     request_parser 500;
     scheme_yaml 100;

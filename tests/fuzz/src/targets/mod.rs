@@ -14,6 +14,7 @@ pub(crate) mod jwt;
 mod laws;
 pub(crate) mod path_matcher;
 pub(crate) mod proxy;
+pub(crate) mod proxy_header;
 pub(crate) mod query_rewrite;
 pub(crate) mod request_parser;
 pub(crate) mod scheme_yaml;
@@ -40,6 +41,6 @@ macro_rules! targets {
 
 /// Every one.
 pub(crate) const TARGETS: &[Target] = targets! {
-    aws_sns config_yaml forms forwarded_for http_signature json_pointer jwt path_matcher proxy
+    aws_sns config_yaml forms forwarded_for http_signature json_pointer jwt path_matcher proxy proxy_header
     query_rewrite request_parser scheme_yaml signature_header timestamps url_forms
 };

@@ -235,15 +235,16 @@ impl Sent {
         request
     }
 
-    /// In pieces whose sizes `seed` says.
+    /// In pieces whose sizes `seed` says; in no more than h2 takes for a flood of tiny frames.
     fn chunks(&self, seed: u8) -> Chunks {
         let mut sizes = u32::from(seed) | 1;
+        let least = 1 + self.body.len() / 256;
         let mut rest = &self.body[..];
         let mut chunks = VecDeque::new();
         while !rest.is_empty() {
             sizes = sizes.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let size = (sizes >> 16) as usize % (1 + usize::from(seed) * 8);
-            let (chunk, tail) = rest.split_at(size.clamp(1, rest.len()));
+            let (chunk, tail) = rest.split_at(size.max(least).min(rest.len()));
             chunks.push_back(Bytes::copy_from_slice(chunk));
             rest = tail;
         }
