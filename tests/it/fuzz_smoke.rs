@@ -127,20 +127,20 @@ macro_rules! smokes {
 }
 
 smokes! {
-    aws_sns 150;
-    config_yaml 150;
-    forms 500;
-    forwarded_for 1000;
-    http_signature 300;
-    json_pointer 400;
-    jwt 300;
-    path_matcher 500;
-    proxy 150;
-    proxy_header 1000;
-    query_rewrite 1000;
-    request_parser 500;
-    scheme_yaml 100;
-    signature_header 500;
-    timestamps 500;
-    url_forms 500;
+    aws_sns 300;
+    config_yaml 300;
+    forms 1000;
+    forwarded_for 2000;
+    http_signature 600;
+    json_pointer 800;
+    jwt 600;
+    path_matcher 1000;
+    proxy 300;
+    proxy_header 2000;
+    query_rewrite 2000;
+    request_parser 1000;
+    scheme_yaml 200;
+    signature_header 1000;
+    timestamps 1000;
+    url_forms 1000;
 }
