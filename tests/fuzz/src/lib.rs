@@ -1,6 +1,9 @@
 //! The targets for the fuzzer. They are sources of the main package's tests too, hence this door.
 
-#![expect(dead_code, reason = "the seeds are read by the tests of the main package")]
+#![expect(
+    dead_code,
+    reason = "the seeds are read by the tests of the main package"
+)]
 
 mod targets;
 
