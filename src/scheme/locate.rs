@@ -356,7 +356,9 @@ impl Pointer {
     /// The raw text that it points to. A key that stands twice on the way makes the body unreadable
     /// (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
+        let mut json = serde_json::Deserializer::from_str(text);
         let raw = Step(&self.0)
             .deserialize(&mut json)
             .map_err(|_bad| Unreadable::Body)?;
@@ -570,6 +572,11 @@ mod tests {
         assert_eq!(read("/id", "{\"id\":1,\"id\":2}"), Err(Unreadable::Body));
         assert_eq!(read("/id", "{\"id\":1}x"), Err(Unreadable::Body));
         assert_eq!(read("/id", "not json"), Err(Unreadable::Body));
+        let id = Pointer::parse("/id").unwrap();
+        assert_eq!(
+            id.read(b"{\"id\":\"1\",\"x\":\"\xff\"}"),
+            Err(Unreadable::Body)
+        );
         assert_eq!(read("/id", &"[".repeat(100_000)), Err(Unreadable::Body));
     }
 
