@@ -1,5 +1,9 @@
 //! Amazon SNS: the JSON envelope, its canonical text, the names of topics and certificates.
 
+use std::collections::HashMap;
+
+use serde_json::value::RawValue;
+
 use super::laws;
 use super::support::{Bench, Input, Once};
 
@@ -21,9 +25,10 @@ pub(crate) fn run(data: &[u8]) {
     };
     if laws::hold(judge, &input).is_ok() {
         // What is accepted is one envelope with all that a notification signs.
-        let envelope: serde_json::Value = serde_json::from_slice(&input.body).unwrap();
+        let envelope: HashMap<String, &RawValue> = serde_json::from_slice(&input.body).unwrap();
         for name in ["MessageId", "Message", "Timestamp", "TopicArn", "Signature"] {
-            assert!(envelope[name].is_string(), "accepted without {name}");
+            let is_text = envelope[name].get().starts_with('"');
+            assert!(is_text, "accepted without {name}");
         }
     }
 }

@@ -149,6 +149,13 @@ fn pointed(rest: &[u8]) {
                 "a value that stands once is not found"
             );
         }
+        // Escapes of no character, in what was passed over, make it no document to the other reader.
+        (Some(_), None) if serde_json::from_slice::<Value>(body).is_err() => {
+            assert!(
+                std::str::from_utf8(body).is_ok(),
+                "found in what is not JSON"
+            );
+        }
         (Some(found), None) => panic!("{found} is nowhere"),
         (None, None) => {}
     }
