@@ -190,6 +190,11 @@ impl Stage {
                         .status()
                         .as_u16()
                 } else {
+                    // hyper's client leaves the body of a GET out unless it is told so.
+                    if !sent.body.is_empty() {
+                        let chunked = "chunked".parse().unwrap();
+                        request.headers_mut().insert("transfer-encoding", chunked);
+                    }
                     request.headers_mut().insert("host", HOST.parse().unwrap());
                     let client = hyper::client::conn::http1::handshake(TokioIo::new(client));
                     let (mut sender, connection) = client.await.unwrap();
