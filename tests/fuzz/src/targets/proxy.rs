@@ -124,11 +124,12 @@ impl Stage {
             ..ListenerPolicy::default()
         };
         let listeners = HashMap::from([("http".into(), policy)]);
-        let snapshot = Snapshot::new(config.routes, Limits::default(), listeners, states);
         let clock = Clock::manual(NOW);
         let replay = ReplayStore::memory(clock.clone());
+        let limits = Limits::default();
+        let snapshot = Snapshot::new(config.routes, limits, replay, listeners, states);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
-        let gateway = Gateway::new(snapshot, replay, telemetry, clock, fetch).unwrap();
+        let gateway = Gateway::new(snapshot, telemetry, clock, fetch).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
