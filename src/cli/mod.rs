@@ -24,7 +24,7 @@ mod send;
 mod sign;
 mod url;
 mod validate;
-mod verify;
+pub mod verify;
 
 use output::Output;
 

@@ -182,7 +182,7 @@ where
 {
     let drained = drain(body, LINGER_BYTES_MAX);
     // The answer is under way; how this ends changes nothing.
-    let _ = tokio::time::timeout(DISCARD_TIME_MAX, drained).await;
+    drop(tokio::time::timeout(DISCARD_TIME_MAX, drained).await);
 }
 
 /// Reads and forgets up to `most` bytes. Whether nothing is left.

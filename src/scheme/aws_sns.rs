@@ -499,7 +499,9 @@ impl Envelope {
 impl Fields {
     fn read(body: &Content) -> Result<Self, SignatureError> {
         let bytes = body.contiguous();
-        let mut json = serde_json::Deserializer::from_slice(&bytes);
+        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        let text = std::str::from_utf8(&bytes).or(Err(malformed("the body is not UTF-8")))?;
+        let mut json = serde_json::Deserializer::from_str(text);
         let fields = json.deserialize_map(FieldsVisitor).and_then(|fields| {
             json.end()?;
             Ok(fields)
@@ -878,6 +880,15 @@ mod tests {
             Reason::TimestampAhead
         );
         assert_eq!(at("yesterday").unwrap_err(), Reason::TimestampMalformed);
+    }
+
+    #[test]
+    fn what_is_passed_over_is_utf8_as_well() {
+        let mut draft = signed(&json!({ "Message": "m", "Ours": "x-ours" }));
+        assert!(judge(&draft).is_ok());
+        let at = draft.body.windows(6).position(|own| own == b"x-ours");
+        draft.body[at.unwrap()] = 0xff;
+        assert!(judge(&draft).is_err());
     }
 
     #[test]

@@ -53,16 +53,6 @@ impl Jwt {
     }
 }
 
-impl Claim {
-    /// Whether every token with a body must have it.
-    pub(super) fn is_demanded(&self) -> bool {
-        let when_empty = |when: &When| when.is_impossible() || when.body == Some(BodyKind::Empty);
-        !self.optional
-            && self.optional_when.as_ref().is_none_or(when_empty)
-            && !self.when.is_impossible()
-    }
-}
-
 /// A claim's name, or a JSON pointer into the claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClaimPath(String);
@@ -151,6 +141,21 @@ fn holds(when: &When, view: View<'_>) -> Result<bool, SignatureError> {
 }
 
 impl Claim {
+    /// Whether every token must have it, whatever the request; that of an empty body may be excused.
+    fn is_demanded(&self) -> bool {
+        let only_of_empty = |when: &When| when.body == Some(BodyKind::Empty);
+        self.when.is_certain()
+            && !self.optional
+            && self.optional_when.as_ref().is_none_or(only_of_empty)
+    }
+
+    /// Whether it must be there and is a digest of the body.
+    pub(super) fn covers_body(&self) -> bool {
+        self.is_demanded()
+            && !self.equals.is_empty()
+            && self.equals.iter().all(Template::covers_body)
+    }
+
     fn judge(
         &self,
         claims: &Map<String, Value>,

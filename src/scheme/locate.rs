@@ -362,7 +362,9 @@ impl Pointer {
     /// The raw text that it points to. A key that stands twice on the way makes the body unreadable
     /// (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
-        let mut json = serde_json::Deserializer::from_slice(body);
+        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
+        let mut json = serde_json::Deserializer::from_str(text);
         let raw = Step(&self.0)
             .deserialize(&mut json)
             .map_err(|_bad| Unreadable::Body)?;
@@ -401,7 +403,7 @@ impl Pointer {
                 serde_json::Value::Object(members) => members
                     .entry(token.as_str())
                     .or_insert(serde_json::Value::Null),
-                serde_json::Value::Array(items) => items.get_mut(token.parse::<usize>().ok()?)?,
+                serde_json::Value::Array(items) => items.get_mut(index_of(token)?)?,
                 _ => return None,
             };
         }
@@ -460,6 +462,12 @@ impl Pointer {
     }
 }
 
+/// An index is written in one way (RFC 6901 4): no sign, no leading zero.
+fn index_of(token: &str) -> Option<usize> {
+    let index = token.parse::<usize>().ok()?;
+    (index.to_string() == token).then_some(index)
+}
+
 /// The tokens of a pointer that are still to be followed.
 #[derive(Clone, Copy)]
 struct Step<'p>(&'p [String]);
@@ -509,7 +517,7 @@ impl<'de> Visitor<'de> for Step<'_> {
         let Some((token, rest)) = self.0.split_first() else {
             return Ok(None);
         };
-        let wanted = token.parse::<usize>().ok();
+        let wanted = index_of(token);
         let mut found = None;
         let mut index = 0;
         loop {
@@ -553,13 +561,28 @@ mod tests {
         assert_eq!(read("/id", body), Ok(Some("evt_1".to_owned())));
         assert_eq!(read("/n", body), Ok(Some("1700000000123".to_owned())));
         assert_eq!(read("/a/0/b~1c", body), Ok(Some("true".to_owned())));
-        for absent in ["/x", "/a/1", "/id/x", "/n/0", "/z"] {
+        // RFC 6901 4: an index has one spelling.
+        for absent in [
+            "/x",
+            "/a/1",
+            "/id/x",
+            "/n/0",
+            "/z",
+            "/a/00/b~1c",
+            "/a/+0/b~1c",
+            "/a/-/b~1c",
+        ] {
             assert_eq!(read(absent, body), Ok(None), "{absent}");
         }
         assert_eq!(read("/a", body), Err(Unreadable::Body));
         assert_eq!(read("/id", "{\"id\":1,\"id\":2}"), Err(Unreadable::Body));
         assert_eq!(read("/id", "{\"id\":1}x"), Err(Unreadable::Body));
         assert_eq!(read("/id", "not json"), Err(Unreadable::Body));
+        let id = Pointer::parse("/id").unwrap();
+        assert_eq!(
+            id.read(b"{\"id\":\"1\",\"x\":\"\xff\"}"),
+            Err(Unreadable::Body)
+        );
         assert_eq!(read("/id", &"[".repeat(100_000)), Err(Unreadable::Body));
     }
 

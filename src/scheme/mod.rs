@@ -523,13 +523,10 @@ impl Scheme {
             return true;
         }
         if let Proof::Jwt(jwt) = &self.proof {
-            let hashes = |claim: &jwt::Claim| {
-                claim.is_demanded() && claim.equals.iter().any(Template::covers_body)
-            };
             // A body that is a token is covered by it; one of whose items are tokens is not.
             let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
             return jwt.detached
-                || jwt.claims.iter().any(hashes)
+                || jwt.claims.iter().any(jwt::Claim::covers_body)
                 || self
                     .signature
                     .as_ref()

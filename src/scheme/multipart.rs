@@ -20,8 +20,9 @@ pub(super) fn pairs(content_type: &str, body: &[u8]) -> Option<Vec<Pair>> {
     let inner = format!("\r\n{delimiter}");
     let mut pairs = Vec::new();
     loop {
-        if rest.starts_with(b"--") {
-            return Some(pairs);
+        if let Some(end) = rest.strip_prefix(b"--") {
+            // What follows is not signed, and there are readers that look for parts in it.
+            return matches!(end, b"" | b"\r\n").then_some(pairs);
         }
         rest = rest.strip_prefix(b"\r\n")?;
         let end = find(rest, inner.as_bytes())?;
@@ -96,6 +97,8 @@ mod tests {
             &b"--x\r\nContent-Disposition: form-data; name=a\r\n\r\n1"[..],
             b"--x\r\n\r\n1\r\n--x--",
             b"--y--",
+            b"--x--\r\n\r\n--x\r\nContent-Disposition: form-data; name=b\r\n\r\n2\r\n--x--\r\n",
+            b"--x--x",
             b"",
         ] {
             assert!(super::pairs("multipart/form-data; boundary=x", bad).is_none());

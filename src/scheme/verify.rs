@@ -584,11 +584,12 @@ impl Scheme {
         let id = id
             .filter(|id| !id.is_empty())
             .ok_or(malformed("the id that is signed is missing"))?;
-        match self.id_form.holds(&id) {
-            false => Err(malformed(
-                "the id holds a character that makes the signed content ambiguous",
-            )),
-            true => Ok(Some(id)),
+        if self.id_form.holds(&id) {
+            Ok(Some(id))
+        } else {
+            Err(malformed(
+                "the id does not look as it must for the signed content to be unambiguous",
+            ))
         }
     }
 

@@ -39,7 +39,7 @@ impl When {
     }
 
     /// Whether it holds for every request.
-    fn is_certain(&self) -> bool {
+    pub(super) fn is_certain(&self) -> bool {
         let plain =
             self.method.is_none() && self.body.is_none() && !self.any_query && self.not.is_none();
         !self.never && plain && self.present.is_empty() && self.equal.is_empty()

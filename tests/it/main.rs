@@ -26,6 +26,7 @@ mod dns;
 mod drain;
 mod forward;
 mod framing;
+mod fuzz_smoke;
 mod handshakes;
 mod http2;
 mod leaks;

@@ -17,7 +17,7 @@ use crate::scheme::{Content, SenderUrl};
 use crate::units::UnixTime;
 
 mod provider;
-mod request;
+pub mod request;
 mod route;
 mod verdict;
 

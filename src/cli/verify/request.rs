@@ -8,21 +8,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 /// A request that somebody captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Captured {
+pub struct Captured {
     /// Method.
-    pub(crate) method: Method,
+    pub method: Method,
     /// Origin or absolute form, as written.
-    pub(crate) target: String,
+    pub target: String,
     /// Header fields, in order.
-    pub(crate) headers: HeaderMap,
+    pub headers: HeaderMap,
     /// Every byte after the empty line.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
 }
 
 /// Why bytes are no request; the line counts from 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an HTTP/1.1 request: line {line}: {what}")]
-pub(crate) struct RequestError {
+pub struct RequestError {
     line: usize,
     what: &'static str,
 }
@@ -31,7 +31,7 @@ pub(crate) struct RequestError {
 const FIELDS_MAX: usize = 1_000;
 
 /// Reads a request line, header lines (LF or CRLF), an empty line and the body.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
+pub fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
     let mut lines = Lines {
         rest: bytes,
         number: 0,

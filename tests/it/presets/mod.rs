@@ -117,6 +117,28 @@ fn every_preset_has_an_accepted_and_a_refused_case() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What is said of a scheme must hold: a token covers the body only where it has to hold a digest of
+/// it, and none in a list covers what it stands beside.
+#[test]
+fn a_token_covers_the_body_only_where_it_must() {
+    let covers = |reference: &str, params: &[(&str, serde_json::Value)]| {
+        let params = params
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let selected = Catalog::built_in().find(reference).unwrap();
+        selected
+            .bind(&params.collect(), None)
+            .unwrap()
+            .covers_body()
+    };
+    let checked = |value: bool| [("check_payload_hash", value.into())];
+    assert!(covers("vonage-messages", &checked(true)));
+    assert!(!covers("vonage-messages", &checked(false)));
+    assert!(covers("messagebird", &[]) && covers("fireblocks", &[]));
+    let ours = ["audience", "tenant"].map(|name| (name, "x".into()));
+    assert!(!covers("microsoft-graph-rich", &ours));
+}
+
 /// A scheme as its file has it.
 fn written(preset: &Preset, id: &str) -> serde_yaml::Value {
     let file = fs::read_to_string(root().join(&preset.file)).unwrap();
