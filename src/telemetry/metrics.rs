@@ -59,6 +59,8 @@ pub struct Metrics {
     reload_failure: IntCounter,
     key_fetch_success: IntCounter,
     key_fetch_failure: IntCounter,
+    acme_order_success: IntCounter,
+    acme_order_failure: IntCounter,
     certificate_not_after: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
@@ -113,6 +115,12 @@ impl Metrics {
             "Attempts to fetch keys that a provider publishes.",
             &["result"],
         );
+        let acme_orders = counters(
+            &registry,
+            "hookward_acme_orders_total",
+            "Attempts to get a certificate from an ACME authority.",
+            &["result"],
+        );
         gauges(
             &registry,
             "hookward_build_info",
@@ -129,6 +137,8 @@ impl Metrics {
             reload_failure: reloads.with_label_values(&["failure"]),
             key_fetch_success: key_fetches.with_label_values(&["success"]),
             key_fetch_failure: key_fetches.with_label_values(&["failure"]),
+            acme_order_success: acme_orders.with_label_values(&["success"]),
+            acme_order_failure: acme_orders.with_label_values(&["failure"]),
             certificate_not_after: gauges(
                 &registry,
                 "hookward_tls_certificate_not_after_timestamp_seconds",
@@ -190,6 +200,15 @@ impl Metrics {
             self.key_fetch_success.inc();
         } else {
             self.key_fetch_failure.inc();
+        }
+    }
+
+    /// Counts an attempt to get a certificate from an ACME authority.
+    pub fn acme_order(&self, succeeded: bool) {
+        if succeeded {
+            self.acme_order_success.inc();
+        } else {
+            self.acme_order_failure.inc();
         }
     }
 

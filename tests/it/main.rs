@@ -17,6 +17,7 @@ mod schema;
 mod support;
 mod vectors;
 
+mod acme;
 mod body;
 mod connections;
 mod credentials;
