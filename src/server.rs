@@ -26,9 +26,10 @@ use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Sna
 use crate::gateway::{Gateway, lease};
 use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
+use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Endpoint, Worker, accept, bind};
 use crate::net::tls::{TlsAcceptor, Validity};
-use crate::net::upstream::Cluster;
+use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
@@ -193,7 +194,9 @@ impl Server {
             clock: clock.clone(),
             issued: tell,
         };
-        let gateway = Arc::new(Gateway::new(snapshot, replay, telemetry.clone(), clock)?);
+        let fetch = Arc::new(HttpsFetch::new(system_roots));
+        let gateway = Gateway::new(snapshot, replay, telemetry.clone(), clock, fetch)?;
+        let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();
         let workers = start_workers(&gateway, &keeping.challenges, &drain)?;
         let mut server = Self {

@@ -265,10 +265,7 @@ mod tests {
     fn rates() {
         assert!("0/s".parse::<Rate>().is_err());
         assert!("30/d".parse::<Rate>().is_err());
-        assert_eq!(
-            "100/m".parse::<Rate>().unwrap().per,
-            Duration::from_secs(60)
-        );
+        assert_eq!("100/m".parse::<Rate>().unwrap().per, Duration::from_mins(1));
     }
 
     #[test]

@@ -146,6 +146,3 @@ fn respond(status: StatusCode, media_type: &'static str, body: Bytes) -> Respons
     response.headers_mut().insert(CONTENT_TYPE, media_type);
     response
 }
-
-#[cfg(test)]
-mod tests;

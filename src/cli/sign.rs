@@ -119,9 +119,17 @@ fn param(text: &str) -> Result<(String, Value), String> {
 impl ProviderArgs {
     /// The secrets, in the order of the command line.
     pub(super) fn secrets(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
-        let read = |reference: &String| {
-            config::secret(reference, env, working_folder())
-                .map_err(|message| anyhow::anyhow!("--secret: {message}"))
+        self.secrets
+            .iter()
+            .map(|reference| read_secret(reference, env))
+            .collect()
+    }
+
+    /// As [`ProviderArgs::secrets`]; an empty `value:` is a secret that verifies nothing.
+    pub(super) fn secrets_or_empty(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
+        let read = |reference: &String| match reference.as_str() {
+            "value:" => Ok(Secret::new(Vec::new())),
+            _ => read_secret(reference, env),
         };
         self.secrets.iter().map(read).collect()
     }
@@ -129,6 +137,11 @@ impl ProviderArgs {
     pub(super) fn params(&self) -> Params {
         self.params.iter().cloned().collect()
     }
+}
+
+fn read_secret(reference: &str, env: &Environment) -> anyhow::Result<Secret> {
+    config::secret(reference, env, working_folder())
+        .map_err(|message| anyhow::anyhow!("--secret: {message}"))
 }
 
 /// The shipped presets, and those of a folder.

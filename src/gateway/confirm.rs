@@ -22,7 +22,7 @@ const TRIES: [Duration; 3] = [
 ];
 /// The same message again within this time calls nothing: who captured it cannot make the gateway
 /// call over and over.
-const REPEAT_AFTER: Duration = Duration::from_secs(60);
+const REPEAT_AFTER: Duration = Duration::from_mins(1);
 /// Calls that are remembered, and so the most in a minute.
 const RECENT_MAX: usize = 64;
 

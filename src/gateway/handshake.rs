@@ -50,7 +50,7 @@ pub fn or_refuse(
     }
 }
 
-fn head<'a>(presented: Presented<'a>) -> (&'a Method, &'a SenderUrl, &'a HeaderMap) {
+fn head(presented: Presented<'_>) -> (&Method, &SenderUrl, &HeaderMap) {
     let head = presented.head;
     (&head.method, presented.url, &head.headers)
 }

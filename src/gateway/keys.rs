@@ -21,9 +21,10 @@ use tokio::time::timeout;
 
 use crate::clock::Clock;
 use crate::reason::Reason;
+use crate::route::auth::{AuthPolicy, Published, SignatureCheck};
 pub use crate::scheme::https_url::{HttpsUrl, KeyUrl, Reach};
 use crate::scheme::keys::{Key, KeySet};
-use crate::scheme::{SignatureError, published};
+use crate::scheme::{Message, SignatureError, published};
 use crate::telemetry::metrics::Metrics;
 
 /// A fetch under way.
@@ -65,13 +66,13 @@ pub enum FetchError {
 }
 
 /// How long keys hold whose server does not say.
-const FRESH_DEFAULT: Duration = Duration::from_secs(3600);
+const FRESH_DEFAULT: Duration = Duration::from_hours(1);
 /// Shortest time that keys hold, whatever their server says.
-const FRESH_MIN: Duration = Duration::from_secs(300);
+const FRESH_MIN: Duration = Duration::from_mins(5);
 /// Longest time that keys hold, whatever their server says.
-const FRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+const FRESH_MAX: Duration = Duration::from_hours(24);
 /// How long keys that no longer hold still serve while no newer ones can be had.
-const STALE_MAX: Duration = Duration::from_secs(24 * 3600);
+const STALE_MAX: Duration = Duration::from_hours(24);
 /// Time between two fetches of one URL, failed ones too.
 pub const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How long a request waits for keys.
@@ -86,6 +87,22 @@ pub const UNASKED_MAX: u32 = 30;
 /// Published keys by URL. Cheap to clone; clones share the keys.
 #[derive(Clone, Debug)]
 pub struct KeyCache(Arc<Inner>);
+
+/// The keys that were fetched for one request, by check.
+#[derive(Debug)]
+pub struct Keyring<'r>(Vec<(&'r SignatureCheck, Result<KeySet, SignatureError>)>);
+
+impl Keyring<'_> {
+    /// What `check` verifies with: pinned keys, and those that its provider publishes.
+    pub fn keys_of<'k>(&'k self, check: &'k SignatureCheck) -> Result<&'k KeySet, SignatureError> {
+        let mut all = self.0.iter();
+        match all.find(|(own, _)| std::ptr::eq(*own, check)) {
+            Some((_, Ok(keys))) => Ok(keys),
+            Some((_, Err(error))) => Err(*error),
+            None => Ok(&check.keys),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -189,6 +206,39 @@ impl KeyCache {
         after
             .or(before)
             .ok_or(unavailable("the keys cannot be fetched"))
+    }
+
+    /// The keys for the checks of a route that are published, as far as `message` wants them.
+    pub async fn gather<'r>(&self, policy: &'r AuthPolicy, message: &Message<'_>) -> Keyring<'r> {
+        let mut fetched = Vec::new();
+        for check in policy.signatures() {
+            if let Some(published) = &check.published {
+                fetched.push((check, self.of_check(check, published, message).await));
+            }
+        }
+        Keyring(fetched)
+    }
+
+    async fn of_check(
+        &self,
+        check: &SignatureCheck,
+        published: &Published,
+        message: &Message<'_>,
+    ) -> Result<KeySet, SignatureError> {
+        let url = match published {
+            Published::At(url) => Some(url.clone()),
+            Published::ByProvider => check.scheme.key_url(message)?,
+        };
+        let url = url.ok_or(SignatureError {
+            reason: Reason::KeyUnavailable,
+            detail: "the request does not say where its key is",
+        })?;
+        let key_id = check.scheme.wanted_key_id(message);
+        match self.keys(&url, key_id.as_deref()).await {
+            Ok(keys) => Ok(check.keys.and(&keys)),
+            Err(_) if !check.needs_fetch() => Ok(check.keys.clone()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Fetches the operator's own URLs ahead of the first request, and those of a new configuration.
@@ -314,7 +364,7 @@ impl Inner {
 
     fn may_fetch_unasked(&self, now: Duration) -> bool {
         let mut window = lock(&self.unasked);
-        if now.saturating_sub(window.start) >= Duration::from_secs(60) {
+        if now.saturating_sub(window.start) >= Duration::from_mins(1) {
             *window = Window {
                 start: now,
                 count: 0,
@@ -581,13 +631,13 @@ mod tests {
         bench.web.answer(&wanted, Ok(jwks("old", Some(600))));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("old"));
         bench.web.answer(&wanted, Ok(jwks("new", Some(600))));
-        bench.clock.advance(Duration::from_secs(600));
+        bench.clock.advance(Duration::from_mins(10));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("old"));
         settle().await;
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("new"));
         // After a long silence the request waits for what is true now.
         bench.web.answer(&wanted, Ok(jwks("newer", Some(600))));
-        bench.clock.advance(Duration::from_secs(1200));
+        bench.clock.advance(Duration::from_mins(20));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("newer"));
         // The provider is away: what was there last serves on, for a day.
         bench.web.answer(&wanted, Err(FetchError::Reach));
@@ -655,7 +705,7 @@ mod tests {
         bench.web.answer(&other, Ok(jwks("b", None)));
         assert_eq!(bench.keys(&other, None).await.as_deref(), Ok("b"));
         // A minute later there is room for others.
-        bench.clock.advance(Duration::from_secs(60));
+        bench.clock.advance(Duration::from_mins(1));
         let late = at("late", Reach::Public);
         bench.web.answer(&late, Ok(jwks("c", None)));
         assert_eq!(bench.keys(&late, None).await.as_deref(), Ok("c"));

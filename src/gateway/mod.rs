@@ -46,6 +46,7 @@ pub mod verify;
 pub mod well_formed;
 
 use body::{BodyLimits, Hold, Received};
+use confirm::Confirmations;
 use connection::Connection;
 use forward::{Forwarding, Frames};
 use head::Head;
@@ -62,10 +63,12 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     in_flight: Arc<admit::InFlight>,
     budget: Arc<body::Budget>,
+    keys: keys::KeyCache,
     passwords: password::Passwords,
     replay: ReplayStore,
     telemetry: Telemetry,
     clock: Clock,
+    confirmations: Confirmations,
     deliveries: TaskTracker,
     cutoff: CancellationToken,
 }
@@ -125,8 +128,14 @@ impl Gateway {
         replay: ReplayStore,
         telemetry: Telemetry,
         clock: Clock,
+        fetch: Arc<dyn keys::Fetch>,
     ) -> Result<Self, getrandom::Error> {
+        let metrics = Arc::clone(&telemetry.metrics);
+        let keys = keys::KeyCache::new(Arc::clone(&fetch), clock.clone(), metrics);
+        prepare_keys(&keys, &snapshot);
         Ok(Self {
+            keys,
+            confirmations: Confirmations::new(fetch, clock.clone()),
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
@@ -141,6 +150,7 @@ impl Gateway {
 
     /// From here on requests are judged by `snapshot`; those under way finish by their own.
     pub fn swap(&self, snapshot: Snapshot) {
+        prepare_keys(&self.keys, &snapshot);
         self.snapshot.store(Arc::new(snapshot));
     }
 
@@ -279,7 +289,14 @@ impl Gateway {
     }
 
     /// Answers a handshake.
-    fn reply(&self, reply: Reply, record: Record) -> Response<Answer> {
+    fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
+        if let Some(call) = reply
+            .fetch
+            .take()
+            .and_then(|url| self.confirmations.confirm(url))
+        {
+            tokio::spawn(call);
+        }
         if let Some(secret) = &reply.enrolled {
             let route = record.route.as_deref().unwrap_or_default();
             let secret = String::from_utf8_lossy(secret.expose());
@@ -428,6 +445,7 @@ impl Routed<'_> {
             route,
             url: &url,
             client,
+            fetched: None,
         };
         let could_be_handshake = handshake::could_be(presented);
         if !could_be_handshake {
@@ -446,8 +464,14 @@ impl Routed<'_> {
         record.bytes_in = received.content.len() as u64;
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
-        let now = gateway.clock.now();
         let content = &received.content;
+        let message = presented.message(content);
+        let fetched = gateway.keys.gather(&route.auth, &message).await;
+        let presented = Presented {
+            fetched: Some(&fetched),
+            ..presented
+        };
+        let now = gateway.clock.now();
         let found = could_be_handshake.then(|| handshake::find(presented, content));
         let question = found.flatten();
         if could_be_handshake && question.is_none() {
@@ -541,6 +565,15 @@ impl Routed<'_> {
     }
 }
 
+/// Fetches the keys that requests will want, so that the first of them need not wait.
+fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
+    for state in snapshot.states() {
+        for url in state.route.auth.key_urls() {
+            keys.prepare(url);
+        }
+    }
+}
+
 fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {
     let media_type = admit::media_type(&head.headers);
     let Some(syntax) = media_type.as_deref().and_then(well_formed::Syntax::of) else {
@@ -576,6 +609,11 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
         .or(of_provider.filter(|_| rejection.is_unauthorized()))
         .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut rejection = rejection;
+    if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
+        let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
+        rejection.header = rejection.header.or(allowed.header);
+    }
     let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
     record.refuse(&rejection, status.as_u16());

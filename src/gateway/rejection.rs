@@ -69,6 +69,7 @@ impl Rejection {
     }
 
     /// Without a body, and with this status if there is one.
+    #[must_use]
     pub fn empty(mut self, status: Option<StatusCode>) -> Self {
         self.form = Form::Empty(status);
         self

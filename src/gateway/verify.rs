@@ -12,6 +12,7 @@ use super::connection::CertificateNames;
 use super::handshake;
 use super::head::Head;
 use super::headers::{decode_component, decoded_name};
+use super::keys::Keyring;
 use super::password::{PasswordError, Passwords};
 use super::rejection::Rejection;
 use crate::reason::Reason;
@@ -50,6 +51,8 @@ pub struct Presented<'a> {
     pub url: &'a SenderUrl,
     /// Names in the client's certificate.
     pub client: Option<&'a CertificateNames>,
+    /// Keys that were fetched for it.
+    pub fetched: Option<&'a Keyring<'a>>,
 }
 
 impl<'a> Presented<'a> {
@@ -290,7 +293,11 @@ pub(super) fn signature(
     presented: Presented<'_>,
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
-    let verdict = check.scheme.verify(message, &check.keys, now);
+    let keys = match &presented.fetched {
+        Some(fetched) => fetched.keys_of(check),
+        None => Ok(&check.keys),
+    };
+    let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));
     let Evidence {
         key_id, event_id, ..
     } = verdict.map_err(|error| signature_refusal(error, check, presented))?;

@@ -5,7 +5,7 @@
 //! operator's network between the look and the call.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -35,28 +35,29 @@ const TIME_MAX: Duration = Duration::from_secs(3);
 /// Addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 
-/// Fetches over https, trusting `roots`.
+/// Fetches over https.
 #[derive(Debug)]
 pub struct HttpsFetch {
+    /// Read when the first fetch needs it: most configurations fetch nothing.
+    trust: LazyLock<Outcome, Box<dyn FnOnce() -> Outcome + Send>>,
+    time_max: Duration,
+}
+
+type Outcome = anyhow::Result<Trust>;
+
+#[derive(Debug)]
+struct Trust {
     tls: Arc<ClientConfig>,
     roots: Vec<TrustAnchor<'static>>,
-    time_max: Duration,
 }
 
 impl HttpsFetch {
     /// A client that trusts these authorities and no others.
-    pub fn new(roots: RootCertStore) -> anyhow::Result<Self> {
-        let anchors = roots.roots.clone();
-        let mut tls = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            tls: Arc::new(tls),
-            roots: anchors,
+    pub fn new(roots: impl FnOnce() -> RootCertStore + Send + 'static) -> Self {
+        Self {
+            trust: LazyLock::new(Box::new(|| Trust::new(roots()))),
             time_max: TIME_MAX,
-        })
+        }
     }
 
     async fn fetch(&self, url: &HttpsUrl, reach: Reach) -> Result<Fetched, FetchError> {
@@ -101,12 +102,31 @@ impl HttpsFetch {
         address: SocketAddr,
         host: &str,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
+        let trust = self
+            .trust
+            .as_ref()
+            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let name = ServerName::try_from(host.to_owned())?;
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(TlsConnector::from(Arc::clone(&self.tls))
+        Ok(TlsConnector::from(Arc::clone(&trust.tls))
             .connect(name, stream)
             .await?)
+    }
+}
+
+impl Trust {
+    fn new(roots: RootCertStore) -> anyhow::Result<Self> {
+        let anchors = roots.roots.clone();
+        let mut tls = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self {
+            tls: Arc::new(tls),
+            roots: anchors,
+        })
     }
 }
 
@@ -119,7 +139,7 @@ impl Fetch for HttpsFetch {
     }
 
     fn roots(&self) -> &[TrustAnchor<'static>] {
-        &self.roots
+        self.trust.as_ref().map_or(&[], |trust| &trust.roots)
     }
 }
 
@@ -389,7 +409,7 @@ mod tests {
         fn client(&self) -> HttpsFetch {
             let mut roots = RootCertStore::empty();
             roots.add(self.authority.der().clone()).unwrap();
-            let mut client = HttpsFetch::new(roots).unwrap();
+            let mut client = HttpsFetch::new(|| roots);
             client.time_max = Duration::from_millis(500);
             client
         }
@@ -414,7 +434,7 @@ mod tests {
         let server = serve(&["localhost", "127.0.0.1"]).await;
         let fetched = server.get("/jwks").await.unwrap();
         assert_eq!(fetched.body, JWKS);
-        assert_eq!(fetched.max_age, Some(Duration::from_secs(600)));
+        assert_eq!(fetched.max_age, Some(Duration::from_mins(10)));
         assert_eq!(server.get("/").await.unwrap().max_age, Some(Duration::ZERO));
         assert_eq!(server.get("/most").await.unwrap().body.len(), BODY_MAX);
         let by_address = server.url("127.0.0.1", "/jwks");

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use crate::scheme::Scheme;
 use crate::scheme::handshake::{Answers, Handshake};
+use crate::scheme::https_url::KeyUrl;
 use crate::scheme::keys::KeySet;
 use crate::secret::Secret;
 
@@ -98,12 +99,30 @@ pub struct SignatureCheck {
     pub provider: Option<Arc<str>>,
     /// What is signed and how.
     pub scheme: Arc<Scheme>,
-    /// Which keys may have signed.
+    /// Which keys may have signed, of those that are configured.
     pub keys: KeySet,
+    /// Where further keys are published.
+    pub published: Option<Published>,
     /// How the provider asks whether the URL is ours.
     pub handshakes: Arc<[Handshake]>,
     /// What the provider wants to read in answers.
     pub answers: Arc<Answers>,
+}
+
+/// Where keys are published.
+#[derive(Debug)]
+pub enum Published {
+    /// At a URL that the operator wrote.
+    At(KeyUrl),
+    /// Where the provider of the scheme says.
+    ByProvider,
+}
+
+impl SignatureCheck {
+    /// Whether it verifies only with keys that have to be fetched: none is pinned.
+    pub fn needs_fetch(&self) -> bool {
+        self.published.is_some() && !self.keys.has_public()
+    }
 }
 
 impl Check {
@@ -164,6 +183,16 @@ impl AuthPolicy {
         })
     }
 
+    /// Where keys are published that are the same for all requests: what can be fetched ahead.
+    pub fn key_urls(&self) -> impl Iterator<Item = &KeyUrl> {
+        self.signatures()
+            .filter_map(|check| match &check.published {
+                Some(Published::At(url)) => Some(url),
+                Some(Published::ByProvider) => check.scheme.fixed_key_url(),
+                None => None,
+            })
+    }
+
     /// Ids of every configured key, for the metric that shows which are in use.
     pub fn key_ids(&self) -> Vec<Arc<str>> {
         let mut ids = Vec::new();
@@ -171,6 +200,7 @@ impl AuthPolicy {
             match check {
                 Check::Any(_) | Check::ClientCert(_) => {}
                 Check::Basic(basic) => ids.extend(basic.users.iter().map(|u| Arc::clone(&u.name))),
+                Check::Signature(check) if check.needs_fetch() => {}
                 Check::Signature(check) => ids.extend(check.keys.ids()),
                 Check::Token(check) => ids.extend(check.keys.ids()),
             }

@@ -67,8 +67,8 @@ const UNSIGNED_COPIES: &[(&str, &str)] = &[
 ];
 
 /// SNS retries for an hour by its default policy, and keeps the timestamp.
-const MAX_AGE_DEFAULT: Duration = Duration::from_secs(3600);
-const MAX_AHEAD: Duration = Duration::from_secs(300);
+const MAX_AGE_DEFAULT: Duration = Duration::from_hours(1);
+const MAX_AHEAD: Duration = Duration::from_mins(5);
 
 /// Name in the certificates that SNS signs with.
 const CERTIFICATE_NAME: &str = "sns.amazonaws.com";
@@ -262,7 +262,8 @@ impl AwsSns {
             }
         }
         let signature = BASE64.decode(fields.get("Signature")?.as_bytes());
-        let certificate = HttpsUrl::parse(fields.get("SigningCertURL")?).map_err(malformed)?;
+        let certificate =
+            HttpsUrl::parse_named(fields.get("SigningCertURL")?).map_err(malformed)?;
         if sns_region(&certificate).is_none() || !is_certificate_path(certificate.target()) {
             return Err(malformed("`SigningCertURL` is not a certificate of SNS"));
         }
@@ -407,7 +408,7 @@ fn sns_region(url: &HttpsUrl) -> Option<&str> {
     let host = url.host().strip_prefix("sns.")?;
     let (region, domain) = host.split_once('.')?;
     let is_amazon = matches!(domain, "amazonaws.com" | "amazonaws.com.cn");
-    (is_amazon && url.has_default_port() && is_region(region)).then_some(region)
+    (is_amazon && is_region(region)).then_some(region)
 }
 
 /// `/SimpleNotificationService-0123456789abcdef0123456789abcdef.pem`: the other paths of these hosts
@@ -466,7 +467,7 @@ impl Envelope {
             Reason::HandshakeInvalid,
             "`SubscribeURL` does not confirm this subscription at SNS",
         );
-        let url = HttpsUrl::parse(self.fields.get("SubscribeURL")?).or(Err(invalid))?;
+        let url = HttpsUrl::parse_named(self.fields.get("SubscribeURL")?).or(Err(invalid))?;
         let region = sns_region(&url);
         if region.is_none() || region != region_of(topic) || url.path() != "/" {
             return Err(invalid);
@@ -770,6 +771,7 @@ mod tests {
             format!("https://sns.eu-central-1.amazonaws.com@evil.example/{path}"),
             format!("https://sns.eu-central-1.amazonaws.com.evil.example/{path}"),
             format!("https://sns.eu-central-1.amazonaws.com:8443/{path}"),
+            format!("https://sns.eu-central-1.amazonaws.com:443/{path}"),
             format!("https://sns.eu-central-1.s3.amazonaws.com/{path}"),
             format!("https://s3.eu-central-1.amazonaws.com/sns/{path}"),
             format!("https://sns.us-east-1.amazonaws.com/{path}"),
@@ -896,7 +898,7 @@ mod tests {
             "topic_arns": [TOPIC], "max_age_s": "60", "allow_signature_version_1": "true",
         });
         let scheme = AwsSns::from_params(&params(written)).unwrap();
-        assert_eq!(scheme.tolerance.past, Duration::from_secs(60));
+        assert_eq!(scheme.tolerance.past, Duration::from_mins(1));
         assert!(scheme.allows_sha1);
     }
 

@@ -91,6 +91,17 @@ impl HttpsUrl {
         })
     }
 
+    /// As [`HttpsUrl::parse`], for a URL that a request names: written in the one usual way, without
+    /// a port.
+    pub fn parse_named(text: &str) -> Result<Self, &'static str> {
+        let url = Self::parse(text)?;
+        if url.port == PORT_DEFAULT && url.to_string() == text {
+            Ok(url)
+        } else {
+            Err("the URL has a port, or is not written in the usual way")
+        }
+    }
+
     /// Host in lower case; an IPv6 address in brackets.
     pub fn host(&self) -> &str {
         &self.host
@@ -124,11 +135,6 @@ impl HttpsUrl {
             PORT_DEFAULT => self.host.to_string(),
             port => format!("{}:{port}", self.host),
         }
-    }
-
-    /// Whether it has the default port.
-    pub fn has_default_port(&self) -> bool {
-        self.port == PORT_DEFAULT
     }
 }
 
@@ -260,8 +266,8 @@ impl NamedKeyUrl {
         let text = field
             .to_str()
             .or(Err(malformed("the URL of the certificate is no URL")))?;
-        let url = HttpsUrl::parse(text).map_err(malformed)?;
-        if !url.has_default_port() || !self.hosts.iter().any(|host| host.matches(url.host())) {
+        let url = HttpsUrl::parse_named(text).map_err(malformed)?;
+        if !self.hosts.iter().any(|host| host.matches(url.host())) {
             return Err(malformed(
                 "the certificate is not at one of the provider's hosts",
             ));
@@ -354,6 +360,9 @@ mod tests {
             "https://api.paypal.com.evil.example/c",
             "https://evil-api.paypal.com/c",
             "https://api.paypal.com:8443/c",
+            "https://api.paypal.com:443/c",
+            "https://API.paypal.com/c",
+            "https://api.paypal.com",
             "https://sandbox.paypal.com/c",
             "https://a.b.sandbox.paypal.com/c",
             "http://api.paypal.com/c",

@@ -3,6 +3,8 @@
 use http::HeaderMap;
 
 use super::https_url::{KeyUrl, NamedKeyUrl};
+use super::jws::Token;
+use super::verify::NO_TOKEN;
 use super::{Message, Proof, Scheme, SignatureError};
 
 /// Where keys come from, beside the configuration.
@@ -38,6 +40,25 @@ impl Scheme {
         match &self.key_source {
             Some(KeySource::Fixed(url)) => Some(url),
             Some(KeySource::Named(_)) | None => None,
+        }
+    }
+
+    /// The key that a request says it is signed with: which of a published set it wants. A hint; it
+    /// proves nothing.
+    pub fn wanted_key_id(&self, message: &Message<'_>) -> Option<String> {
+        match (&self.proof, &self.signature) {
+            (Proof::HttpSignature(own), _) => own.wanted_key_id(message.headers),
+            (Proof::Jwt(_), Some(signature)) => {
+                let key_id = self.with_views(message, |views| {
+                    let view = views.first().ok_or(NO_TOKEN)?;
+                    let presented = signature.read(*view)?;
+                    let text = presented.texts.first().ok_or(NO_TOKEN)?;
+                    let text = std::str::from_utf8(text.value.trim_ascii()).or(Err(NO_TOKEN))?;
+                    Ok(Token::parse(text)?.kid().map(str::to_owned))
+                });
+                key_id.ok().flatten()
+            }
+            _ => None,
         }
     }
 

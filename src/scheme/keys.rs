@@ -121,6 +121,17 @@ impl KeySet {
         (!keys.is_empty()).then_some(Self(keys))
     }
 
+    /// Whether one of them is not a secret.
+    pub fn has_public(&self) -> bool {
+        self.0.iter().any(|key| key.public_key().is_some())
+    }
+
+    /// These keys and others.
+    #[must_use]
+    pub fn and(&self, others: &Self) -> Self {
+        Self(self.0.iter().chain(&others.0).cloned().collect())
+    }
+
     /// All keys, also those that no longer count.
     pub fn all(&self) -> &[Key] {
         &self.0

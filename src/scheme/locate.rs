@@ -403,6 +403,29 @@ impl Pointer {
         Some(())
     }
 
+    /// The items that a pointer with `*` leads to, to be changed. `None` where one of them is missing.
+    pub(super) fn items_mut<'v>(
+        &self,
+        json: &'v mut serde_json::Value,
+    ) -> Option<Vec<&'v mut serde_json::Value>> {
+        let mut found = vec![json];
+        for token in &self.0 {
+            let mut next = Vec::new();
+            for value in found {
+                match value {
+                    serde_json::Value::Array(items) => match token.as_str() {
+                        "*" => next.extend(items),
+                        index => next.push(items.get_mut(index.parse::<usize>().ok()?)?),
+                    },
+                    serde_json::Value::Object(members) => next.push(members.get_mut(token)?),
+                    _ => return None,
+                }
+            }
+            found = next;
+        }
+        Some(found)
+    }
+
     /// The raw values of every item that a pointer with `*` for all items of an array finds.
     pub(super) fn each(&self, body: &[u8]) -> Result<Vec<Box<str>>, Unreadable> {
         let mut parts = self.0.split(|token| token == "*");

@@ -3,6 +3,19 @@
 //! A [`Scheme`] is compiled from the preset language (`docs/presets.md`): what is signed, where the
 //! signature stands, how it is written. The gateway, `verify`, `sign` and the hints all run this one
 //! interpreter. It knows no provider by name, reads no clock and does no I/O.
+//!
+//! | to learn | read |
+//! |---|---|
+//! | what a preset may say | `spec.rs`; from file to [`Scheme`]: `catalog.rs`, `compile.rs` |
+//! | how a request is judged | `verify.rs`, then `require.rs`, `timestamp.rs`, `jwt.rs` |
+//! | where values are read | `locate.rs`, `parse.rs`, `multipart.rs` |
+//! | what is signed | `template.rs`, `fields.rs`, `url_form.rs`, `when.rs` |
+//! | what makes two deliveries the same | `delivery.rs` |
+//! | keys, and where they are published | `keys.rs`, `public_key.rs`, `key_source.rs`, `published.rs` |
+//! | protocols that are code | `aws_sns.rs`, `http_signature/`, `jws.rs`, `x5c.rs` |
+//! | URL validations | `handshake/` |
+//! | the inverse, and why a signature fails | `sign/`, `hints/`, `trace.rs` |
+//! | the cryptography | `primitive/`, the only door to it |
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -319,7 +332,8 @@ impl Scheme {
 
     fn fits(&self, key: &PublicKey) -> bool {
         match &self.proof {
-            Proof::AwsSns(_) | Proof::HttpSignature(_) => true,
+            Proof::AwsSns(_) => key.fits(SignatureAlgorithm::RsaSha256),
+            Proof::HttpSignature(_) => true,
             Proof::Public(algorithm) => key.fits(*algorithm),
             Proof::Jwt(jwt) => jwt.x5c.is_some() || jwt.algorithms.iter().any(|own| own.fits(key)),
             Proof::Basic | Proof::Digest(_) | Proof::Mac(_) | Proof::None | Proof::Token => false,
@@ -480,7 +494,8 @@ impl Scheme {
         }
         if let Proof::Jwt(jwt) = &self.proof {
             let hashes = |claim: &jwt::Claim| claim.equals.iter().any(Template::covers_body);
-            let in_token = |place: &Location| place.is_in_body();
+            // A body that is a token is covered by it; one of whose items are tokens is not.
+            let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
             return jwt.detached
                 || jwt.claims.iter().any(hashes)
                 || self

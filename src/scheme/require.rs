@@ -49,7 +49,7 @@ impl Require {
         keys: &KeySet,
         now: UnixTime,
     ) -> Result<(), SignatureError> {
-        if self.secret && !keys.all().iter().any(|key| key.secret_bytes().is_some()) {
+        if self.secret && !keys.usable(now).any(|key| key.secret_bytes().is_some()) {
             return Ok(());
         }
         let body = scope

@@ -211,10 +211,10 @@ impl Scheme {
                 let given = traced("token", self.tokens(view), trace)?;
                 self.bare(&given, view, keys, now, trace)
             }
-            Proof::AwsSns(sns) => self.protocol(keys, now, |keys| {
+            Proof::AwsSns(sns) => with_usable(keys, now, |keys| {
                 sns.verify(&message_of(view)?, keys, now, trace)
             }),
-            Proof::HttpSignature(own) => self.protocol(keys, now, |keys| {
+            Proof::HttpSignature(own) => with_usable(keys, now, |keys| {
                 own.verify(&message_of(view)?, keys, now, trace)
             }),
             Proof::Jwt(jwt) => self.token(jwt, view, keys, now, trace),
@@ -222,22 +222,6 @@ impl Scheme {
                 self.signed(view, keys, now, trace)
             }
         }
-    }
-
-    /// A protocol that is code.
-    fn protocol(
-        &self,
-        keys: &KeySet,
-        now: UnixTime,
-        verify: impl FnOnce(&[&Key]) -> Result<(usize, Verified), SignatureError>,
-    ) -> Result<Evidence, SignatureError> {
-        let usable: Vec<&Key> = keys.usable(now).collect();
-        let (index, verified) = verify(&usable)?;
-        Ok(Evidence {
-            key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
-            event_id: verified.event_id.as_deref().map(cut),
-            signed_at: verified.signed_at,
-        })
     }
 
     /// A JSON Web Token.
@@ -639,6 +623,21 @@ impl Scheme {
             signed_at,
         }
     }
+}
+
+/// What a protocol that is code finds with the keys that count at `now`.
+fn with_usable(
+    keys: &KeySet,
+    now: UnixTime,
+    verify: impl FnOnce(&[&Key]) -> Result<(usize, Verified), SignatureError>,
+) -> Result<Evidence, SignatureError> {
+    let usable: Vec<&Key> = keys.usable(now).collect();
+    let (index, verified) = verify(&usable)?;
+    Ok(Evidence {
+        key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
+        event_id: verified.event_id.as_deref().map(cut),
+        signed_at: verified.signed_at,
+    })
 }
 
 /// The request that a view is of.

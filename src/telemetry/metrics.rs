@@ -103,23 +103,20 @@ impl Metrics {
     pub fn new(version: &str) -> Self {
         let registry = Registry::new();
         let vectors = Vectors::new(&registry);
-        let reloads = counters(
+        let [reload_success, reload_failure] = results(
             &registry,
             "hookward_config_reloads_total",
             "Attempts to load the configuration again.",
-            &["result"],
         );
-        let key_fetches = counters(
+        let [key_fetch_success, key_fetch_failure] = results(
             &registry,
             "hookward_key_fetches_total",
             "Attempts to fetch keys that a provider publishes.",
-            &["result"],
         );
-        let acme_orders = counters(
+        let [acme_order_success, acme_order_failure] = results(
             &registry,
             "hookward_acme_orders_total",
             "Attempts to get a certificate from an ACME authority.",
-            &["result"],
         );
         gauges(
             &registry,
@@ -133,12 +130,12 @@ impl Metrics {
         Self {
             none,
             vectors,
-            reload_success: reloads.with_label_values(&["success"]),
-            reload_failure: reloads.with_label_values(&["failure"]),
-            key_fetch_success: key_fetches.with_label_values(&["success"]),
-            key_fetch_failure: key_fetches.with_label_values(&["failure"]),
-            acme_order_success: acme_orders.with_label_values(&["success"]),
-            acme_order_failure: acme_orders.with_label_values(&["failure"]),
+            reload_success,
+            reload_failure,
+            key_fetch_success,
+            key_fetch_failure,
+            acme_order_success,
+            acme_order_failure,
             certificate_not_after: gauges(
                 &registry,
                 "hookward_tls_certificate_not_after_timestamp_seconds",
@@ -251,7 +248,7 @@ impl Vectors {
             durations: histograms(
                 registry,
                 "hookward_request_duration_seconds",
-                "From a request's head to the end of its answer.",
+                "From a request's head to the head of its answer.",
                 &["route", "outcome"],
             ),
             keys_used: counters(
@@ -391,6 +388,12 @@ pub(super) fn access_log_dropped() -> IntCounter {
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     registered(registry, IntCounter::new(name, help))
+}
+
+/// Counters of attempts that succeeded, and of those that failed.
+fn results(registry: &Registry, name: &str, help: &str) -> [IntCounter; 2] {
+    let counters = counters(registry, name, help, &["result"]);
+    ["success", "failure"].map(|result| counters.with_label_values(&[result]))
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -250,7 +250,7 @@ fn defaults_are_those_of_the_documentation() {
     let replays: Vec<_> = routes.iter().map(|route| route.replay).collect();
     let policy = |on_duplicate| {
         Some(ReplayPolicy {
-            window: Duration::from_secs(600),
+            window: Duration::from_mins(10),
             on_duplicate,
         })
     };

@@ -82,13 +82,28 @@ fn indented(text: &str, by: usize) -> String {
     lines.collect()
 }
 
-/// Blocks that say `yaml config` are files, `yaml routes` items of `routes`, `yaml verify` items of
-/// a route's `verify`.
+/// What a part of a configuration lacks to be a whole one.
+fn completed(part: &str) -> String {
+    let has = |key: &str| part.lines().any(|line| line.strip_prefix(key) == Some(":"));
+    let mut text = if has("listeners") {
+        "version: 1\n".to_owned()
+    } else {
+        HEAD.to_owned()
+    };
+    if !has("routes") {
+        text.push_str("routes: []\n");
+    }
+    text + part
+}
+
+/// Blocks that say `yaml config` are files, `yaml part` some of the top level's keys, `yaml routes`
+/// items of `routes`, `yaml verify` items of a route's `verify`.
 fn examples_of_page(page: &str) -> Vec<Example> {
     let blocks = blocks(&read(page));
     let examples = blocks.into_iter().filter_map(|(line, info, text)| {
         let text = match info.as_str() {
             "yaml config" => text,
+            "yaml part" => completed(&text),
             "yaml routes" => format!("{HEAD}routes:\n{}", indented(&text, 2)),
             "yaml verify" => format!(
                 "{HEAD}routes:\n  - name: example\n    match: {{ path: /example }}\n    upstream: echo\n    \
@@ -179,7 +194,18 @@ impl Machine {
             "{}",
             String::from_utf8_lossy(&made.stderr)
         );
-        Self { dir }
+        let machine = Self { dir };
+        for (made, names) in [
+            ("server.pem", ["server.pem", "other.pem"]),
+            ("server.key", ["server.key", "other.key"]),
+            ("ca.pem", ["clients.pem", "internal.pem"]),
+        ] {
+            for name in names {
+                let file = machine.dir.path().join("certs").join(name);
+                fs::copy(machine.certificate(made), file).unwrap();
+            }
+        }
+        machine
     }
 
     fn certificate(&self, name: &str) -> PathBuf {
@@ -192,22 +218,14 @@ impl Machine {
         for mount in MOUNTS {
             let here = format!("{}{mount}", self.dir.path().display());
             for rest in example.text.split(mount).skip(1) {
-                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
-                let (name, after) = rest.split_at(end.unwrap_or(rest.len()));
-                let name = match after.strip_prefix('/') {
-                    Some(after) => {
-                        let end =
-                            after.find(|c: char| !(c.is_ascii_alphanumeric() || "._-".contains(c)));
-                        format!("{name}/{}", &after[..end.unwrap_or(after.len())])
-                    }
-                    None => name.to_owned(),
-                };
-                let file = PathBuf::from(&here).join(&name);
+                let is_path = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+                let (name, _) = leading(rest, is_path);
+                let file = Path::new(&here).join(name);
                 fs::create_dir_all(file.parent().unwrap()).unwrap();
                 match name.rsplit(['/', '.', '_']).next().unwrap() {
                     "crt" | "cert" => drop(fs::copy(self.certificate("server.pem"), file).unwrap()),
                     "key" => drop(fs::copy(self.certificate("server.key"), file).unwrap()),
-                    _ => fs::write(file, secret(&name)).unwrap(),
+                    _ => fs::write(file, secret(name)).unwrap(),
                 }
             }
             text = text.replace(mount, &here);
@@ -219,10 +237,7 @@ impl Machine {
     fn variables(&self, text: &str) -> BTreeMap<String, String> {
         let mut variables = BTreeMap::new();
         for rest in text.split("env:").skip(1) {
-            let end = rest
-                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-                .unwrap_or(rest.len());
-            let (name, after) = rest.split_at(end);
+            let (name, after) = leading(rest, |c| c.is_ascii_alphanumeric() || c == '_');
             if name.is_empty() || after.starts_with(":-") {
                 continue;
             }
@@ -250,7 +265,7 @@ impl Machine {
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
         let judged: serde_json::Value = serde_json::from_slice(&output.stdout)
-            .map_err(|_| format!("{}: {}: {stderr}", example.place, output.status))?;
+            .map_err(|error| format!("{}: {}: {error}: {stderr}", example.place, output.status))?;
         let problems = judged["problems"].as_array().unwrap();
         let said = problems.iter().map(|problem| {
             let text = |key: &str| problem[key].as_str().unwrap_or_default().to_owned();
@@ -270,6 +285,12 @@ impl Machine {
             Err(said.join("\n"))
         }
     }
+}
+
+/// Splits after the first characters for which `is` holds.
+fn leading(text: &str, is: impl Fn(char) -> bool) -> (&str, &str) {
+    let end = text.find(|c| !is(c)).unwrap_or(text.len());
+    text.split_at(end)
 }
 
 /// A secret for `name`: long, and no other's.
@@ -528,10 +549,8 @@ fn nothing_names_a_metric_that_is_not_there() {
     let mut wrong = Vec::new();
     for file in files(&[".md", ".yml", ".yaml", ".json"]) {
         for rest in read(&file).split("hookward_").skip(1) {
-            let end = rest
-                .find(|c: char| !(c.is_ascii_lowercase() || c == '_'))
-                .unwrap_or(rest.len());
-            let name = format!("hookward_{}", &rest[..end]);
+            let (name, _) = leading(rest, |c| c.is_ascii_lowercase() || c == '_');
+            let name = format!("hookward_{name}");
             let base = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|suffix| name.strip_suffix(suffix));
@@ -624,87 +643,77 @@ fn seconds(value: &Value) -> u64 {
     span.0.as_secs()
 }
 
+/// The port that something listens on.
+fn port(address: &Value) -> u64 {
+    let (_, port) = address.as_str().unwrap().rsplit_once(':').unwrap();
+    port.parse().unwrap()
+}
+
 /// A pod is not killed while it drains, and probes, Services and Prometheus find what listens.
 #[test]
 fn kubernetes_agrees_with_the_configuration() {
-    for path in [
-        "deploy/kubernetes/sidecar.yaml",
-        "deploy/kubernetes/edge.yaml",
-    ] {
-        let documents = documents(path);
-        let of_kind = |kind: &str| {
-            documents
-                .iter()
-                .find(|document| document["kind"] == kind)
-                .unwrap()
-        };
-        let text = of_kind("ConfigMap")["data"]["hookward.yaml"]
-            .as_str()
-            .unwrap();
-        let config: Value = serde_yaml::from_str(text).unwrap();
-        let pod = &of_kind("Deployment")["spec"]["template"]["spec"];
+    for path in files(&[".yaml"])
+        .into_iter()
+        .filter(|path| path.starts_with("deploy/kubernetes/"))
+    {
+        let documents = documents(&path);
+        let mut of_kind = documents.iter();
+        let mut next = |kind: &str| of_kind.find(|document| document["kind"] == kind).unwrap();
+        let text = &next("ConfigMap")["data"]["hookward.yaml"];
+        let config: Value = serde_yaml::from_str(text.as_str().unwrap()).unwrap();
+        let pod = &next("Deployment")["spec"]["template"]["spec"];
+        let service = &next("Service")["spec"];
 
-        let drain =
-            seconds(&config["limits"]["drain_delay"]) + seconds(&config["limits"]["drain_timeout"]);
-        assert!(
-            pod["terminationGracePeriodSeconds"].as_u64().unwrap() > drain + 1,
-            "{path}"
-        );
+        let limits = &config["limits"];
+        let drain = seconds(&limits["drain_delay"]) + seconds(&limits["drain_timeout"]);
+        let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > drain + 1, "{path}");
 
-        let containers = pod["containers"].as_sequence().unwrap();
-        let container = containers
-            .iter()
-            .find(|container| container["name"] == "hookward")
-            .unwrap();
-        let ports: BTreeMap<&str, u64> = container["ports"]
+        let mut containers = pod["containers"].as_sequence().unwrap().iter();
+        let gateway = containers.find(|container| container["name"] == "hookward");
+        let gateway = gateway.unwrap();
+        let ports: BTreeMap<&str, u64> = gateway["ports"]
             .as_sequence()
             .unwrap()
             .iter()
-            .map(|port| {
-                (
-                    port["name"].as_str().unwrap(),
-                    port["containerPort"].as_u64().unwrap(),
-                )
-            })
+            .map(|port| (&port["name"], &port["containerPort"]))
+            .map(|(name, port)| (name.as_str().unwrap(), port.as_u64().unwrap()))
             .collect();
-        let listens = |address: &Value| {
-            address
-                .as_str()
-                .unwrap()
-                .rsplit(':')
-                .next()
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
-        };
-        assert_eq!(
-            ports["admin"],
-            listens(&config["admin"]["address"]),
-            "{path}"
-        );
+        assert_eq!(ports["admin"], port(&config["admin"]["address"]), "{path}");
         for (name, listener) in config["listeners"].as_mapping().unwrap() {
-            assert_eq!(
-                ports[name.as_str().unwrap()],
-                listens(&listener["address"]),
-                "{path}"
-            );
+            let name = name.as_str().unwrap();
+            assert_eq!(ports[name], port(&listener["address"]), "{path}: {name}");
         }
-        for port in of_kind("Service")["spec"]["ports"].as_sequence().unwrap() {
-            assert!(
-                ports.contains_key(port["targetPort"].as_str().unwrap()),
-                "{path}"
-            );
+        for served in service["ports"].as_sequence().unwrap() {
+            let target = served["targetPort"].as_str().unwrap();
+            assert!(ports.contains_key(target), "{path}: {target}");
         }
         for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-            assert_eq!(
-                container[probe]["httpGet"]["port"], "admin",
-                "{path}: {probe}"
-            );
+            let port = &gateway[probe]["httpGet"]["port"];
+            assert_eq!(port, "admin", "{path}: {probe}");
         }
-        let secured = &container["securityContext"];
-        assert_eq!(secured["readOnlyRootFilesystem"], true, "{path}");
-        assert_eq!(secured["allowPrivilegeEscalation"], false, "{path}");
+    }
+}
+
+#[test]
+fn kubernetes_gives_no_rights() {
+    for path in files(&[".yaml"])
+        .into_iter()
+        .filter(|path| path.starts_with("deploy/kubernetes/"))
+    {
+        let documents = documents(&path);
+        let mut deployments = documents
+            .iter()
+            .filter(|document| document["kind"] == "Deployment");
+        let pod = &deployments.next().unwrap()["spec"]["template"]["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{path}");
+        assert_eq!(pod["automountServiceAccountToken"], false, "{path}");
+        let mut containers = pod["containers"].as_sequence().unwrap().iter();
+        let gateway = containers.find(|container| container["name"] == "hookward");
+        let rights = &gateway.unwrap()["securityContext"];
+        assert_eq!(rights["readOnlyRootFilesystem"], true, "{path}");
+        assert_eq!(rights["allowPrivilegeEscalation"], false, "{path}");
+        assert_eq!(rights["capabilities"]["drop"][0], "ALL", "{path}");
     }
 }
 

@@ -105,7 +105,7 @@ fn the_deadline_ends_what_does_not_finish() {
     let mut head = gateway.plain();
     head.send(b"POST /open HTT");
     let silent_h2 = RawH2::open(gateway.address("https"));
-    gateway.wait_for_metric("hookward_requests_in_flight", 2.0);
+    gateway.wait_for_metric("hookward_requests_in_flight", 2);
     let start = Instant::now();
     gateway.signal("TERM");
     // A body that is still coming is refused when the time is up, not broken off without a word.
@@ -153,7 +153,7 @@ fn a_delivery_without_its_sender_is_waited_for() {
     wire.write("POST", "/open", &[], b"x");
     app.wait_for(1);
     drop(wire);
-    gateway.wait_for_metric("hookward_connections", 0.0);
+    gateway.wait_for_metric("hookward_connections", 0);
     gateway.signal("TERM");
     eventually("the drain begins", || {
         (!gateway.accepts("https")).then_some(())

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::string_slice,
     clippy::unwrap_used,
     reason = "a test may panic"
 )]
@@ -19,17 +20,20 @@ mod vectors;
 
 mod acme;
 mod body;
+mod challenges;
 mod connections;
 mod credentials;
 mod dns;
 mod drain;
 mod forward;
 mod framing;
+mod handshakes;
 mod http2;
 mod leaks;
 mod limits;
 mod observe;
 mod proxy_protocol;
+mod published_keys;
 mod reload;
 mod replay;
 mod routing;

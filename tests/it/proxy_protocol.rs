@@ -76,7 +76,7 @@ fn everything_else_is_closed_without_an_answer() {
     let gateway = Gateway::start(&behind("127.0.0.0/8", &app));
     let line = b"PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\n";
     let block = [192, 0, 2, 7, 127, 0, 0, 1, 0, 5, 1, 0xbb];
-    let mut closed = 0.0;
+    let mut closed = 0;
     for header in [
         b"".to_vec(),
         b"PROXY TCP4 192.0.2.7 127.0.0.1 5\r\n".to_vec(),
@@ -95,7 +95,7 @@ fn everything_else_is_closed_without_an_answer() {
             "{}",
             String::from_utf8_lossy(&header)
         );
-        closed += 1.0;
+        closed += 1;
     }
     gateway.wait_for_metric("hookward_proxy_protocol_failures_total", closed);
     app.saw_nothing();
@@ -124,7 +124,7 @@ fn who_is_not_a_trusted_proxy_is_closed() {
         let mut wire = gateway.plain();
         assert!(wire.send(&[header, REQUEST].concat()).is_closed());
     }
-    gateway.wait_for_metric("hookward_proxy_protocol_failures_total", 2.0);
+    gateway.wait_for_metric("hookward_proxy_protocol_failures_total", 2);
     app.saw_nothing();
 }
 

@@ -15,7 +15,7 @@ fn a_changed_file_is_loaded_by_itself() {
     let gateway = Gateway::start(&config(&open_route(&app)));
     assert_eq!(
         (gateway.reloads("success"), gateway.reloads("failure")),
-        (0.0, 0.0)
+        (0, 0)
     );
     gateway.refused(
         &gateway.post_github("/github", b"x"),
@@ -31,7 +31,7 @@ fn a_changed_file_is_loaded_by_itself() {
     assert_eq!(open.exchange("POST", "/open", &[], b"x").status, 200);
     gateway.reload(&config(&github_route(&app)), "success");
     assert_eq!(open.exchange("POST", "/open", &[], b"x").status, 404);
-    assert_eq!(gateway.reloads("failure"), 0.0);
+    assert_eq!(gateway.reloads("failure"), 0);
     assert_eq!(app.count(), 2);
 }
 
@@ -87,7 +87,7 @@ fn a_bad_file_changes_nothing_and_its_problems_are_logged() {
             "the log repeats a secret"
         );
     }
-    assert_eq!(gateway.reloads("success"), 0.0);
+    assert_eq!(gateway.reloads("success"), 0);
     gateway.reload(&good.replace("/open", "/opened"), "success");
     gateway.forwarded(&gateway.post("/opened", &[], b"x"), 200);
 }
@@ -109,7 +109,11 @@ fn a_port_that_is_taken_is_a_bad_file() {
 
 fn signed_by_file(app: &App) -> String {
     config(&format!(
-        "  - {{ name: github, match: {{ path: /github }}, verify: [{{ provider: github, secrets: [{{ id: k, from: \"file:DIR/secret\" }}] }}], upstream: \"{}\" }}\n",
+        "  - name: github
+    match: {{ path: /github }}
+    verify: [{{ provider: github, secrets: [{{ id: k, from: \"file:DIR/secret\" }}] }}]
+    upstream: \"{}\"
+",
         app.url()
     ))
 }
@@ -119,7 +123,7 @@ fn a_changed_secret_file_is_the_secret() {
     // SECURITY A-01, A-04, S-14
     let app = App::start();
     let gateway = Gateway::start_with(&signed_by_file(&app), &[], |dir| {
-        fs::write(dir.join("secret"), format!("{SECRET}\n")).unwrap()
+        fs::write(dir.join("secret"), format!("{SECRET}\n")).unwrap();
     });
     let ask = |secret: &str| {
         gateway.post(
@@ -142,7 +146,7 @@ fn a_changed_secret_file_is_the_secret() {
     // The key of no byte is the key of zeros (RFC 2104 2).
     gateway.refused(&ask(&"\0".repeat(64)), 401, "signature_mismatch");
     gateway.reload_by("failure", || {
-        fs::remove_file(gateway.dir().join("secret")).unwrap()
+        fs::remove_file(gateway.dir().join("secret")).unwrap();
     });
     gateway.forwarded(&ask(next), 200);
     gateway.reload_by("success", || gateway.replace("secret", SECRET));
@@ -221,7 +225,7 @@ fn a_changed_certificate_is_served_and_no_connection_breaks() {
         "hookward_tls_certificate_not_after_timestamp_seconds",
         &[("name", "tls.pem")],
     );
-    assert_eq!(ends, Some(2_840_140_800.0));
+    assert_eq!(ends, Some(2_840_140_800));
     gateway.reload_by("failure", || gateway.replace("tls.pem", "no certificate"));
     assert_eq!(served(), second.chain[0]);
     assert_eq!(open.exchange("POST", "/open", &[], b"x").status, 200);
@@ -238,19 +242,20 @@ fn requests_under_way_finish_under_the_configuration_that_took_them() {
     )]);
     let (name, value) = github(b"xyz");
     let mut half = gateway.plain();
-    half.send(format!("POST /github HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\nContent-Length: 3\r\n\r\nx").as_bytes());
-    gateway.wait_for_metric("hookward_requests_in_flight", 1.0);
+    let head = format!("POST /github HTTP/1.1\r\nHost: localhost\r\n{name}: {value}\r\n");
+    half.send(format!("{head}Content-Length: 3\r\n\r\nx").as_bytes());
+    gateway.wait_for_metric("hookward_requests_in_flight", 1);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| gateway.post("/open", &[], b"x"));
         app.wait_for(1);
         // The routes go, and one listener with them.
         let without =
             config("  - { name: echo, match: { path: /echo }, verify: none, upstream: echo }\n");
-        let without: String = without
+        let without: Vec<&str> = without
             .lines()
             .filter(|line| !line.starts_with("  http:"))
-            .map(|line| format!("{line}\n"))
             .collect();
+        let without = without.join("\n");
         gateway.reload(&without, "success");
         assert_eq!(gateway.post("/open", &[], b"x").status, 404);
         eventually("the listener is gone", || {
@@ -295,6 +300,21 @@ fn listeners_come_and_change() {
     assert_eq!(app.count(), 2);
 }
 
+/// Delivers to `/github`, ten requests on each connection, and counts them.
+fn send_until(done: &AtomicBool, gateway: &Gateway) -> usize {
+    let (name, value) = github(b"x");
+    let mut sent = 0;
+    while !done.load(Ordering::Relaxed) {
+        let mut wire = gateway.tls();
+        for _ in 0..10 {
+            let answer = wire.exchange("POST", "/github", &[(&name, &value)], b"x");
+            assert_eq!(answer.status, 200);
+            sent += 1;
+        }
+    }
+    sent
+}
+
 #[test]
 fn no_request_fails_while_reloads_come_and_go() {
     // SECURITY S-12
@@ -303,26 +323,9 @@ fn no_request_fails_while_reloads_come_and_go() {
     let other = one.replace("id: now", "id: later");
     let gateway = Gateway::start(&one);
     let done = AtomicBool::new(false);
-    let (name, value) = github(b"x");
     thread::scope(|scope| {
         let senders: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut sent = 0;
-                    while !done.load(Ordering::Relaxed) {
-                        let mut wire = gateway.tls();
-                        for _ in 0..10 {
-                            assert_eq!(
-                                wire.exchange("POST", "/github", &[(&name, &value)], b"x")
-                                    .status,
-                                200
-                            );
-                            sent += 1;
-                        }
-                    }
-                    sent
-                })
-            })
+            .map(|_| scope.spawn(|| send_until(&done, &gateway)))
             .collect();
         for round in 0..6 {
             gateway.reload(if round % 2 == 0 { &other } else { &one }, "success");
@@ -351,7 +354,12 @@ fn limits_of_a_client_outlive_a_reload() {
     let app = App::start();
     let limited = |path: &str| {
         config(&format!(
-            "  - {{ name: limited, match: {{ path: {path} }}, rate_limits: [{{ key: client_ip, rate: 1/h, burst: 1 }}], verify: none, upstream: \"{}\" }}\n",
+            "  - name: limited
+    match: {{ path: {path} }}
+    rate_limits: [{{ key: client_ip, rate: 1/h, burst: 1 }}]
+    verify: none
+    upstream: \"{}\"
+",
             app.url()
         ))
     };

@@ -31,6 +31,8 @@ pub(crate) struct Case {
     pub(crate) url: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body_base64: String,
+    /// The answer to a handshake.
+    pub(crate) expect_response: Option<serde_json::Value>,
 }
 
 /// Every case of every file.
@@ -92,9 +94,9 @@ fn judge(catalog: &Catalog, case: &Case) -> Result<Result<(), String>, String> {
     let keys = KeySet::new(keys).ok_or("no keys")?;
     let mut headers = HeaderMap::new();
     for (name, value) in &case.headers {
-        let name: HeaderName = name.parse().map_err(|_| format!("header {name}"))?;
+        let name: HeaderName = name.parse().map_err(|_bad| format!("header {name}"))?;
         let value =
-            HeaderValue::from_bytes(value.as_bytes()).map_err(|_| format!("value of {name}"))?;
+            HeaderValue::from_bytes(value.as_bytes()).map_err(|_bad| format!("value of {name}"))?;
         headers.append(name, value);
     }
     let (scheme_part, rest) = case.url.split_once("://").ok_or("url")?;

@@ -8,8 +8,8 @@ use crate::cli::sign::unknown;
 use crate::document::{At, OneOrMany};
 use crate::scheme::catalog::{Catalog, Preset, Selected};
 use crate::scheme::spec::{
-    AnswersSpec, Confidence, Ordered, ParamSpec, ParamValue, PresetSpec, SchemeSpec, SecretSpec,
-    SignatureSpec, TimestampSpec,
+    AnswersSpec, Confidence, HandshakeSpec, Ordered, ParamSpec, ParamValue, PresetSpec, ProofSpec,
+    SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec,
 };
 use crate::scheme::{KeyKind, Params};
 
@@ -202,12 +202,7 @@ fn preset_facts(spec: &PresetSpec) -> Vec<Fact> {
     facts.many(
         "handshakes",
         handshakes
-            .map(
-                |(name, handshake)| match optional(handshake.about.as_ref()) {
-                    Some(about) => format!("{name}: {about}"),
-                    None => name.to_owned(),
-                },
-            )
+            .map(|(name, spec)| handshake(name, spec))
             .collect(),
     );
     let list = |at: Option<&At<Vec<String>>>| at.and_then(At::get).cloned().unwrap_or_default();
@@ -228,6 +223,54 @@ fn answers(spec: &AnswersSpec) -> Vec<String> {
         status(&spec.accept_status, "a duplicate"),
     ];
     lines.into_iter().flatten().collect()
+}
+
+/// How a handshake comes, what proves it and what is answered.
+fn handshake(name: &str, spec: &HandshakeSpec) -> String {
+    let when = spec.when.get();
+    let method = when.and_then(|when| optional(when.method.as_ref()));
+    let proof = spec.proof.get().map(proofs).unwrap_or_default();
+    let reply = spec.reply.get();
+    let status = reply.and_then(|reply| reply.status.as_ref()?.get().copied());
+    let kind = match reply {
+        Some(reply) if reply.json.is_some() => " with JSON",
+        Some(reply) if reply.text.is_some() => " with text",
+        Some(reply) if reply.headers.is_some() => " with header fields",
+        Some(_) | None => "",
+    };
+    let mut line = format!(
+        "{name}: {}, proven by {}, answered {}{kind}",
+        method.unwrap_or_default(),
+        proof.join(" and "),
+        status.unwrap_or(200),
+    );
+    if let Some(about) = optional(spec.about.as_ref()) {
+        line = format!("{line}. {about}");
+    }
+    line
+}
+
+fn proofs(spec: &ProofSpec) -> Vec<String> {
+    let is_set = |at: &Option<At<bool>>| at.as_ref().and_then(At::get) == Some(&true);
+    let mut proofs = Vec::new();
+    if is_set(&spec.signature) {
+        proofs.push("the signature".to_owned());
+    }
+    if let Some(name) = optional(spec.token_query.as_ref()) {
+        proofs.push(format!(
+            "the verify token in query field `{name}` (param `verify_token`, else any secret)"
+        ));
+    }
+    if spec.require.is_some() {
+        proofs.push("values that params name".to_owned());
+    }
+    if spec.enrolment.is_some() {
+        proofs.push("an open enrolment window".to_owned());
+    }
+    if proofs.is_empty() {
+        proofs.push("nothing".to_owned());
+    }
+    proofs
 }
 
 fn joined(values: &[At<String>]) -> String {
@@ -283,15 +326,20 @@ fn param_json(value: &ParamValue) -> Value {
 /// Values for the params that a preset cannot do without.
 fn example_params(spec: &PresetSpec) -> Params {
     let needed = params(spec).filter(|(_, param)| param.default.is_none() && !is_optional(param));
-    let example = |(name, param): (&str, &ParamSpec)| {
+    let value = |name: &str, param: &ParamSpec| {
+        let example = param.example.as_ref().and_then(At::get).map(param_json);
         let choices = param.one_of.as_ref().and_then(At::get);
-        let value = choices.and_then(|choices| choices.first().cloned());
-        (
-            name.to_owned(),
-            json!(value.unwrap_or_else(|| format!("your-{}", name.replace('_', "-")))),
-        )
+        let choice = || {
+            choices
+                .and_then(|choices| choices.first())
+                .map(|choice| json!(choice))
+        };
+        let made_up = || json!(format!("your-{}", name.replace('_', "-")));
+        example.or_else(choice).unwrap_or_else(made_up)
     };
-    needed.map(example).collect()
+    needed
+        .map(|(name, param)| (name.to_owned(), value(name, param)))
+        .collect()
 }
 
 fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<Fact> {

@@ -27,7 +27,7 @@ pub(super) fn judge(
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written {
-        secrets: args.secrets(env)?,
+        secrets: args.secrets_or_empty(env)?,
         public_keys: read_all(public_keys, env)?,
     };
     let Keys { keys, unusable } = written.keys(&scheme, name)?;
@@ -88,20 +88,24 @@ impl Written {
         let kind = scheme.key_kind();
         let takes_secrets = kind == KeyKind::Secret || scheme.takes_secrets_too();
         let takes_public = kind == KeyKind::Public;
-        for (option, given, takes) in [
-            ("--secret", &self.secrets, takes_secrets),
-            ("--public-key", &self.public_keys, takes_public),
-        ] {
-            match (takes, given.is_empty()) {
-                (true, true) => bail!("`{name}` is verified with `{option}`"),
-                (false, false) => bail!("`{name}` has no use for `{option}`"),
-                (true, false) | (false, true) => {}
-            }
+        let is_given = (!self.secrets.is_empty(), !self.public_keys.is_empty());
+        if is_given != (takes_secrets, takes_public) {
+            bail!(match (takes_secrets, takes_public) {
+                (false, false) => format!("`{name}` takes no keys"),
+                (true, false) => format!("`{name}` is verified with `--secret`"),
+                (false, true) => format!("`{name}` is verified with `--public-key`"),
+                (true, true) => format!("`{name}` is verified with `--public-key` and `--secret`"),
+            });
         }
         let mut keys = Vec::new();
         let mut unusable = Vec::new();
         for (index, written) in self.secrets.iter().enumerate() {
-            match scheme.secret_key(id(index), written.expose(), None) {
+            let decoded = if written.is_empty() {
+                Err("the secret is empty".to_owned())
+            } else {
+                scheme.secret_key(id(index), written.expose(), None)
+            };
+            match decoded {
                 Ok(key) => keys.push(key),
                 Err(why) => unusable.push(format!("`--secret` number {}: {why}", index + 1)),
             }

@@ -243,6 +243,7 @@ impl Judge<'_> {
                     route: self.route,
                     url,
                     client: None,
+                    fetched: None,
                 };
                 verify::head_alone(check, presented, &self.passwords, self.question.now).await
             }
@@ -277,6 +278,12 @@ impl Judge<'_> {
             headers: &head.headers,
             body,
         };
+        if check.needs_fetch() {
+            let detail =
+                "the keys are fetched while serving; pin them with `public_keys` to judge offline";
+            self.verdict.step("keys", StepResult::Failed, detail);
+            return Err(Rejection::new(Reason::KeyUnavailable, detail));
+        }
         let mut trace = Trace::on();
         let judged = check
             .scheme

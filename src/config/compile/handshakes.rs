@@ -55,6 +55,11 @@ impl Compiler<'_, '_> {
         let Some((reference, _)) = value(check.provider.as_ref()) else {
             return;
         };
+        if let Some((_, manners)) = self.bound.get(reference).filter(|_| check.params.is_none()) {
+            let own = manners.handshakes.iter().map(Handshake::method);
+            let new = own.filter(|own| !methods.contains(own)).cloned();
+            return methods.extend(new.collect::<Vec<_>>());
+        }
         let known = self.presets.get(reference).cloned().flatten();
         let Some(selected) = known.or_else(|| self.catalog.find(reference).ok()) else {
             return;
@@ -89,7 +94,8 @@ impl Compiler<'_, '_> {
             );
         }
         let Some(given) = params.get(VERIFY_TOKEN) else {
-            if takes_token && ready.scheme.key_kind() != KeyKind::Secret {
+            let has_secrets = ready.scheme.key_kind() == KeyKind::Secret || spec.secrets.is_some();
+            if takes_token && !has_secrets {
                 let message = "without a verify token the provider's question cannot be answered";
                 self.warn(place, message, "add `params: { verify_token: env:NAME }`");
             }

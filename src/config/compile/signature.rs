@@ -13,10 +13,11 @@ use super::routes::Scope;
 use super::{Compiler, known_names, value};
 use crate::config::spec::{CheckSpec, RouteSpec};
 use crate::document::{At, Parsed, Place};
-use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
+use crate::route::auth::{AuthPolicy, Check, Published, SignatureCheck};
 use crate::route::policy::Sources;
 use crate::scheme::catalog::{CatalogError, Selected};
 use crate::scheme::handshake::{Answers, Handshake};
+use crate::scheme::https_url::{HttpsUrl, KeyUrl};
 use crate::scheme::keys::{Key, KeySet};
 use crate::scheme::spec::{Ordered, SchemeSpec};
 use crate::scheme::{KeyKind, Params, Scheme};
@@ -60,10 +61,6 @@ impl Compiler<'_, '_> {
         facts: &mut Facts,
     ) -> Option<SignatureCheck> {
         self.tolerance(spec);
-        if let Some(jwks) = spec.jwks_url.as_ref().and_then(At::place) {
-            let hint = "download the keys and write `public_keys: [file:keys.json]`";
-            self.error(jwks, "`jwks_url` is not available in this build", hint);
-        }
         // Keys are read before the scheme is known to be right, so that both are reported at once.
         let secrets = spec.secrets.as_ref();
         let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
@@ -81,16 +78,13 @@ impl Compiler<'_, '_> {
             .handshakes
             .iter()
             .any(Handshake::is_enrolment_open);
+        let published = self.published(spec, &ready.scheme);
         let keys = match ready.scheme.key_kind() {
             // The provider is yet to send its secret.
             KeyKind::Secret if is_enrolling && secrets.is_none() => {
                 KeySet::new(vec![unused_key()])?
             }
-            KeyKind::None => {
-                let kinds = ["secrets", "public_keys", "jwks_url"];
-                self.unwanted(spec, &kinds, place, "takes no keys");
-                KeySet::new(vec![unused_key()])?
-            }
+            KeyKind::None => self.no_keys(spec, place, &ready, secrets)?,
             KeyKind::Secret => {
                 let kinds = ["public_keys", "jwks_url"];
                 self.unwanted(spec, &kinds, place, "verifies with `secrets`");
@@ -101,27 +95,86 @@ impl Compiler<'_, '_> {
                         "such as `secrets: [env:WEBHOOK_SECRET]`",
                     );
                 }
-                self.keys(&ready.scheme, secrets?)?
+                self.keys(&ready.scheme, KeyKind::Secret, secrets?)?
             }
             KeyKind::Public => {
-                self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
-                if public_keys.is_none() && spec.jwks_url.is_none() {
-                    self.missing(
-                        &place.path,
-                        "public_keys",
-                        "such as `public_keys: [file:key.pem]`",
-                    );
+                // Values that each request must carry may be secrets beside the keys.
+                let beside = if ready.scheme.takes_secrets_too() {
+                    secrets.map(|list| self.keys(&ready.scheme, KeyKind::Secret, list))
+                } else {
+                    self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
+                    None
+                };
+                let keys = match public_keys {
+                    Some(written) => self.keys(&ready.scheme, KeyKind::Public, written)?,
+                    None if spec.jwks_url.is_some() || published.is_some() => {
+                        KeySet::new(vec![unused_key()])?
+                    }
+                    None => {
+                        let hint = "such as `public_keys: [file:key.pem]`, or `jwks_url`";
+                        self.missing(&place.path, "public_keys", hint);
+                        return None;
+                    }
+                };
+                match beside {
+                    Some(beside) => keys.and(&beside?),
+                    None => keys,
                 }
-                self.keys(&ready.scheme, public_keys?)?
             }
         };
         Some(SignatureCheck {
             provider: ready.provider,
             scheme: ready.scheme,
             keys,
+            published,
             handshakes: handshakes?,
             answers: ready.manners.answers,
         })
+    }
+
+    /// Where keys are published. A pinned key replaces what the provider publishes.
+    fn published(&mut self, spec: &CheckSpec, scheme: &Scheme) -> Option<Published> {
+        match &spec.jwks_url {
+            Some(at) => self.jwks_url(at).map(Published::At),
+            None if spec.public_keys.is_none() && scheme.publishes_keys() => {
+                Some(Published::ByProvider)
+            }
+            None => None,
+        }
+    }
+
+    /// Keys that are fetched while serving. What they are is only known then.
+    fn jwks_url(&mut self, at: &At<String>) -> Option<KeyUrl> {
+        let (text, place) = (at.get()?, at.place()?);
+        match HttpsUrl::parse(text) {
+            Ok(url) => Some(KeyUrl::of_operator(url)),
+            Err(message) => {
+                let hint = "such as `https://example.org/.well-known/jwks.json`";
+                self.error(place, message, hint);
+                None
+            }
+        }
+    }
+
+    /// The keys of a scheme without any: at most verify tokens, for the provider's question.
+    fn no_keys(
+        &mut self,
+        spec: &CheckSpec,
+        place: &Place,
+        ready: &Ready,
+        tokens: Option<WrittenList>,
+    ) -> Option<KeySet> {
+        let takes_token = takes_verify_token(ready);
+        let kinds: &[_] = if takes_token {
+            &["public_keys", "jwks_url"]
+        } else {
+            &["secrets", "public_keys", "jwks_url"]
+        };
+        self.unwanted(spec, kinds, place, "takes no keys");
+        match tokens.filter(|_| takes_token) {
+            Some(tokens) => self.keys(&ready.scheme, KeyKind::Secret, tokens),
+            None => KeySet::new(vec![unused_key()]),
+        }
     }
 
     fn unwanted(&mut self, spec: &CheckSpec, keys: &[&str], place: &Place, what: &str) {
@@ -142,7 +195,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn keys(&mut self, scheme: &Scheme, list: WrittenList) -> Option<KeySet> {
+    fn keys(&mut self, scheme: &Scheme, kind: KeyKind, list: WrittenList) -> Option<KeySet> {
         let mut is_good = list.is_complete;
         let mut keys = Vec::new();
         for Written {
@@ -152,7 +205,7 @@ impl Compiler<'_, '_> {
             place,
         } in list.keys
         {
-            let decoded = match scheme.key_kind() {
+            let decoded = match kind {
                 KeyKind::Public => scheme.public_keys(&id, bytes.expose(), not_after),
                 KeyKind::Secret | KeyKind::None => scheme
                     .secret_key(id, bytes.expose(), not_after)
@@ -384,6 +437,12 @@ impl Compiler<'_, '_> {
             }
         }
     }
+}
+
+/// Whether the provider proves itself by a token when it asks whether the URL is ours.
+fn takes_verify_token(ready: &Ready) -> bool {
+    let mut handshakes = ready.manners.handshakes.iter();
+    handshakes.any(Handshake::takes_verify_token)
 }
 
 /// A key that never counts: for schemes that look at none, and where the provider is yet to send one.

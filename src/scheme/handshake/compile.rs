@@ -93,9 +93,9 @@ impl Compiler<'_> {
         let reply = self.reply(&spec.reply);
         let is_pinned = |place: &Location| proof.require.iter().any(|own| own.place == *place);
         let mut repeated = Vec::new();
-        reply
-            .templates()
-            .for_each(|text| text.repeats(false, &mut repeated));
+        for text in reply.templates() {
+            text.repeats(false, &mut repeated);
+        }
         self.guard(&spec.reply, &repeated, &charset, &is_pinned);
         let fetch = spec.fetch.as_ref().and_then(|at| self.target(at));
         if fetch.is_some() && !proof.signature {
@@ -320,9 +320,9 @@ impl Compiler<'_> {
         let charset = self.charsets(spec.charset.as_ref());
         let headers = self.fields_of(spec.headers.as_ref());
         let mut repeated = Vec::new();
-        headers
-            .iter()
-            .for_each(|(_, text)| text.repeats(false, &mut repeated));
+        for (_, text) in &headers {
+            text.repeats(false, &mut repeated);
+        }
         let is_signed = repeated.iter().any(|own| own.is_signed);
         if let Some(at) = &spec.headers {
             self.guard(at, &repeated, &charset, &|_| false);
@@ -359,5 +359,100 @@ impl ReplyForm {
         headers
             .chain(text)
             .chain(members.iter().map(|(_, text)| text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::scheme::catalog::Catalog;
+
+    /// What is wrong with a preset that has this handshake.
+    fn mistakes(handshake: &str) -> Vec<String> {
+        let preset = format!(
+            "provider: x\ntitle: X\ncategory: x\nconfidence: high\nsources: [x]\nsecret: x\n\
+             schemes:\n  s: {{ algorithm: token, signature: {{ header: X-Token }} }}\n\
+             handshakes:\n  h: {{ {handshake} }}\n"
+        );
+        match Catalog::built_in().add("x.yaml", &preset) {
+            Ok(()) => Vec::new(),
+            Err(report) => report
+                .problems()
+                .iter()
+                .map(|problem| problem.message.clone())
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn an_answer_that_could_sign_an_event_does_not_load() {
+        // SECURITY A-46
+        let signing = |charset: &str| {
+            mistakes(&format!(
+                "when: {{ method: GET, query: q }}, proof: {{ none: true }}, charset: {{ \"query:q\": \"{charset}\" }}, \
+                 reply: {{ text: \"{{query:q|hmac_sha256|hex}}\" }}"
+            ))
+        };
+        assert_eq!(signing("[A-Za-z0-9_-]{1,128}"), Vec::<String>::new());
+        for wide in ["[ -~]{1,64}", "[a-z.]{1,64}", "[0-9]{1,9}:[0-9]{1,9}"] {
+            assert!(
+                signing(wide).concat().contains("could be signed content"),
+                "{wide}"
+            );
+        }
+        let signed = "when: { method: POST, json: /q }, proof: { signature: true }, reply: { json: { a: \"{json:/q|hmac_sha1|hex}\" } }";
+        assert!(mistakes(signed).concat().contains("needs a `charset`"));
+        let whole = "when: { method: POST }, proof: { signature: true }, reply: { text: \"{body|hmac_sha256|hex}\" }";
+        assert!(mistakes(whole).concat().contains("single values only"));
+        let secret = "when: { method: GET }, proof: { none: true }, reply: { text: \"{secret}\" }";
+        assert!(mistakes(secret).concat().contains("single values only"));
+    }
+
+    #[test]
+    fn an_answer_that_repeats_without_bounds_does_not_load() {
+        // SECURITY A-47
+        let echo = "when: { method: GET, query: q }, proof: { none: true }, reply: { text: \"{query:q}\" }";
+        assert!(mistakes(echo).concat().contains("needs a `charset`"));
+        let page = "when: { method: GET }, proof: { none: true }, reply: { headers: { Content-Type: text/html }, text: hi }";
+        assert!(
+            mistakes(page)
+                .concat()
+                .contains("application/json or text/plain")
+        );
+        let pinned = "when: { method: GET, header: X }, proof: { require: [{ header: X, equals: one }] }, reply: { headers: { X: \"{header:X}\" } }";
+        assert_eq!(mistakes(pinned), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_proves_it_is_said() {
+        let reply = "reply: { status: 200 }";
+        let with =
+            |proof: &str| mistakes(&format!("when: {{ method: GET }}, {proof} {reply}")).concat();
+        assert!(with("").contains("needs `proof`"));
+        assert!(with("proof: {},").contains("say what proves it"));
+        assert!(with("proof: { none: true, signature: true },").contains("say what proves it"));
+        assert!(with("proof: { enrolment: {} },").contains("where the secret stands"));
+        let no_method = "when: { query: q }, proof: { none: true }, reply: { status: 200 }";
+        assert!(mistakes(no_method).concat().contains("method"));
+        let fetch = "when: { method: POST }, proof: { none: true }, fetch: { json: /u, hosts: [sns.example.org] }, reply: {}";
+        assert!(
+            mistakes(fetch)
+                .concat()
+                .contains("once `proof: { signature: true }` held")
+        );
+        let wide = "when: { method: POST }, proof: { signature: true }, fetch: { json: /u, hosts: [\"*.org\"] }, reply: {}";
+        assert!(mistakes(wide).concat().contains("last two labels"));
+    }
+
+    #[test]
+    fn one_whose_answer_lacks_a_param_is_not_offered() {
+        let ebay = Catalog::built_in().find("ebay").unwrap();
+        let mut params = Params::from([("key_id".to_owned(), json!("k"))]);
+        assert!(ebay.handshakes(&params).unwrap().is_empty());
+        params.insert("verification_token".to_owned(), json!("t"));
+        params.insert("endpoint".to_owned(), json!("https://example.org/"));
+        assert_eq!(ebay.handshakes(&params).unwrap().len(), 1);
     }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::charset::Charset;
+use super::https_url::HttpsUrl;
 use super::keys::{Key, KeySet};
 use super::locate::{Location, Pointer, View, find};
 use super::primitive::same_secret;
 use super::template::{Scope, Template};
 use super::when::When;
-use super::{KeyKind, Message, Require, Scheme, SenderUrl, SignatureError, UrlForm};
+use super::{Message, Require, Scheme, SenderUrl, SignatureError, UrlForm};
 use crate::reason::Reason;
 use crate::secret::Secret;
 use crate::units::UnixTime;
@@ -94,7 +95,7 @@ pub struct Reply {
     /// Body.
     pub body: Vec<u8>,
     /// A URL to GET, at one of the provider's hosts (SECURITY A-34).
-    pub fetch: Option<String>,
+    pub fetch: Option<HttpsUrl>,
     /// The secret that the request brought, for the operator to see.
     pub enrolled: Option<Secret>,
 }
@@ -193,14 +194,14 @@ impl Handshake {
         now: UnixTime,
     ) -> Result<Reply, SignatureError> {
         let view = view_of(message);
-        let has_secrets = scheme.key_kind() == KeyKind::Secret || scheme.takes_secrets_too();
-        let secrets = Some(keys).filter(|_| has_secrets);
         if let Some(place) = &self.proof.token {
-            self.token(place, view, secrets, now)?;
+            self.token(place, view, keys, now)?;
         }
         for require in &self.proof.require {
             let held = require.holds(view, &UrlForm::default(), keys, now);
-            held.map_err(|_| invalid("a value that proves the handshake is not as it should be"))?;
+            held.or(Err(invalid(
+                "a value that proves the handshake is not as it should be",
+            )))?;
         }
         let enrolment = self.proof.enrolment.as_ref();
         let enrolled = enrolment
@@ -212,7 +213,7 @@ impl Handshake {
                 return Err(invalid("a value is not of the form that may be repeated"));
             }
         }
-        let secret = secrets.and_then(|keys| keys.usable(now).find_map(Key::secret_bytes));
+        let secret = keys.usable(now).find_map(Key::secret_bytes);
         let fetch = self.fetch.as_ref().map(|target| target.of(message));
         Ok(Reply {
             fetch: fetch.transpose()?,
@@ -226,7 +227,7 @@ impl Handshake {
         &self,
         place: &Location,
         view: View<'_>,
-        secrets: Option<&KeySet>,
+        keys: &KeySet,
         now: UnixTime,
     ) -> Result<(), SignatureError> {
         let given = find(std::slice::from_ref(place), view);
@@ -234,7 +235,7 @@ impl Handshake {
         let given = given.ok_or(invalid("the verify token is missing or stands twice"))?;
         let is_right = match &self.verify_token {
             Some(token) => same_secret(token.expose(), &given),
-            None => secrets.is_some_and(|keys| keys.matching(&given, now).is_some()),
+            None => keys.matching(&given, now).is_some(),
         };
         if is_right {
             Ok(())
@@ -303,8 +304,8 @@ impl ReplyForm {
         }
         let scope = scope(view, "", secret);
         let text = |template: &Template| {
-            let bytes = template.text(&scope).map_err(|_| UNABLE)?;
-            String::from_utf8(bytes).map_err(|_| UNABLE)
+            let bytes = template.text(&scope).or(Err(UNABLE))?;
+            String::from_utf8(bytes).or(Err(UNABLE))
         };
         let (media_type, body) = match &self.body {
             BodyForm::Empty => (None, String::new()),
@@ -325,7 +326,7 @@ impl ReplyForm {
         let mut headers = Vec::new();
         let mut size = body.len();
         for (name, template) in &self.headers {
-            let value = HeaderValue::from_str(&text(template)?).map_err(|_| UNABLE)?;
+            let value = HeaderValue::from_str(&text(template)?).or(Err(UNABLE))?;
             size += value.len();
             headers.push((name.clone(), value));
         }
@@ -352,42 +353,24 @@ impl ReplyForm {
 }
 
 impl Target {
-    /// The URL, where it leads to one of the hosts: https, the usual port, no user, nothing that two
-    /// readers could take apart differently.
-    fn of(&self, message: &Message<'_>) -> Result<String, SignatureError> {
+    /// The URL, where it leads to one of the hosts.
+    fn of(&self, message: &Message<'_>) -> Result<HttpsUrl, SignatureError> {
         let body = message.body.joined();
         let url = self.pointer.read(&body).ok().flatten();
         let url = url.ok_or(invalid("the URL to call is missing"))?;
-        if self.admits(&url) {
-            Ok(url)
-        } else {
-            Err(invalid("the URL to call is not one of the provider's"))
-        }
+        let url = HttpsUrl::parse_named(&url).ok();
+        url.filter(|url| self.admits(url))
+            .ok_or(invalid("the URL to call is not one of the provider's"))
     }
 
-    fn admits(&self, url: &str) -> bool {
-        let is_plain = |byte: u8| byte.is_ascii_graphic() && !br##""#<>@\^`{|}"##.contains(&byte);
-        let Some(rest) = url.strip_prefix("https://") else {
-            return false;
-        };
-        let host = rest.split(['/', '?']).next().unwrap_or_default();
-        let host = host.to_ascii_lowercase();
-        let labels: Vec<&str> = host.split('.').collect();
-        let is_label = |label: &&str| {
-            !label.is_empty()
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        };
+    fn admits(&self, url: &HttpsUrl) -> bool {
+        let labels: Vec<&str> = url.host().split('.').collect();
         let is_one_of = |wanted: &Vec<String>| {
             let mut pairs = wanted.iter().zip(&labels);
             wanted.len() == labels.len()
                 && pairs.all(|(wanted, own)| wanted == "*" || wanted == own)
         };
-        url.len() <= 2048
-            && url.bytes().all(is_plain)
-            && labels.iter().all(is_label)
-            && self.hosts.iter().any(is_one_of)
+        self.hosts.iter().any(is_one_of)
     }
 }
 

@@ -35,13 +35,13 @@ const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 
 /// What must be covered where the operator says nothing: who is called, for what, with which body.
-const REQUIRED_DEFAULT: &[&str] = &["@method", "@authority", "@path", "content-digest"];
+const REQUIRED_DEFAULT: &[&str] = &["@method", "@authority", "@path", "@query", "content-digest"];
 /// The label that RFC 9421 uses in its examples, and most senders with it.
 const LABEL_DEFAULT: &str = "sig1";
 /// How far `created` may lie from now.
 const TOLERANCE_DEFAULT: Tolerance = Tolerance {
-    past: Duration::from_secs(300),
-    future: Duration::from_secs(300),
+    past: Duration::from_mins(5),
+    future: Duration::from_mins(5),
 };
 
 /// What the operator pinned.
@@ -226,13 +226,11 @@ impl HttpSignature {
     /// What makes two deliveries the same: the nonce, which is signed, else all that is signed.
     pub fn delivery(&self, message: &Message<'_>) -> Option<[u8; 32]> {
         let presented = self.read(message.headers).ok()?;
-        match &presented.nonce {
-            Some(nonce) => Some(digest(&[b"event id", nonce.as_bytes()])),
-            None => {
-                let base = presented.base(message).ok()?;
-                Some(digest(&[b"signed content", base.as_bytes()]))
-            }
+        if let Some(nonce) = &presented.nonce {
+            return Some(digest(&[b"event id", nonce.as_bytes()]));
         }
+        let base = presented.base(message).ok()?;
+        Some(digest(&[b"signed content", base.as_bytes()]))
     }
 
     fn read(&self, headers: &HeaderMap) -> Result<Presented, SignatureError> {

@@ -3,11 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::Value;
 
-use super::super::locate::{self, Location, Pointer, View, find};
-use super::super::parse::SignatureForm;
-use super::super::template::form_encode;
-use super::super::{Content, SenderUrl};
 use super::{SignError, refuse};
+use crate::scheme::locate::{self, Location, Pointer, View, find};
+use crate::scheme::parse::SignatureForm;
+use crate::scheme::template::form_encode;
+use crate::scheme::{Content, SenderUrl};
 
 /// A request to sign, and the signed one.
 #[derive(Clone, Debug)]

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use data_encoding::{BASE64, HEXLOWER};
+use serde_json::Value;
 
 use super::keys::Key;
-use super::locate::{Location, View, find};
+use super::locate::{Location, Pointer, View, find};
 use super::parse::SignatureForm;
 use super::primitive::{Digest, digest};
 use super::template::{Scope, Template};
@@ -38,17 +39,15 @@ impl Scheme {
             Proof::AwsSns(sns) => return sns.sign(draft, key, now),
             Proof::HttpSignature(own) => return own.sign(draft, key, now),
             Proof::None => return Ok(draft),
-            _ => {}
+            Proof::Basic => {
+                let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
+                draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
+                return Ok(draft);
+            }
+            Proof::Digest(_) | Proof::Jwt(_) | Proof::Mac(_) | Proof::Public(_) | Proof::Token => {}
         }
-        if matches!(self.proof, Proof::Basic) {
-            let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
-            draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
-            return Ok(draft);
-        }
-        if self.each.is_some() {
-            return refuse(
-                "each item of the body is signed by itself; sign the items at the sender",
-            );
+        if let Some(each) = &self.each {
+            return self.sign_each(each, draft, key, now);
         }
         let form = self
             .signature
@@ -64,6 +63,35 @@ impl Scheme {
             items,
         };
         signing.run()
+    }
+}
+
+impl Scheme {
+    /// Signs each item of the body by itself, in its place.
+    fn sign_each(
+        &self,
+        each: &Pointer,
+        mut draft: Draft,
+        key: &Key,
+        now: UnixTime,
+    ) -> Result<Draft, SignError> {
+        let wrong = || SignError("the body holds no list of JSON items to sign".to_owned());
+        let mut json: Value = serde_json::from_slice(&draft.body).map_err(|_bad| wrong())?;
+        let items = each.items_mut(&mut json).filter(|items| !items.is_empty());
+        let one = Self {
+            each: None,
+            ..self.clone()
+        };
+        for item in items.ok_or_else(wrong)? {
+            let of_item = Draft {
+                body: item.to_string().into_bytes(),
+                ..draft.clone()
+            };
+            let signed = one.sign(of_item, key, now)?;
+            *item = serde_json::from_slice(&signed.body).map_err(|_bad| wrong())?;
+        }
+        draft.body = json.to_string().into_bytes();
+        Ok(draft)
     }
 }
 
@@ -254,11 +282,7 @@ impl Signing<'_> {
     }
 
     /// The signature inside base64 of JSON, beside what the scheme asks for there.
-    fn inside_json(
-        &self,
-        pointer: &super::locate::Pointer,
-        text: &str,
-    ) -> Result<String, SignError> {
+    fn inside_json(&self, pointer: &Pointer, text: &str) -> Result<String, SignError> {
         let mut json = draft::with_value(b"{}", pointer, text)?;
         for require in &self.scheme.require {
             if let Some(own) = &require.base64_json

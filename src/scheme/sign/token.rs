@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::super::jws::{self, Form, JwsAlgorithm};
-use super::super::jwt::{Claim, ClaimPath, Jwt};
-use super::super::locate::Location;
-use super::super::spec::ClaimTime;
 use super::{SignError, Signing, refuse};
+use crate::scheme::jws::{self, Form, JwsAlgorithm};
+use crate::scheme::jwt::{Claim, ClaimPath, Jwt};
+use crate::scheme::locate::Location;
+use crate::scheme::spec::ClaimTime;
 
 /// How long a token lives that must say when it ends: long enough to be sent.
 const LIFE_SECONDS: i64 = 60;

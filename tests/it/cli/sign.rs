@@ -199,6 +199,32 @@ fn there_and_back(provider: &str, secret: &str) {
 }
 
 #[test]
+fn a_private_key_signs_and_its_public_half_verifies() {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let shell = Shell::new()
+        .with("body", BODY)
+        .with("private.pem", key.serialize_pem())
+        .with("public.pem", key.public_key_pem())
+        .with("other.pem", other.public_key_pem());
+    let provider = ["--provider", "standard-webhooks/v1a"];
+    let sign = ["sign", "--body", "body", "--secret", "file:private.pem"];
+    let message = shell.run(&[&sign[..], &provider].concat()).code(0).stdout;
+    let verify = |key: &str, code| {
+        let verify = ["verify", "--request", "-", "--public-key", key];
+        shell
+            .feed(&[&verify[..], &provider].concat(), message.as_bytes())
+            .code(code)
+    };
+    verify("file:public.pem", 0);
+    verify("file:other.pem", 1);
+    verify("file:body", 2);
+    let secret = ["verify", "--request", "-", "--secret", "file:private.pem"];
+    let ended = shell.feed(&[&secret[..], &provider].concat(), message.as_bytes());
+    ended.unable("--public-key");
+}
+
+#[test]
 fn what_cannot_be_signed_exits_2() {
     let shell = Shell::new().with("body", BODY);
     shell

@@ -39,15 +39,17 @@ fn name(preset: &Preset) -> &str {
     preset.spec.provider.get().unwrap()
 }
 
-/// A value for every param: the default, the first that it can have, or an example.
+/// A value for every param: the default, the example, the first that it can have, or some URL.
 fn example_params(preset: &Preset) -> Params {
     let mut params = Params::new();
     for (name, spec) in preset.params() {
+        let written = [&spec.default, &spec.example];
+        let written = written.into_iter().flatten().find_map(|at| at.get());
         let known = spec
             .one_of
             .as_ref()
             .and_then(|at| at.get()?.first().cloned());
-        let value = match (spec.default.as_ref().and_then(|at| at.get()), known) {
+        let value = match (written, known) {
             (Some(ParamValue::Bool(value)), _) => (*value).into(),
             (Some(ParamValue::Int(value)), _) => (*value).into(),
             (Some(ParamValue::Text(value)), _) => value.as_str().into(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Arc;
 
 use hookward::document::OneOrMany;
 use hookward::scheme::catalog::Preset;
@@ -136,14 +137,18 @@ says more of each: where the secret is found, how it is changed, what to watch o
 - **handshakes**: questions of the provider that the gateway answers by itself.
 ";
 
-/// The page of all presets, grouped by category.
-fn page() -> String {
-    let presets = presets();
+fn by_category(presets: &[Arc<Preset>]) -> BTreeMap<&str, Vec<&Preset>> {
     let mut categories: BTreeMap<&str, Vec<&Preset>> = BTreeMap::new();
-    for preset in &presets {
+    for preset in presets {
         let category = preset.spec.category.get().unwrap();
         categories.entry(category).or_default().push(preset);
     }
+    categories
+}
+
+/// The page of all presets, grouped by category.
+fn page() -> String {
+    let presets = presets();
     let schemes: usize = presets.iter().map(|preset| preset.schemes().count()).sum();
     let mut page = INTRODUCTION.to_owned();
     write!(
@@ -152,7 +157,7 @@ fn page() -> String {
         presets.len()
     )
     .unwrap();
-    for (category, presets) in categories {
+    for (category, presets) in by_category(&presets) {
         write!(page, "\n## {category}\n\n").unwrap();
         page += "| preset | provider | proof | body | age | facts | handshakes |\n";
         page += "|---|---|---|---|---|---|---|\n";
@@ -163,23 +168,52 @@ fn page() -> String {
     page
 }
 
-#[test]
-fn the_page_of_all_presets_is_current() {
-    let file = root().join("docs/providers.md");
-    let page = page();
-    if std::env::var_os("HOOKWARD_BLESS").is_some() {
-        fs::write(&file, &page).unwrap();
+const BEGIN: &str = "<!-- presets:begin -->\n";
+const END: &str = "<!-- presets:end -->\n";
+
+/// The README with its table of all presets.
+fn readme(committed: &str) -> String {
+    let presets = presets();
+    let mut table = format!("{} presets:\n\n", presets.len());
+    table += "| for | presets |\n|---|---|\n";
+    for (category, presets) in by_category(&presets) {
+        let names: Vec<_> = presets.iter().map(|preset| code(name(preset))).collect();
+        let row = format!(
+            "| [{category}](docs/providers.md#{category}) | {} |\n",
+            names.join(", ")
+        );
+        table += &row;
     }
-    let committed = fs::read_to_string(&file).unwrap_or_default();
-    let same = committed
-        .lines()
-        .zip(page.lines())
-        .take_while(|(a, b)| a == b)
-        .count();
+    let (before, rest) = committed.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    format!("{before}{BEGIN}\n{table}\n{END}{after}")
+}
+
+/// Demands that a file says what the presets say, or makes it so where the run was asked to.
+fn assert_current(file: &str, made: impl FnOnce(&str) -> String) {
+    let path = root().join(file);
+    let committed = fs::read_to_string(&path).unwrap_or_default();
+    let made = made(&committed);
+    if std::env::var_os("HOOKWARD_BLESS").is_some() {
+        fs::write(&path, &made).unwrap();
+        return;
+    }
+    let lines = committed.lines().zip(made.lines());
+    let same = lines.take_while(|(a, b)| a == b).count();
     assert!(
-        committed == page,
-        "docs/providers.md is not what the presets say, from line {}; run the tests with \
-         HOOKWARD_BLESS=1 and commit it",
+        committed == made,
+        "{file} is not what the presets say, from line {}; run the tests with HOOKWARD_BLESS=1 and \
+         commit it",
         same + 1,
     );
+}
+
+#[test]
+fn the_page_of_all_presets_is_current() {
+    assert_current("docs/providers.md", |_committed| page());
+}
+
+#[test]
+fn the_table_in_the_readme_is_current() {
+    assert_current("README.md", readme);
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use data_encoding::{BASE64, HEXLOWER};
+use hookward::scheme::catalog::Catalog;
 use hookward::scheme::keys::{Key, KeySet};
 use hookward::scheme::sign::Draft;
 use hookward::scheme::spec::{Algorithm, SchemeSpec, SecretEncoding};
-use hookward::scheme::{Content, KeyKind, Message, Scheme, SenderUrl};
+use hookward::scheme::{Content, KeyKind, Message, Params, Scheme, SenderUrl};
 use hookward::units::UnixTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::NON_ALPHANUMERIC;
@@ -308,8 +309,8 @@ fn key_for(scheme: &Scheme, spec: &SchemeSpec, pairs: &[Vec<u8>]) -> Result<Key,
         .ok_or_else(|| "no key pair is of its kind".to_owned())
 }
 
-/// What `sign` refuses on purpose: items of a body that are signed each, values inside XML, and
-/// tokens with a chain of certificates, which only the provider has.
+/// What a draft made here does not fit: items of a body that are signed each (see below), values inside
+/// XML, and tokens with a chain of certificates, which only the provider has.
 fn is_signed_elsewhere(spec: &SchemeSpec) -> bool {
     let in_xml = spec
         .signature
@@ -343,4 +344,60 @@ fn every_scheme_accepts_what_it_signed() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+/// Items that are signed each, in the bodies that the vectors have.
+#[test]
+fn items_are_signed_each_in_their_place() {
+    let catalog = Catalog::built_in();
+    for (reference, secret, body) in [
+        (
+            "adyen/standard",
+            "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056",
+            r#"{"notificationItems":[
+                {"NotificationRequestItem":{"pspReference":"1","eventCode":"A","amount":{"value":1,"currency":"EUR"}}},
+                {"NotificationRequestItem":{"pspReference":"2","eventCode":"B","amount":{"value":2,"currency":"EUR"}}}
+            ]}"#,
+        ),
+        (
+            "microsoft-graph",
+            "the client state",
+            r#"{"value":[{"changeType":"created"},{"changeType":"updated"}]}"#,
+        ),
+    ] {
+        let scheme = catalog
+            .find(reference)
+            .unwrap()
+            .bind(&Params::new(), None)
+            .unwrap();
+        let key = scheme
+            .secret_key("example".into(), secret.as_bytes(), None)
+            .unwrap();
+        let url = SenderUrl {
+            origin: "https://hooks.example.org".into(),
+            target: "/hook".into(),
+        };
+        let draft = Draft {
+            method: Method::POST,
+            url,
+            headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+            body: body.as_bytes().to_vec(),
+        };
+        let signed = scheme.sign(draft, &key, NOW).unwrap();
+        let keys = KeySet::new(vec![key]).unwrap();
+        let judge = |body: Vec<u8>| {
+            let message = Message {
+                method: &signed.method,
+                url: &signed.url,
+                headers: &HeaderMap::new(),
+                body: &Content::from(body),
+            };
+            scheme.verify(&message, &keys, NOW).is_ok()
+        };
+        assert!(judge(signed.body.clone()), "{reference}");
+        assert!(
+            !judge(body.as_bytes().to_vec()),
+            "{reference}: the draft itself"
+        );
+    }
 }

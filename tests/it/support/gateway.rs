@@ -153,8 +153,8 @@ impl Gateway {
         Wire::plain(self.address("admin")).exchange("GET", path, &[("Connection", "close")], b"")
     }
 
-    /// The value of one series, by its name and its labels in any order.
-    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    /// The value of one series as it is written, by its name and its labels in any order.
+    fn series(&self, name: &str, labels: &[(&str, &str)]) -> Option<String> {
         let page = self.admin("/metrics").text();
         let wanted: HashMap<&str, &str> = labels.iter().copied().collect();
         page.lines().find_map(|line| {
@@ -168,19 +168,24 @@ impl Gateway {
                 .filter_map(|label| label.split_once("=\""))
                 .map(|(name, value)| (name, value.trim_end_matches('"')))
                 .collect();
-            (own == name && labels == wanted).then(|| value.parse().unwrap())
+            (own == name && labels == wanted).then(|| value.to_owned())
         })
     }
 
+    /// The value of one series that counts; `None` when it is not there.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        self.series(name, labels)
+            .map(|value| value.parse().unwrap())
+    }
+
     /// `hookward_requests_total` of these labels; zero when the series is not there.
-    pub fn requests(&self, route: &str, outcome: &str, reason: &str) -> f64 {
+    pub fn requests(&self, route: &str, outcome: &str, reason: &str) -> u64 {
         let labels = [("route", route), ("outcome", outcome), ("reason", reason)];
-        self.metric("hookward_requests_total", &labels)
-            .unwrap_or(0.0)
+        self.metric("hookward_requests_total", &labels).unwrap_or(0)
     }
 
     /// Waits until `hookward_requests_total` of these labels is `count`.
-    pub fn wait_for_requests(&self, route: &str, outcome: &str, reason: &str, count: f64) {
+    pub fn wait_for_requests(&self, route: &str, outcome: &str, reason: &str, count: u64) {
         let what = format!("{count} x {route} {outcome} {reason}");
         eventually(&what, || {
             (self.requests(route, outcome, reason) >= count).then_some(())
@@ -188,7 +193,7 @@ impl Gateway {
     }
 
     /// Waits until the gauge or counter without labels is `value`.
-    pub fn wait_for_metric(&self, name: &str, value: f64) {
+    pub fn wait_for_metric(&self, name: &str, value: u64) {
         eventually(name, || {
             (self.metric(name, &[]) == Some(value)).then_some(())
         });
@@ -313,7 +318,7 @@ impl Gateway {
     }
 
     /// How many reloads had this result: `success`, `failure`.
-    pub fn reloads(&self, result: &str) -> f64 {
+    pub fn reloads(&self, result: &str) -> u64 {
         self.metric("hookward_config_reloads_total", &[("result", result)])
             .unwrap()
     }

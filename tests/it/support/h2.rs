@@ -36,7 +36,7 @@ impl H2 {
                     .handshake(TokioIo::new(stream))
                     .await
                     .unwrap();
-            spawn(connection);
+            tokio::spawn(connection);
             sender
         });
         Self {
@@ -88,14 +88,6 @@ impl H2 {
 
 /// Method, path, headers and body.
 pub type Request<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8]);
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the connection of a test's own client"
-)]
-fn spawn(connection: impl Future<Output = hyper::Result<()>> + Send + 'static) {
-    tokio::spawn(connection);
-}
 
 async fn answer(response: hyper::Response<hyper::body::Incoming>) -> Answer {
     let (parts, body) = response.into_parts();
@@ -285,19 +277,16 @@ fn status(block: &[u8]) -> u16 {
 
 /// Huffman-coded digits (RFC 7541 appendix B): `0` to `2` have five bits, the others six.
 fn digits(coded: &[u8]) -> u16 {
-    let bits: String = coded.iter().map(|byte| format!("{byte:08b}")).collect();
-    let mut rest = bits.as_str();
+    let bits = coded
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
+    let mut bits = bits.collect::<Vec<_>>().into_iter();
     let mut number = 0;
     for _ in 0..3 {
-        let five = u16::from_str_radix(&rest[..5], 2).unwrap();
-        let digit = if five < 3 {
-            rest = &rest[5..];
-            five
-        } else {
-            let six = u16::from_str_radix(&rest[..6], 2).unwrap();
-            rest = &rest[6..];
-            six - 0b01_1001 + 3
-        };
+        let mut digit = bits.by_ref().take(5).fold(0, |code, bit| code << 1 | bit);
+        if digit > 2 {
+            digit = (digit << 1 | bits.next().unwrap()) - 0b01_1001 + 3;
+        }
         number = number * 10 + digit;
     }
     number

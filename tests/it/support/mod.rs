@@ -10,16 +10,19 @@ pub mod gateway;
 pub mod h2;
 pub mod wire;
 
-pub use app::{App, Reply, Seen};
+pub use app::{App, Reply};
 pub use authority::Authority;
 pub use gateway::Gateway;
 pub use h2::{H2, RawH2, StreamEnd};
 pub use wire::{Answer, Tls, Wire};
 
+use std::fmt::Write as _;
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use data_encoding::{BASE64, HEXLOWER};
 
 /// A fixed secret for GitHub-style signatures.
 pub const SECRET: &str = "an example secret of 32 characters";
@@ -73,7 +76,7 @@ pub fn github_route(app: &App) -> String {
 
 /// HMAC by openssl, an implementation that is not ours.
 pub fn hmac(algorithm: &str, secret: &[u8], content: &[u8]) -> Vec<u8> {
-    let key: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = HEXLOWER.encode(secret);
     let mut openssl = Command::new("openssl")
         .args([
             "dgst",
@@ -96,15 +99,12 @@ pub fn hmac(algorithm: &str, secret: &[u8], content: &[u8]) -> Vec<u8> {
 
 /// [`hmac`] as lower-case hex.
 pub fn hmac_hex(algorithm: &str, secret: &str, content: &[u8]) -> String {
-    hmac(algorithm, secret.as_bytes(), content)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    HEXLOWER.encode(&hmac(algorithm, secret.as_bytes(), content))
 }
 
 /// [`hmac`] as base64.
 pub fn hmac_base64(algorithm: &str, secret: &[u8], content: &[u8]) -> String {
-    data_encoding::BASE64.encode(&hmac(algorithm, secret, content))
+    BASE64.encode(&hmac(algorithm, secret, content))
 }
 
 /// Name and value of the header by which GitHub signs `body` with [`SECRET`].
@@ -125,8 +125,17 @@ pub fn stripe(body: &[u8], time: i64) -> String {
 pub fn basic(user: &str, password: &str) -> String {
     format!(
         "Basic {}",
-        data_encoding::BASE64.encode(format!("{user}:{password}").as_bytes())
+        BASE64.encode(format!("{user}:{password}").as_bytes())
     )
+}
+
+/// Header lines with these values.
+pub fn numbered_fields(values: impl IntoIterator<Item = String>) -> String {
+    let mut fields = String::new();
+    for (n, value) in values.into_iter().enumerate() {
+        write!(fields, "X-{n}: {value}\r\n").unwrap();
+    }
+    fields
 }
 
 /// Unix seconds.
