@@ -88,6 +88,8 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
     let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
+            // First of all: what comes after the end is for whoever listens next.
+            biased;
             () = endpoint.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };

@@ -6,14 +6,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use data_encoding::HEXLOWER;
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::settings::AcmeSettings;
 
 /// Larger files are not ours.
 const FILE_MAX: u64 = 1 << 20;
+/// Longest part of a file name: two and the rest fit into 255 bytes.
+const NAME_MAX: usize = 100;
 
 /// The files of one ACME configuration.
 #[derive(Clone, Debug)]
@@ -24,19 +24,14 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// Names hold what the content depends on: another directory is another account.
+    /// Names hold what the content is for: another directory is another account.
     pub(super) fn new(settings: &AcmeSettings) -> Self {
-        let mut domains = settings.domains.clone();
-        domains.sort();
-        let account = digest(&[&settings.directory]);
-        let parts: Vec<&str> = std::iter::once(settings.directory.as_str())
-            .chain(domains.iter().map(String::as_str))
-            .collect();
-        let certificate = digest(&parts);
+        let directory = plain(settings.directory.trim_start_matches("https://"));
+        let domain = plain(settings.domains.first().map_or("", String::as_str));
         let folder = settings.cache.clone();
         Self {
-            account: folder.join(format!("account-{account}.json")),
-            certificate: folder.join(format!("certificate-{certificate}.pem")),
+            account: folder.join(format!("account-{directory}.json")),
+            certificate: folder.join(format!("certificate-{directory}-{domain}.pem")),
             folder,
         }
     }
@@ -107,14 +102,11 @@ fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     fs::read_to_string(path).map(|text| Some(Zeroizing::new(text)))
 }
 
-fn digest(parts: &[&str]) -> String {
-    let mut digest = Sha256::new();
-    for part in parts {
-        digest.update(part.as_bytes());
-        digest.update(b"\n");
-    }
-    let digest = digest.finalize();
-    HEXLOWER.encode(digest.first_chunk::<8>().map_or(&[], |start| &start[..]))
+/// A part of a file name.
+fn plain(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let plain = text.chars().map(|c| if is_plain(c) { c } else { '-' });
+    plain.take(NAME_MAX).collect()
 }
 
 #[cfg(test)]
@@ -136,7 +128,7 @@ mod tests {
     #[test]
     fn files_are_ours_alone_and_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(&settings(dir.path(), &["b.example.org", "a.example.org"]));
+        let cache = Cache::new(&settings(dir.path(), &["a.example.org", "b.example.org"]));
         assert!(cache.account().unwrap().is_none());
         fs::create_dir_all(&cache.folder).unwrap();
         fs::write(cache.certificate.with_extension("next"), "left behind").unwrap();
@@ -151,9 +143,12 @@ mod tests {
         let mode = fs::metadata(&cache.certificate).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
-        let same = Cache::new(&settings(dir.path(), &["a.example.org", "b.example.org"]));
-        assert_eq!(same.certificate, cache.certificate);
-        let other = Cache::new(&settings(dir.path(), &["a.example.org"]));
+        let name = cache.certificate.file_name().unwrap().to_str().unwrap();
+        assert_eq!(
+            name,
+            "certificate-ca.example.org-directory-a.example.org.pem"
+        );
+        let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
         assert_ne!(other.certificate, cache.certificate);
         assert_eq!(other.account, cache.account);
     }
