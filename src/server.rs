@@ -35,9 +35,12 @@ use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
 use crate::route::{Route, UpstreamRef};
 use crate::settings::{
-    CertificateSource, Limits, ListenerSettings, TlsSettings, Transport, UpstreamSettings,
+    CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
+    UpstreamSettings,
 };
 use crate::store::ReplayStore;
+use crate::store::memory::{ENTRIES_MAX_DEFAULT, MemoryStore};
+use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
 use crate::telemetry::Telemetry;
 
@@ -106,6 +109,10 @@ struct Server {
 struct Living {
     clusters: Clusters,
     limiters: Limiters,
+    /// Claims of this process; those of `store: memory` outlive a reload.
+    memory: MemoryStore,
+    /// The store in use, and what it was made from.
+    state: Option<(StateSettings, ReplayStore)>,
     telemetry: Telemetry,
 }
 
@@ -175,6 +182,7 @@ impl Server {
             admin,
             listeners,
             limits,
+            state,
             upstreams,
             routes,
         } = config;
@@ -182,20 +190,18 @@ impl Server {
         let mut living = Living {
             clusters: Clusters::new(),
             limiters: Limiters::new(clock.clone()),
+            memory: MemoryStore::new(clock.clone(), ENTRIES_MAX_DEFAULT),
+            state: None,
             telemetry: telemetry.clone(),
         };
         let clusters = living.next_clusters(upstreams)?;
-        let snapshot = living.snapshot(routes, limits.clone(), &listeners, &clusters)?;
-        let replay = ReplayStore::memory(clock.clone());
-        let (tell, issued) = mpsc::unbounded_channel();
-        let keeping = Keeping {
-            challenges: Arc::default(),
-            telemetry: telemetry.clone(),
-            clock: clock.clone(),
-            issued: tell,
-        };
+        let store = living.next_store(&state)?;
+        let limits_now = limits.clone();
+        let snapshot = living.snapshot(routes, limits_now, &listeners, (&clusters, &store))?;
+        living.keep_store(state, store);
+        let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
-        let gateway = Gateway::new(snapshot, replay, telemetry.clone(), clock, fetch)?;
+        let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
         let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();
         let workers = start_workers(&gateway, &keeping.challenges, &drain)?;
@@ -313,15 +319,19 @@ impl Server {
             admin,
             listeners,
             limits,
+            state,
             upstreams,
             routes,
         } = config;
         let clusters = self.living.next_clusters(upstreams)?;
+        let store = self.living.next_store(&state)?;
+        let world = (&clusters, &store);
         let snapshot = self
             .living
-            .snapshot(routes, limits.clone(), &listeners, &clusters)?;
+            .snapshot(routes, limits.clone(), &listeners, world)?;
         let plan = self.plan(listeners)?;
         let admin = self.plan_admin(admin)?;
+        self.living.keep_store(state, store);
         self.living.keep_clusters(clusters);
         self.limits = limits;
         self.gateway.swap(snapshot);
@@ -568,17 +578,49 @@ impl Living {
         }
     }
 
+    /// The store that `settings` ask for: the one in use where they did not change.
+    fn next_store(&self, settings: &StateSettings) -> anyhow::Result<ReplayStore> {
+        if let Some((before, store)) = &self.state
+            && before == settings
+        {
+            return Ok(store.clone());
+        }
+        match settings {
+            StateSettings::Memory => Ok(ReplayStore::Memory(self.memory.clone())),
+            StateSettings::Redis(settings) => {
+                let metrics = Arc::clone(&self.telemetry.metrics);
+                let opened = RedisStore::open(settings, &self.memory, metrics);
+                opened.map(ReplayStore::Redis).context("state.redis")
+            }
+        }
+    }
+
+    fn keep_store(&mut self, settings: StateSettings, store: ReplayStore) {
+        let before = self.state.as_ref().and_then(|(_, before)| before.shared());
+        if let Some(before) = before
+            && store.shared().map(RedisStore::id) != Some(before.id())
+        {
+            before.retire();
+        }
+        if settings == StateSettings::Memory {
+            let state = &self.telemetry.metrics.state;
+            state.available.set(1);
+            state.since.set(0);
+        }
+        self.state = Some((settings, store));
+    }
+
     fn snapshot(
         &mut self,
         routes: RouteTable,
         limits: Limits,
         listeners: &[ListenerSettings],
-        clusters: &Clusters,
+        (clusters, store): (&Clusters, &ReplayStore),
     ) -> anyhow::Result<Snapshot> {
         let states = routes
             .routes()
             .iter()
-            .map(|route| self.state(route, clusters))
+            .map(|route| self.state(route, clusters, store))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let policies = listeners
             .iter()
@@ -596,10 +638,21 @@ impl Living {
                 (Arc::clone(&listener.name), policy)
             })
             .collect();
-        Ok(Snapshot::new(routes, limits, policies, states))
+        Ok(Snapshot::new(
+            routes,
+            limits,
+            store.clone(),
+            policies,
+            states,
+        ))
     }
 
-    fn state(&mut self, route: &Arc<Route>, clusters: &Clusters) -> anyhow::Result<RouteState> {
+    fn state(
+        &mut self,
+        route: &Arc<Route>,
+        clusters: &Clusters,
+        store: &ReplayStore,
+    ) -> anyhow::Result<RouteState> {
         let metrics = self
             .telemetry
             .metrics
@@ -607,7 +660,7 @@ impl Living {
         let mut client_limits = Vec::new();
         let mut route_limits = Vec::new();
         for quota in &route.quotas {
-            let limiter = self.limiters.get(&route.name, quota);
+            let limiter = self.limiters.get(&route.name, quota, store.shared());
             match quota.key {
                 QuotaKey::ClientIp => client_limits.push(limiter),
                 QuotaKey::Route => route_limits.push(limiter),
@@ -664,6 +717,9 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         mpsc::unbounded_channel::<(std::net::TcpListener, Arc<Endpoint>)>();
     let (done, finished) = oneshot::channel();
     let serve = async move {
+        if let Some(store) = worker.gateway.snapshot().replay.shared() {
+            store.connect();
+        }
         loop {
             tokio::select! {
                 () = worker.drain.cancelled() => break,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::secret::Secret;
 use crate::units::ByteSize;
 
 /// Sizes, counts and times that hold for the whole gateway.
@@ -59,6 +60,69 @@ impl Default for Limits {
         }
     }
 }
+
+/// Where replay claims and rates are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum StateSettings {
+    /// In this process.
+    #[default]
+    Memory,
+    /// In Redis or Valkey, shared by replicas.
+    Redis(RedisSettings),
+}
+
+/// How Redis is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisSettings {
+    /// Where it is.
+    pub url: StoreUrl,
+    /// Whether that is a node of a cluster.
+    pub cluster: bool,
+    /// PEM of the authorities of its certificate, instead of the system's.
+    pub ca: Option<Arc<[u8]>>,
+    /// What every key begins with.
+    pub prefix: Arc<str>,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    /// What happens without it.
+    pub on_failure: OnFailure,
+}
+
+/// What happens without the shared store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Each replica claims and counts on its own.
+    Local,
+    /// What needs it is refused.
+    Reject,
+}
+
+/// The URL of a store, which may hold a password. Compared by its digest.
+#[derive(Clone, Debug)]
+pub struct StoreUrl {
+    url: Secret,
+    digest: [u8; 32],
+}
+
+impl StoreUrl {
+    /// A URL and its digest.
+    pub fn new(url: Secret, digest: [u8; 32]) -> Self {
+        Self { url, digest }
+    }
+
+    /// The bytes, for the one who connects.
+    pub fn expose(&self) -> &[u8] {
+        self.url.expose()
+    }
+}
+
+impl PartialEq for StoreUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for StoreUrl {}
 
 /// How many connections one client address may have open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

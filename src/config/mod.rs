@@ -23,7 +23,7 @@ use crate::problem::{Mark, Problem, Report, Severity};
 use crate::route::matcher::RouteTable;
 use crate::scheme::catalog::Catalog;
 use crate::secret::Secret;
-use crate::settings::{Limits, ListenerSettings, UpstreamSettings};
+use crate::settings::{Limits, ListenerSettings, StateSettings, UpstreamSettings};
 use resolve::Resolver;
 
 /// Everything that a configuration asks for, ready to use.
@@ -35,6 +35,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// Limits of the whole gateway.
     pub limits: Limits,
+    /// Where replay claims and rates are kept.
+    pub state: StateSettings,
     /// Upstreams: those with a name, then those that a route gave as a URL.
     pub upstreams: Vec<UpstreamSettings>,
     /// Routes. Each upstream that they name is one of `upstreams`.

@@ -233,6 +233,11 @@ impl<'e> Resolver<'e> {
         Ok(resolved)
     }
 
+    /// Resolves a reference to a URL that may hold a password.
+    pub(super) fn location(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+        self.written(reference, "URL")
+    }
+
     fn written(&mut self, reference: &str, what: &str) -> Result<Resolved, Trouble> {
         let (bytes, name, warnings) = match reference.split_once(':') {
             Some(("env", name)) => (self.variable(name)?, Some(name.to_owned()), Vec::new()),

@@ -158,10 +158,9 @@ pub(super) struct LimitsSpec {
 /// Where replay claims and shared rate limits are kept.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct StateSpec {
-    /// `memory` (default). `redis` is not in this build.
+    /// `memory` (default) or `redis`.
     pub(super) store: Option<At<StoreSpec>>,
     /// How Redis is reached; read only with `store: redis`.
-    #[expect(dead_code, reason = "read for its shape; `store: redis` is refused")]
     pub(super) redis: Option<At<RedisSpec>>,
 }
 
@@ -175,16 +174,21 @@ pub(super) enum StoreSpec {
     Redis,
 }
 
-/// How Redis is reached.
+/// How Redis or Valkey is reached.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[expect(dead_code, reason = "read for their shape; `store: redis` is refused")]
 pub(super) struct RedisSpec {
-    /// Secret reference to the URL.
-    url: Option<At<String>>,
-    /// Longest wait for an answer.
-    timeout: Option<At<Parsed<Span>>>,
-    /// What happens without Redis.
-    on_failure: Option<At<OnFailureSpec>>,
+    /// Secret reference to the URL: `redis://`, `rediss://` (TLS) or `redis+unix://`.
+    pub(super) url: At<String>,
+    /// Whether the URL is that of a node of a cluster. Default false.
+    pub(super) cluster: Option<At<bool>>,
+    /// PEM file of the authorities of its certificate. Default: those of the system.
+    pub(super) ca: Option<At<String>>,
+    /// What every key begins with. Default `hookward`.
+    pub(super) prefix: Option<At<String>>,
+    /// Longest that a request waits for an answer. Default 100ms.
+    pub(super) timeout: Option<At<Parsed<Span>>>,
+    /// What happens without it: `reject` (default) or `local`.
+    pub(super) on_failure: Option<At<OnFailureSpec>>,
 }
 
 /// What happens without the shared store.

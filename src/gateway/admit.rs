@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, header};
 
-use super::quota::Limiter;
+use super::quota::{Limiter, Refused};
 use super::rejection::Rejection;
 use crate::reason::Reason;
 use crate::route::policy::{BodyPolicy, Sources};
@@ -24,10 +24,17 @@ pub fn source(sources: &Sources, client: IpAddr) -> Result<(), Rejection> {
 }
 
 /// Takes one from each of `limits`.
-pub fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
+pub async fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Rejection> {
     for limit in limits {
-        limit.check(client).map_err(|wait| {
-            Rejection::new(Reason::RateLimited, "the rate limit is used up").retry_after(wait)
+        limit.check(client).await.map_err(|refused| match refused {
+            Refused::Spent(wait) => {
+                let detail = "the rate limit is used up";
+                Rejection::new(Reason::RateLimited, detail).retry_after(wait)
+            }
+            Refused::Unavailable => {
+                let detail = "the rates are kept in a store that is not available";
+                Rejection::new(Reason::StateUnavailable, detail)
+            }
         })?;
     }
     Ok(())

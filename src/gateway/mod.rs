@@ -21,7 +21,7 @@ use crate::reason::Reason;
 use crate::route::policy::Mode;
 use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
-use crate::store::{Claim, ReplayStore};
+use crate::store::Claim;
 use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
@@ -65,7 +65,6 @@ pub struct Gateway {
     budget: Arc<body::Budget>,
     keys: keys::KeyCache,
     passwords: password::Passwords,
-    replay: ReplayStore,
     telemetry: Telemetry,
     clock: Clock,
     confirmations: Confirmations,
@@ -125,7 +124,6 @@ impl Gateway {
     /// Fails when the system has no randomness.
     pub fn new(
         snapshot: Snapshot,
-        replay: ReplayStore,
         telemetry: Telemetry,
         clock: Clock,
         fetch: Arc<dyn keys::Fetch>,
@@ -140,7 +138,6 @@ impl Gateway {
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
             passwords: password::Passwords::new()?,
-            replay,
             telemetry,
             clock,
             deliveries: TaskTracker::new(),
@@ -360,7 +357,7 @@ impl Routed<'_> {
             mode: state.route.mode,
             first: None,
         };
-        let permit = self.admit(record.client_ip, &mut doubts)?;
+        let permit = self.admit(record.client_ip, &mut doubts).await?;
         let judged = self.verify(&head, body, record, &mut doubts).await?;
         let Judged {
             received,
@@ -370,7 +367,7 @@ impl Routed<'_> {
         if let Some(proof) = &proof {
             record.verified(proof);
         }
-        doubts.weigh(admit::quota(&state.route_limits, record.client_ip))?;
+        doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
         // Where anything is held against it, an observing route leaves the answer to the app.
         if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
             return Ok(Ready::Reply(Box::new(reply)));
@@ -407,7 +404,7 @@ impl Routed<'_> {
     }
 
     /// Sources, limits and room.
-    fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
+    async fn admit(&self, client: IpAddr, doubts: &mut Doubts) -> Result<admit::Permit, Rejection> {
         let Self {
             gateway,
             snapshot,
@@ -415,7 +412,7 @@ impl Routed<'_> {
             ..
         } = self;
         doubts.weigh(admit::source(&state.route.sources, client))?;
-        doubts.weigh(admit::quota(&state.client_limits, client))?;
+        doubts.weigh(admit::quota(&state.client_limits, client).await)?;
         gateway.in_flight.admit(snapshot.limits.requests_in_flight)
     }
 
@@ -526,13 +523,16 @@ impl Routed<'_> {
         proof: Option<&Proof>,
         doubts: &mut Doubts,
     ) -> Result<Claimed, Rejection> {
-        let Self { gateway, state, .. } = self;
+        let Self {
+            snapshot, state, ..
+        } = self;
         let route = &*state.route;
         let Some(proof) = proof else {
             return Ok(Claimed::Unclaimed);
         };
         let policy = route.replay.as_ref();
-        let claimed = replay::claim(&gateway.replay, policy, &route.name, proof, state.lease).await;
+        let claimed =
+            replay::claim(&snapshot.replay, policy, &route.name, proof, state.lease).await;
         match doubts.weigh(claimed)? {
             Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
                 doubts.first.get_or_insert(Reason::Replayed);
@@ -649,7 +649,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         };
         if let Err(error) = settled {
             let route = &*state.route.name;
-            tracing::error!(route, %error, "a replay claim could not be settled; its lease will end");
+            tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
         }
     }
     match answer {

@@ -4,10 +4,14 @@
 //! address that ever asked. Here the clients of all limits share a fixed number of places, and those
 //! that find none share one bucket: a flood of addresses costs neither memory nor the limit
 //! (SECURITY DS-23). IPv6 clients count by /64, of which one sender has as many addresses as it likes.
+//!
+//! Where replicas share state, the same arithmetic runs in the store, by the store's clock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -21,6 +25,7 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 
 use crate::clock::Clock;
 use crate::route::policy::{Quota, QuotaKey};
+use crate::store::redis::RedisStore;
 
 /// Clients that all limits together remember.
 pub const CLIENTS_MAX: usize = 1_000_000;
@@ -43,14 +48,35 @@ pub struct Limiters {
     limiters: Mutex<Known>,
 }
 
-/// Limiters by route and quota.
-type Known = HashMap<(Arc<str>, Quota), Weak<Limiter>>;
+/// Limiters by route, quota and shared store.
+type Known = HashMap<(Arc<str>, Quota, Option<u64>), Weak<Limiter>>;
 
 /// One quota at work.
 #[derive(Debug)]
 pub struct Limiter {
     key: QuotaKey,
     kind: Kind,
+    /// Where replicas count together; `kind` then counts only while that store is not there.
+    shared: Option<Shared>,
+}
+
+/// A quota that replicas share.
+#[derive(Debug)]
+struct Shared {
+    store: RedisStore,
+    /// Names the route and the quota: a changed quota is another one.
+    name: String,
+    period: Duration,
+    burst: NonZeroU32,
+}
+
+/// Why a limit lets a request not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It is used up for so long: always more than nothing.
+    Spent(Duration),
+    /// The shared store does not say.
+    Unavailable,
 }
 
 #[derive(Debug)]
@@ -69,12 +95,16 @@ impl Limiters {
         }
     }
 
-    /// The limiter of a quota of a route: the one in use, if a route still holds it.
-    pub fn get(&self, route: &Arc<str>, quota: &Quota) -> Arc<Limiter> {
+    /// The limiter of a quota of a route: the one in use, if a route still holds it. With `store` it
+    /// counts there.
+    pub fn get(&self, route: &Arc<str>, quota: &Quota, store: Option<&RedisStore>) -> Arc<Limiter> {
         let mut limiters = self.lock();
-        let known = limiters.entry((Arc::clone(route), *quota)).or_default();
+        let id = store.map(RedisStore::id);
+        let known = limiters.entry((Arc::clone(route), *quota, id)).or_default();
         known.upgrade().unwrap_or_else(|| {
-            let made = Arc::new(Limiter::build(quota, &self.clock, &self.places));
+            let mut made = Limiter::build(quota, &self.clock, &self.places);
+            made.shared = store.map(|store| Shared::new(store.clone(), route, quota));
+            let made = Arc::new(made);
             *known = Arc::downgrade(&made);
             made
         })
@@ -122,8 +152,11 @@ impl Limiter {
                 Kind::PerClient(RateLimiter::new(convert(quota), state, clock))
             }
         };
-        let key = quota.key;
-        Self { key, kind }
+        Self {
+            key: quota.key,
+            kind,
+            shared: None,
+        }
     }
 
     /// What this limit counts by.
@@ -131,9 +164,19 @@ impl Limiter {
         self.key
     }
 
-    /// Takes one request of `client` (without meaning where the whole route counts), or says how
-    /// long to wait: always more than nothing.
-    pub fn check(&self, client: IpAddr) -> Result<(), Duration> {
+    /// Takes one request of `client` (without meaning where the whole route counts).
+    pub async fn check(&self, client: IpAddr) -> Result<(), Refused> {
+        let Some(shared) = &self.shared else {
+            return self.check_here(client).map_err(Refused::Spent);
+        };
+        match shared.check(self.key, client).await {
+            Some(checked) => checked.map_err(Refused::Spent),
+            None if shared.store.falls_back() => self.check_here(client).map_err(Refused::Spent),
+            None => Err(Refused::Unavailable),
+        }
+    }
+
+    fn check_here(&self, client: IpAddr) -> Result<(), Duration> {
         let (refused, now) = match &self.kind {
             Kind::Direct(limiter) => (limiter.check().err(), limiter.clock().now()),
             Kind::PerClient(limiter) => {
@@ -153,14 +196,46 @@ impl Limiter {
     }
 }
 
+impl Shared {
+    fn new(store: RedisStore, route: &str, quota: &Quota) -> Self {
+        let period = period(quota);
+        let burst = quota.burst;
+        let key = match quota.key {
+            QuotaKey::ClientIp => "client_ip",
+            QuotaKey::Route => "route",
+        };
+        Self {
+            store,
+            name: format!("{route}:{key}:{}:{burst}", period.as_nanos()),
+            period,
+            burst,
+        }
+    }
+
+    /// `None` when the store does not say.
+    async fn check(&self, key: QuotaKey, client: IpAddr) -> Option<Result<(), Duration>> {
+        let checked = match key {
+            QuotaKey::Route => self.store.take(&self.name, self.period, self.burst).await,
+            QuotaKey::ClientIp => {
+                let bucket = format!("{}:{}", self.name, ClientKey::of(client));
+                self.store.take(&bucket, self.period, self.burst).await
+            }
+        };
+        checked.ok()
+    }
+}
+
 fn convert(quota: &Quota) -> governor::Quota {
-    let burst = quota.burst;
-    let period = (quota.rate.per / quota.rate.count.get())
-        .clamp(Duration::from_nanos(1), REFILL_MAX / burst.get());
     // `None` only for a period of zero.
-    governor::Quota::with_period(period)
+    governor::Quota::with_period(period(quota))
         .unwrap_or_else(|| governor::Quota::per_second(quota.rate.count))
-        .allow_burst(burst)
+        .allow_burst(quota.burst)
+}
+
+/// From one request to the next.
+fn period(quota: &Quota) -> Duration {
+    let longest = REFILL_MAX / quota.burst.get();
+    (quota.rate.per / quota.rate.count.get()).clamp(Duration::from_nanos(1), longest)
 }
 
 /// Our clock, as governor reads it.
@@ -191,6 +266,15 @@ impl ClientKey {
                 let network = address.to_bits() >> 64;
                 Self::V6(u64::try_from(network).unwrap_or_default())
             }
+        }
+    }
+}
+
+impl fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(address) => Ipv4Addr::from_bits(*address).fmt(f),
+            Self::V6(network) => Ipv6Addr::from_bits(u128::from(*network) << 64).fmt(f),
         }
     }
 }
@@ -309,8 +393,8 @@ impl Drop for ClientStore {
     }
 }
 
-impl std::fmt::Debug for ClientStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ClientStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientStore").finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use super::verify::Proof;
 use crate::reason::Reason;
 use crate::route::policy::{OnDuplicate, ReplayPolicy};
 use crate::scheme;
-use crate::store::{Claim, ReplayStore, Verdict};
+use crate::store::{Claim, ReplayStore, StoreError, Verdict};
 
 /// What the store says about a delivery.
 #[derive(Debug)]
@@ -49,7 +49,10 @@ pub async fn claim(
             Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after))
         }
         Err(error) => {
-            tracing::error!(route, %error, "the replay store refused a claim");
+            // That the store is not there it says itself, and not for each request.
+            if error != StoreError::Unavailable {
+                tracing::error!(route, %error, "the replay store refused a claim");
+            }
             Err(Rejection::new(
                 Reason::StateUnavailable,
                 "the replay store cannot take the claim",

@@ -13,6 +13,7 @@ use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
 use crate::settings::{Limits, Plaintext};
+use crate::store::ReplayStore;
 use crate::telemetry::metrics::RouteMetrics;
 
 /// What the requests of one moment are judged by.
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Sizes and times.
     pub limits: Limits,
+    /// Where deliveries are claimed.
+    pub replay: ReplayStore,
     listeners: HashMap<Arc<str>, ListenerPolicy>,
     states: HashMap<Arc<str>, Arc<RouteState>>,
 }
@@ -102,6 +105,7 @@ impl Snapshot {
     pub fn new(
         routes: RouteTable,
         limits: Limits,
+        replay: ReplayStore,
         listeners: HashMap<Arc<str>, ListenerPolicy>,
         states: Vec<RouteState>,
     ) -> Self {
@@ -112,6 +116,7 @@ impl Snapshot {
         Self {
             routes,
             limits,
+            replay,
             listeners,
             states,
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Claim, DeliveryKey, Held, StoreError, Verdict};
+use super::{DeliveryKey, StoreError, Verdict};
 use crate::clock::Clock;
 
 /// Deliveries remembered at once.
@@ -88,7 +88,7 @@ impl MemoryStore {
         key: DeliveryKey,
         lease: Duration,
         window: Duration,
-    ) -> Result<Verdict, StoreError> {
+    ) -> Result<Verdict<MemoryClaim>, StoreError> {
         let now = self.0.clock.monotonic();
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let entry = Entry {
@@ -106,12 +106,12 @@ impl MemoryStore {
             Some(other) => Verdict::InFlight {
                 retry_after: other.until.saturating_sub(now),
             },
-            None => Verdict::New(Claim(Held::Memory(MemoryClaim {
+            None => Verdict::New(MemoryClaim {
                 store: self.clone(),
                 key,
                 id,
                 window,
-            }))),
+            }),
         })
     }
 }

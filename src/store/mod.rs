@@ -9,7 +9,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 
 pub mod memory;
+pub mod redis;
 
+use self::redis::{RedisClaim, RedisStore};
 use memory::{MemoryClaim, MemoryStore};
 
 /// What a delivery is known by: a digest of route and signed content or signed event id.
@@ -20,14 +22,16 @@ pub type DeliveryKey = [u8; 32];
 pub enum ReplayStore {
     /// In this process: forgotten when it ends, not shared with replicas.
     Memory(MemoryStore),
+    /// In Redis: kept when this process ends, shared with replicas.
+    Redis(RedisStore),
 }
 
 /// What a claim found.
 #[derive(Debug)]
 #[must_use]
-pub enum Verdict {
+pub enum Verdict<C = Claim> {
     /// The first attempt, or the first after one that failed: it is ours to forward.
-    New(Claim),
+    New(C),
     /// Delivered inside the window.
     Duplicate,
     /// Another attempt is being forwarded right now.
@@ -46,6 +50,7 @@ pub struct Claim(Held);
 #[derive(Debug)]
 enum Held {
     Memory(MemoryClaim),
+    Redis(RedisClaim),
 }
 
 /// Why a claim could not be made or settled. The request must not pass.
@@ -54,6 +59,9 @@ pub enum StoreError {
     /// Every place is taken by a delivery inside its window; none is given up for another.
     #[error("the replay store is full")]
     Full,
+    /// The shared store gave no answer in time, or refused.
+    #[error("the shared store is not available")]
+    Unavailable,
 }
 
 impl ReplayStore {
@@ -64,10 +72,6 @@ impl ReplayStore {
 
     /// Claims a delivery: for `lease` while it is being forwarded, remembered for `window` once
     /// committed.
-    #[expect(
-        clippy::unused_async,
-        reason = "a store of several replicas is asked over the network"
-    )]
     pub async fn claim(
         &self,
         key: DeliveryKey,
@@ -75,32 +79,53 @@ impl ReplayStore {
         window: Duration,
     ) -> Result<Verdict, StoreError> {
         match self {
-            Self::Memory(store) => store.claim(key, lease, window),
+            Self::Memory(store) => {
+                let found = store.claim(key, lease, window)?;
+                Ok(found.map(|claim| Claim(Held::Memory(claim))))
+            }
+            Self::Redis(store) => {
+                let found = store.claim(&key, lease, window).await?;
+                Ok(found.map(|claim| Claim(Held::Redis(claim))))
+            }
+        }
+    }
+
+    /// What replicas share, where they do.
+    pub fn shared(&self) -> Option<&RedisStore> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(store) => Some(store),
+        }
+    }
+}
+
+impl<C> Verdict<C> {
+    fn map<D>(self, make: impl FnOnce(C) -> D) -> Verdict<D> {
+        match self {
+            Self::New(claim) => Verdict::New(make(claim)),
+            Self::Duplicate => Verdict::Duplicate,
+            Self::InFlight { retry_after } => Verdict::InFlight { retry_after },
         }
     }
 }
 
 impl Claim {
     /// The upstream took the delivery: until the window ends, further attempts are duplicates.
-    #[expect(
-        clippy::unused_async,
-        reason = "a store of several replicas is asked over the network"
-    )]
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.0 {
             Held::Memory(claim) => claim.commit(),
+            Held::Redis(claim) => claim.commit().await,
         }
     }
 
     /// The upstream did not take the delivery: the next attempt passes.
-    #[expect(
-        clippy::unused_async,
-        reason = "a store of several replicas is asked over the network"
-    )]
     pub async fn release(self) -> Result<(), StoreError> {
         match self.0 {
-            Held::Memory(claim) => claim.release(),
+            Held::Memory(claim) => {
+                claim.release();
+                Ok(())
+            }
+            Held::Redis(claim) => claim.release().await,
         }
-        Ok(())
     }
 }

@@ -72,6 +72,106 @@ pub struct Metrics {
     pub proxy_protocol_failures: IntCounter,
     /// TLS handshakes that failed or took too long.
     pub tls_handshake_failures: IntCounter,
+    /// The store of replay claims and rates.
+    pub state: StateMetrics,
+}
+
+/// What a shared store of state is doing.
+#[derive(Debug)]
+pub struct StateMetrics {
+    /// Whether it answers; 1 where state is kept in memory.
+    pub available: IntGauge,
+    /// Since when it has remembered, in Unix seconds; 0 where that is not known.
+    pub since: IntGauge,
+    operations: [[IntCounter; StateResult::ALL.len()]; StateOperation::ALL.len()],
+}
+
+/// What a shared store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StateOperation {
+    /// To take a delivery.
+    Claim,
+    /// To remember it.
+    Commit,
+    /// To give it back.
+    Release,
+    /// To take a request from a bucket.
+    RateLimit,
+}
+
+/// How that went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StateResult {
+    /// It answered.
+    Success,
+    /// It refused, or was not there.
+    Failure,
+    /// It did not answer in time.
+    Timeout,
+}
+
+impl StateOperation {
+    const ALL: [Self; 4] = [Self::Claim, Self::Commit, Self::Release, Self::RateLimit];
+
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Commit => "commit",
+            Self::Release => "release",
+            Self::RateLimit => "rate_limit",
+        }
+    }
+}
+
+impl StateResult {
+    const ALL: [Self; 3] = [Self::Success, Self::Failure, Self::Timeout];
+
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+impl StateMetrics {
+    fn new(registry: &Registry) -> Self {
+        let operations = counters(
+            registry,
+            "hookward_state_operations_total",
+            "Calls of the shared store, by what they asked for and how they went.",
+            &["operation", "result"],
+        );
+        let available = gauge(
+            registry,
+            "hookward_state_available",
+            "Whether the store of replay claims and rates answers; always 1 for memory.",
+        );
+        available.set(1);
+        Self {
+            available,
+            since: gauge(
+                registry,
+                "hookward_state_since_timestamp_seconds",
+                "Since when the shared store has remembered, in Unix seconds; 0 while not known.",
+            ),
+            operations: StateOperation::ALL.map(|operation| {
+                StateResult::ALL
+                    .map(|result| operations.with_label_values(&[operation.code(), result.code()]))
+            }),
+        }
+    }
+
+    /// Counts a call.
+    pub fn count(&self, operation: StateOperation, result: StateResult) {
+        let row = self.operations.get(operation as usize);
+        if let Some(counter) = row.and_then(|row| row.get(result as usize)) {
+            counter.inc();
+        }
+    }
 }
 
 /// The metrics that have a route label.
@@ -167,6 +267,7 @@ impl Metrics {
                 "hookward_tls_handshake_failures_total",
                 "TLS handshakes that failed or took too long.",
             ),
+            state: StateMetrics::new(&registry),
             registry,
         }
     }

@@ -243,6 +243,7 @@ impl Machine {
             }
             let value = match name {
                 "HOOKS_HOST" => "hooks.example.org".to_owned(),
+                "REDIS_URL" => "redis://:a-password@redis:6379/0".to_owned(),
                 "TLS_CERT" => self.certificate("server.pem").display().to_string(),
                 "TLS_KEY" => self.certificate("server.key").display().to_string(),
                 name => secret(name),

@@ -69,10 +69,10 @@ impl Served {
         });
         let states = states.collect();
         let policies = HashMap::from([(Arc::clone(&listener.name), ListenerPolicy::default())]);
-        let snapshot = Snapshot::new(config.routes, config.limits, policies, states);
         let clock = Clock::manual(now);
         let replay = ReplayStore::memory(clock.clone());
-        let gateway = DataPath::new(snapshot, replay, telemetry.clone(), clock, web).unwrap();
+        let snapshot = Snapshot::new(config.routes, config.limits, replay, policies, states);
+        let gateway = DataPath::new(snapshot, telemetry.clone(), clock, web).unwrap();
         let socket = bind(listener.address).unwrap();
         let address = socket.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {

@@ -39,6 +39,7 @@ mod replay;
 mod routing;
 mod service_manager;
 mod signatures;
+mod state;
 mod telemetry;
 mod tls;
 mod upstream_faults;

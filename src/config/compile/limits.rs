@@ -1,7 +1,7 @@
-//! `limits` and `state`.
+//! `limits`.
 
 use super::{Compiler, value};
-use crate::config::spec::{LimitsSpec, StateSpec, StoreSpec};
+use crate::config::spec::LimitsSpec;
 use crate::document::{At, Parsed};
 use crate::settings::{Limits, PerAddress};
 use crate::units::ByteSize;
@@ -81,16 +81,6 @@ impl Compiler<'_, '_> {
                     None,
                 );
             }
-        }
-    }
-
-    pub(super) fn state(&mut self, spec: Option<&At<StateSpec>>) {
-        let Some((state, _)) = value(spec) else {
-            return;
-        };
-        if let Some((StoreSpec::Redis, place)) = value(state.store.as_ref()) {
-            let message = "`redis` is not available in this build: state would not be shared";
-            self.error(&place, message, "write `store: memory` and run one replica");
         }
     }
 }

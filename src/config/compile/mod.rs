@@ -31,6 +31,7 @@ mod listeners;
 mod policies;
 mod routes;
 mod signature;
+mod state;
 mod upstreams;
 
 use handshakes::Manners;
@@ -72,7 +73,7 @@ pub(super) fn config(
     compiler.presets(spec.providers_dir.as_ref());
     let admin = compiler.admin(spec.admin.as_ref());
     let limits = compiler.limits(spec.limits.as_ref());
-    compiler.state(spec.state.as_ref());
+    let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
     let asks_for_certificates = listeners.iter().any(listeners::asks_for_certificates);
@@ -86,6 +87,7 @@ pub(super) fn config(
         admin,
         listeners,
         limits,
+        state: state.unwrap_or_default(),
         upstreams: upstreams.into_settings(),
         routes,
     })

@@ -91,12 +91,23 @@ impl fmt::Debug for Keeper {
 pub struct Keeping {
     /// Where answers to challenges are shown.
     pub challenges: Arc<Challenges>,
-    /// Counters.
-    pub telemetry: Telemetry,
-    /// What validity is judged by.
-    pub clock: Clock,
-    /// Told when a certificate has come into force.
-    pub issued: mpsc::UnboundedSender<()>,
+    telemetry: Telemetry,
+    clock: Clock,
+    issued: mpsc::UnboundedSender<()>,
+}
+
+impl Keeping {
+    /// With what hears of certificates that came into force.
+    pub fn new(telemetry: &Telemetry, clock: &Clock) -> (Self, mpsc::UnboundedReceiver<()>) {
+        let (tell, issued) = mpsc::unbounded_channel();
+        let keeping = Self {
+            challenges: Arc::default(),
+            telemetry: telemetry.clone(),
+            clock: clock.clone(),
+            issued: tell,
+        };
+        (keeping, issued)
+    }
 }
 
 impl Keeper {

@@ -8,8 +8,10 @@ pub mod app;
 pub mod authority;
 pub mod gateway;
 pub mod h2;
+pub mod redis;
 pub mod wire;
 
+pub use self::redis::Redis;
 pub use app::{App, Reply};
 pub use authority::Authority;
 pub use gateway::Gateway;

@@ -1,0 +1,346 @@
+//! The connections to the server: one for each thread that serves, each kept by a task.
+//!
+//! A request never connects. It finds its thread's connection up, or waits within its own deadline
+//! while the first attempt or a reconnection is under way, or learns at once that there is none. So a
+//! server that hangs costs the requests of one moment their deadline, and the later ones nothing.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::cluster::{ClusterClient, ClusterClientBuilder};
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError,
+    RedisResult, ScriptInvocation, TlsCertificates,
+};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Inner;
+use crate::settings::RedisSettings;
+
+/// Longest time for a connection: TCP, TLS, authentication and the first answer.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+/// Between two questions whether the server is there and writes.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two attempts to connect: doubled up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// A connection that held for so long is made anew at once.
+const STEADY_TIME: Duration = Duration::from_secs(1);
+
+/// Where the server is, ready to connect to.
+pub(super) enum Server {
+    Single(Client, AsyncConnectionConfig),
+    Cluster(ClusterClient),
+}
+
+/// A connection; clones send over the same one.
+#[derive(Clone)]
+pub(super) struct Connection {
+    serial: u64,
+    way: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A thread's connection, whatever its state.
+pub(super) struct Link {
+    status: watch::Receiver<Status>,
+    /// The last connection that failed somebody.
+    broken: watch::Sender<u64>,
+}
+
+#[derive(Clone)]
+enum Status {
+    Connecting,
+    Up(Connection),
+    Down,
+}
+
+/// Why a call had no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("there is no connection")]
+    Down,
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error(transparent)]
+    Refused(#[from] RedisError),
+}
+
+thread_local! {
+    /// The links of this thread's runtime: one for each store that is in use.
+    static LINKS: RefCell<Vec<(Weak<Inner>, Arc<Link>)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Server {
+    pub(super) fn new(settings: &RedisSettings) -> RedisResult<Self> {
+        let info = connection_info(settings.url.expose())?;
+        let certificates = settings.ca.as_ref().map(|ca| TlsCertificates {
+            client_tls: None,
+            root_cert: Some(ca.to_vec()),
+        });
+        if settings.cluster {
+            let mut builder = ClusterClientBuilder::new([info])
+                .connection_timeout(CONNECT_TIME)
+                .response_timeout(settings.timeout);
+            if let Some(certificates) = certificates {
+                builder = builder.certs(certificates);
+            }
+            return Ok(Self::Cluster(builder.build()?));
+        }
+        let client = match certificates {
+            Some(certificates) => Client::build_with_tls(info, certificates)?,
+            None => Client::open(info)?,
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIME))
+            .set_response_timeout(Some(CONNECT_TIME.max(settings.timeout)));
+        Ok(Self::Single(client, config))
+    }
+
+    async fn connect(&self) -> RedisResult<Way> {
+        Ok(match self {
+            Self::Single(client, config) => {
+                let connected = client.get_multiplexed_async_connection_with_config(config);
+                Way::Single(connected.await?)
+            }
+            Self::Cluster(client) => Way::Cluster(client.get_async_connection().await?),
+        })
+    }
+}
+
+/// The parts of a URL. No error repeats it.
+fn connection_info(url: &[u8]) -> RedisResult<ConnectionInfo> {
+    std::str::from_utf8(url)
+        .map_err(|_bad| RedisError::from((redis::ErrorKind::InvalidClientConfig, "not UTF-8")))?
+        .into_connection_info()
+}
+
+impl Connection {
+    fn is_cluster(&self) -> bool {
+        matches!(self.way, Way::Cluster(_))
+    }
+
+    pub(super) async fn run<T: FromRedisValue>(
+        &mut self,
+        script: &ScriptInvocation<'_>,
+    ) -> RedisResult<T> {
+        match &mut self.way {
+            Way::Single(connection) => script.invoke_async(connection).await,
+            Way::Cluster(connection) => script.invoke_async(connection).await,
+        }
+    }
+}
+
+impl Link {
+    /// This thread's link of a store, opened when there is none yet.
+    pub(super) fn of(store: &Arc<Inner>) -> Arc<Self> {
+        LINKS.with_borrow_mut(|links| {
+            let known = links
+                .iter()
+                .find(|(other, _)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(store)));
+            if let Some((_, link)) = known {
+                return Arc::clone(link);
+            }
+            links.retain(|(other, _)| other.strong_count() > 0);
+            let link = Arc::new(Self::open(store));
+            links.push((Arc::downgrade(store), Arc::clone(&link)));
+            link
+        })
+    }
+
+    fn open(store: &Arc<Inner>) -> Self {
+        let (status, seen) = watch::channel(Status::Connecting);
+        let (broken, reports) = watch::channel(0);
+        let keeper = Keeper {
+            store: Arc::downgrade(store),
+            status,
+            broken: reports,
+            is_down: false,
+        };
+        tokio::spawn(keeper.run());
+        Self {
+            status: seen,
+            broken,
+        }
+    }
+
+    /// Runs a script. The caller sees to the deadline.
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        deadline: Duration,
+    ) -> Result<T, Failure> {
+        let mut used = None;
+        let asked = async {
+            let mut connection = self.connection().await.ok_or(Failure::Down)?;
+            used = Some((connection.serial, connection.is_cluster()));
+            Ok(connection.run(script).await?)
+        };
+        let answer = timeout(deadline, asked)
+            .await
+            .unwrap_or(Err(Failure::Timeout(deadline)));
+        // A cluster's client mends its own connections: one node that fails is not all of them.
+        if let (Err(_), Some((serial, false))) = (&answer, used) {
+            self.broken.send_if_modified(|last| {
+                let is_news = serial > *last;
+                *last = serial.max(*last);
+                is_news
+            });
+        }
+        answer
+    }
+
+    /// Waits for a connection, however long there is none.
+    pub(super) async fn until_up(&self) {
+        let mut status = self.status.clone();
+        // An error is the end of the keeper, and with it of the thread.
+        drop(
+            status
+                .wait_for(|status| matches!(status, Status::Up(_)))
+                .await,
+        );
+    }
+
+    async fn connection(&self) -> Option<Connection> {
+        if let Status::Up(connection) = &*self.status.borrow() {
+            return Some(connection.clone());
+        }
+        let mut status = self.status.clone();
+        let settled = status.wait_for(|status| !matches!(status, Status::Connecting));
+        match &*settled.await.ok()? {
+            Status::Up(connection) => Some(connection.clone()),
+            Status::Connecting | Status::Down => None,
+        }
+    }
+}
+
+/// What keeps a link up until its store is gone.
+struct Keeper {
+    store: Weak<Inner>,
+    status: watch::Sender<Status>,
+    broken: watch::Receiver<u64>,
+    is_down: bool,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let (first, most) = PAUSES;
+        let mut pause = first;
+        let (mut serial, mut brief) = (0, 0);
+        while let Some(store) = self.store.upgrade() {
+            serial += 1;
+            let connected = connect(&store, serial).await;
+            let failure = match connected {
+                Ok((connection, doubt)) => {
+                    self.up(&store, &connection, doubt.as_ref());
+                    drop(store);
+                    let since = Instant::now();
+                    let failure = self.hold(connection).await;
+                    brief += 1;
+                    if since.elapsed() >= STEADY_TIME {
+                        (pause, brief) = (first, 0);
+                    }
+                    if brief <= 1 {
+                        // Nothing is wrong yet: requests wait for the new one.
+                        self.status.send_replace(Status::Connecting);
+                        continue;
+                    }
+                    failure
+                }
+                Err(failure) => {
+                    drop(store);
+                    Some(failure)
+                }
+            };
+            self.down(failure.as_ref());
+            sleep(pause).await;
+            pause = (pause * 2).min(most);
+        }
+    }
+
+    fn up(&mut self, store: &Inner, connection: &Connection, doubt: Option<&Failure>) {
+        match doubt {
+            None => self.well(store),
+            Some(_) => self.unwell(store, doubt),
+        }
+        self.status.send_replace(Status::Up(connection.clone()));
+    }
+
+    fn down(&mut self, failure: Option<&Failure>) {
+        self.status.send_replace(Status::Down);
+        if let Some(store) = self.store.upgrade() {
+            self.unwell(&store, failure);
+        }
+    }
+
+    fn well(&mut self, store: &Inner) {
+        if std::mem::take(&mut self.is_down) {
+            store.link_up();
+        }
+        store.note();
+    }
+
+    fn unwell(&mut self, store: &Inner, failure: Option<&Failure>) {
+        if let Some(failure) = failure {
+            store.warn(failure);
+        }
+        if !std::mem::replace(&mut self.is_down, true) {
+            store.link_down();
+        }
+        store.note();
+    }
+
+    /// Until somebody reports the connection or the server no longer answers; says why, if it knows.
+    async fn hold(&mut self, mut connection: Connection) -> Option<Failure> {
+        let serial = connection.serial;
+        loop {
+            tokio::select! {
+                reported = self.broken.wait_for(|last| *last >= serial) => {
+                    drop(reported);
+                    return None;
+                }
+                () = sleep(PROBE_INTERVAL) => {}
+            }
+            let store = self.store.upgrade()?;
+            match probe(&store, &mut connection, store.timeout).await {
+                Ok(()) => self.well(&store),
+                // The other nodes of a cluster go on, and its client looks for the missing one.
+                Err(failure) if connection.is_cluster() => self.unwell(&store, Some(&failure)),
+                Err(failure) => return Some(failure),
+            }
+        }
+    }
+}
+
+/// A connection, and what is wrong with it all the same: of a cluster, only one node may be.
+async fn connect(store: &Inner, serial: u64) -> Result<(Connection, Option<Failure>), Failure> {
+    let connected = timeout(CONNECT_TIME, store.server.connect()).await;
+    let way = connected.map_err(|_late| Failure::Timeout(CONNECT_TIME))??;
+    let mut connection = Connection { serial, way };
+    let probed = probe(store, &mut connection, store.timeout.min(CONNECT_TIME)).await;
+    match probed {
+        Ok(()) => Ok((connection, None)),
+        Err(failure) if connection.is_cluster() => Ok((connection, Some(failure))),
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn probe(
+    store: &Inner,
+    connection: &mut Connection,
+    deadline: Duration,
+) -> Result<(), Failure> {
+    let script = store.probe();
+    let asked = timeout(deadline, connection.run(&script)).await;
+    let since = asked.map_err(|_late| Failure::Timeout(deadline))??;
+    store.remembers_since(since);
+    Ok(())
+}

@@ -1,0 +1,439 @@
+//! Claims and rates in Redis, Valkey or a cluster of either: shared by every replica.
+//!
+//! Each operation is one Lua script on one key, so it is atomic, and safe in a cluster. All times are
+//! the server's: no replica's clock decides. What is not known is refused, or with `on_failure:
+//! local` judged by this replica alone.
+
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use data_encoding::BASE64URL_NOPAD;
+use redis::{FromRedisValue, Script, ScriptInvocation};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::memory::{MemoryClaim, MemoryStore};
+use super::{DeliveryKey, StoreError, Verdict};
+use crate::settings::{OnFailure, RedisSettings};
+use crate::telemetry::metrics::{Metrics, StateOperation, StateResult};
+
+mod link;
+
+use link::{Failure, Link, Server};
+
+/// Between two warnings that the server is not there.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
+/// Settlements that wait for the server to come back; further ones are left to their lease.
+const UNSETTLED_MAX: usize = 4096;
+/// Between two attempts to settle.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// `claim.lua`: what it answers.
+type Claimed = (u8, i64);
+
+/// State in Redis. Cheap to clone; clones share the connections.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    id: u64,
+    server: Server,
+    prefix: Arc<str>,
+    timeout: Duration,
+    /// What this replica claims and counts by while there is no server; `None` where it then refuses.
+    local: Option<MemoryStore>,
+    metrics: Arc<Metrics>,
+    /// Makes the owners of this process unlike those of any other.
+    process: Uuid,
+    next_owner: AtomicU64,
+    links_down: AtomicUsize,
+    /// Whether another store took its place: claims under way settle, and nobody hears of it.
+    is_retired: AtomicBool,
+    unsettled: Arc<Semaphore>,
+    warned: Mutex<Option<Instant>>,
+}
+
+/// A claim of this store.
+pub(super) struct RedisClaim {
+    store: RedisStore,
+    key: Arc<str>,
+    owner: Arc<str>,
+    lease: Duration,
+    window: Duration,
+    /// Whether the server knows of it; else only this replica does.
+    is_shared: bool,
+    local: Option<MemoryClaim>,
+}
+
+/// A claim that has no answer yet. When none comes, because of a time-out or because the sender has
+/// left, the server may have taken it all the same: it is then given back.
+struct Pending(Option<RedisClaim>);
+
+/// How a claim ends.
+#[derive(Clone, Copy, Debug)]
+enum Settlement {
+    Commit,
+    Release,
+}
+
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("claim.lua")));
+static COMMIT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("commit.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
+static RATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("rate.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl RedisStore {
+    /// A store that begins to connect, in a runtime. The server need not be there. `memory` is what
+    /// `on_failure: local` falls back to.
+    pub fn open(
+        settings: &RedisSettings,
+        memory: &MemoryStore,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, redis::RedisError> {
+        let local = match settings.on_failure {
+            OnFailure::Local => Some(memory.clone()),
+            OnFailure::Reject => None,
+        };
+        let store = Self(Arc::new(Inner {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            server: Server::new(settings)?,
+            prefix: Arc::clone(&settings.prefix),
+            timeout: settings.timeout,
+            local,
+            metrics,
+            process: Uuid::now_v7(),
+            next_owner: AtomicU64::new(0),
+            links_down: AtomicUsize::new(0),
+            is_retired: AtomicBool::new(false),
+            unsettled: Arc::new(Semaphore::new(UNSETTLED_MAX)),
+            warned: Mutex::default(),
+        }));
+        // Whether the server is there shows before the first request.
+        store.0.metrics.state.available.set(0);
+        store.connect();
+        Ok(store)
+    }
+
+    /// Begins this thread's connection, so that its first request need not wait for it.
+    pub fn connect(&self) {
+        drop(Link::of(&self.0));
+    }
+
+    /// Tells this store from every other of the process.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Another store takes its place: what it does from now on no longer shows.
+    pub fn retire(&self) {
+        self.0.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this replica goes on alone while there is no server.
+    pub fn falls_back(&self) -> bool {
+        self.0.local.is_some()
+    }
+
+    pub(super) async fn claim(
+        &self,
+        key: &DeliveryKey,
+        lease: Duration,
+        window: Duration,
+    ) -> Result<Verdict<RedisClaim>, StoreError> {
+        let (local, is_full) = match &self.0.local {
+            None => (None, false),
+            // What this replica has delivered itself it knows, whatever becomes of the server.
+            Some(memory) => match memory.claim(*key, lease, window) {
+                Ok(Verdict::New(claim)) => (Some(claim), false),
+                Ok(Verdict::Duplicate) => return Ok(Verdict::Duplicate),
+                Ok(Verdict::InFlight { retry_after }) => {
+                    return Ok(Verdict::InFlight { retry_after });
+                }
+                Err(_full) => (None, true),
+            },
+        };
+        let claim = self.0.name_claim(self, key, (lease, window), local);
+        let mut invocation = CLAIM.key(&*claim.key);
+        invocation.arg(&*claim.owner).arg(millis(lease));
+        let mut pending = Pending(Some(claim));
+        let answer: Result<Claimed, _> = self.call(StateOperation::Claim, &invocation).await;
+        let found = match answer {
+            Ok((0, _)) => pending.take(true).map(Verdict::New),
+            Ok((1, _)) => pending.give_up().map(|()| Verdict::Duplicate),
+            Ok((_, left)) => pending.give_up().map(|()| Verdict::InFlight {
+                retry_after: Duration::from_millis(left.try_into().unwrap_or(0)),
+            }),
+            Err(_) if pending.has_local() => pending.take(false).map(Verdict::New),
+            Err(failure) => {
+                if matches!(failure, Failure::Down) {
+                    // Nothing was sent, so there is nothing to give back.
+                    pending.give_up();
+                }
+                None
+            }
+        };
+        found.ok_or(if is_full {
+            StoreError::Full
+        } else {
+            StoreError::Unavailable
+        })
+    }
+
+    /// Takes one request from a bucket that all replicas share, or says how long to wait. `burst`
+    /// may come at once, and one more each `period`.
+    pub async fn take(
+        &self,
+        bucket: &str,
+        period: Duration,
+        burst: NonZeroU32,
+    ) -> Result<Result<(), Duration>, StoreError> {
+        let cost = period.as_nanos().max(1);
+        let depth = cost.saturating_mul(u128::from(burst.get()));
+        let mut invocation = RATE.key(format!("{}:rate:{bucket}", self.0.prefix));
+        invocation.arg(micros(cost)).arg(micros(depth));
+        let answer: Result<i64, _> = self.call(StateOperation::RateLimit, &invocation).await;
+        match answer {
+            Ok(0) => Ok(Ok(())),
+            Ok(wait) => Ok(Err(Duration::from_micros(wait.try_into().unwrap_or(1)))),
+            Err(_) => Err(StoreError::Unavailable),
+        }
+    }
+
+    /// Runs a script within the time that a request may wait; counts and reports how it went.
+    async fn call<T: FromRedisValue>(
+        &self,
+        operation: StateOperation,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, Failure> {
+        let inner = &self.0;
+        let answer = Link::of(inner).run(script, inner.timeout).await;
+        let result = match &answer {
+            Ok(_) => StateResult::Success,
+            Err(Failure::Timeout(_)) => StateResult::Timeout,
+            Err(Failure::Down | Failure::Refused(_)) => StateResult::Failure,
+        };
+        inner.metrics.state.count(operation, result);
+        answer.inspect_err(|failure| inner.warn(failure))
+    }
+
+    async fn settle(
+        &self,
+        settlement: Settlement,
+        key: &str,
+        owner: &str,
+        window: Duration,
+    ) -> Result<(), Failure> {
+        let (script, operation) = match settlement {
+            Settlement::Commit => (&COMMIT, StateOperation::Commit),
+            Settlement::Release => (&RELEASE, StateOperation::Release),
+        };
+        let mut invocation = script.key(key);
+        invocation.arg(owner).arg(millis(window));
+        self.call(operation, &invocation).await.map(|_: i64| ())
+    }
+
+    async fn settle_until_done(
+        &self,
+        settlement: Settlement,
+        key: &str,
+        owner: &str,
+        window: Duration,
+    ) {
+        loop {
+            sleep(SETTLE_INTERVAL).await;
+            Link::of(&self.0).until_up().await;
+            if self.settle(settlement, key, owner, window).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Settles once the server is back, until it no longer matters.
+    fn settle_later(&self, settlement: Settlement, claim: &RedisClaim) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.0.unsettled).try_acquire_owned() else {
+            return;
+        };
+        let (key, owner) = (Arc::clone(&claim.key), Arc::clone(&claim.owner));
+        let end = Instant::now()
+            + match settlement {
+                Settlement::Commit => claim.window,
+                Settlement::Release => claim.lease,
+            };
+        let window = claim.window;
+        let store = self.clone();
+        runtime.spawn(async move {
+            let _permit = permit;
+            let settled = store.settle_until_done(settlement, &key, &owner, window);
+            // Past its time it no longer matters: the lease has ended, or the window has.
+            timeout_at(end, settled).await.ok();
+        });
+    }
+}
+
+impl RedisClaim {
+    pub(super) async fn commit(self) -> Result<(), StoreError> {
+        self.end(Settlement::Commit).await
+    }
+
+    pub(super) async fn release(self) -> Result<(), StoreError> {
+        self.end(Settlement::Release).await
+    }
+
+    async fn end(mut self, settlement: Settlement) -> Result<(), StoreError> {
+        let local = self.local.take();
+        let is_known_here = local.is_some();
+        match (settlement, local) {
+            (Settlement::Commit, Some(local)) => local.commit()?,
+            (Settlement::Release, Some(local)) => local.release(),
+            (_, None) => {}
+        }
+        if self.is_shared {
+            let (store, window) = (&self.store, self.window);
+            let settled = store.settle(settlement, &self.key, &self.owner, window);
+            if settled.await.is_ok() {
+                return Ok(());
+            }
+        }
+        self.store.settle_later(settlement, &self);
+        if is_known_here {
+            Ok(())
+        } else {
+            Err(StoreError::Unavailable)
+        }
+    }
+}
+
+impl Pending {
+    /// It is ours.
+    fn take(&mut self, is_shared: bool) -> Option<RedisClaim> {
+        let mut claim = self.0.take()?;
+        claim.is_shared = is_shared;
+        Some(claim)
+    }
+
+    /// It is somebody else's.
+    fn give_up(&mut self) -> Option<()> {
+        let mut claim = self.0.take()?;
+        if let Some(local) = claim.local.take() {
+            local.release();
+        }
+        Some(())
+    }
+
+    fn has_local(&self) -> bool {
+        self.0.as_ref().is_some_and(|claim| claim.local.is_some())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(mut claim) = self.0.take() else {
+            return;
+        };
+        if let Some(local) = claim.local.take() {
+            local.release();
+        }
+        claim.store.settle_later(Settlement::Release, &claim);
+    }
+}
+
+impl Inner {
+    fn name_claim(
+        &self,
+        store: &RedisStore,
+        key: &DeliveryKey,
+        (lease, window): (Duration, Duration),
+        local: Option<MemoryClaim>,
+    ) -> RedisClaim {
+        let number = self.next_owner.fetch_add(1, Ordering::Relaxed);
+        let name = BASE64URL_NOPAD.encode(key);
+        RedisClaim {
+            store: store.clone(),
+            key: format!("{}:claim:{name}", self.prefix).into(),
+            owner: format!("{}:{number}", self.process.simple()).into(),
+            lease,
+            window,
+            is_shared: false,
+            local,
+        }
+    }
+
+    fn probe(&self) -> ScriptInvocation<'static> {
+        PROBE.key(format!("{}:since", self.prefix))
+    }
+
+    fn remembers_since(&self, since: i64) {
+        if !self.is_retired.load(Ordering::Relaxed) {
+            self.metrics.state.since.set(since);
+        }
+    }
+
+    fn link_up(&self) {
+        if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
+            tracing::info!("the shared state is available again");
+        }
+    }
+
+    fn link_down(&self) {
+        self.links_down.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Shows whether every link is up.
+    fn note(&self) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_up = self.links_down.load(Ordering::Relaxed) == 0;
+        self.metrics.state.available.set(i64::from(is_up));
+    }
+
+    /// Says that the server is not there: one line in ten seconds, whatever the number of requests.
+    fn warn(&self, failure: &Failure) {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
+            return;
+        }
+        *warned = Some(Instant::now());
+        drop(warned);
+        if self.local.is_some() {
+            tracing::warn!(%failure, "the shared state is not available: this replica claims and counts on its own");
+        } else {
+            tracing::warn!(%failure, "the shared state is not available: requests that need it are refused");
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The server's address holds a password.
+        f.debug_struct("RedisStore").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for RedisClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisClaim").finish_non_exhaustive()
+    }
+}
+
+/// Whole milliseconds, at least one: no key may live for ever.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis())
+        .unwrap_or(u64::MAX)
+        .max(1)
+}
+
+/// Nanoseconds as microseconds with their fraction.
+fn micros(nanos: u128) -> String {
+    format!("{}.{:03}", nanos / 1000, nanos % 1000)
+}
