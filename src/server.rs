@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::clock::Clock;
@@ -24,16 +24,20 @@ use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
 use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use crate::gateway::{Gateway, lease};
+use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
 use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Endpoint, Worker, accept, bind};
-use crate::net::tls::TlsAcceptor;
+use crate::net::tls::{TlsAcceptor, Validity};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
 use crate::route::policy::QuotaKey;
 use crate::route::{Route, UpstreamRef};
-use crate::settings::{Limits, ListenerSettings, StateSettings, Transport, UpstreamSettings};
+use crate::settings::{
+    CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
+    UpstreamSettings,
+};
 use crate::store::ReplayStore;
 use crate::store::memory::{ENTRIES_MAX_DEFAULT, MemoryStore};
 use crate::store::redis::RedisStore;
@@ -97,6 +101,8 @@ struct Server {
     drain: CancellationToken,
     limits: Limits,
     manager: ServiceManager,
+    keeping: Keeping,
+    issued: mpsc::UnboundedReceiver<()>,
 }
 
 /// What a reload keeps where its settings did not change.
@@ -117,6 +123,8 @@ type Clusters = HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>;
 struct Running {
     settings: ListenerSettings,
     endpoint: Arc<Endpoint>,
+    /// Orders its certificates; ends when dropped.
+    keeper: Option<AbortOnDropHandle<()>>,
 }
 
 /// The admin listener at work.
@@ -139,9 +147,16 @@ enum Change {
     /// Both stay.
     Keep,
     /// New sockets, one for each worker.
-    Open(Option<TlsAcceptor>, Vec<std::net::TcpListener>),
+    Open(Fresh, Vec<std::net::TcpListener>),
     /// The sockets stay.
-    Swap(Option<TlsAcceptor>),
+    Swap(Fresh),
+}
+
+/// TLS that was just built, and how long its certificate of an ACME authority counts, if it has one.
+#[derive(Default)]
+struct Fresh {
+    tls: Option<TlsAcceptor>,
+    kept: Option<Validity>,
 }
 
 /// What becomes of the admin listener.
@@ -184,11 +199,12 @@ impl Server {
         let limits_now = limits.clone();
         let snapshot = living.snapshot(routes, limits_now, &listeners, (&clusters, &store))?;
         living.keep_store(state, store);
+        let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
         let gateway = Arc::new(gateway);
         let drain = CancellationToken::new();
-        let workers = start_workers(&gateway, &drain)?;
+        let workers = start_workers(&gateway, &keeping.challenges, &drain)?;
         let mut server = Self {
             gateway,
             living,
@@ -199,6 +215,8 @@ impl Server {
             drain,
             limits,
             manager,
+            keeping,
+            issued,
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
@@ -228,6 +246,7 @@ impl Server {
                     tracing::info!(signal, "draining");
                     break;
                 }
+                Some(()) = self.issued.recv() => self.show_expiries(),
                 _ = sweep.tick() => self.living.limiters.sweep(),
                 config = reloader.next() => {
                     self.manager.tell(State::Reloading);
@@ -332,17 +351,16 @@ impl Server {
     fn plan_one(&self, settings: ListenerSettings) -> anyhow::Result<Planned> {
         let running = self.endpoints.get(&settings.name);
         let running = running.filter(|running| running.settings.address == settings.address);
-        let acceptor = || match &settings.transport {
-            Transport::Plaintext(_) => Ok(None),
+        let fresh = || match &settings.transport {
+            Transport::Plaintext(_) => Ok(Fresh::default()),
             Transport::Tls(tls) => {
-                let context = || format!("TLS of listener `{}`", settings.name);
-                TlsAcceptor::new(tls).map(Some).with_context(context)
+                Fresh::new(tls).with_context(|| format!("TLS of listener `{}`", settings.name))
             }
         };
         let change = match running {
             Some(running) if running.settings.transport == settings.transport => Change::Keep,
-            Some(_) => Change::Swap(acceptor()?),
-            None => Change::Open(acceptor()?, self.sockets(&settings)?),
+            Some(_) => Change::Swap(fresh()?),
+            None => Change::Open(fresh()?, self.sockets(&settings)?),
         };
         Ok(Planned { settings, change })
     }
@@ -368,27 +386,50 @@ impl Server {
         let mut before = std::mem::take(&mut self.endpoints);
         for Planned { settings, change } in plan {
             let name = Arc::clone(&settings.name);
-            let endpoint = match (change, before.remove(&name)) {
-                (Change::Open(tls, sockets), old) => {
-                    let endpoint = self.open(&settings, tls, sockets);
+            let (endpoint, keeper) = match (change, before.remove(&name)) {
+                (Change::Open(fresh, sockets), old) => {
+                    let endpoint = self.open(&settings, fresh.tls, sockets);
                     if let Some(old) = old {
                         old.endpoint.closed.cancel();
                     }
-                    endpoint
+                    let keeper = self.keeper(&settings, &endpoint, fresh.kept);
+                    (endpoint, keeper)
                 }
-                (Change::Keep, Some(running)) => running.endpoint,
-                (Change::Swap(tls), Some(running)) => {
-                    running.endpoint.tls.store(Arc::new(tls));
-                    running.endpoint
+                (Change::Keep, Some(running)) => (running.endpoint, running.keeper),
+                (Change::Swap(fresh), Some(running)) => {
+                    running.endpoint.tls.store(Arc::new(fresh.tls));
+                    let keeper = self.keeper(&settings, &running.endpoint, fresh.kept);
+                    (running.endpoint, keeper)
                 }
                 // Only what runs is planned to be kept.
                 (Change::Keep | Change::Swap(_), None) => continue,
             };
-            self.endpoints.insert(name, Running { settings, endpoint });
+            let running = Running {
+                settings,
+                endpoint,
+                keeper,
+            };
+            self.endpoints.insert(name, running);
         }
         for running in before.into_values() {
             running.endpoint.closed.cancel();
         }
+        self.show_expiries();
+    }
+
+    /// What keeps a listener's certificates fresh, if that is our task.
+    fn keeper(
+        &self,
+        settings: &ListenerSettings,
+        endpoint: &Arc<Endpoint>,
+        kept: Option<Validity>,
+    ) -> Option<AbortOnDropHandle<()>> {
+        let acme = settings.acme()?.clone();
+        let keeper = Keeper::new(acme, Arc::clone(endpoint), self.keeping.clone(), kept);
+        Some(AbortOnDropHandle::new(tokio::spawn(keeper.keep())))
+    }
+
+    fn show_expiries(&self) {
         self.living.telemetry.metrics.reset_certificates();
         for running in self.endpoints.values() {
             self.note_expiries(&running.endpoint);
@@ -479,6 +520,20 @@ impl Server {
                 metrics.certificate_not_after(&expiry.name, expiry.not_after);
             }
         }
+    }
+}
+
+impl Fresh {
+    fn new(settings: &TlsSettings) -> anyhow::Result<Self> {
+        let acceptor = TlsAcceptor::new(settings)?;
+        let kept = match &settings.certificates {
+            CertificateSource::Acme(acme) => acme::restore(acme, &acceptor),
+            CertificateSource::Files(_) | CertificateSource::SelfSigned(_) => None,
+        };
+        Ok(Self {
+            tls: Some(acceptor),
+            kept,
+        })
     }
 }
 
@@ -634,6 +689,7 @@ impl Living {
 
 fn start_workers(
     gateway: &Arc<Gateway>,
+    challenges: &Arc<Challenges>,
     drain: &CancellationToken,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -643,6 +699,7 @@ fn start_workers(
             let worker = Worker {
                 gateway: Arc::clone(gateway),
                 connections: Arc::clone(&connections),
+                challenges: Arc::clone(challenges),
                 handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
                 drain: drain.clone(),

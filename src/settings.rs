@@ -165,6 +165,19 @@ pub struct ListenerSettings {
     pub proxy_protocol: bool,
 }
 
+impl ListenerSettings {
+    /// What is ordered for it, where its certificates come from an ACME authority.
+    pub fn acme(&self) -> Option<&AcmeSettings> {
+        match &self.transport {
+            Transport::Tls(TlsSettings {
+                certificates: CertificateSource::Acme(acme),
+                ..
+            }) => Some(acme),
+            Transport::Tls(_) | Transport::Plaintext(_) => None,
+        }
+    }
+}
+
 /// TLS or plaintext.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -212,6 +225,23 @@ pub enum CertificateSource {
     Files(Vec<CertificatePair>),
     /// Made at start for these names.
     SelfSigned(Vec<String>),
+    /// Ordered from an authority.
+    Acme(AcmeSettings),
+}
+
+/// What is ordered from which ACME authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcmeSettings {
+    /// Names of the certificate, lower case.
+    pub domains: Vec<String>,
+    /// Where the authority writes to.
+    pub email: Option<String>,
+    /// URL of its directory.
+    pub directory: String,
+    /// Authorities that the directory itself is trusted by, instead of the system's.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// Folder of the account and the certificates.
+    pub cache: PathBuf,
 }
 
 /// A certificate and its key.

@@ -159,6 +159,11 @@ impl<'e> Resolver<'e> {
         path
     }
 
+    /// The full path of what is not read for the configuration.
+    pub(super) fn place(&self, path: &str) -> PathBuf {
+        self.base.join(path)
+    }
+
     /// Every file noted, in the order of the configuration.
     pub(super) fn into_watched(self) -> Vec<PathBuf> {
         self.watched

@@ -69,7 +69,7 @@ pub(super) struct TlsSpec {
     pub(super) certificates: Option<At<OneOrMany<CertificateSpec>>>,
     /// Names or addresses for a certificate that is made at start, for a laptop.
     pub(super) self_signed: Option<At<OneOrMany<String>>>,
-    /// Certificates from an ACME authority. Not in this build.
+    /// Certificates from an ACME authority, ordered and renewed by Hookward.
     pub(super) acme: Option<At<AcmeSpec>>,
     /// Lowest version. Default `1.2`.
     pub(super) min_version: Option<At<TlsVersionSpec>>,
@@ -89,18 +89,17 @@ pub(super) struct CertificateSpec {
 
 /// An ACME account and the names to get certificates for.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[expect(dead_code, reason = "read for their shape; `acme` itself is refused")]
 pub(super) struct AcmeSpec {
-    /// Names of the certificate.
-    domains: Option<At<OneOrMany<String>>>,
+    /// Names of the certificate, without wildcards.
+    pub(super) domains: At<OneOrMany<String>>,
     /// Where the authority writes to.
-    email: Option<At<String>>,
-    /// URL of the authority's directory.
-    directory: Option<At<String>>,
-    /// PEM file of the authorities that the directory itself is trusted by.
-    ca: Option<At<String>>,
-    /// Folder for the account and the certificates.
-    cache: Option<At<String>>,
+    pub(super) email: Option<At<String>>,
+    /// URL of the authority's directory. Default: Let's Encrypt.
+    pub(super) directory: Option<At<String>>,
+    /// PEM file of the authorities that the directory itself is trusted by. Default: the system's.
+    pub(super) ca: Option<At<String>>,
+    /// Folder for the account and the certificates; it must outlive the process.
+    pub(super) cache: At<String>,
 }
 
 /// A TLS version.

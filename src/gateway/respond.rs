@@ -157,6 +157,14 @@ pub fn handshake(reply: Reply, request_id: &HeaderValue) -> Response<Answer> {
     with_request_id(response, request_id)
 }
 
+/// What an ACME authority asks for (RFC 8555 section 8.3).
+pub fn challenge(answer: Bytes) -> Response<Answer> {
+    let mut response = Response::new(Answer::own(answer));
+    let kind = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
 /// 308 keeps method and body (RFC 9110 15.4.9), so a POST stays a POST.
 pub fn redirect(location: HeaderValue, request_id: &HeaderValue) -> Response<Answer> {
     let mut response = Response::new(Answer::default());

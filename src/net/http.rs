@@ -24,10 +24,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::acme::Challenges;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
-use crate::gateway::respond::Answer;
+use crate::gateway::respond::{self, Answer};
 use crate::reason::Reason;
 use crate::settings::Limits;
 
@@ -55,23 +56,30 @@ const GOAWAY_TIME: Duration = Duration::from_secs(1);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 << 20;
 
+/// Whom a connection serves, and with what.
+#[derive(Debug)]
+pub struct Serving {
+    /// What is known of it.
+    pub connection: Connection,
+    /// The data path.
+    pub gateway: Arc<Gateway>,
+    /// Answers for ACME authorities, where they may ask: on plaintext.
+    pub challenges: Option<Arc<Challenges>>,
+}
+
 /// Serves HTTP/1.1 on `io` until one side ends it.
-pub async fn serve_http1<I>(
-    io: I,
-    connection: Connection,
-    gateway: Arc<Gateway>,
-    limits: &Limits,
-    drain: CancellationToken,
-) where
+pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits, connection.peer.port()));
+    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
+    let gateway = Arc::clone(&serving.gateway);
     let io = TokioIo::new(Watched {
         io,
         watch: Arc::clone(&watch),
     });
     let header_bytes = limits.header_bytes.as_usize();
-    let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
+    let service = service(serving, Arc::clone(&watch));
     let mut conn = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -95,17 +103,13 @@ pub async fn serve_http1<I>(
 }
 
 /// Serves HTTP/2 on `io` until one side ends it.
-pub async fn serve_http2<I>(
-    io: I,
-    connection: Connection,
-    gateway: Arc<Gateway>,
-    limits: &Limits,
-    drain: CancellationToken,
-) where
+pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits, connection.peer.port()));
-    let service = service(connection, Arc::clone(&gateway), Arc::clone(&watch));
+    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
+    let gateway = Arc::clone(&serving.gateway);
+    let service = service(serving, Arc::clone(&watch));
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -137,17 +141,18 @@ pub async fn serve_http2<I>(
 }
 
 /// The service of one connection: the gateway, with the watch told of each request.
-fn service(
-    connection: Connection,
-    gateway: Arc<Gateway>,
-    watch: Arc<Watch>,
-) -> impl Fn(Request<Incoming>) -> ServiceFuture {
-    let connection = Arc::new(connection);
+fn service(serving: Serving, watch: Arc<Watch>) -> impl Fn(Request<Incoming>) -> ServiceFuture {
+    let serving = Arc::new(serving);
     move |request| {
         let exchange = Exchange::begin(&watch);
-        let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
+        let serving = Arc::clone(&serving);
         Box::pin(async move {
-            let response = gateway.handle(&connection, request).await;
+            let challenges = serving.challenges.as_ref();
+            // An authority that looks whether a name is ours is no sender: it has no record.
+            let response = match challenges.and_then(|challenges| challenges.http(&request)) {
+                Some(answer) => respond::challenge(answer),
+                None => serving.gateway.handle(&serving.connection, request).await,
+            };
             if response.headers().contains_key(header::CONNECTION) {
                 exchange.watch.lingers.store(true, Ordering::Relaxed);
             }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
@@ -16,8 +17,9 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::acme::Challenges;
 use super::connections::{Connections, Place};
-use super::http::{serve_http1, serve_http2};
+use super::http::{Serving, serve_http1, serve_http2};
 use super::proxy_protocol;
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
@@ -56,6 +58,8 @@ pub struct Worker {
     pub gateway: Arc<Gateway>,
     /// All open connections of the program.
     pub connections: Arc<Connections>,
+    /// Answers for ACME authorities.
+    pub challenges: Arc<Challenges>,
     /// Lets one TLS handshake of this worker compute at a time.
     pub handshakes: Arc<Semaphore>,
     /// The worker's connection tasks.
@@ -84,6 +88,8 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
     let mut trouble = Trouble::default();
     loop {
         let accepted = tokio::select! {
+            // First of all: what comes after the end is for whoever listens next.
+            biased;
             () = endpoint.closed.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
@@ -248,20 +254,27 @@ impl Accepted {
             listener: Arc::clone(&self.endpoint.name),
             tls: None,
         };
-        let Worker { gateway, drain, .. } = self.worker;
-        serve_http1(self.stream, connection, gateway, limits, drain).await;
+        let Worker {
+            gateway,
+            challenges,
+            drain,
+            ..
+        } = self.worker;
+        let service = Serving {
+            connection,
+            gateway,
+            challenges: Some(challenges),
+        };
+        serve_http1(self.stream, service, limits, drain).await;
     }
 
     async fn serve_tls(self, acceptor: &TlsAcceptor, limits: &Limits) {
-        let Worker {
-            gateway,
-            drain,
-            handshakes,
-            ..
-        } = self.worker;
-        let handshake = Box::pin(shake_hands(self.stream, acceptor, &handshakes));
-        let stream = match timeout(limits.tls_handshake_timeout, handshake).await {
-            Ok(Ok(stream)) => stream,
+        let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
+        let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
+        let Worker { gateway, drain, .. } = self.worker;
+        let stream = match handshake {
+            Ok(Ok(Some(stream))) => stream,
+            Ok(Ok(None)) => return,
             Ok(Err(error)) => {
                 tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
                 return gateway.telemetry().metrics.tls_handshake_failures.inc();
@@ -275,28 +288,42 @@ impl Accepted {
             listener: Arc::clone(&self.endpoint.name),
             tls: Some(acceptor.facts(session)),
         };
+        let service = Serving {
+            connection,
+            gateway,
+            challenges: None,
+        };
         if is_h2 {
-            serve_http2(stream, connection, gateway, limits, drain).await;
+            serve_http2(stream, service, limits, drain).await;
         } else {
-            serve_http1(stream, connection, gateway, limits, drain).await;
+            serve_http1(stream, service, limits, drain).await;
         }
     }
 }
 
 /// A TLS handshake. Its dear part begins when the whole `ClientHello` is there, and each of these
 /// computations is followed by a turn of everything else on this worker: a flood of handshakes slows
-/// down handshakes, not requests (SECURITY DS-05). Who waits for the network holds up nobody.
+/// down handshakes, not requests (SECURITY DS-05). Who waits for the network holds up nobody. `None`
+/// when it was an ACME authority, which has seen what it wanted.
 async fn shake_hands(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
-    handshakes: &Semaphore,
-) -> io::Result<TlsStream<TcpStream>> {
+    worker: &Worker,
+) -> io::Result<Option<TlsStream<TcpStream>>> {
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let turn = handshakes.acquire().await.map_err(io::Error::other)?;
-    let handshake = hello.into_stream(acceptor.config());
+    let proof = worker.challenges.tls(&hello.client_hello());
+    let is_proof = proof.is_some();
+    let turn = worker.handshakes.acquire().await;
+    let turn = turn.map_err(io::Error::other)?;
+    let handshake = hello.into_stream(proof.unwrap_or_else(|| acceptor.config()));
     tokio::task::yield_now().await;
     drop(turn);
-    handshake.await
+    let mut stream = handshake.await?;
+    if is_proof {
+        stream.shutdown().await?;
+        return Ok(None);
+    }
+    Ok(Some(stream))
 }
 
 /// Whether an address is in one of these networks.

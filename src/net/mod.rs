@@ -1,5 +1,6 @@
 //! Sockets: listeners, TLS, HTTP connections and the way to the upstreams.
 
+pub mod acme;
 pub mod connections;
 pub mod http;
 pub mod key_fetch;

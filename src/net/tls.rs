@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::Context;
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -24,7 +27,24 @@ use crate::units::UnixTime;
 #[derive(Debug)]
 pub struct TlsAcceptor {
     config: Arc<ServerConfig>,
-    certificates: Arc<Certificates>,
+    certificates: Arc<Current>,
+}
+
+/// When a certificate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From this moment on.
+    pub from: UnixTime,
+    /// Until this one.
+    pub until: UnixTime,
+}
+
+impl Validity {
+    /// How long it is until a third of its time is left.
+    pub fn until_last_third(self, now: UnixTime) -> Duration {
+        let due = self.until.secs() - (self.until.secs() - self.from.secs()) / 3;
+        Duration::from_secs(u64::try_from(due - now.secs()).unwrap_or(0))
+    }
 }
 
 /// When a certificate ends, for the metric of its name.
@@ -44,7 +64,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 impl TlsAcceptor {
     /// Builds the server side. Fails when a key does not fit its certificate.
     pub fn new(settings: &TlsSettings) -> anyhow::Result<Self> {
-        let certificates = Arc::new(Certificates::new(&settings.certificates)?);
+        let certificates = Certificates::new(&settings.certificates)?;
+        let certificates = Arc::new(Current(ArcSwap::from_pointee(certificates)));
         let versions: &[&rustls::SupportedProtocolVersion] = match settings.min_version {
             TlsVersion::Tls12 => &[&rustls::version::TLS12, &rustls::version::TLS13],
             TlsVersion::Tls13 => &[&rustls::version::TLS13],
@@ -62,7 +83,7 @@ impl TlsAcceptor {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Certificates>::clone(&certificates);
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&certificates);
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         if settings.client_ca.is_some() {
@@ -87,9 +108,10 @@ impl TlsAcceptor {
 
     /// What the finished handshake established.
     pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
+        let certificates = self.certificates.0.load();
         let chosen = connection
             .server_name()
-            .and_then(|name| self.certificates.by_name(name));
+            .and_then(|name| certificates.by_name(name));
         TlsFacts {
             certificate: chosen.map(|certificate| Arc::clone(&certificate.names)),
             client: connection
@@ -100,11 +122,33 @@ impl TlsAcceptor {
     }
 
     /// When the listener's certificates end.
-    pub fn expiries(&self) -> impl Iterator<Item = &Expiry> {
-        self.certificates
-            .list
-            .iter()
-            .map(|certificate| &certificate.expiry)
+    pub fn expiries(&self) -> Vec<Expiry> {
+        let certificates = self.certificates.0.load();
+        let expiry = |certificate: &Certificate| certificate.expiry.clone();
+        certificates.list.iter().map(expiry).collect()
+    }
+
+    /// Serves this certificate and no other from the next handshake on. It must be good for all of
+    /// `domains`.
+    pub fn install(
+        &self,
+        name: &str,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        domains: &[String],
+    ) -> anyhow::Result<Validity> {
+        let validity = chain.first().and_then(|leaf| validity(leaf));
+        let validity = validity.context("the certificate cannot be read")?;
+        let certificate = Certificate::new(&name.into(), chain, key)?;
+        for domain in domains {
+            anyhow::ensure!(
+                certificate.names.covers(&normalize_host(domain)),
+                "the certificate is not for `{domain}`"
+            );
+        }
+        let certificates = Certificates::of(vec![certificate]);
+        self.certificates.0.store(Arc::new(certificates));
+        Ok(validity)
     }
 }
 
@@ -116,6 +160,10 @@ pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootC
     }
     Ok(roots)
 }
+
+/// A listener's certificates as they are now.
+#[derive(Debug)]
+struct Current(ArcSwap<Certificates>);
 
 /// A listener's certificates, by the names they are good for.
 #[derive(Debug)]
@@ -139,14 +187,20 @@ impl Certificates {
                 .map(|pair| Certificate::new(&pair.name, pair.chain.clone(), pair.key.clone_key()))
                 .collect::<anyhow::Result<Vec<_>>>()?,
             CertificateSource::SelfSigned(names) => vec![self_signed(names)?],
+            // Until there is a better one.
+            CertificateSource::Acme(acme) => vec![self_signed(&acme.domains)?],
         };
+        Ok(Self::of(list))
+    }
+
+    fn of(list: Vec<Certificate>) -> Self {
         let mut by_name = HashMap::new();
         for (index, certificate) in list.iter().enumerate() {
             for name in &certificate.names.dns {
                 by_name.entry(name.clone()).or_insert(index);
             }
         }
-        Ok(Self { list, by_name })
+        Self { list, by_name }
     }
 
     /// The certificate that is good for a name that the client asked for.
@@ -164,11 +218,14 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+impl ResolvesServerCert for Current {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.by_name(name));
+        let certificates = self.0.load();
+        let named = hello
+            .server_name()
+            .and_then(|name| certificates.by_name(name));
         named
-            .or_else(|| self.list.first())
+            .or_else(|| certificates.list.first())
             .map(|certificate| Arc::clone(&certificate.key))
     }
 }
@@ -183,7 +240,7 @@ impl Certificate {
             .first()
             .ok_or_else(|| anyhow::anyhow!("no certificate in `{name}`"))?;
         let names = Arc::new(names_of(leaf));
-        let not_after = not_after(leaf).unwrap_or(UnixTime::from_secs(0));
+        let not_after = validity(leaf).map_or(UnixTime::from_secs(0), |validity| validity.until);
         let key = CertifiedKey::from_der(chain, key, &provider())?;
         let expiry = Expiry {
             name: Arc::clone(name),
@@ -231,7 +288,31 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
     v4.or_else(|| <[u8; 16]>::try_from(octets).ok().map(IpAddr::from))
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Option<UnixTime> {
+fn validity(certificate: &CertificateDer<'_>) -> Option<Validity> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    Some(UnixTime::from_secs(parsed.validity().not_after.timestamp()))
+    let validity = parsed.validity();
+    Some(Validity {
+        from: UnixTime::from_secs(validity.not_before.timestamp()),
+        until: UnixTime::from_secs(validity.not_after.timestamp()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_due_when_a_third_of_its_time_is_left() {
+        let at = UnixTime::from_secs;
+        let validity = Validity {
+            from: at(1000),
+            until: at(1090),
+        };
+        let wait = |now| validity.until_last_third(at(now)).as_secs();
+        assert_eq!(
+            [wait(1000), wait(1059), wait(1060), wait(2000)],
+            [60, 1, 0, 0]
+        );
+        assert_eq!(wait(900), 160, "its time has not begun");
+    }
 }

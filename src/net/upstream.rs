@@ -382,7 +382,7 @@ async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
 
 /// Connects to whichever address of a name answers: one after the other, each with a head start, so
 /// that dead ones cost little of the time for connecting (SECURITY U-18).
-async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let found = lookup_host((host, port)).await?.take(ADDRESSES_MAX);
     let mut addresses = alternating(&found.collect::<Vec<_>>()).into_iter();
     let mut attempts = FuturesUnordered::new();

@@ -59,6 +59,8 @@ pub struct Metrics {
     reload_failure: IntCounter,
     key_fetch_success: IntCounter,
     key_fetch_failure: IntCounter,
+    acme_order_success: IntCounter,
+    acme_order_failure: IntCounter,
     certificate_not_after: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
@@ -201,17 +203,20 @@ impl Metrics {
     pub fn new(version: &str) -> Self {
         let registry = Registry::new();
         let vectors = Vectors::new(&registry);
-        let reloads = counters(
+        let [reload_success, reload_failure] = results(
             &registry,
             "hookward_config_reloads_total",
             "Attempts to load the configuration again.",
-            &["result"],
         );
-        let key_fetches = counters(
+        let [key_fetch_success, key_fetch_failure] = results(
             &registry,
             "hookward_key_fetches_total",
             "Attempts to fetch keys that a provider publishes.",
-            &["result"],
+        );
+        let [acme_order_success, acme_order_failure] = results(
+            &registry,
+            "hookward_acme_orders_total",
+            "Attempts to get a certificate from an ACME authority.",
         );
         gauges(
             &registry,
@@ -225,10 +230,12 @@ impl Metrics {
         Self {
             none,
             vectors,
-            reload_success: reloads.with_label_values(&["success"]),
-            reload_failure: reloads.with_label_values(&["failure"]),
-            key_fetch_success: key_fetches.with_label_values(&["success"]),
-            key_fetch_failure: key_fetches.with_label_values(&["failure"]),
+            reload_success,
+            reload_failure,
+            key_fetch_success,
+            key_fetch_failure,
+            acme_order_success,
+            acme_order_failure,
             certificate_not_after: gauges(
                 &registry,
                 "hookward_tls_certificate_not_after_timestamp_seconds",
@@ -291,6 +298,15 @@ impl Metrics {
             self.key_fetch_success.inc();
         } else {
             self.key_fetch_failure.inc();
+        }
+    }
+
+    /// Counts an attempt to get a certificate from an ACME authority.
+    pub fn acme_order(&self, succeeded: bool) {
+        if succeeded {
+            self.acme_order_success.inc();
+        } else {
+            self.acme_order_failure.inc();
         }
     }
 
@@ -473,6 +489,12 @@ pub(super) fn access_log_dropped() -> IntCounter {
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
     registered(registry, IntCounter::new(name, help))
+}
+
+/// Counters of attempts that succeeded, and of those that failed.
+fn results(registry: &Registry, name: &str, help: &str) -> [IntCounter; 2] {
+    let counters = counters(registry, name, help, &["result"]);
+    ["success", "failure"].map(|result| counters.with_label_values(&[result]))
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

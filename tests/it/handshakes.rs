@@ -30,6 +30,7 @@ use hookward::telemetry::metrics::Metrics;
 use hookward::units::UnixTime;
 use rustls::pki_types::TrustAnchor;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -83,7 +84,8 @@ impl Served {
         let worker = Worker {
             gateway: Arc::new(gateway),
             connections: Arc::new(Connections::default()),
-            handshakes: Arc::new(tokio::sync::Semaphore::new(1)),
+            challenges: Arc::default(),
+            handshakes: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
             drain: CancellationToken::new(),
         };

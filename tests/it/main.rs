@@ -18,6 +18,7 @@ mod schema;
 mod support;
 mod vectors;
 
+mod acme;
 mod body;
 mod challenges;
 mod connections;

@@ -3,16 +3,25 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustls::pki_types::ServerName;
+
 use super::{Compiler, networks, value, values};
 use crate::config::certificate;
-use crate::config::spec::{CertificateSpec, ListenerSpec, PlaintextSpec, TlsSpec, TlsVersionSpec};
+use crate::config::spec::{
+    AcmeSpec, CertificateSpec, ListenerSpec, PlaintextSpec, TlsSpec, TlsVersionSpec,
+};
 use crate::config::value::{Address, CalledUrl, server_name};
 use crate::document::{At, OneOrMany, Parsed, Place};
+use crate::route::matcher::normalize_host;
+use crate::scheme::https_url::HttpsUrl;
 use crate::scheme::spec::Ordered;
 use crate::settings::{
-    CertificatePair, CertificateSource, ListenerSettings, Plaintext, TlsSettings, TlsVersion,
-    Transport,
+    AcmeSettings, CertificatePair, CertificateSource, ListenerSettings, Plaintext, TlsSettings,
+    TlsVersion, Transport,
 };
+
+/// Where certificates are ordered when nothing else is written.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// Whether clients of a listener are asked for a certificate.
 pub(super) fn asks_for_certificates(listener: &ListenerSettings) -> bool {
@@ -161,40 +170,92 @@ impl Compiler<'_, '_> {
     }
 
     fn certificates(&mut self, tls: &TlsSpec, place: &Place) -> Option<CertificateSource> {
-        if let Some(acme) = &tls.acme {
-            let place = acme.place().cloned().unwrap_or_else(|| place.clone());
-            let hint = "write `certificates` with files that an ACME client keeps fresh";
-            self.error(&place, "`acme` is not available in this build", hint);
+        let sources = [
+            tls.certificates.as_ref().and_then(At::place),
+            tls.self_signed.as_ref().and_then(At::place),
+            tls.acme.as_ref().and_then(At::place),
+        ];
+        if let Some(second) = sources.into_iter().flatten().nth(1).cloned() {
+            let message = "`certificates`, `self_signed` and `acme` exclude each other";
+            self.error(&second, message, "keep one of them");
+            return None;
         }
-        match (&tls.certificates, &tls.self_signed) {
-            (None, None) => {
-                if tls.acme.is_none() {
-                    let hint = "write `certificates: [{ cert: FILE, key: FILE }]`, or \
-                                `self_signed: [localhost]` for a laptop";
-                    let key = self.key(&place.path);
-                    self.error(
-                        &key,
-                        "there is no certificate: the key `certificates` is missing",
-                        hint,
-                    );
+        match (&tls.certificates, &tls.self_signed, &tls.acme) {
+            (Some(files), _, _) => self.files(files).map(CertificateSource::Files),
+            (_, Some(names), _) => self.self_signed(names).map(CertificateSource::SelfSigned),
+            (_, _, Some(acme)) => self.acme(acme).map(CertificateSource::Acme),
+            (None, None, None) => {
+                let hint = "write `certificates: [{ cert: FILE, key: FILE }]`, `acme`, or \
+                            `self_signed: [localhost]` for a laptop";
+                let key = self.key(&place.path);
+                let message = "there is no certificate: the key `certificates` is missing";
+                self.error(&key, message, hint);
+                None
+            }
+        }
+    }
+
+    fn acme(&mut self, at: &At<AcmeSpec>) -> Option<AcmeSettings> {
+        let (acme, place) = value(Some(at))?;
+        let domains = self.domains(acme, &place);
+        let directory = match value(acme.directory.as_ref()) {
+            None => Some(LETS_ENCRYPT.to_owned()),
+            Some((url, place)) => match HttpsUrl::parse(url) {
+                Ok(_) => Some(url.clone()),
+                Err(message) => {
+                    self.error(&place, message, None);
+                    None
                 }
-                None
-            }
-            (Some(_), Some(self_signed)) => {
-                let place = self_signed
-                    .place()
-                    .cloned()
-                    .unwrap_or_else(|| place.clone());
-                self.error(
-                    &place,
-                    "`certificates` and `self_signed` exclude each other",
-                    "remove one",
-                );
-                None
-            }
-            (Some(files), None) => self.files(files).map(CertificateSource::Files),
-            (None, Some(names)) => self.self_signed(names).map(CertificateSource::SelfSigned),
+            },
+        };
+        let ca = match value(acme.ca.as_ref()) {
+            None => Some(None),
+            Some((file, place)) => match certificate::authorities(self.resolver, file) {
+                Ok(authorities) => Some(Some(authorities)),
+                Err(trouble) => {
+                    self.trouble(&place, trouble);
+                    None
+                }
+            },
+        };
+        let (cache, cache_place) = self.required(&acme.cache, &place.path, "cache")?;
+        if cache.is_empty() {
+            self.error(&cache_place, "the path is empty", None);
+            return None;
         }
+        Some(AcmeSettings {
+            domains: domains?,
+            email: value(acme.email.as_ref()).map(|(email, _)| email.clone()),
+            directory: directory?,
+            ca: ca?,
+            cache: self.resolver.place(cache),
+        })
+    }
+
+    /// Names that an authority can look at: neither wildcards nor addresses.
+    fn domains(&mut self, acme: &AcmeSpec, place: &Place) -> Option<Vec<String>> {
+        self.required(&acme.domains, &place.path, "domains")?;
+        let names = values(Some(&acme.domains))?;
+        if names.is_empty() {
+            let place = acme.domains.place()?;
+            self.error(
+                place,
+                "there is no name for the certificate",
+                "such as `[hooks.example.org]`",
+            );
+            return None;
+        }
+        let mut good = Vec::new();
+        for (name, place) in &names {
+            if let Ok(ServerName::DnsName(_)) = ServerName::try_from(name.as_str()) {
+                good.push(normalize_host(name));
+            } else {
+                let message = format!("`{name}` is not a DNS name");
+                let hint = "wildcards and addresses cannot be proven by TLS-ALPN-01 or HTTP-01";
+                self.error(place, message, hint);
+            }
+        }
+        (good.len() == names.len()).then_some(good)
     }
 
     fn self_signed(&mut self, at: &At<OneOrMany<String>>) -> Option<Vec<String>> {

@@ -1,0 +1,164 @@
+//! Where an ACME account and its certificates outlive the process: files that only we can read,
+//! replaced whole.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::settings::AcmeSettings;
+
+/// Larger files are not ours.
+const FILE_MAX: u64 = 1 << 20;
+/// Longest part of a file name: two and the rest fit into 255 bytes.
+const NAME_MAX: usize = 100;
+
+/// The files of one ACME configuration.
+#[derive(Clone, Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    account: PathBuf,
+    certificate: PathBuf,
+}
+
+impl Cache {
+    /// Names hold what the content is for: another directory is another account.
+    pub(super) fn new(settings: &AcmeSettings) -> Self {
+        let directory = plain(settings.directory.trim_start_matches("https://"));
+        let domain = plain(settings.domains.first().map_or("", String::as_str));
+        let folder = settings.cache.clone();
+        Self {
+            account: folder.join(format!("account-{directory}.json")),
+            certificate: folder.join(format!("certificate-{directory}-{domain}.pem")),
+            folder,
+        }
+    }
+
+    /// The account's credentials; `None` when there are none yet.
+    pub(super) fn account(&self) -> io::Result<Option<Zeroizing<String>>> {
+        read(&self.account)
+    }
+
+    pub(super) fn keep_account(&self, json: &str) -> io::Result<()> {
+        self.write(&self.account, json)
+    }
+
+    pub(super) fn forget_account(&self) -> io::Result<()> {
+        match fs::remove_file(&self.account) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Chain and key in one file, so that they cannot come apart.
+    pub(super) fn certificate(&self) -> io::Result<Option<Zeroizing<String>>> {
+        read(&self.certificate)
+    }
+
+    pub(super) fn keep_certificate(&self, pem: &str) -> io::Result<()> {
+        self.write(&self.certificate, pem)
+    }
+
+    fn write(&self, path: &Path, content: &str) -> io::Result<()> {
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(0o700).create(&self.folder)?;
+        let next = path.with_extension("next");
+        // What a process that died left behind, which may be readable by others.
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let written = write_new(&next, content).and_then(|()| fs::rename(&next, path));
+        if written.is_err() {
+            // It is of no use to anybody, and what matters is why it could not be written.
+            drop(fs::remove_file(&next));
+        }
+        written?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn write_new(path: &Path, content: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
+}
+
+fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
+    let length = match fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if length > FILE_MAX {
+        return Err(io::Error::other("it is too large"));
+    }
+    fs::read_to_string(path).map(|text| Some(Zeroizing::new(text)))
+}
+
+/// A part of a file name.
+fn plain(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let plain = text.chars().map(|c| if is_plain(c) { c } else { '-' });
+    plain.take(NAME_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn settings(folder: &Path, domains: &[&str]) -> AcmeSettings {
+        AcmeSettings {
+            domains: domains.iter().map(|name| (*name).to_owned()).collect(),
+            email: None,
+            directory: "https://ca.example.org/directory".to_owned(),
+            ca: None,
+            cache: folder.join("a/b"),
+        }
+    }
+
+    #[test]
+    fn files_are_ours_alone_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&settings(dir.path(), &["a.example.org", "b.example.org"]));
+        assert!(cache.account().unwrap().is_none());
+        fs::create_dir_all(&cache.folder).unwrap();
+        fs::write(cache.certificate.with_extension("next"), "left behind").unwrap();
+        for content in ["one", "two"] {
+            cache.keep_certificate(content).unwrap();
+            assert_eq!(cache.certificate().unwrap().unwrap().as_str(), content);
+        }
+        cache.keep_account("{}").unwrap();
+        cache.forget_account().unwrap();
+        cache.forget_account().unwrap();
+        assert!(cache.account().unwrap().is_none());
+        let mode = fs::metadata(&cache.certificate).unwrap().permissions();
+        assert_eq!(mode.mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
+        let name = cache.certificate.file_name().unwrap().to_str().unwrap();
+        assert_eq!(
+            name,
+            "certificate-ca.example.org-directory-a.example.org.pem"
+        );
+        let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
+        assert_ne!(other.certificate, cache.certificate);
+        assert_eq!(other.account, cache.account);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_says_so_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&settings(dir.path(), &["a.example.org"]));
+        fs::write(dir.path().join("a"), "a file").unwrap();
+        assert!(cache.keep_account("{}").is_err());
+        assert!(cache.account().is_err(), "not to know is not to have none");
+    }
+}

@@ -1,0 +1,355 @@
+//! Certificates from an ACME authority (RFC 8555): ordered, proven, kept and renewed while serving.
+//!
+//! Until the first one is there, and whenever none can be had, what was there before is served: an
+//! authority that is down must not take the gateway with it (SECURITY T-11).
+
+mod cache;
+mod challenges;
+mod client;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
+
+pub use challenges::Challenges;
+
+use self::cache::Cache;
+use self::challenges::Offer;
+use self::client::Client;
+use super::listener::Endpoint;
+use super::tls::{TlsAcceptor, Validity};
+use crate::clock::Clock;
+use crate::settings::AcmeSettings;
+use crate::telemetry::Telemetry;
+
+/// Longest that an order takes, all its waits included.
+const ORDER_TIME: Duration = Duration::from_mins(5);
+/// Waits for the authority within an order.
+const POLLS: RetryPolicy = RetryPolicy::new().timeout(Duration::from_mins(2));
+/// Between two certificates, however short they are: authorities limit how many one name gets.
+const RENEWALS_APART: Duration = Duration::from_hours(1);
+/// Longest sleep: the clock of the machine may jump.
+const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// After the first failure; three times as long after each further one.
+const BACK_OFF_MIN: Duration = Duration::from_secs(30);
+const BACK_OFF_MAX: Duration = Duration::from_hours(6);
+
+/// Puts the kept certificate into force; `None` when there is none that can be used.
+pub fn restore(settings: &AcmeSettings, acceptor: &TlsAcceptor) -> Option<Validity> {
+    let kept = Cache::new(settings).certificate();
+    let pem = kept
+        .inspect_err(|error| tracing::warn!(%error, "the ACME cache cannot be read"))
+        .ok()??;
+    install(settings, acceptor, &pem)
+        .inspect_err(|error| tracing::warn!(%error, "the kept ACME certificate cannot be used"))
+        .ok()
+}
+
+/// Puts a certificate into force, connections that are open stay as they are.
+fn install(settings: &AcmeSettings, acceptor: &TlsAcceptor, pem: &str) -> anyhow::Result<Validity> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
+    let name = settings.domains.first().map_or("acme", String::as_str);
+    acceptor.install(name, chain, key, &settings.domains)
+}
+
+/// Keeps the certificate of one listener fresh.
+pub struct Keeper {
+    settings: AcmeSettings,
+    cache: Cache,
+    endpoint: Arc<Endpoint>,
+    challenges: Arc<Challenges>,
+    telemetry: Telemetry,
+    clock: Clock,
+    issued: mpsc::UnboundedSender<()>,
+    account: Option<Account>,
+    validity: Option<Validity>,
+    ordered: Option<Duration>,
+    failures: u32,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keeper({:?})", self.settings.domains)
+    }
+}
+
+/// What all keepers share.
+#[derive(Clone, Debug)]
+pub struct Keeping {
+    /// Where answers to challenges are shown.
+    pub challenges: Arc<Challenges>,
+    telemetry: Telemetry,
+    clock: Clock,
+    issued: mpsc::UnboundedSender<()>,
+}
+
+impl Keeping {
+    /// With what hears of certificates that came into force.
+    pub fn new(telemetry: &Telemetry, clock: &Clock) -> (Self, mpsc::UnboundedReceiver<()>) {
+        let (tell, issued) = mpsc::unbounded_channel();
+        let keeping = Self {
+            challenges: Arc::default(),
+            telemetry: telemetry.clone(),
+            clock: clock.clone(),
+            issued: tell,
+        };
+        (keeping, issued)
+    }
+}
+
+impl Keeper {
+    /// For a listener that serves what [`restore`] found.
+    pub fn new(
+        settings: AcmeSettings,
+        endpoint: Arc<Endpoint>,
+        keeping: Keeping,
+        validity: Option<Validity>,
+    ) -> Self {
+        Self {
+            cache: Cache::new(&settings),
+            settings,
+            endpoint,
+            challenges: keeping.challenges,
+            telemetry: keeping.telemetry,
+            clock: keeping.clock,
+            issued: keeping.issued,
+            account: None,
+            validity,
+            ordered: None,
+            failures: 0,
+        }
+    }
+
+    /// Orders a certificate whenever one is due. Never returns: it is dropped.
+    pub async fn keep(mut self) {
+        loop {
+            let wait = self.due_in();
+            if !wait.is_zero() {
+                sleep(wait.min(SLEEP_MAX)).await;
+                continue;
+            }
+            let ordered = timeout(ORDER_TIME, self.renew()).await;
+            let ordered = ordered.unwrap_or_else(|elapsed| Err(elapsed.into()));
+            self.telemetry.metrics.acme_order(ordered.is_ok());
+            match ordered {
+                Ok(()) => {
+                    self.failures = 0;
+                    self.ordered = Some(self.clock.monotonic());
+                    tracing::info!(listener = &*self.endpoint.name, "certificate issued");
+                }
+                Err(error) => {
+                    let wait = jittered(back_off(self.failures));
+                    self.failures = self.failures.saturating_add(1);
+                    let retry_seconds = wait.as_secs();
+                    tracing::error!(
+                        listener = &*self.endpoint.name,
+                        retry_seconds,
+                        "no certificate from the ACME authority: {error:#}"
+                    );
+                    sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// How long the present certificate will do: until a third of its time is left.
+    fn due_in(&self) -> Duration {
+        let Some(validity) = self.validity else {
+            return Duration::ZERO;
+        };
+        let apart = self.ordered.map_or(Duration::ZERO, |ordered| {
+            (ordered + RENEWALS_APART).saturating_sub(self.clock.monotonic())
+        });
+        validity.until_last_third(self.clock.now()).max(apart)
+    }
+
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        let account = self.account().await?;
+        let ordered = self.order(&account).await;
+        if ordered.as_ref().is_err_and(is_unknown_account) {
+            // The authority has lost it, or closed it: the next order is that of a new one.
+            self.account = None;
+            self.cache.forget_account()?;
+        }
+        let pem = ordered?;
+        let tls = self.endpoint.tls.load_full();
+        let acceptor = tls.as_ref().as_ref().context("the listener has no TLS")?;
+        self.validity = Some(install(&self.settings, acceptor, &pem)?);
+        // The program may be ending; then nobody needs to know.
+        self.issued.send(()).ok();
+        // It is served all the same: the next process would have to order anew.
+        if let Err(error) = self.cache.keep_certificate(&pem) {
+            tracing::error!(%error, "the ACME certificate cannot be kept");
+        }
+        Ok(())
+    }
+
+    /// The account: of this process, of the cache, or a new one.
+    async fn account(&mut self) -> anyhow::Result<Account> {
+        if let Some(account) = &self.account {
+            return Ok(account.clone());
+        }
+        let client = Client::new(self.settings.ca.as_deref())?;
+        let builder = Account::builder_with_http(Box::new(client));
+        let kept = self.cache.account().context("the ACME cache")?;
+        let account = if let Some(json) = kept {
+            let credentials: AccountCredentials =
+                serde_json::from_str(&json).context("the kept ACME account")?;
+            builder.from_credentials(credentials).await?
+        } else {
+            let contact = self.settings.email.as_ref();
+            let contact: Vec<String> = contact
+                .map(|to| format!("mailto:{to}"))
+                .into_iter()
+                .collect();
+            let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
+            let wanted = NewAccount {
+                contact: &contact,
+                terms_of_service_agreed: true,
+                only_return_existing: false,
+            };
+            let directory = self.settings.directory.clone();
+            let (account, credentials) = builder.create(&wanted, directory, None).await?;
+            let json = Zeroizing::new(serde_json::to_string(&credentials)?);
+            if let Err(error) = self.cache.keep_account(&json) {
+                tracing::error!(%error, "the ACME account cannot be kept");
+            }
+            account
+        };
+        self.account = Some(account.clone());
+        Ok(account)
+    }
+
+    /// Proves every name, and gets a certificate with a new key: both, in PEM.
+    async fn order(&self, account: &Account) -> anyhow::Result<Zeroizing<String>> {
+        let names: Vec<_> = self
+            .settings
+            .domains
+            .iter()
+            .map(|name| Identifier::Dns(name.clone()))
+            .collect();
+        let mut order = account.new_order(&NewOrder::new(&names)).await?;
+        // Held until the authority has looked.
+        let _offer = self.offer(&mut order).await?;
+        match order.poll_ready(&POLLS).await? {
+            OrderStatus::Ready => {}
+            other => anyhow::bail!(
+                "the order is {other:?}: {}",
+                why(&mut order).await.unwrap_or_default()
+            ),
+        }
+        let mut params = CertificateParams::new(self.settings.domains.clone())?;
+        params.distinguished_name = DistinguishedName::new();
+        let key = KeyPair::generate()?;
+        order
+            .finalize_csr(params.serialize_request(&key)?.der())
+            .await?;
+        let chain = order.poll_certificate(&POLLS).await?;
+        let key = Zeroizing::new(key.serialize_pem());
+        Ok(Zeroizing::new(format!("{chain}\n{}", key.as_str())))
+    }
+
+    /// Shows the answers to an order's challenges, and asks the authority to look.
+    async fn offer(&self, order: &mut Order) -> anyhow::Result<Offer> {
+        let mut offer = Offer::new(&self.challenges);
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            match authorization.status {
+                AuthorizationStatus::Pending => {}
+                AuthorizationStatus::Valid => continue,
+                other => anyhow::bail!("an authorization is {other:?}"),
+            }
+            let kind = self.challenge(&authorization.challenges);
+            let mut challenge = authorization
+                .challenge(kind.clone())
+                .context("the authority offers neither TLS-ALPN-01 nor HTTP-01")?;
+            let proof = challenge.key_authorization();
+            if kind == ChallengeType::TlsAlpn01 {
+                let Identifier::Dns(name) = challenge.identifier().identifier else {
+                    anyhow::bail!("the authority asks about something that is no name");
+                };
+                let name = name.clone();
+                offer.tls(&name, proof.digest().as_ref())?;
+            } else {
+                offer.http(&challenge.token, proof.as_str());
+            }
+            challenge.set_ready().await?;
+        }
+        Ok(offer)
+    }
+
+    /// TLS-ALPN-01 and HTTP-01 in turn: which of our ports the authority can reach is not known here.
+    fn challenge(&self, offered: &[instant_acme::Challenge]) -> ChallengeType {
+        let is_offered = |kind: &ChallengeType| offered.iter().any(|one| one.r#type == *kind);
+        let mut kinds = [ChallengeType::TlsAlpn01, ChallengeType::Http01];
+        if self.failures % 2 == 1 {
+            kinds.reverse();
+        }
+        let [first, second] = kinds;
+        if is_offered(&first) { first } else { second }
+    }
+}
+
+fn is_unknown_account(error: &anyhow::Error) -> bool {
+    let Some(instant_acme::Error::Api(problem)) = error.downcast_ref() else {
+        return false;
+    };
+    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
+}
+
+/// What the authority found, for the log.
+async fn why(order: &mut Order) -> Option<String> {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let state = authorization.refresh().await.ok()?;
+        let problem = state.challenges.iter().find_map(|one| one.error.as_ref());
+        if let Some(problem) = problem {
+            return Some(problem.to_string());
+        }
+    }
+    None
+}
+
+fn back_off(failures: u32) -> Duration {
+    BACK_OFF_MIN
+        .saturating_mul(3_u32.saturating_pow(failures))
+        .min(BACK_OFF_MAX)
+}
+
+/// Up to a fifth more, so that replicas that failed together do not come back together.
+fn jittered(wait: Duration) -> Duration {
+    // Without randomness there is no TLS either.
+    let part = getrandom::u32().unwrap_or_default() % 200;
+    wait + wait * part / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_waited_out_for_longer_each_time() {
+        // SECURITY T-11
+        let waits: Vec<u64> = (0..8).map(|n| back_off(n).as_secs()).collect();
+        assert_eq!(waits, [30, 90, 270, 810, 2430, 7290, 21_600, 21_600]);
+        assert_eq!(back_off(u32::MAX), BACK_OFF_MAX);
+        for _ in 0..100 {
+            let wait = jittered(BACK_OFF_MIN);
+            assert!((BACK_OFF_MIN..BACK_OFF_MIN * 6 / 5).contains(&wait));
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! Certificates from an ACME authority: a real pebble that really looks.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::support::{App, Authority, Gateway, Tls, Wire, eventually, open_route, pause};
+
+/// pebble with a name server for which every name is this machine.
+struct Pebble {
+    processes: Vec<Child>,
+    dir: tempfile::TempDir,
+    ports: Ports,
+}
+
+/// Ports that nobody else has at the moment.
+struct Ports {
+    directory: u16,
+    management: u16,
+    dns: u16,
+    dns_management: u16,
+    /// Where the authority looks, and where the gateway listens: not always the same.
+    tls: u16,
+    http: u16,
+    closed: u16,
+}
+
+impl Ports {
+    fn find() -> Self {
+        let held: Vec<_> = (0..7)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let port = |index: usize| held[index].local_addr().unwrap().port();
+        Self {
+            directory: port(0),
+            management: port(1),
+            dns: port(2),
+            dns_management: port(3),
+            tls: port(4),
+            http: port(5),
+            closed: port(6),
+        }
+    }
+}
+
+impl Pebble {
+    /// An authority that looks at these ports of 127.0.0.1.
+    fn start(ports: Ports, tls: u16, http: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::new();
+        let identity = authority.issue(&["127.0.0.1", "localhost"]);
+        identity.write(dir.path(), "pebble");
+        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": format!("127.0.0.1:{}", ports.directory),
+            "managementListenAddress": format!("127.0.0.1:{}", ports.management),
+            "certificate": file("pebble.pem"),
+            "privateKey": file("pebble.key"),
+            "httpPort": http,
+            "tlsPort": tls,
+        }});
+        fs::write(file("pebble.json"), config.to_string()).unwrap();
+        let names = Command::new("pebble-challtestsrv")
+            .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""])
+            .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
+            .arg("-dns01")
+            .arg(format!("127.0.0.1:{}", ports.dns))
+            .arg("-management")
+            .arg(format!("127.0.0.1:{}", ports.dns_management))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = fs::File::create(file("pebble.log")).unwrap();
+        let pebble = Command::new("pebble")
+            .args(["-config", &file("pebble.json"), "-strict", "-dnsserver"])
+            .arg(format!("127.0.0.1:{}", ports.dns))
+            // It looks at once, and always anew. One nonce in twenty is refused, as by default.
+            .env("PEBBLE_VA_NOSLEEP", "1")
+            .env("PEBBLE_AUTHZREUSE", "0")
+            .env_remove("PEBBLE_VA_ALWAYS_VALID")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], ports.directory));
+        let pebble = Self {
+            processes: vec![names, pebble],
+            dir,
+            ports,
+        };
+        eventually("pebble is ready", || TcpStream::connect(address).ok());
+        pebble
+    }
+
+    /// A gateway's configuration, with its cache in the authority's folder.
+    fn config(&self, app: &App) -> String {
+        let folder = self.dir.path().display();
+        let Ports {
+            directory,
+            tls,
+            http,
+            ..
+        } = self.ports;
+        format!(
+            "version: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  https:
+    address: 127.0.0.1:{tls}
+    tls:
+      acme:
+        domains: [hooks.example.org, www.example.org]
+        email: ops@example.org
+        directory: https://127.0.0.1:{directory}/dir
+        ca: {folder}/ca.pem
+        cache: {folder}/cache
+  http: {{ address: 127.0.0.1:{http}, plaintext: redirect }}
+routes:
+{}",
+            open_route(app)
+        )
+    }
+
+    /// The only file in the cache whose name begins so.
+    fn cached(&self, start: &str) -> PathBuf {
+        let files = fs::read_dir(self.dir.path().join("cache")).unwrap();
+        let found: Vec<PathBuf> = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| name(path).starts_with(start))
+            .collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].clone()
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.processes[1].id().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("pebble.log")).unwrap()
+    }
+}
+
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// Whose certificate a new connection is shown, and its serial number.
+fn shown(gateway: &Gateway) -> (String, String) {
+    let wire = Tls {
+        name: "hooks.example.org",
+        ..Tls::default()
+    }
+    .connect(gateway.address("https"))
+    .unwrap();
+    let certificate = wire.session.unwrap().certificate;
+    let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
+    (parsed.issuer().to_string(), parsed.raw_serial_as_string())
+}
+
+fn orders(gateway: &Gateway, result: &str) -> u64 {
+    gateway
+        .metric("hookward_acme_orders_total", &[("result", result)])
+        .unwrap()
+}
+
+/// Waits for longer than other tests: orders are tried again after half a minute.
+fn wait_for_order(gateway: &Gateway, pebble: &Pebble) {
+    let begun = Instant::now();
+    while orders(gateway, "success") == 0 {
+        assert!(
+            begun.elapsed().as_secs() < 60,
+            "no certificate\n{}\n{}",
+            gateway.stderr(),
+            pebble.log()
+        );
+        pause(Duration::from_millis(50));
+    }
+}
+
+fn post(wire: &mut Wire) -> u16 {
+    let host = [("Host", "hooks.example.org")];
+    wire.exchange("POST", "/open", &host, b"x").status
+}
+
+fn connect(gateway: &Gateway) -> Wire {
+    let tls = Tls {
+        name: "hooks.example.org",
+        ..Tls::default()
+    };
+    tls.connect(gateway.address("https")).unwrap()
+}
+
+#[test]
+fn a_certificate_is_ordered_kept_and_renewed_while_serving() {
+    // SECURITY T-11
+    let app = App::start();
+    let ports = Ports::find();
+    // Only TLS-ALPN-01 can succeed.
+    let (tls, closed) = (ports.tls, ports.closed);
+    let pebble = Pebble::start(ports, tls, closed);
+    let config = pebble.config(&app);
+
+    let gateway = Gateway::start(&config);
+    assert_eq!(post(&mut connect(&gateway)), 200, "it serves meanwhile");
+    wait_for_order(&gateway, &pebble);
+    let (issuer, serial) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    assert_eq!(post(&mut connect(&gateway)), 200);
+    let until = gateway.metric(
+        "hookward_tls_certificate_not_after_timestamp_seconds",
+        &[("name", "hooks.example.org")],
+    );
+    assert!(
+        until.is_some_and(|until| until > 1_700_000_000),
+        "{until:?}"
+    );
+    for file in [pebble.cached("account-"), pebble.cached("certificate-")] {
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", file.display());
+    }
+    // The authority's way in is open to nobody else, and only while it looks.
+    let stranger = Tls {
+        name: "hooks.example.org",
+        alpn: &[b"acme-tls/1"],
+        ..Tls::default()
+    };
+    assert!(stranger.connect(gateway.address("https")).is_err());
+    drop(gateway);
+
+    let gateway = Gateway::start(&config);
+    assert_eq!(shown(&gateway).1, serial, "the kept one is served at once");
+    pause(Duration::from_secs(1));
+    assert_eq!(orders(&gateway, "success") + orders(&gateway, "failure"), 0);
+    drop(gateway);
+
+    // Of its 27 years less than a third is left. The authority does not answer for the moment.
+    let old = Authority::new().issue_until(&["hooks.example.org", "www.example.org"], 2027);
+    let pem = format!("{}\n{}", old.cert_pem, old.key_pem);
+    fs::write(pebble.cached("certificate-"), pem).unwrap();
+    pebble.signal("-STOP");
+    let gateway = Gateway::start(&config);
+    let (issuer, _) = shown(&gateway);
+    assert!(!issuer.contains("Pebble"), "{issuer}");
+    let mut open = connect(&gateway);
+    assert_eq!(post(&mut open), 200);
+    pebble.signal("-CONT");
+    wait_for_order(&gateway, &pebble);
+    let (issuer, renewed) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    assert_ne!(renewed, serial);
+    assert_eq!(post(&mut open), 200, "an open connection stays");
+    let kept = fs::read_to_string(pebble.cached("certificate-")).unwrap();
+    assert!(!kept.contains(&old.cert_pem));
+}
+
+#[test]
+fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
+    // SECURITY T-11
+    let app = App::start();
+    let ports = Ports::find();
+    let (http, closed) = (ports.http, ports.closed);
+    let pebble = Pebble::start(ports, closed, http);
+    let gateway = Gateway::start(&pebble.config(&app));
+    eventually("the first challenge fails", || {
+        (orders(&gateway, "failure") > 0).then_some(())
+    });
+    let (issuer, _) = shown(&gateway);
+    assert!(!issuer.contains("Pebble"), "{issuer}");
+    assert_eq!(post(&mut connect(&gateway)), 200);
+    assert!(
+        gateway
+            .stderr()
+            .contains("no certificate from the ACME authority"),
+        "{}",
+        gateway.stderr()
+    );
+    wait_for_order(&gateway, &pebble);
+    assert!(shown(&gateway).0.contains("Pebble Intermediate CA"));
+    // What is no token is a request like any other.
+    let path = "/.well-known/acme-challenge/nothing";
+    let answer = gateway.plain().exchange("GET", path, &[], b"");
+    assert_eq!(answer.status, 308);
+}
+
+#[test]
+fn an_authority_that_forgot_the_account_gets_a_new_one() {
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let config = pebble.config(&app);
+    let gateway = Gateway::start(&config);
+    wait_for_order(&gateway, &pebble);
+    drop(gateway);
+    // Another account's credentials under this one's name.
+    let account = pebble.cached("account-");
+    let mut json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&account).unwrap()).unwrap();
+    let id = json["id"].as_str().unwrap().to_owned();
+    json["id"] = format!("{id}0000").into();
+    fs::write(&account, json.to_string()).unwrap();
+    fs::remove_file(pebble.cached("certificate-")).unwrap();
+    let gateway = Gateway::start(&config);
+    eventually("the account is refused", || {
+        (orders(&gateway, "failure") > 0).then_some(())
+    });
+    assert_eq!(post(&mut connect(&gateway)), 200);
+    wait_for_order(&gateway, &pebble);
+    let json = fs::read_to_string(pebble.cached("account-")).unwrap();
+    assert!(!json.contains(&format!("{id}0000")));
+}
