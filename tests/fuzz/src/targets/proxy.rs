@@ -17,7 +17,7 @@ use hookward::gateway::connection::Connection;
 use hookward::gateway::forward::{Exchange, Frames, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
-use hookward::net::http::{serve_http1, serve_http2};
+use hookward::net::http::{Serving, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
 use hookward::net::upstream::system_roots;
 use hookward::settings::{Limits, Plaintext};
@@ -30,6 +30,7 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
 
 use super::support::{Input, NOW, SECRET, hmac_sha256};
@@ -168,44 +169,23 @@ impl Stage {
             let is_h2 = version == Version::HTTP_2;
             let server = tokio::spawn(async move {
                 let limits = Limits::default();
+                let serving = Serving {
+                    connection: connection(),
+                    gateway,
+                    challenges: None,
+                };
                 if is_h2 {
-                    serve_http2(server, connection(), gateway, &limits, drain).await;
+                    serve_http2(server, serving, &limits, drain).await;
                 } else {
-                    serve_http1(server, connection(), gateway, &limits, drain).await;
+                    serve_http1(server, serving, &limits, drain).await;
                 }
             });
+            let request = sent.request(chunks);
             let exchange = async {
-                let mut request = sent.request(chunks);
                 if is_h2 {
-                    *request.uri_mut() = format!("http://{HOST}{}", sent.target).parse().unwrap();
-                    let client = hyper::client::conn::http2::handshake(
-                        TokioExecutor::new(),
-                        TokioIo::new(client),
-                    );
-                    let (mut sender, connection) = client.await.unwrap();
-                    tokio::spawn(connection);
-                    sender
-                        .send_request(request)
-                        .await
-                        .unwrap()
-                        .status()
-                        .as_u16()
+                    over_http2(client, request, sent).await
                 } else {
-                    // hyper's client leaves the body of a GET out unless it is told so.
-                    if !sent.body.is_empty() {
-                        let chunked = "chunked".parse().unwrap();
-                        request.headers_mut().insert("transfer-encoding", chunked);
-                    }
-                    request.headers_mut().insert("host", HOST.parse().unwrap());
-                    let client = hyper::client::conn::http1::handshake(TokioIo::new(client));
-                    let (mut sender, connection) = client.await.unwrap();
-                    tokio::spawn(connection);
-                    sender
-                        .send_request(request)
-                        .await
-                        .unwrap()
-                        .status()
-                        .as_u16()
+                    over_http1(client, request, sent).await
                 }
             };
             let answer = tokio::time::timeout(Duration::from_secs(20), exchange).await;
@@ -214,6 +194,29 @@ impl Stage {
         });
         self.outcome(status)
     }
+}
+
+async fn over_http2(client: DuplexStream, mut request: Request<Chunks>, sent: &Sent) -> u16 {
+    *request.uri_mut() = format!("http://{HOST}{}", sent.target).parse().unwrap();
+    let client = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(client));
+    let (mut sender, connection) = client.await.unwrap();
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.unwrap();
+    answer.status().as_u16()
+}
+
+async fn over_http1(client: DuplexStream, mut request: Request<Chunks>, sent: &Sent) -> u16 {
+    // hyper's client leaves the body of a GET out unless it is told so.
+    if !sent.body.is_empty() {
+        let chunked = "chunked".parse().unwrap();
+        request.headers_mut().insert("transfer-encoding", chunked);
+    }
+    request.headers_mut().insert("host", HOST.parse().unwrap());
+    let client = hyper::client::conn::http1::handshake(TokioIo::new(client));
+    let (mut sender, connection) = client.await.unwrap();
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await.unwrap();
+    answer.status().as_u16()
 }
 
 fn connection() -> Connection {
