@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use clap::Subcommand;
-use http::Method;
+use http::{Method, Uri};
 
 use super::config_file::ConfigArgs;
 use super::output::Output;
 use super::{ExitStatus, url};
 use crate::config::Environment;
+use crate::gateway::head;
+use crate::reason::Reason;
 use crate::route::Route;
 use crate::route::matcher::{Found, HostPattern, RouteTable, normalize_host};
 
@@ -27,8 +29,8 @@ enum Verb {
 
 /// Say which route takes a request, and why
 ///
-/// Prints the winning route's name first. Exits 0 when a route takes the request, 1 when none does,
-/// 2 when it could not be told.
+/// Prints the winning route's name first. Exits 0 when a route takes the request, 1 when none does or
+/// the URL is refused for every route, 2 when it could not be told.
 #[derive(Debug, clap::Args)]
 struct Test {
     /// Request method
@@ -49,6 +51,10 @@ pub(super) fn run(
     let Verb::Test(test) = &args.verb;
     let asked = Asked::parse(&test.method, &test.url)?;
     let config = test.file.load(env, output)?;
+    if let Err((code, why)) = judge_target(&asked.target) {
+        output.note(format_args!("{code}: {why}, so no route is asked"));
+        return Ok(ExitStatus::No);
+    }
     Ok(answer(&asked, &config.routes, output))
 }
 
@@ -56,6 +62,8 @@ pub(super) fn run(
 struct Asked {
     method: Method,
     host: String,
+    /// Path and query.
+    target: String,
     path: String,
 }
 
@@ -67,16 +75,26 @@ impl Asked {
             let url = url::parse(text)?;
             (host_of(url::authority(&url)), url::target(&url).to_owned())
         };
-        let path = target.split(['?', '#']).next().unwrap_or("/").to_owned();
+        let target = target.split('#').next().unwrap_or("/").to_owned();
+        let path = target.split('?').next().unwrap_or("/").to_owned();
         if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
             bail!("`{text}` holds white space");
         }
         Ok(Self {
             method: method.clone(),
             host,
+            target,
             path,
         })
     }
+}
+
+/// What a listener thinks of a target before it looks for a route: the reason's code and why.
+fn judge_target(target: &str) -> Result<(), (&'static str, &'static str)> {
+    let malformed = (Reason::MalformedRequest.code(), "the target is not a URI");
+    let uri = target.parse::<Uri>().map_err(|_bad| malformed)?;
+    let judged = head::target(uri).map_err(|rejection| (rejection.reason.code(), rejection.detail));
+    judged.map(drop)
 }
 
 /// As routes compare it: without port.

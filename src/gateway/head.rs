@@ -164,7 +164,7 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
 }
 
 /// Origin form, or absolute form over http or https; a path that means the same to everyone.
-fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
+pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
     let parts = uri.into_parts();
     if let Some(scheme) = &parts.scheme
         && !matches!(scheme.as_str(), "http" | "https")

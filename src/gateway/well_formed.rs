@@ -106,9 +106,11 @@ fn check_xml(text: &str) -> Result<(), &'static str> {
                 }
             }
             Event::Decl(_) if !first => return Err(XML_ILL_FORMED),
-            Event::Decl(_) | Event::CData(_) | Event::Comment(_) => {}
+            Event::Decl(declaration) => check_declaration(&declaration, text)?,
+            Event::CData(_) | Event::Comment(_) => {}
             Event::PI(instruction) => {
-                if instruction.target().eq_ignore_ascii_case("xml") {
+                let target = instruction.target();
+                if !is_xml_name(target) || target.eq_ignore_ascii_case("xml") {
                     return Err(XML_ILL_FORMED);
                 }
             }
@@ -130,6 +132,9 @@ fn check_tag(tag: &BytesStart<'_>) -> Result<(), &'static str> {
     if !is_xml_name(tag.name().as_ref()) {
         return Err(XML_ILL_FORMED);
     }
+    if !attributes_stand_apart(tag) {
+        return Err(XML_ILL_FORMED);
+    }
     for (index, attribute) in tag.attributes().enumerate() {
         let attribute = attribute.map_err(|_bad| XML_ILL_FORMED)?;
         if index >= ATTRIBUTES_MAX {
@@ -138,9 +143,72 @@ fn check_tag(tag: &BytesStart<'_>) -> Result<(), &'static str> {
         if !is_xml_name(attribute.key.as_ref()) || attribute.value.contains('<') {
             return Err(XML_ILL_FORMED);
         }
-        quick_xml::escape::unescape(&attribute.value).map_err(|_bad| XML_ILL_FORMED)?;
+        let value = quick_xml::escape::unescape(&attribute.value).map_err(|_bad| XML_ILL_FORMED)?;
+        if !value.chars().all(is_xml_char) {
+            return Err(XML_ILL_FORMED);
+        }
     }
     Ok(())
+}
+
+/// Whether each value ends before a blank or at the tag's end: the parser takes `b="1"c="2"`.
+fn attributes_stand_apart(tag: &str) -> bool {
+    let mut quote = None;
+    let mut closed = false;
+    for c in tag.chars() {
+        if closed && !is_blank(c) {
+            return false;
+        }
+        closed = quote == Some(c);
+        if closed {
+            quote = None;
+        } else if quote.is_none() && matches!(c, '"' | '\'') {
+            quote = Some(c);
+        }
+    }
+    true
+}
+
+/// XML 1.0 2.8 and 4.3.3. `declaration` begins with `xml`; the parser looks at nothing behind it.
+fn check_declaration(declaration: &str, text: &str) -> Result<(), &'static str> {
+    let rest = declaration.strip_prefix("xml").unwrap_or(declaration);
+    let (version, mut rest) = pseudo_attribute(rest, "version").ok_or(XML_ILL_FORMED)?;
+    let minor = version.strip_prefix("1.").unwrap_or_default();
+    if minor.is_empty() || !minor.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(XML_ILL_FORMED);
+    }
+    if let Some((encoding, after)) = pseudo_attribute(rest, "encoding") {
+        let is_ascii = encoding.eq_ignore_ascii_case("US-ASCII") && text.is_ascii();
+        if !is_ascii && !encoding.eq_ignore_ascii_case("UTF-8") {
+            return Err("the XML declares an encoding that it does not have");
+        }
+        rest = after;
+    }
+    if let Some((standalone, after)) = pseudo_attribute(rest, "standalone") {
+        if !matches!(standalone, "yes" | "no") {
+            return Err(XML_ILL_FORMED);
+        }
+        rest = after;
+    }
+    if rest.chars().all(is_blank) {
+        Ok(())
+    } else {
+        Err(XML_ILL_FORMED)
+    }
+}
+
+/// The value of ` name="value"` at the beginning of `text`, and what follows it.
+fn pseudo_attribute<'t>(text: &'t str, name: &str) -> Option<(&'t str, &'t str)> {
+    let rest = text.strip_prefix(is_blank)?.trim_start_matches(is_blank);
+    let rest = rest.strip_prefix(name)?.trim_start_matches(is_blank);
+    let rest = rest.strip_prefix('=')?.trim_start_matches(is_blank);
+    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    rest.strip_prefix(quote)?.split_once(quote)
+}
+
+/// XML 1.0 2.3, `S`.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
 /// XML 1.0 2.2.
@@ -148,11 +216,24 @@ fn is_xml_char(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// XML 1.0 2.3, all of non-ASCII taken as letters.
+/// XML 1.0 2.3, `Name`.
 fn is_xml_name(name: &str) -> bool {
-    let start = |c: char| c.is_ascii_alphabetic() || matches!(c, '_' | ':') || !c.is_ascii();
-    let rest = |c: char| start(c) || c.is_ascii_digit() || matches!(c, '-' | '.');
-    name.chars().next().is_some_and(start) && name.chars().all(rest)
+    name.starts_with(starts_name) && name.chars().all(continues_name)
+}
+
+fn starts_name(c: char) -> bool {
+    matches!(c,
+        ':' | '_' | 'A'..='Z' | 'a'..='z'
+        | '\u{c0}'..='\u{d6}' | '\u{d8}'..='\u{f6}' | '\u{f8}'..='\u{2ff}'
+        | '\u{370}'..='\u{37d}' | '\u{37f}'..='\u{1fff}' | '\u{200c}'..='\u{200d}'
+        | '\u{2070}'..='\u{218f}' | '\u{2c00}'..='\u{2fef}' | '\u{3001}'..='\u{d7ff}'
+        | '\u{f900}'..='\u{fdcf}' | '\u{fdf0}'..='\u{fffd}' | '\u{10000}'..='\u{effff}')
+}
+
+fn continues_name(c: char) -> bool {
+    starts_name(c)
+        || matches!(c, '-' | '.' | '0'..='9' | '\u{b7}'
+            | '\u{300}'..='\u{36f}' | '\u{203f}'..='\u{2040}')
 }
 
 #[cfg(test)]
@@ -231,6 +312,76 @@ mod tests {
             "<a>\u{1}</a>",
             "<a",
             "<a b/>",
+        ] {
+            assert!(Syntax::Xml.check(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn xml_declarations() {
+        for good in [
+            "<?xml version=\"1.0\" encoding=\"UTF-8\" standalone=\"yes\"?><a/>",
+            "<?xml version='1.1' standalone='no'?><a/>",
+            "<?xml version='1.12'\n encoding = \"us-ascii\"\t?><a/>",
+            "<?xml\tversion =\r\n'1.0' encoding='utf-8'?><a>\u{e4}</a>",
+            "\u{feff}<?xml version='1.0'?><?x-y version?><a/>",
+        ] {
+            assert_eq!(Syntax::Xml.check(good.as_bytes()), Ok(()), "{good}");
+        }
+        for bad in [
+            "<?xml?><a/>",
+            "<?xml ?><a/>",
+            "<?xml encoding=\"UTF-8\"?><a/>",
+            "<?xml version=\"1.0\" foo=\"1\"?><a/>",
+            "<?xml encoding=\"UTF-8\" version=\"1.0\"?><a/>",
+            "<?xml version='1.0' standalone='yes' encoding='UTF-8'?><a/>",
+            "<?xml version='1.0' version='1.0'?><a/>",
+            "<?xml version='1.0'encoding='UTF-8'?><a/>",
+            "<?xml version=\"1.0\" standalone=\"maybe\"?><a/>",
+            "<?xml version=\"2.0x\"?><a/>",
+            "<?xml version='2.0'?><a/>",
+            "<?xml version='1.'?><a/>",
+            "<?xml version='1.0\"?><a/>",
+            "<?xml version=1.0?><a/>",
+            "<?xml version=\"1.0\" encoding=\"UTF-16\"?><a/>",
+            "<?xml version='1.0' encoding='ISO-8859-1'?><a/>",
+            "<?xml version='1.0' encoding=''?><a/>",
+            "<?xml version='1.0' encoding='US-ASCII'?><a>\u{e4}</a>",
+            " <?xml version='1.0'?><a/>",
+            "<?XML version='1.0'?><a/>",
+        ] {
+            assert!(Syntax::Xml.check(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn xml_names_and_attributes() {
+        for good in [
+            "<a b=\"it's\"\n\tc = '\"' />",
+            "<a b='&#9;&#x10FFFF;&lt;' ></a >",
+            "<\u{e4}\u{b7}1 \u{4e2d}-.='x'/>",
+            "<a><?x?><?y z?></a>",
+        ] {
+            assert_eq!(Syntax::Xml.check(good.as_bytes()), Ok(()), "{good}");
+        }
+        for bad in [
+            "<a b=\"1\"c=\"2\"/>",
+            "<a b='1'c='2'/>",
+            "<a b='1'c=\"2\"></a>",
+            "<a b='1'\u{a0}c='2'/>",
+            "<a b=\"&#1;\"/>",
+            "<a b='&#xFFFE;'/>",
+            "<a b='&#xD800;'/>",
+            "<a b='&#+65;'/>",
+            "<a b='&'/>",
+            "<\u{d7}/>",
+            "<\u{b7}a/>",
+            "<a \u{d7}='1'/>",
+            "<a\u{37e}/>",
+            "<a><??></a>",
+            "<a><? x?></a>",
+            "<a><?1?></a>",
+            "<a><?xMl x?></a>",
         ] {
             assert!(Syntax::Xml.check(bad.as_bytes()).is_err(), "{bad}");
         }

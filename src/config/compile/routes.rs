@@ -304,7 +304,7 @@ impl Compiler<'_, '_> {
                 self.error(
                     &place,
                     format!("{status} is not a status for a refusal"),
-                    "write one from 400 to 499",
+                    "write one from 400 to 599",
                 );
                 return None;
             }

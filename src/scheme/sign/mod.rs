@@ -40,6 +40,9 @@ impl Scheme {
             Proof::HttpSignature(own) => return own.sign(draft, key, now),
             Proof::None => return Ok(draft),
             Proof::Basic => {
+                if !key.bytes().contains(&b':') {
+                    return refuse("the secret lacks a `:`; write `user:password`");
+                }
                 let credentials = format!("Basic {}", BASE64.encode(key.bytes()));
                 draft.put(&Location::Header(http::header::AUTHORIZATION), &credentials)?;
                 return Ok(draft);

@@ -162,6 +162,24 @@ fn what_is_signed_verifies() {
     assert!(signed >= 12, "{signed}");
 }
 
+/// RFC 7617: without a colon no receiver takes it.
+#[test]
+fn basic_credentials_without_a_colon_are_not_signed() {
+    let shell = Shell::new().with("body", "{}");
+    let sign = |secret| {
+        let args = ["sign", "--provider", "brevo", "--secret", secret];
+        shell.run(&[&args[..], &["--body", "body"]].concat())
+    };
+    let ended = sign("value:abcd").unable("write `user:password`");
+    assert!(!ended.stderr.contains("abcd"), "{ended:?}");
+    assert!(
+        sign("value:user:abcd")
+            .code(0)
+            .stdout
+            .contains("Authorization: Basic ")
+    );
+}
+
 fn there_and_back(provider: &str, secret: &str) {
     let now = "1700000000";
     let shell = Shell::new().with(

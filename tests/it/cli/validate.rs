@@ -160,6 +160,35 @@ fn no_route_exits_1() {
     );
 }
 
+/// A path that listeners refuse finds no route, though a pattern would take it.
+#[test]
+fn a_refused_path_exits_1() {
+    let shell = Shell::new().with("hookward.yaml", config(ROUTES));
+    for (path, why) in [
+        ("/a/../x", "dot segment"),
+        ("/a/%2e%2E/x", "dot segment"),
+        ("/a/..;v=1/x?y", "dot segment"),
+        ("/a/%00", "control character"),
+        ("/a/%zz", "no escape"),
+        ("/a/%2", "no escape"),
+    ] {
+        for url in [path.to_owned(), format!("https://hooks.example.org{path}")] {
+            let ended = shell.run(&["routes", "test", "POST", &url]).code(1);
+            assert_eq!(ended.stdout, "", "{url}");
+            assert!(
+                ended.stderr.contains("malformed_request: ") && ended.stderr.contains(why),
+                "{url}: {ended:?}"
+            );
+        }
+    }
+    let long = format!("/a/{}", "x".repeat(9000));
+    let ended = shell.run(&["routes", "test", "POST", &long]).code(1);
+    assert!(ended.stderr.contains("uri_too_long: "), "{ended:?}");
+    for path in ["/a/b%2fc", "/a/...", "/a/x?y=%zz#/../z", "/a/%68"] {
+        shell.run(&["routes", "test", "POST", path]).code(0);
+    }
+}
+
 #[test]
 fn what_cannot_be_asked_exits_2() {
     let shell = Shell::new()
