@@ -130,6 +130,11 @@ impl Scheme {
         message: &Message<'_>,
         judge: impl FnOnce(&[View<'_>]) -> Result<T, SignatureError>,
     ) -> Result<T, SignatureError> {
+        let mut media_types = message.headers.get_all(header::CONTENT_TYPE).iter();
+        if media_types.nth(1).is_some() {
+            // The app may read the body as another thing than what is verified here.
+            return Err(malformed("there is more than one Content-Type"));
+        }
         let decoded = self.decoded_body(message)?;
         let body = decoded.as_ref().unwrap_or(message.body);
         let Message {

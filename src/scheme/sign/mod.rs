@@ -247,7 +247,12 @@ impl Signing<'_> {
     fn drawn_id(&self) -> String {
         let seed = digest(&[&self.now.millis().to_be_bytes(), &self.draft.body]);
         let hex = HEXLOWER.encode(&seed);
-        format!("msg_{}", hex.get(..24).unwrap_or_default())
+        let short = format!("msg_{}", hex.get(..24).unwrap_or_default());
+        if self.scheme.id_form.holds(short.as_bytes()) {
+            short
+        } else {
+            hex
+        }
     }
 
     /// The value that stands at one of `places`; else `text`, which is put there.

@@ -12,6 +12,7 @@ use hookward::scheme::{Params, Scheme};
 
 use crate::vectors::cases;
 
+mod attacks;
 mod own;
 mod page;
 mod signing;

@@ -1,0 +1,185 @@
+//! Captured requests that a stranger changes: what the signature does not pin must not get through,
+//! and a copy must stay a copy.
+
+use hookward::scheme::catalog::Catalog;
+use hookward::scheme::keys::KeySet;
+use hookward::scheme::sign::Draft;
+use hookward::scheme::{Content, Message, Params, Scheme, SenderUrl};
+use hookward::units::UnixTime;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+const SIGNED_AT: UnixTime = UnixTime::from_secs(1_767_225_600);
+const SECRET: &[u8] = b"4f1d2c3b4a5968778695a4b3c2d1e0f0";
+
+/// Scheme and key of a preset.
+struct Judge {
+    scheme: Scheme,
+    keys: KeySet,
+}
+
+impl Judge {
+    fn of(preset: &str) -> Self {
+        let selected = Catalog::built_in().find(preset).unwrap();
+        let scheme = selected.bind(&Params::new(), None).unwrap();
+        let key = scheme.secret_key("own".into(), SECRET, None).unwrap();
+        let keys = KeySet::new(vec![key]).unwrap();
+        Self { scheme, keys }
+    }
+
+    fn sign(&self, draft: Draft) -> Draft {
+        let key = self.keys.all().first().unwrap();
+        self.scheme.sign(draft, key, SIGNED_AT).unwrap()
+    }
+
+    /// What makes the delivery itself, where it is accepted.
+    fn delivery(&self, draft: &Draft, now: UnixTime) -> Option<[u8; 32]> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &draft.headers {
+            headers.append(
+                name.parse::<HeaderName>().unwrap(),
+                HeaderValue::from_str(value).unwrap(),
+            );
+        }
+        let body = Content::from(draft.body.clone());
+        let message = Message {
+            method: &draft.method,
+            url: &draft.url,
+            headers: &headers,
+            body: &body,
+        };
+        let evidence = self.scheme.verify(&message, &self.keys, now).ok()?;
+        Some(self.scheme.delivery(&message, &evidence).unwrap())
+    }
+
+    fn accepts(&self, draft: &Draft) -> bool {
+        self.delivery(draft, SIGNED_AT).is_some()
+    }
+
+    /// Asserts that a changed copy is refused or known as a copy.
+    fn is_a_copy(&self, original: &Draft, changed: &Draft) {
+        let known = self.delivery(original, SIGNED_AT).expect("the original");
+        if let Some(other) = self.delivery(changed, SIGNED_AT) {
+            assert_eq!(other, known, "{changed:?}");
+        }
+    }
+}
+
+fn draft(target: &str, media_type: &str, body: &str) -> Draft {
+    Draft {
+        method: Method::POST,
+        url: SenderUrl {
+            origin: "https://hooks.example.org".into(),
+            target: target.into(),
+        },
+        headers: vec![("Content-Type".to_owned(), media_type.to_owned())],
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+fn form(target: &str, body: &str) -> Draft {
+    draft(target, "application/x-www-form-urlencoded", body)
+}
+
+fn json(body: &str) -> Draft {
+    draft("/", "application/json", body)
+}
+
+fn header<'d>(draft: &'d mut Draft, name: &str) -> &'d mut String {
+    let mut all = draft.headers.iter_mut();
+    let own = all.find(|(own, _)| own.eq_ignore_ascii_case(name));
+    &mut own.unwrap().1
+}
+
+#[test]
+fn a_field_behind_a_thousand_others_is_seen() {
+    // SECURITY DS-33
+    let judge = Judge::of("mercado-pago");
+    let signed = judge.sign(draft("/?data.id=123", "application/json", "{}"));
+    assert!(judge.accepts(&signed));
+    let mut hidden = signed;
+    hidden.url.target = format!("/?data.id=123{}&data.id=666", "&a".repeat(999)).into();
+    assert!(!judge.accepts(&hidden));
+}
+
+#[test]
+fn a_timestamp_in_another_place_freshens_nothing() {
+    let judge = Judge::of("vonage-sms");
+    let signed = judge.sign(form("/", "text=hello&messageId=1"));
+    assert!(judge.accepts(&signed));
+    let later = UnixTime::from_secs(SIGNED_AT.secs() + 86_400);
+    let mut freshened = signed;
+    freshened.url.target = format!("/?timestamp={}", later.secs()).into();
+    assert_eq!(judge.delivery(&freshened, later), None);
+}
+
+#[test]
+fn an_id_takes_nothing_from_its_neighbours() {
+    // SECURITY
+    let plivo = Judge::of("plivo-v3");
+    let mut signed = form("/", "Text=pay.100&To=X");
+    let nonce = "X-Plivo-Signature-V3-Nonce";
+    signed.headers.push((nonce.to_owned(), "12345".to_owned()));
+    let mut cut = plivo.sign(signed);
+    assert!(plivo.accepts(&cut));
+    cut.body = b"Text=pay".to_vec();
+    *header(&mut cut, nonce) = "100ToX.12345".to_owned();
+    assert!(!plivo.accepts(&cut));
+
+    let nextcloud = Judge::of("nextcloud/talk-bot");
+    let signed = nextcloud.sign(json("{\"a\":1}"));
+    let mut shifted = signed.clone();
+    let random = header(&mut shifted, "X-Nextcloud-Talk-Random");
+    let last = random.pop().unwrap();
+    shifted.body.insert(0, u8::try_from(last).unwrap());
+    assert!(nextcloud.accepts(&signed));
+    assert!(!nextcloud.accepts(&shifted));
+
+    let quicknode = Judge::of("quicknode");
+    let mut signed = json("{\"a\":1}");
+    signed
+        .headers
+        .push(("X-QN-Nonce".to_owned(), "abc0".to_owned()));
+    let signed = quicknode.sign(signed);
+    let mut shifted = signed.clone();
+    *header(&mut shifted, "X-QN-Nonce") = "abc".to_owned();
+    header(&mut shifted, "X-QN-Timestamp").insert(0, '0');
+    assert!(quicknode.accepts(&signed));
+    assert!(!quicknode.accepts(&shifted));
+}
+
+#[test]
+fn another_spelling_of_the_same_content_is_a_copy() {
+    // SECURITY
+    let twilio = Judge::of("twilio");
+    let signed = twilio.sign(form("/sms", "A=1&B=2"));
+    for body in ["B=2&A=1", "A=%31&B=2", "A=1&B=2&A=1", "&A=1&B=2"] {
+        let mut other = signed.clone();
+        other.body = body.as_bytes().to_vec();
+        twilio.is_a_copy(&signed, &other);
+    }
+    for origin in [
+        "https://hooks.example.org:443",
+        "https://hooks.example.org:8443",
+    ] {
+        let mut other = signed.clone();
+        other.url.origin = origin.into();
+        twilio.is_a_copy(&signed, &other);
+    }
+}
+
+#[test]
+fn what_a_handshake_signs_for_anybody_is_no_delivery() {
+    // SECURITY A-46
+    let judge = Judge::of("x-twitter");
+    assert!(judge.accepts(&judge.sign(json("{\"for_user_id\":\"1\"}"))));
+    assert!(!judge.accepts(&judge.sign(json("12345"))));
+}
+
+#[test]
+fn two_media_types_are_refused() {
+    let judge = Judge::of("twilio");
+    let mut signed = judge.sign(form("/sms", "A=1"));
+    let second = ("Content-Type".to_owned(), "application/json".to_owned());
+    signed.headers.push(second);
+    assert!(!judge.accepts(&signed));
+}
