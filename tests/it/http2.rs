@@ -531,6 +531,30 @@ fn a_refused_upload_over_http2_leaves_the_connection_usable() {
 }
 
 #[test]
+fn curl_reads_the_refusal_of_an_upload_that_it_still_sends() {
+    // SECURITY SM-17: a reset right after the answer would hide it
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let file = gateway.dir().join("upload");
+    std::fs::write(&file, vec![b'x'; 2 << 20]).unwrap();
+    for (path, status) in [("open", "413 2"), ("github", "401 2"), ("nowhere", "404 2")] {
+        let curl = std::process::Command::new("curl")
+            .args([
+                "-sk",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code} %{http_version}",
+            ])
+            .args(["--data-binary", &format!("@{}", file.display())])
+            .arg(format!("https://{}/{path}", gateway.address("https")))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&curl.stdout), status, "{path}");
+    }
+}
+
+#[test]
 fn an_answer_that_breaks_off_resets_its_stream() {
     // SECURITY U-04
     let app = App::start();
