@@ -92,14 +92,25 @@ pub async fn from_head(
         return Ok(Progress(Vec::new()));
     };
     let mut steps = Vec::with_capacity(checks.len());
+    let mut unsigned = None;
     for check in checks {
         let step = match check {
-            Check::Any(choices) => any_from_head(choices, presented, passwords, now).await?,
-            check => one_from_head(check, presented, passwords, now).await?,
+            Check::Any(choices) => any_from_head(choices, presented, passwords, now).await,
+            check => one_from_head(check, presented, passwords, now).await,
         };
-        steps.push(step);
+        match step {
+            Ok(step) => steps.push(step),
+            // Whoever lacks the credential too is told so first, in whatever order they are written.
+            Err(refusal) if refusal.is_of_signature() => {
+                unsigned.get_or_insert(refusal);
+            }
+            Err(refusal) => return Err(refusal),
+        }
     }
-    Ok(Progress(steps))
+    match unsigned {
+        Some(refusal) => Err(refusal),
+        None => Ok(Progress(steps)),
+    }
 }
 
 /// Judges the rest, with the body.

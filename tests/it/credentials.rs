@@ -470,6 +470,23 @@ fn the_status_of_a_401_can_be_set() {
 }
 
 #[test]
+fn a_missing_credential_is_told_before_a_missing_signature_in_either_order() {
+    let app = App::start();
+    let token = format!("{{ token: {{ header: X-Token, {KEYS} }} }}");
+    let github = "{ provider: github, secrets: [env:TOKEN] }";
+    for verify in [
+        format!("[{github}, {token}]"),
+        format!("[{token}, {github}]"),
+    ] {
+        let gateway = start(&app, &verify, "");
+        gateway.refused(&gateway.post("/in", &[], b"{}"), 401, "credential_missing");
+        let answer = gateway.post("/in", &[("X-Token", TOKEN)], b"{}");
+        gateway.refused(&answer, 401, "signature_missing");
+    }
+    app.saw_nothing();
+}
+
+#[test]
 fn credentials_come_before_the_body_and_after_source_and_limits() {
     // SECURITY SM-35
     let app = App::start();
