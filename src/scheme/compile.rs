@@ -77,6 +77,15 @@ pub(super) struct Compiler<'a> {
     pub(super) problems: Vec<Problem>,
 }
 
+/// What a spec says about where a value stands.
+struct Written<'s> {
+    header: Option<&'s At<OneOrMany<String>>>,
+    form: Option<&'s At<String>>,
+    json: Option<&'s At<String>>,
+    xml: Option<&'s At<String>>,
+    query: Option<&'s At<String>>,
+}
+
 impl Names for Compiler<'_> {
     fn param(&mut self, name: &str) -> Option<String> {
         self.params.get(name).and_then(param_text)
@@ -562,23 +571,32 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Places in the order they are tried.
+    /// Places in the order they are tried: the query comes last, since a stranger can add to that of a
+    /// request whose body is signed.
+    fn places(&mut self, written: &Written<'_>) -> Vec<Location> {
+        let mut places = self.headers(written.header);
+        let form = written.form.and_then(|at| self.text(at));
+        places.extend(form.map(|name| Location::Form(name.into())));
+        let json = written.json.and_then(|at| self.pointer(at));
+        places.extend(json.map(Location::Json));
+        places.extend(written.xml.and_then(|at| self.xml(at)));
+        let query = written.query.and_then(|at| self.text(at));
+        places.extend(query.map(|name| Location::Query(name.into())));
+        places
+    }
+
+    /// All places of a value.
     fn location(&mut self, at: &At<LocationSpec>) -> Vec<Location> {
         let Some(spec) = at.get() else {
             return Vec::new();
         };
-        let mut places = self.headers(spec.header.as_ref());
-        let form = spec.form.as_ref().and_then(|at| self.text(at));
-        places.extend(form.map(|name| Location::Form(name.into())));
-        places.extend(
-            spec.json
-                .as_ref()
-                .and_then(|at| self.pointer(at))
-                .map(Location::Json),
-        );
-        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
+        let mut places = self.places(&Written {
+            header: spec.header.as_ref(),
+            form: spec.form.as_ref(),
+            json: spec.json.as_ref(),
+            xml: spec.xml.as_ref(),
+            query: spec.query.as_ref(),
+        });
         places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
         if places.is_empty() {
             self.error(
@@ -591,18 +609,13 @@ impl<'a> Compiler<'a> {
 
     fn signature(&mut self, at: &At<SignatureSpec>) -> Option<SignatureForm> {
         let spec = at.get()?;
-        let mut places = self.headers(spec.header.as_ref());
-        let form = spec.form.as_ref().and_then(|at| self.text(at));
-        places.extend(form.map(|name| Location::Form(name.into())));
-        places.extend(
-            spec.json
-                .as_ref()
-                .and_then(|at| self.pointer(at))
-                .map(Location::Json),
-        );
-        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
+        let mut places = self.places(&Written {
+            header: spec.header.as_ref(),
+            form: spec.form.as_ref(),
+            json: spec.json.as_ref(),
+            xml: spec.xml.as_ref(),
+            query: spec.query.as_ref(),
+        });
         if get(&spec.body).copied().unwrap_or_default() {
             places.push(Location::Body);
         }
@@ -679,23 +692,18 @@ impl<'a> Compiler<'a> {
         tolerance: Option<Duration>,
     ) -> Option<Timestamp> {
         let spec = at.get()?;
-        let mut places = self.headers(spec.header.as_ref());
-        let form = spec.form.as_ref().and_then(|at| self.text(at));
-        places.extend(form.map(|name| Location::Form(name.into())));
-        places.extend(
-            spec.json
-                .as_ref()
-                .and_then(|at| self.pointer(at))
-                .map(Location::Json),
-        );
-        places.extend(spec.xml.as_ref().and_then(|at| self.xml(at)));
-        let query = spec.query.as_ref().and_then(|at| self.text(at));
-        places.extend(query.map(|name| Location::Query(name.into())));
+        let mut places = self.places(&Written {
+            header: spec.header.as_ref(),
+            form: spec.form.as_ref(),
+            json: spec.json.as_ref(),
+            xml: spec.xml.as_ref(),
+            query: spec.query.as_ref(),
+        });
         places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
         if places.is_empty() {
             self.error(
                 at,
-                "say where it stands: `header`, `query`, `form`, `json` or `item`",
+                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `item`",
             );
         }
         let covered = places.iter().all(|place| scheme.covers_place(place))
