@@ -514,6 +514,12 @@ impl Scheme {
         weaknesses
     }
 
+    /// Whether the signature is of the URL with its host, so that somebody must say which that is.
+    pub fn signs_host(&self) -> bool {
+        let mut parts = self.contents.iter().flatten();
+        parts.any(|part| part.text.covers_host())
+    }
+
     /// Whether the signature covers the whole body.
     pub fn covers_body(&self) -> bool {
         if let Proof::HttpSignature(own) = &self.proof {

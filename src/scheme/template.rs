@@ -263,6 +263,11 @@ impl Template {
         self.uses(&|source| matches!(source, Source::Id))
     }
 
+    /// Whether the host of the URL goes in.
+    pub(super) fn covers_host(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Host | Source::Origin | Source::Url))
+    }
+
     /// Whether the secret goes in.
     pub(super) fn covers_secret(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Secret))

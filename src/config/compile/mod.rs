@@ -77,9 +77,11 @@ pub(super) fn config(
     let listeners = compiler.listeners(&spec.listeners, admin);
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
     let asks_for_certificates = listeners.iter().any(listeners::asks_for_certificates);
+    let takes_any_host = listeners.iter().any(|own| own.public_url.is_none());
     let world = routes::World {
         limits: &limits,
         asks_for_certificates,
+        takes_any_host,
     };
     let routes = compiler.routes(&spec.routes, &world, &mut upstreams);
     let routes = RouteTable::build(routes).ok()?;

@@ -27,6 +27,8 @@ pub(super) struct World<'w> {
     pub(super) limits: &'w Limits,
     /// Whether any listener asks clients for a certificate.
     pub(super) asks_for_certificates: bool,
+    /// Whether any listener takes the host that a request names for its own.
+    pub(super) takes_any_host: bool,
 }
 
 /// What the checks of a route may refer to.
@@ -163,6 +165,9 @@ impl Compiler<'_, '_> {
             self.weaknesses(spec, auth, &sources);
             if let Some(matches) = &matches {
                 self.methods_of_presets(&auth.facts, &matches.methods);
+                if world.takes_any_host && matches.host == HostPattern::Any {
+                    self.hosts_of_urls(&auth.facts);
+                }
             }
         }
         let facts = auth.as_ref().map(|auth| &auth.facts);

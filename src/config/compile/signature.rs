@@ -42,6 +42,8 @@ pub(super) struct Facts {
     methods: Vec<(Place, Vec<String>)>,
     /// What schemes leave open.
     weaknesses: Vec<(Place, &'static str)>,
+    /// Schemes that sign the URL with its host.
+    of_hosts: Vec<Place>,
 }
 
 /// A scheme, ready for keys.
@@ -423,6 +425,18 @@ impl Compiler<'_, '_> {
         }
     }
 
+    /// Warns where the sender of a request chooses the host that the signature is checked with
+    /// (SECURITY A-42).
+    pub(super) fn hosts_of_urls(&mut self, facts: &Facts) {
+        for place in &facts.of_hosts {
+            self.warn(
+                place,
+                "the signature covers the URL, and the request itself says with which host",
+                Some("set `public_url` on the listeners, or `match.host` on the route"),
+            );
+        }
+    }
+
     /// Warns when a route takes none of the methods that a provider calls with.
     pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
         for (place, methods) in &facts.methods {
@@ -458,6 +472,8 @@ impl Facts {
             let both = tolerance.past.saturating_add(tolerance.future);
             self.tolerance_both_ways = self.tolerance_both_ways.max(Some(both));
         }
+        self.of_hosts
+            .extend(scheme.signs_host().then(|| place.clone()));
         self.weaknesses.extend(
             scheme
                 .weaknesses()
