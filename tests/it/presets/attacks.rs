@@ -19,8 +19,12 @@ struct Judge {
 
 impl Judge {
     fn of(preset: &str) -> Self {
+        Self::with(preset, &Params::new())
+    }
+
+    fn with(preset: &str, params: &Params) -> Self {
         let selected = Catalog::built_in().find(preset).unwrap();
-        let scheme = selected.bind(&Params::new(), None).unwrap();
+        let scheme = selected.bind(params, None).unwrap();
         let key = scheme.secret_key("own".into(), SECRET, None).unwrap();
         let keys = KeySet::new(vec![key]).unwrap();
         Self { scheme, keys }
@@ -173,6 +177,12 @@ fn what_a_handshake_signs_for_anybody_is_no_delivery() {
     let judge = Judge::of("x-twitter");
     assert!(judge.accepts(&judge.sign(json("{\"for_user_id\":\"1\"}"))));
     assert!(!judge.accepts(&judge.sign(json("12345"))));
+
+    let params = Params::from([("public_key".to_owned(), "own".into())]);
+    let braintree = Judge::with("braintree", &params);
+    let payload = |text: &str| braintree.sign(form("/", &format!("bt_payload={text}")));
+    assert!(braintree.accepts(&payload("PG5vdGlmaWNhdGlvbj48L25vdGlmaWNhdGlvbj4")));
+    assert!(!braintree.accepts(&payload("abcdef0123456789abcd")));
 }
 
 #[test]
