@@ -3,41 +3,35 @@
 use std::time::Duration;
 
 use data_encoding::BASE64;
-use http::{HeaderValue, Request, Response, header};
-use http_body_util::{BodyExt, Full};
+use http::{HeaderValue, Response, header};
 use serde_json::json;
 
-use super::forward::{Exchange, Frames, Upstream, UpstreamBody};
+use super::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
 
 /// Answers 200 with a JSON account of the request.
 #[derive(Debug)]
 pub struct Echo;
 
 impl Upstream for Echo {
-    fn send(&self, request: Request<Frames>, _: Option<Duration>) -> Exchange<'_> {
+    fn send(&self, request: Outgoing, _: Option<Duration>) -> Exchange<'_> {
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = match body.collect().await {
-                Ok(body) => body.to_bytes(),
-                Err(never) => match never {},
-            };
-            let headers: Vec<_> = parts
-                .headers
+            let body = request.body.joined();
+            let headers: Vec<_> = request
+                .fields
                 .iter()
                 .map(|(name, value)| {
                     json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
                 })
                 .collect();
             let account = json!({
-                "method": parts.method.as_str(),
-                "path": parts.uri.path(),
-                "query": parts.uri.query(),
+                "method": request.method.as_str(),
+                "path": request.target.path(),
+                "query": request.target.query(),
                 "headers": headers,
                 "body": std::str::from_utf8(&body).ok(),
                 "body_base64": BASE64.encode(&body),
             });
-            let body = Full::from(format!("{account:#}\n"));
-            let body = UpstreamBody::new(body.map_err(|never| match never {}));
+            let body = UpstreamBody::Whole(format!("{account:#}\n").into());
             let mut response = Response::new(body);
             response.headers_mut().insert(
                 header::CONTENT_TYPE,

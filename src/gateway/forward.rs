@@ -1,18 +1,15 @@
 //! Stage: the verified request goes to the app, once, and its answer comes back.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
-use http_body::{Body, Frame, SizeHint};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::connection::Connection;
@@ -21,23 +18,54 @@ use super::headers;
 use super::snapshot::RouteState;
 use super::verify::Proof;
 use crate::reason::Reason;
-use crate::route::Route;
 use crate::route::policy::PathRewrite;
 use crate::scheme::Content;
 
 /// Body of an upstream's answer.
-pub type UpstreamBody = UnsyncBoxBody<Bytes, BoxError>;
+#[derive(Debug)]
+pub enum UpstreamBody {
+    /// It came with its head.
+    Whole(Bytes),
+    /// It is still coming.
+    Streamed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+/// A request as it goes to an upstream.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Method.
+    pub method: Method,
+    /// Path and query.
+    pub target: PathAndQuery,
+    /// Header fields in their order, those of the framing among them.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The body as received: the same frames, uncopied.
+    pub body: Content,
+}
+
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// An exchange under way.
 pub type Exchange<'a> =
     Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send + 'a>>;
 
+impl Outgoing {
+    /// A request of the gateway's own: whether the app is well.
+    pub fn probe(host: HeaderValue, target: PathAndQuery) -> Self {
+        Self {
+            method: Method::GET,
+            target,
+            fields: vec![(header::HOST, host)],
+            body: Content::default(),
+        }
+    }
+}
+
 /// An app behind the gateway.
 pub trait Upstream: fmt::Debug + Send + Sync {
     /// Sends a request once and waits for the head of its answer. `timeout` bounds that wait and
     /// each wait within the answer; `None` leaves it to the upstream's own.
-    fn send(&self, request: Request<Frames>, timeout: Option<Duration>) -> Exchange<'_>;
+    fn send(&self, request: Outgoing, timeout: Option<Duration>) -> Exchange<'_>;
 
     /// Longest time that [`Upstream::send`] takes.
     fn patience(&self, timeout: Option<Duration>) -> Duration;
@@ -72,56 +100,13 @@ impl UpstreamError {
     }
 }
 
-/// A received body on its way to the upstream: the same frames, uncopied.
-#[derive(Clone, Debug, Default)]
-pub struct Frames {
-    frames: VecDeque<Bytes>,
-    left: u64,
-}
-
-impl Frames {
-    /// The frames of `content`.
-    pub fn new(content: &Content) -> Self {
-        let frames: VecDeque<Bytes> = content
-            .frames()
-            .iter()
-            .filter(|frame| !frame.is_empty())
-            .cloned()
-            .collect();
-        let left = frames.iter().map(|frame| frame.len() as u64).sum();
-        Self { frames, left }
-    }
-}
-
-impl Body for Frames {
-    type Data = Bytes;
-    type Error = std::convert::Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = self.frames.pop_front();
-        self.left -= frame.as_ref().map_or(0, |frame| frame.len() as u64);
-        Poll::Ready(frame.map(|frame| Ok(Frame::data(frame))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.frames.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
-}
-
 /// What the forwarded request is made of.
 #[derive(Debug)]
 pub struct Forwarding<'a> {
     /// The head as received.
     pub head: Head,
     /// The body as received.
-    pub body: &'a Content,
+    pub body: Content,
     /// The route and what lives beside it.
     pub state: &'a RouteState,
     /// The connection it came over.
@@ -135,16 +120,7 @@ pub struct Forwarding<'a> {
 }
 
 /// Builds the forwarded request: the same bytes, under a head that only the gateway can write.
-pub fn build(forwarding: Forwarding<'_>) -> Result<Request<Frames>, Reason> {
-    let uri = rewritten(&forwarding.head.target, forwarding.state)?;
-    let mut request = Request::new(Frames::new(forwarding.body));
-    *request.method_mut() = forwarding.head.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = head_fields(forwarding);
-    Ok(request)
-}
-
-fn head_fields(forwarding: Forwarding<'_>) -> HeaderMap {
+pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
     let Forwarding {
         head,
         body,
@@ -154,105 +130,158 @@ fn head_fields(forwarding: Forwarding<'_>) -> HeaderMap {
         verdict,
         request_id,
     } = forwarding;
-    let Head {
-        method,
-        host,
-        headers: mut fields,
-        ..
-    } = head;
-    let route = &*state.route;
-    let forwarded_for = forwarded_for(&fields, connection, is_trusted);
+    let target = rewritten(head.target, state)?;
+    let forwarded_for = forwarded_for(&head.headers, connection, is_trusted);
+    let mut fields = Vec::with_capacity(head.headers.len() + FIELDS_ADDED);
+    fields.push((header::HOST, head.host.clone()));
+    received_fields(&mut fields, head.headers, state, is_trusted);
 
-    headers::remove_hop_by_hop(&mut fields, &state.credentials.signed);
-    headers::remove_where(&mut fields, |name| {
-        name.starts_with("x-hookward-") || (!is_trusted && headers::is_forwarding(name))
-    });
-    headers::join_cookies(&mut fields);
-    if !route.forward.keep_credentials {
-        if state.credentials.authorization {
-            fields.remove(header::AUTHORIZATION);
-        }
-        for name in &state.credentials.headers {
-            fields.remove(name);
-        }
-    }
-    fields.remove(header::CONTENT_LENGTH);
-    let bodiless = matches!(method, http::Method::GET | http::Method::HEAD) && body.is_empty();
+    let bodiless = matches!(head.method, Method::GET | Method::HEAD) && body.is_empty();
     if !bodiless {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        fields.push((header::CONTENT_LENGTH, HeaderValue::from(body.len())));
     }
-
     let proto = if connection.tls.is_some() {
         "https"
     } else {
         "http"
     };
-    fields.insert("x-forwarded-for", forwarded_for);
-    fields
-        .entry("x-forwarded-proto")
-        .or_insert(HeaderValue::from_static(proto));
-    fields
-        .entry("x-forwarded-host")
-        .or_insert_with(|| host.clone());
-    fields.insert("x-request-id", request_id.clone());
-    fields.insert(header::HOST, host);
-    add_evidence(&mut fields, route, verdict);
+    fields.push((X_FORWARDED_FOR, forwarded_for));
+    if !has(&fields, &X_FORWARDED_PROTO) {
+        fields.push((X_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+    }
+    if !has(&fields, &X_FORWARDED_HOST) {
+        fields.push((X_FORWARDED_HOST, head.host));
+    }
+    fields.push((X_REQUEST_ID, request_id.clone()));
+    add_evidence(&mut fields, state, verdict);
 
-    for name in &route.forward.remove_headers {
-        fields.remove(name);
+    let forward = &state.route.forward;
+    if !forward.remove_headers.is_empty() || !forward.set_headers.is_empty() {
+        let is_set = |name: &HeaderName| forward.set_headers.iter().any(|(own, _)| own == name);
+        fields.retain(|(name, _)| !forward.remove_headers.contains(name) && !is_set(name));
+        fields.extend(forward.set_headers.iter().cloned());
     }
-    for (name, value) in &route.forward.set_headers {
-        fields.insert(name.clone(), value.clone());
+    Ok(Outgoing {
+        method: head.method,
+        target,
+        fields,
+        body,
+    })
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Room for the fields that the gateway adds.
+const FIELDS_ADDED: usize = 12;
+
+type Fields = Vec<(HeaderName, HeaderValue)>;
+
+fn has(fields: &Fields, name: &HeaderName) -> bool {
+    fields.iter().any(|(own, _)| own == name)
+}
+
+/// The fields of the request that the app may see as they came.
+fn received_fields(
+    fields: &mut Fields,
+    mut received: HeaderMap,
+    state: &RouteState,
+    is_trusted: bool,
+) {
+    let listed = headers::listed_in_connection(&received, &state.credentials.signed);
+    headers::join_cookies(&mut received);
+    let credentials = Some(&state.credentials).filter(|_| !state.route.forward.keep_credentials);
+    let is_credential = |name: &HeaderName| {
+        credentials.is_some_and(|own| {
+            (own.authorization && name == header::AUTHORIZATION) || own.headers.contains(name)
+        })
+    };
+    // What the gateway writes itself is left out too.
+    let is_ours = |name: &HeaderName| {
+        matches!(*name, header::HOST | header::CONTENT_LENGTH)
+            || matches!(name.as_str(), "x-forwarded-for" | "x-request-id")
+            || name.as_str().starts_with("x-hookward-")
+    };
+    let passes = |name: &HeaderName| {
+        !headers::is_hop_by_hop(name.as_str())
+            && !is_ours(name)
+            && (is_trusted || !headers::is_forwarding(name.as_str()))
+            && !is_credential(name)
+            && !listed.contains(name)
+    };
+    let mut is_passed = false;
+    for (name, value) in received {
+        match name {
+            Some(name) => {
+                is_passed = passes(&name);
+                if is_passed {
+                    fields.push((name, value));
+                }
+            }
+            // One more value of the same name.
+            None if is_passed => {
+                if let Some((name, _)) = fields.last() {
+                    fields.push((name.clone(), value));
+                }
+            }
+            None => {}
+        }
     }
-    fields
 }
 
 fn forwarded_for(fields: &HeaderMap, connection: &Connection, is_trusted: bool) -> HeaderValue {
     let peer = connection.peer.ip().to_canonical().to_string();
-    let mut chain: Vec<&[u8]> = Vec::new();
+    let mut chain = Vec::new();
     if is_trusted {
-        chain.extend(
-            fields
-                .get_all("x-forwarded-for")
-                .iter()
-                .map(HeaderValue::as_bytes),
-        );
+        for value in fields.get_all(X_FORWARDED_FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
     }
-    chain.push(peer.as_bytes());
-    HeaderValue::from_bytes(&chain.join(&b", "[..]))
+    chain.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_maybe_shared(Bytes::from(chain))
         .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
-fn add_evidence(fields: &mut HeaderMap, route: &Route, verdict: Result<&Proof, Reason>) {
-    let mut put = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            fields.insert(HeaderName::from_static(name), value);
-        }
+fn add_evidence(fields: &mut Fields, state: &RouteState, verdict: Result<&Proof, Reason>) {
+    let mut put = |name: &'static str, value: Option<HeaderValue>| {
+        fields.extend(value.map(|value| (HeaderName::from_static(name), value)));
     };
-    put("x-hookward-route", &route.name);
+    let text = |value: &str| HeaderValue::from_str(value).ok();
+    put("x-hookward-route", text(&state.route.name));
     let proof = match verdict {
         Ok(proof) => proof,
-        Err(reason) => return put("x-hookward-verified", &format!("no; reason={reason}")),
+        Err(reason) => {
+            return put("x-hookward-verified", text(&format!("no; reason={reason}")));
+        }
     };
-    if !proof.checks.is_empty() {
-        put("x-hookward-verified", &proof.checks.join(", "));
+    match proof.checks.as_slice() {
+        [] => {}
+        [check] => put("x-hookward-verified", text(check)),
+        checks => put("x-hookward-verified", text(&checks.join(", "))),
     }
-    if let Some(provider) = &proof.provider {
-        put("x-hookward-provider", provider);
-    }
-    if let Some(key_id) = &proof.key_id {
-        put("x-hookward-key-id", key_id);
-    }
-    if let Some(event_id) = &proof.event_id {
-        put("x-hookward-event-id", event_id);
-    }
+    put(
+        "x-hookward-provider",
+        proof.provider.as_deref().and_then(text),
+    );
+    put("x-hookward-key-id", proof.key_id.as_deref().and_then(text));
+    put(
+        "x-hookward-event-id",
+        proof.event_id.as_deref().and_then(text),
+    );
 }
 
 /// The target for the upstream: path rewritten, query kept but for its token.
-fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<Uri, Reason> {
-    let route = &*state.route;
+fn rewritten(target: PathAndQuery, state: &RouteState) -> Result<PathAndQuery, Reason> {
+    let forward = &state.route.forward;
+    let keeps_query = forward.keep_credentials || state.credentials.query.is_empty();
+    if keeps_query && matches!(forward.path, PathRewrite::Keep) {
+        return Ok(target);
+    }
     let path = target.path();
-    let path = match &route.forward.path {
+    let path = match &forward.path {
         PathRewrite::Keep => Cow::Borrowed(path),
         PathRewrite::Replace(path) => Cow::Borrowed(&**path),
         PathRewrite::StripPrefix(prefix) => match path.strip_prefix(&**prefix) {
@@ -267,13 +296,11 @@ fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<Uri, Reason> {
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    let target = if route.forward.keep_credentials || state.credentials.query.is_empty() {
+    let target = if keeps_query {
         target
     } else {
         let names: Vec<&str> = state.credentials.query.iter().map(Arc::as_ref).collect();
         headers::strip_query(&target, &names)
     };
-    let mut parts = http::uri::Parts::default();
-    parts.path_and_query = Some(target.try_into().map_err(|_bad| Reason::Internal)?);
-    Uri::from_parts(parts).map_err(|_bad| Reason::Internal)
+    target.try_into().map_err(|_bad| Reason::Internal)
 }

@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,8 +15,10 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Clock;
 use crate::reason::Reason;
@@ -48,7 +52,7 @@ pub mod well_formed;
 use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
 use connection::Connection;
-use forward::{Forwarding, Frames};
+use forward::{Forwarding, Outgoing};
 use head::Head;
 use record::Record;
 use rejection::{Form, Rejection};
@@ -87,7 +91,7 @@ enum Ready {
 /// A verified request on its way to the app.
 struct Delivery {
     state: Arc<RouteState>,
-    request: Request<Frames>,
+    request: Outgoing,
     claim: Option<Claim>,
     doubt: Option<Reason>,
     answer_fields: AnswerFields,
@@ -264,23 +268,26 @@ impl Gateway {
             record.keep_request_id(&parts.headers);
         }
         let head = head::parse(parts, connection).map_err(|rejection| (rejection, None))?;
-        record.path = Some(snapshot.routes.mask_unmatched(head.path()));
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match listener.plaintext {
             _ if connection.tls.is_some() => {}
             Some(Plaintext::Allow) => {}
             None | Some(Plaintext::Reject) => {
+                record.unrouted(&snapshot, &head);
                 let detail = "plain HTTP on a listener that rejects it";
                 return Err((Rejection::new(Reason::HttpsRequired, detail), None));
             }
             Some(Plaintext::Redirect) => {
+                record.unrouted(&snapshot, &head);
                 let location = redirect_target(&head, listener).map_err(|r| (r, None))?;
                 return Ok(Ready::Redirect(location));
             }
         }
-        let state = select::select(&snapshot, &head).map_err(|rejection| (rejection, None))?;
-        record.routed(state);
-        record.path = Some(select::loggable_path(&state.route, head.path()));
+        let state = select::select(&snapshot, &head).map_err(|rejection| {
+            record.unrouted(&snapshot, &head);
+            (rejection, None)
+        })?;
+        record.routed(state, &head);
         let routed = Routed {
             gateway: self,
             snapshot: &snapshot,
@@ -302,7 +309,7 @@ impl Gateway {
             tokio::spawn(call);
         }
         if let Some(secret) = &reply.enrolled {
-            let route = record.route.as_deref().unwrap_or_default();
+            let route = record.route_name();
             let secret = String::from_utf8_lossy(secret.expose());
             tracing::warn!(
                 route,
@@ -316,16 +323,53 @@ impl Gateway {
         response
     }
 
-    /// Sends a delivery in a task of its own: once claimed, it is finished even if the sender
-    /// hangs up.
+    /// Sends a delivery: once claimed, it is finished even if the sender hangs up.
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
         let request_id = record.request_id.clone();
-        if let Ok(response) = self.deliveries.spawn(exchange(delivery, record)).await {
-            response
-        } else {
-            let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
-            let status = StatusCode::INTERNAL_SERVER_ERROR;
-            respond::refusal(&rejection, status, false, &request_id)
+        let finished = Finished {
+            exchange: Some(Box::pin(exchange(delivery, record))),
+            deliveries: &self.deliveries,
+            _counted: self.deliveries.token(),
+        };
+        AssertUnwindSafe(finished)
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                respond::refusal(&rejection, status, false, &request_id)
+            })
+    }
+}
+
+/// A delivery under way. When its sender hangs up, what is left of it goes on in a task of its own.
+struct Finished<'a> {
+    /// `None` once it is done, and while it runs.
+    exchange: Option<Pin<Box<dyn Future<Output = Response<Answer>> + Send>>>,
+    deliveries: &'a TaskTracker,
+    _counted: TaskTrackerToken,
+}
+
+impl Future for Finished<'_> {
+    type Output = Response<Answer>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<Answer>> {
+        // Out while it runs: one that panics must not run on.
+        let Some(mut exchange) = self.exchange.take() else {
+            return Poll::Pending;
+        };
+        let polled = exchange.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.exchange = Some(exchange);
+        }
+        polled
+    }
+}
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        if let (Some(exchange), Ok(runtime)) = (self.exchange.take(), Handle::try_current()) {
+            self.deliveries.spawn_on(exchange, &runtime);
         }
     }
 }
@@ -391,7 +435,7 @@ impl Routed<'_> {
         let trusted = &self.listener.trusted_proxies;
         let request = forward::build(Forwarding {
             head,
-            body: &received.content,
+            body: received.content,
             state,
             connection: self.connection,
             is_trusted: self.connection.is_trusted(trusted),

@@ -1,19 +1,23 @@
 //! What is said of one request: one access event and its counters, closed exactly once.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use uuid::Uuid;
 
+use super::head::Head;
 use super::rejection::Rejection;
-use super::snapshot::RouteState;
+use super::select;
+use super::snapshot::{RouteState, Snapshot};
 use super::verify::Proof;
 use crate::clock::Clock;
 use crate::reason::{Fault, Reason};
 use crate::telemetry::log::AccessEvent;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{ROUTE_NONE, RouteMetrics};
 use crate::telemetry::{Outcome, Telemetry};
 
 /// Facts of one request, gathered while it passes the stages.
@@ -24,18 +28,16 @@ pub struct Record {
     telemetry: Telemetry,
     clock: Clock,
     started: Duration,
-    metrics: Arc<RouteMetrics>,
     closed: bool,
     /// Id in log, answer and forwarded request.
     pub request_id: HeaderValue,
     /// Route, once chosen.
-    pub route: Option<Arc<str>>,
+    route: Option<Arc<RouteState>>,
     /// Client address.
     pub client_ip: IpAddr,
     /// Method.
     pub method: Method,
-    /// Path as it may be logged: without query, secrets masked.
-    pub path: Option<String>,
+    path: Path,
     /// Body bytes received.
     pub bytes_in: u64,
     /// Status that the upstream answered.
@@ -45,11 +47,20 @@ pub struct Record {
     key_id: Option<Arc<str>>,
 }
 
+/// The path as it may be logged: without query, secrets masked.
+#[derive(Debug)]
+enum Path {
+    Unknown,
+    /// Masked already: no route says which parts are secret.
+    Masked(String),
+    /// To be masked by the route.
+    OfRoute(PathAndQuery),
+}
+
 impl Record {
     /// Opens the record of a request from `client_ip`.
     pub fn open(telemetry: &Telemetry, clock: &Clock, client_ip: IpAddr, method: Method) -> Self {
         Self {
-            metrics: Arc::clone(telemetry.metrics.none()),
             telemetry: telemetry.clone(),
             clock: clock.clone(),
             started: clock.monotonic(),
@@ -58,7 +69,7 @@ impl Record {
             route: None,
             client_ip,
             method,
-            path: None,
+            path: Path::Unknown,
             bytes_in: 0,
             upstream_status: None,
             provider: None,
@@ -78,9 +89,27 @@ impl Record {
     }
 
     /// The request belongs to this route.
-    pub fn routed(&mut self, state: &RouteState) {
-        self.route = Some(Arc::clone(&state.route.name));
-        self.metrics = Arc::clone(&state.metrics);
+    pub fn routed(&mut self, state: &Arc<RouteState>, head: &Head) {
+        self.route = Some(Arc::clone(state));
+        self.path = Path::OfRoute(head.target.clone());
+    }
+
+    /// The request belongs to no route of `snapshot`.
+    pub fn unrouted(&mut self, snapshot: &Snapshot, head: &Head) {
+        self.path = Path::Masked(snapshot.routes.mask_unmatched(head.path()));
+    }
+
+    /// Name of the route, as logs and metrics have it.
+    pub fn route_name(&self) -> &str {
+        let route = self.route.as_ref();
+        route.map_or(ROUTE_NONE, |state| &state.route.name)
+    }
+
+    fn metrics(&self) -> &RouteMetrics {
+        match &self.route {
+            Some(state) => &state.metrics,
+            None => self.telemetry.metrics.none(),
+        }
     }
 
     /// The request proved this.
@@ -89,13 +118,13 @@ impl Record {
         self.event_id.clone_from(&proof.event_id);
         self.key_id.clone_from(&proof.key_id);
         if let Some(key_id) = &proof.key_id {
-            self.metrics.key_used(key_id);
+            self.metrics().key_used(key_id);
         }
     }
 
     /// Counts an exchange with the upstream; `code` is `None` when it gave no answer.
     pub fn upstream(&self, code: Option<u16>, took: Duration) {
-        self.metrics.upstream(code.unwrap_or(0), took);
+        self.metrics().upstream(code.unwrap_or(0), took);
     }
 
     /// Moment on the clock that durations are measured with.
@@ -106,14 +135,14 @@ impl Record {
     /// Closes as accepted.
     pub fn close(mut self, outcome: Outcome, reason: Option<Reason>, status: u16) {
         if matches!(outcome, Outcome::Forwarded | Outcome::Duplicate) {
-            self.metrics.accepted(self.clock.now());
+            self.metrics().accepted(self.clock.now());
         }
         self.write(outcome, reason, Some(status));
     }
 
     /// Closes as refused, and says in the operator's log what only an operator can mend.
     pub fn refuse(mut self, rejection: &Rejection, status: u16) {
-        let route = self.route.as_deref().unwrap_or("_none");
+        let route = self.route_name();
         let request_id = self.request_id.to_str().unwrap_or_default();
         let Rejection { reason, detail, .. } = rejection;
         match reason.row().fault {
@@ -133,18 +162,28 @@ impl Record {
     fn write(&mut self, outcome: Outcome, reason: Option<Reason>, status: Option<u16>) {
         self.closed = true;
         let took = self.elapsed();
-        self.metrics.count(outcome, reason);
-        self.metrics.observe_duration(outcome, took);
+        self.metrics().count(outcome, reason);
+        self.metrics().observe_duration(outcome, took);
+        if !self.telemetry.access.is_on() {
+            return;
+        }
+        let path = match (&self.path, &self.route) {
+            (Path::Masked(path), _) => Some(Cow::Borrowed(&**path)),
+            (Path::OfRoute(target), Some(state)) => {
+                Some(select::loggable_path(&state.route, target.path()))
+            }
+            (Path::OfRoute(_), None) | (Path::Unknown, _) => None,
+        };
         self.telemetry.access.write(&AccessEvent {
             request_id: self.request_id.to_str().unwrap_or_default(),
-            route: self.route.as_deref().unwrap_or("_none"),
+            route: self.route_name(),
             provider: self.provider.as_deref(),
             outcome,
             reason,
             status,
             client_ip: Some(self.client_ip),
             method: self.method.as_str(),
-            path: self.path.as_deref(),
+            path: path.as_deref(),
             bytes_in: self.bytes_in,
             event_id: self.event_id.as_deref(),
             key_id: self.key_id.as_deref(),

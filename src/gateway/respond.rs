@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 
 use super::admit::Permit;
 use super::forward::{BoxError, UpstreamBody};
@@ -27,7 +28,7 @@ enum Kind {
     #[default]
     Empty,
     Own(Bytes),
-    Upstream(UpstreamBody),
+    Upstream(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 impl Answer {
@@ -180,16 +181,15 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
         // RFC 9112 6.3: it overrides a length, which is then of nothing (SECURITY U-11).
         parts.headers.remove(header::CONTENT_LENGTH);
     }
-    headers::remove_hop_by_hop(&mut parts.headers, &[]);
+    headers::remove_hop_by_hop(&mut parts.headers);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
-    Response::from_parts(
-        parts,
-        Answer {
-            kind: Kind::Upstream(body),
-            permit: None,
-        },
-    )
+    let kind = match body {
+        UpstreamBody::Whole(body) if body.is_empty() => Kind::Empty,
+        UpstreamBody::Whole(body) => Kind::Own(body),
+        UpstreamBody::Streamed(body) => Kind::Upstream(body),
+    };
+    Response::from_parts(parts, Answer { kind, permit: None })
 }
 
 /// With the fields that the provider wants to read, in place of the app's own.

@@ -1,5 +1,6 @@
 //! Stage: which route takes the request.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{HeaderValue, header};
@@ -39,7 +40,7 @@ pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
 }
 
 /// The path as it may be logged under `route`: tokens in it are masked.
-pub fn loggable_path(route: &Route, path: &str) -> String {
+pub fn loggable_path<'p>(route: &Route, path: &'p str) -> Cow<'p, str> {
     let tokens = route
         .auth
         .checks()
@@ -51,7 +52,7 @@ pub fn loggable_path(route: &Route, path: &str) -> String {
             },
             Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
         });
-    tokens.fold(path.to_owned(), |path, name| {
-        route.matches.path.mask(name, &path)
+    tokens.fold(Cow::Borrowed(path), |path, name| {
+        Cow::Owned(route.matches.path.mask(name, &path))
     })
 }

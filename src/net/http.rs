@@ -3,7 +3,6 @@
 //! hyper has no idle limit apart from its header limit, and an HTTP/2 connection that never speaks
 //! is open for ever (SECURITY 0.3, 0.4): [`Watch`] ends what waits too long.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,7 +17,7 @@ use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -51,6 +50,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an overdue HTTP/2 client to take its GOAWAY.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
+/// How long hyper keeps a connection that waits for its next request.
+const REST_AFTER: Duration = Duration::from_millis(100);
 /// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
 /// meeting a reset (SECURITY SM-17).
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -74,31 +75,110 @@ where
 {
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
-    let io = TokioIo::new(Watched {
-        io,
-        watch: Arc::clone(&watch),
-    });
     let header_bytes = limits.header_bytes.as_usize();
-    let service = service(serving, Arc::clone(&watch));
-    let mut conn = http1::Builder::new()
+    let mut builder = http1::Builder::new();
+    builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_header_size(header_bytes)
-        .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024))
-        .serve_connection(io, service_fn(service));
+        .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024));
+    let io = Watched {
+        io,
+        watch: Arc::clone(&watch),
+        early: Bytes::new(),
+    };
+    let service = service_fn(service(serving, Arc::clone(&watch)));
+    let mut conn = Conn::Resting(io, service);
     let end = watch
-        .guard(&drain, |cx, draining| {
-            let mut conn = Pin::new(&mut conn);
-            if draining {
-                conn.as_mut().graceful_shutdown();
-            }
-            conn.poll_without_shutdown(cx)
-        })
+        .guard(&drain, |cx, call| conn.poll(cx, call, &builder))
         .await;
     count_refusal(&gateway, &end);
     if matches!(end, End::Finished(Ok(()))) {
-        let io = conn.into_parts().io.into_inner().io;
-        close(io, watch.lingers.load(Ordering::Relaxed)).await;
+        let linger = watch.lingers.load(Ordering::Relaxed);
+        if let Some(io) = conn.into_io() {
+            close(io, linger).await;
+        }
+    }
+}
+
+/// An HTTP/1.1 connection. hyper holds two buffers of 8 KiB or more for as long as it lives, so a
+/// connection that waits for its next request is taken out of its hands: most connections of a gateway
+/// wait.
+enum Conn<I, S>
+where
+    S: Service<Request<Incoming>, Response = Response<Tracked>, Error = Infallible>,
+{
+    /// hyper speaks. Boxed: waiting connections do without the room.
+    Speaking(Box<http1::Connection<TokioIo<Watched<I>>, S>>),
+    /// Nothing is under way.
+    Resting(Watched<I>, S),
+    Over,
+}
+
+impl<I, S> Conn<I, S>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<Tracked>, Error = Infallible>,
+    S::Future: Send + Unpin + 'static,
+    S: Unpin,
+{
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut call: Call,
+        builder: &http1::Builder,
+    ) -> Poll<hyper::Result<()>> {
+        loop {
+            match self {
+                Self::Speaking(conn) => {
+                    if call == Call::Drain {
+                        Pin::new(&mut **conn).graceful_shutdown();
+                    }
+                    let polled = conn.poll_without_shutdown(cx);
+                    if polled.is_ready() || call != Call::Rest {
+                        return polled;
+                    }
+                    self.rest();
+                    call = Call::Go;
+                }
+                Self::Resting(..) if call == Call::Drain => return Poll::Ready(Ok(())),
+                Self::Resting(io, _) => {
+                    let mut room = [0; 64];
+                    let mut early = ReadBuf::new(&mut room);
+                    let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut early));
+                    if read.is_err() || early.filled().is_empty() {
+                        return Poll::Ready(Ok(())); // The client has gone.
+                    }
+                    io.early = Bytes::copy_from_slice(early.filled());
+                    if let Self::Resting(io, service) = std::mem::replace(self, Self::Over) {
+                        let conn = builder.serve_connection(TokioIo::new(io), service);
+                        *self = Self::Speaking(Box::new(conn));
+                    }
+                }
+                Self::Over => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Takes the connection from hyper, which has nothing of it left to write: [`Watch::may_rest`].
+    fn rest(&mut self) {
+        match std::mem::replace(self, Self::Over) {
+            Self::Speaking(conn) => {
+                let parts = conn.into_parts();
+                let mut io = parts.io.into_inner();
+                io.early = parts.read_buf;
+                *self = Self::Resting(io, parts.service);
+            }
+            other => *self = other,
+        }
+    }
+
+    fn into_io(self) -> Option<I> {
+        match self {
+            Self::Speaking(conn) => Some(conn.into_parts().io.into_inner().io),
+            Self::Resting(io, _) => Some(io.io),
+            Self::Over => None,
+        }
     }
 }
 
@@ -126,8 +206,8 @@ where
             .serve_connection(TokioIo::new(io), service_fn(service))
     );
     let end = watch
-        .guard(&drain, |cx, draining| {
-            if draining {
+        .guard(&drain, |cx, call| {
+            if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
             }
             conn.as_mut().poll(cx)
@@ -216,14 +296,18 @@ struct Watch {
     next_id: AtomicU64,
     /// Since when the client has left the next part of an answer lying, by exchange: as many as
     /// there are streams (SECURITY DS-03, H2-13).
-    untaken: Mutex<HashMap<u64, Instant>>,
+    untaken: Mutex<Vec<(u64, Instant)>>,
     lingers: AtomicBool,
+    /// Whether all that hyper has written is on its way.
+    is_flushed: AtomicBool,
 }
 
 /// Waiting for the first head, or in the middle of a later one.
 const PHASE_HEAD: u8 = 0;
 /// Waiting between requests.
 const PHASE_IDLE: u8 = 1;
+/// Waiting between requests for so long that buffers are given back.
+const PHASE_REST: u8 = 2;
 
 impl Watch {
     fn new(limits: &Limits, port: u16) -> Self {
@@ -239,6 +323,7 @@ impl Watch {
             next_id: AtomicU64::new(0),
             untaken: Mutex::default(),
             lingers: AtomicBool::new(false),
+            is_flushed: AtomicBool::new(true),
         }
     }
 
@@ -250,58 +335,111 @@ impl Watch {
 
     /// Bytes came while no request was being served: the next head has begun.
     fn woken(&self) {
-        let idle = self.phase.load(Ordering::Relaxed) == PHASE_IDLE;
-        if idle && self.requests.load(Ordering::Relaxed) == 0 {
+        let waiting = self.phase.load(Ordering::Relaxed) != PHASE_HEAD;
+        if waiting && self.requests.load(Ordering::Relaxed) == 0 {
             self.enter(PHASE_HEAD);
         }
     }
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Deadline> {
+        let end = |at| Deadline {
+            at,
+            is_of_rest: false,
+        };
         if self.requests.load(Ordering::Relaxed) > 0 {
-            let longest = self.untaken().values().min().copied();
-            return longest.map(|since| since + self.write_timeout);
+            let longest = self.untaken().iter().map(|(_, since)| *since).min();
+            return longest.map(|since| end(since + self.write_timeout));
         }
         let since = self.started + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
-        let limit = match self.phase.load(Ordering::Relaxed) {
-            PHASE_HEAD => self.header_timeout,
-            _ => self.idle_timeout,
-        };
-        Some(since + limit)
+        Some(match self.phase.load(Ordering::Relaxed) {
+            PHASE_HEAD => end(since + self.header_timeout),
+            PHASE_IDLE if self.may_rest() => Deadline {
+                at: since + REST_AFTER,
+                is_of_rest: true,
+            },
+            _ => end(since + self.idle_timeout),
+        })
     }
 
-    fn untaken(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+    /// Whether nothing would be lost with hyper's buffers.
+    fn may_rest(&self) -> bool {
+        self.is_flushed.load(Ordering::Relaxed) && self.idle_timeout > REST_AFTER
+    }
+
+    fn untaken(&self) -> MutexGuard<'_, Vec<(u64, Instant)>> {
         self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drives a connection until it ends or has waited too long. `poll` is told once when to drain.
+    /// Drives a connection until it ends or has waited too long. `poll` is told once when to drain,
+    /// and to rest after each request that no other follows at once.
     async fn guard(
         &self,
         drain: &CancellationToken,
-        mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+        mut poll: impl FnMut(&mut Context<'_>, Call) -> Poll<hyper::Result<()>>,
     ) -> End {
         let mut drained = pin!(drain.cancelled());
         let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
         let mut timer = pin!(sleep(self.header_timeout));
+        let mut waker = None;
         poll_fn(|cx| {
+            // Once it is known whom to wake, looking is cheaper than polling.
+            let is_new = !waker
+                .as_ref()
+                .is_some_and(|known| cx.waker().will_wake(known));
+            if is_new {
+                waker = Some(cx.waker().clone());
+            }
+            let is_due = is_new || drain.is_cancelled() || retired.is_elapsed();
             let begin = !draining
-                && (drained.as_mut().poll(cx).is_ready() || retired.as_mut().poll(cx).is_ready());
+                && is_due
+                && (drained.as_mut().poll(cx).is_ready() | retired.as_mut().poll(cx).is_ready());
             draining |= begin;
-            if let Poll::Ready(result) = poll(cx, begin) {
-                return Poll::Ready(End::Finished(result));
+            let mut call = if begin { Call::Drain } else { Call::Go };
+            loop {
+                if let Poll::Ready(result) = poll(cx, call) {
+                    return Poll::Ready(End::Finished(result));
+                }
+                let Some(deadline) = self.deadline() else {
+                    return Poll::Pending;
+                };
+                // Mostly the deadline moves away: the timer is set again when it has fired too early.
+                if is_new || timer.deadline() > deadline.at {
+                    timer.as_mut().reset(deadline.at);
+                }
+                ready!(timer.as_mut().poll(cx));
+                while timer.deadline() < deadline.at {
+                    timer.as_mut().reset(deadline.at);
+                    ready!(timer.as_mut().poll(cx));
+                }
+                if !deadline.is_of_rest {
+                    return Poll::Ready(End::Overdue);
+                }
+                self.phase.store(PHASE_REST, Ordering::Relaxed);
+                call = Call::Rest;
             }
-            let Some(deadline) = self.deadline() else {
-                return Poll::Pending;
-            };
-            if timer.deadline() != deadline {
-                timer.as_mut().reset(deadline);
-            }
-            ready!(timer.as_mut().poll(cx));
-            Poll::Ready(End::Overdue)
         })
         .await
     }
+}
+
+/// What a connection is told when it is polled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Go,
+    /// Finish what is under way, then end.
+    Drain,
+    /// Nothing has come for a while.
+    Rest,
+}
+
+/// When something is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Deadline {
+    at: Instant,
+    /// Only the rest of the connection, not its end.
+    is_of_rest: bool,
 }
 
 /// A request being served, until its answer's body is done with.
@@ -322,12 +460,17 @@ impl Exchange {
 
     /// A part of the answer is handed over: from here on the client is waited for.
     fn hands_over(&self) {
-        self.watch.untaken().insert(self.id, Instant::now());
+        let now = Instant::now();
+        let mut untaken = self.watch.untaken();
+        match untaken.iter_mut().find(|(id, _)| *id == self.id) {
+            Some((_, since)) => *since = now,
+            None => untaken.push((self.id, now)),
+        }
     }
 
     /// The client has taken what there was.
     fn is_taken(&self) {
-        self.watch.untaken().remove(&self.id);
+        self.watch.untaken().retain(|(id, _)| *id != self.id);
     }
 }
 
@@ -385,6 +528,8 @@ impl Body for Tracked {
 struct Watched<I> {
     io: I,
     watch: Arc<Watch>,
+    /// What was read before hyper asked.
+    early: Bytes,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -393,6 +538,11 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let size = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early.split_to(size));
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -408,6 +558,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.watch.is_flushed.store(false, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -416,6 +567,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.watch.is_flushed.store(false, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -424,7 +576,10 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
+        let is_ok = flushed.is_ok();
+        self.watch.is_flushed.store(is_ok, Ordering::Relaxed);
+        Poll::Ready(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -440,8 +595,8 @@ mod tests {
     async fn end_of(watch: &Watch) -> (Duration, bool) {
         let drained = AtomicBool::new(false);
         let never = CancellationToken::new();
-        let end = watch.guard(&never, |_, draining| {
-            drained.fetch_or(draining, Ordering::Relaxed);
+        let end = watch.guard(&never, |_, call| {
+            drained.fetch_or(call == Call::Drain, Ordering::Relaxed);
             Poll::Pending
         });
         assert!(matches!(end.await, End::Overdue));

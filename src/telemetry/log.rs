@@ -4,6 +4,7 @@
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -101,14 +102,20 @@ pub struct AccessLog {
 enum Sink {
     Memory(Arc<Mutex<Vec<u8>>>),
     Writer(LossyWriter),
+    /// Standard output is `/dev/null`: nobody reads what need not be written out.
+    Nowhere,
 }
 
 impl AccessLog {
     /// To standard output. What still waits when the program ends is written when the guard drops.
+    /// Where standard output is `/dev/null`, the log is off.
     pub fn stdout(format: LogFormat) -> std::io::Result<(Self, FlushGuard)> {
         // A descriptor of its own: the standard handle has a lock, and a buffer that outlives us.
-        let output = std::io::stdout().as_fd().try_clone_to_owned()?;
-        Self::to(format, std::fs::File::from(output))
+        let output = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+        let is_null = is_null_device(&output)?;
+        let (log, guard) = Self::to(format, output)?;
+        let sink = if is_null { Sink::Nowhere } else { log.sink };
+        Ok((Self { sink, ..log }, guard))
     }
 
     /// To any output.
@@ -142,8 +149,13 @@ impl AccessLog {
                 let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 String::from_utf8_lossy(&kept).into_owned()
             }
-            Sink::Writer(_) => String::new(),
+            Sink::Writer(_) | Sink::Nowhere => String::new(),
         }
+    }
+
+    /// Whether anybody reads it.
+    pub fn is_on(&self) -> bool {
+        !matches!(self.sink, Sink::Nowhere)
     }
 
     /// Writes one event, or loses and counts it.
@@ -164,6 +176,7 @@ impl AccessLog {
                 .unwrap_or_else(PoisonError::into_inner)
                 .append(&mut bytes),
             Sink::Writer(writer) => writer.line(&bytes),
+            Sink::Nowhere => {}
         }
     }
 
@@ -171,6 +184,13 @@ impl AccessLog {
     pub fn dropped(&self) -> &IntCounter {
         &self.dropped
     }
+}
+
+/// Whether an output is `/dev/null` (Linux: character device 1:3).
+fn is_null_device(output: &std::fs::File) -> std::io::Result<bool> {
+    let null = std::fs::metadata("/dev/null").map(|null| null.rdev());
+    let own = output.metadata()?;
+    Ok(own.file_type().is_char_device() && null.is_ok_and(|null| null == own.rdev()))
 }
 
 /// Libraries whose verbose output prints buffers, with tokens and bodies in them (SECURITY L-02).
@@ -337,6 +357,15 @@ mod tests {
                 "{written}"
             );
         }
+    }
+
+    #[test]
+    fn the_null_device_is_known() {
+        let open = |path: &std::path::Path| std::fs::File::options().write(true).open(path);
+        assert!(is_null_device(&open("/dev/null".as_ref()).unwrap()).unwrap());
+        assert!(!is_null_device(&open("/dev/zero".as_ref()).unwrap()).unwrap());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(!is_null_device(&open(file.path()).unwrap()).unwrap());
     }
 
     #[test]

@@ -14,6 +14,13 @@ use prometheus::IntCounter;
 /// Bytes that wait for the writing thread; as many again may be in its hands.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
 
+/// How long lines gather before they are written together: a thread woken for each line costs more
+/// than the line.
+const GATHER_TIME: Duration = Duration::from_millis(5);
+
+/// Enough to be written at once.
+const GATHER_BYTES: usize = 64 << 10;
+
 /// How long the end of the program waits for a slow reader.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -38,6 +45,8 @@ struct Shared {
 struct State {
     bytes: Vec<u8>,
     lines: u64,
+    /// The thread sleeps until there is a line.
+    idle: bool,
     /// The thread is writing a batch that it took.
     busy: bool,
     closed: bool,
@@ -71,11 +80,13 @@ impl LossyWriter {
             self.0.dropped.inc();
             return;
         }
+        let before = state.bytes.len();
         state.bytes.extend_from_slice(line);
         state.lines += 1;
-        let idle = !state.busy;
+        let enough = before < GATHER_BYTES && state.bytes.len() >= GATHER_BYTES;
+        let due = enough || std::mem::take(&mut state.idle);
         drop(state);
-        if idle {
+        if due {
             self.0.filled.notify_one();
         }
     }
@@ -109,11 +120,17 @@ impl Shared {
                 if state.closed {
                     return;
                 }
+                state.idle = true;
                 state = self
                     .filled
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
+            let gathering = |state: &mut State| !state.closed && state.bytes.len() < GATHER_BYTES;
+            let gathered = self
+                .filled
+                .wait_timeout_while(state, GATHER_TIME, gathering);
+            state = gathered.unwrap_or_else(PoisonError::into_inner).0;
             std::mem::swap(&mut batch, &mut state.bytes);
             let lines = std::mem::take(&mut state.lines);
             state.busy = true;

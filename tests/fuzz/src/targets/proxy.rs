@@ -14,7 +14,7 @@ use hookward::clock::Clock;
 use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway;
 use hookward::gateway::connection::Connection;
-use hookward::gateway::forward::{Exchange, Frames, Upstream, UpstreamBody};
+use hookward::gateway::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use hookward::net::http::{Serving, serve_http1, serve_http2};
@@ -28,7 +28,6 @@ use hookward::telemetry::metrics::Metrics;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
-use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::DuplexStream;
 use tokio_util::sync::CancellationToken;
@@ -76,18 +75,19 @@ struct Seen {
 struct App(Mutex<Vec<Seen>>);
 
 impl Upstream for App {
-    fn send(&self, request: Request<Frames>, _: Option<Duration>) -> Exchange<'_> {
+    fn send(&self, request: Outgoing, _: Option<Duration>) -> Exchange<'_> {
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes().to_vec();
+            let mut headers = HeaderMap::new();
+            for (name, value) in request.fields {
+                headers.append(name, value);
+            }
             self.0.lock().unwrap().push(Seen {
-                method: parts.method,
-                target: parts.uri.to_string(),
-                headers: parts.headers,
-                body,
+                method: request.method,
+                target: request.target.to_string(),
+                headers,
+                body: request.body.joined().into_owned(),
             });
-            let body = Empty::new().map_err(|never: Infallible| match never {});
-            Ok(Response::new(UpstreamBody::new(body)))
+            Ok(Response::new(UpstreamBody::Whole(Bytes::new())))
         })
     }
 

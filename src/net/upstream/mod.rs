@@ -3,10 +3,7 @@
 //! A request is sent again only when not a byte of it was taken: a delivery is never doubled.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,21 +12,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http::{Request, Response, StatusCode, Uri, header};
+use http::Response;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::{provider, roots_of};
-use crate::gateway::forward::{BoxError, Exchange, Frames, Upstream, UpstreamBody, UpstreamError};
+use crate::gateway::forward::{
+    BoxError, Exchange, Outgoing, Upstream, UpstreamBody, UpstreamError,
+};
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
+
+mod wire;
+
+use wire::{Answered, Connection, Failure, Rest, Stream};
 
 /// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
 /// or a request would meet a connection that is just being closed (SECURITY U-09).
@@ -44,8 +44,6 @@ const ADDRESSES_MAX: usize = 16;
 const HEAD_START: Duration = Duration::from_millis(250);
 /// How long a server that refused a connection is left alone, when there is another.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
-/// Longest that the head of an answer may be.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// The servers of one upstream, shared by all workers.
 #[derive(Debug)]
@@ -74,18 +72,20 @@ static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     /// Idle connections of this worker. A worker is one thread with one runtime, so nothing here is
     /// shared or locked.
-    static POOL: RefCell<HashMap<u64, Vec<Idle>>> = RefCell::default();
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Pool {
+    /// By server; there are few.
+    servers: Vec<(u64, Vec<Idle>)>,
+    /// Whether a task drops what gets too old.
+    is_swept: bool,
 }
 
 struct Idle {
-    connection: Pooled,
+    connection: Connection,
     since: Instant,
-}
-
-/// A connection to a server, and since when it is open.
-struct Pooled {
-    sender: SendRequest<Frames>,
-    born: Instant,
 }
 
 impl Cluster {
@@ -148,28 +148,22 @@ impl Cluster {
 
     async fn exchange(
         &self,
-        mut request: Request<Frames>,
+        request: &Outgoing,
         wait: Duration,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+    ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        if let [server] = self.servers.as_slice() {
+            let refusal = match self.ask(server, request, wait).await? {
+                Asked::Answered(response) => return Ok(*response),
+                Asked::Refused(refusal) => refusal,
+            };
+            return Err(UpstreamError::Unreachable(refusal));
+        }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
-            while let Some(connection) = take_idle(server.id) {
-                match send(server, connection, request, wait).await? {
-                    Sent::Answered(response) => return Ok(response),
-                    Sent::NotTaken(untouched) => request = untouched,
-                }
-            }
-            match timeout(self.settings.connect_timeout, server.connect()).await {
-                Ok(Ok(connection)) => match send(server, connection, request, wait).await? {
-                    Sent::Answered(response) => return Ok(response),
-                    Sent::NotTaken(untouched) => {
-                        request = untouched;
-                        refusal = format!("{}: closed at once", server.address);
-                    }
-                },
-                Ok(Err(error)) => refusal = format!("{}: {error:#}", server.address),
-                Err(_) => refusal = format!("{}: connect timeout", server.address),
-            }
+            refusal = match self.ask(server, request, wait).await? {
+                Asked::Answered(response) => return Ok(*response),
+                Asked::Refused(refusal) => refusal,
+            };
             let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
             server
                 .down_until_ms
@@ -177,20 +171,44 @@ impl Cluster {
         }
         Err(UpstreamError::Unreachable(refusal))
     }
+
+    /// Asks one server, over a connection that it has open or over a new one.
+    async fn ask(
+        &self,
+        server: &Server,
+        request: &Outgoing,
+        wait: Duration,
+    ) -> Result<Asked, UpstreamError> {
+        while let Some(connection) = take_idle(server.id) {
+            match send(server, connection, request, wait).await? {
+                None => {}
+                Some(response) => return Ok(Asked::Answered(Box::new(response))),
+            }
+        }
+        let connect_timeout = self.settings.connect_timeout;
+        let refusal = match timeout(connect_timeout, Box::pin(server.connect())).await {
+            Ok(Ok(connection)) => match send(server, connection, request, wait).await? {
+                Some(response) => return Ok(Asked::Answered(Box::new(response))),
+                None => format!("{}: closed at once", server.address),
+            },
+            Ok(Err(error)) => format!("{}: {error:#}", server.address),
+            Err(_) => format!("{}: connect timeout", server.address),
+        };
+        Ok(Asked::Refused(refusal))
+    }
+}
+
+/// What became of asking a server.
+enum Asked {
+    Answered(Box<Response<UpstreamBody>>),
+    /// Nothing was sent; this is why.
+    Refused(String),
 }
 
 impl Upstream for Cluster {
-    fn send(&self, request: Request<Frames>, limit: Option<Duration>) -> Exchange<'_> {
+    fn send(&self, request: Outgoing, limit: Option<Duration>) -> Exchange<'_> {
         let wait = limit.unwrap_or(self.settings.timeout);
-        Box::pin(async move {
-            let response = self.exchange(request, wait).await?;
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                return Err(UpstreamError::Invalid(
-                    "101 to a request that asked for none".into(),
-                ));
-            }
-            Ok(response.map(|body| UpstreamBody::new(Paced::new(body, wait))))
-        })
+        Box::pin(async move { self.exchange(&request, wait).await })
     }
 
     fn patience(&self, limit: Option<Duration>) -> Duration {
@@ -202,52 +220,53 @@ impl Upstream for Cluster {
     }
 }
 
-/// What became of a request.
-enum Sent {
-    Answered(Response<Incoming>),
-    /// The connection closed before it took a byte: the request is as good as new.
-    NotTaken(Request<Frames>),
-}
-
+/// Sends a request over a connection; `None` when that closed before it took a byte.
 async fn send(
     server: &Server,
-    mut connection: Pooled,
-    request: Request<Frames>,
+    connection: Connection,
+    request: &Outgoing,
     wait: Duration,
-) -> Result<Sent, UpstreamError> {
-    let Ok(answer) = timeout(wait, connection.sender.try_send_request(request)).await else {
+) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
+    let Ok(answered) = timeout(wait, connection.exchange(request)).await else {
         return Err(UpstreamError::Timeout(wait));
     };
-    match answer {
-        Ok(response) => {
-            give_back(server.id, connection);
-            Ok(Sent::Answered(response))
+    match answered {
+        Ok(Answered { head, rest }) => {
+            let body = body(server.id, rest, wait);
+            Ok(Some(head.map(|()| body)))
         }
-        Err(mut error) => match error.take_message() {
-            Some(request) => Ok(Sent::NotTaken(request)),
-            None => Err(classify(error.error())),
-        },
+        Err(Failure::NotTaken) => Ok(None),
+        Err(Failure::Gone(error)) => Err(error),
     }
 }
 
-fn classify(error: &hyper::Error) -> UpstreamError {
-    if error.is_parse() || error.is_parse_too_large() {
-        UpstreamError::Invalid(error.to_string())
-    } else {
-        UpstreamError::Aborted(error.to_string())
+/// The body of an answer. Its connection is given back once it has been read to the end; one that
+/// never gets there is closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
+fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
+    match rest.whole() {
+        Some(bytes) => {
+            give_back(server, rest);
+            UpstreamBody::Whole(bytes)
+        }
+        None => UpstreamBody::Streamed(UnsyncBoxBody::new(Paced {
+            server,
+            rest: Some(rest),
+            wait,
+            timer: None,
+        })),
     }
 }
 
-/// The youngest idle connection that is still open.
-fn take_idle(server: u64) -> Option<Pooled> {
+/// The youngest idle connection that is still young enough.
+fn take_idle(server: u64) -> Option<Connection> {
     POOL.with_borrow_mut(|pool| {
-        let idle = pool.get_mut(&server)?;
+        let (_, idle) = pool.servers.iter_mut().find(|(id, _)| *id == server)?;
         while let Some(Idle { connection, since }) = idle.pop() {
             if since.elapsed() > POOL_IDLE {
                 idle.clear(); // What lies below is older still.
                 return None;
             }
-            if connection.sender.is_ready() && connection.born.elapsed() <= POOL_AGE {
+            if connection.born.elapsed() <= POOL_AGE {
                 return Some(connection);
             }
         }
@@ -255,23 +274,42 @@ fn take_idle(server: u64) -> Option<Pooled> {
     })
 }
 
-/// Puts a connection back once its answer has been read to the end; one that never gets there is
-/// closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
-fn give_back(server: u64, mut connection: Pooled) {
-    tokio::spawn(async move {
-        if connection.sender.ready().await.is_ok() {
-            POOL.with_borrow_mut(|pool| {
-                let idle = pool.entry(server).or_default();
-                idle.retain(|other| other.since.elapsed() <= POOL_IDLE);
-                if idle.len() < POOL_SIZE {
-                    idle.push(Idle {
-                        connection,
-                        since: Instant::now(),
-                    });
-                }
-            });
+fn give_back(server: u64, rest: Rest) {
+    let Some(connection) = rest.into_reusable() else {
+        return;
+    };
+    POOL.with_borrow_mut(|pool| {
+        if !std::mem::replace(&mut pool.is_swept, true) {
+            tokio::spawn(sweep());
+        }
+        let idle = Idle {
+            connection,
+            since: Instant::now(),
+        };
+        match pool.servers.iter_mut().find(|(id, _)| *id == server) {
+            Some((_, pooled)) if pooled.len() < POOL_SIZE => pooled.push(idle),
+            Some(_) => {}
+            None => pool.servers.push((server, vec![idle])),
         }
     });
+}
+
+/// Closes idle connections that have become too old, until there is none left.
+async fn sweep() {
+    loop {
+        sleep(POOL_IDLE).await;
+        let is_empty = POOL.with_borrow_mut(|pool| {
+            for (_, idle) in &mut pool.servers {
+                idle.retain(|idle| idle.since.elapsed() <= POOL_IDLE);
+            }
+            pool.servers.retain(|(_, idle)| !idle.is_empty());
+            pool.is_swept = !pool.servers.is_empty();
+            !pool.is_swept
+        });
+        if is_empty {
+            return;
+        }
+    }
 }
 
 /// Roots and client configuration, built once for the https servers of an upstream.
@@ -349,21 +387,23 @@ impl Server {
         self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
     }
 
-    async fn connect(&self) -> anyhow::Result<Pooled> {
-        match &self.address {
-            ServerAddress::Unix(path) => start(connect_unix(path).await?).await,
+    async fn connect(&self) -> anyhow::Result<Connection> {
+        let stream = match &self.address {
+            ServerAddress::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
                 let stream = connect_tcp(host, *port).await?;
                 stream.set_nodelay(true)?;
                 match &self.tls {
-                    None => start(stream).await,
+                    None => Stream::Tcp(stream),
                     Some((name, config)) => {
                         let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-                        start(connector.connect(name.clone(), stream).await?).await
+                        let stream = connector.connect(name.clone(), stream).await?;
+                        Stream::Tls(Box::new(stream))
                     }
                 }
             }
-        }
+        };
+        Ok(Connection::new(stream))
     }
 
     fn authority(&self) -> String {
@@ -374,10 +414,6 @@ impl Server {
             ServerAddress::Unix(_) => "localhost".to_owned(),
         }
     }
-}
-
-async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
-    UnixStream::connect(path).await
 }
 
 /// Connects to whichever address of a name answers: one after the other, each with a head start, so
@@ -418,39 +454,14 @@ fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
         .collect()
 }
 
-async fn start<I>(io: I) -> anyhow::Result<Pooled>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .max_header_size(HEAD_BYTES_MAX)
-        .handshake(TokioIo::new(io))
-        .await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an upstream connection ended");
-        }
-    });
-    Ok(Pooled {
-        sender,
-        born: Instant::now(),
-    })
-}
-
 /// One active health check: any answer from 200 to 399 is health.
 async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) -> bool {
     let exchange = async {
-        let mut sender = server.connect().await.ok()?.sender;
-        let mut request = Request::new(Frames::default());
-        *request.uri_mut() = check.path.parse::<Uri>().ok()?;
-        request
-            .headers_mut()
-            .insert(header::HOST, server.authority().parse().ok()?);
-        sender
-            .send_request(request)
-            .await
-            .ok()
-            .map(|response| response.status())
+        let connection = server.connect().await.ok()?;
+        let host = server.authority().parse().ok()?;
+        let request = Outgoing::probe(host, check.path.parse().ok()?);
+        let answered = connection.exchange(&request).await.ok()?;
+        Some(answered.head.status())
     };
     let answered = timeout(connect_timeout + check.interval, exchange).await;
     answered
@@ -459,22 +470,13 @@ async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) 
         .is_some_and(|status| status.is_success() || status.is_redirection())
 }
 
-/// An answer's body that must keep coming: each wait is bounded.
-#[derive(Debug)]
+/// An answer's body that must keep coming: each wait is bounded. Trailers are not passed on.
 struct Paced {
-    body: Incoming,
+    server: u64,
+    /// `None` once it has ended.
+    rest: Option<Rest>,
     wait: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Paced {
-    fn new(body: Incoming, wait: Duration) -> Self {
-        Self {
-            body,
-            wait,
-            timer: None,
-        }
-    }
 }
 
 impl Body for Paced {
@@ -486,32 +488,56 @@ impl Body for Paced {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
-        match Pin::new(&mut this.body).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.timer = None;
-                // Trailers of an answer are not passed on.
-                match frame {
-                    Some(Ok(frame)) if frame.is_trailers() => Poll::Ready(None),
-                    Some(Ok(frame)) => Poll::Ready(Some(Ok(frame))),
-                    Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-                    None => Poll::Ready(None),
-                }
-            }
+        let Some(rest) = &mut this.rest else {
+            return Poll::Ready(None);
+        };
+        let data = match rest.poll_data(cx) {
+            Poll::Ready(data) => data,
             Poll::Pending => {
                 let wait = this.wait;
                 let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
                 ready!(timer.as_mut().poll(cx));
-                Poll::Ready(Some(Err(UpstreamError::Timeout(wait).into())))
+                Some(Err(UpstreamError::Timeout(wait)))
+            }
+        };
+        this.timer = None;
+        match data {
+            Some(Ok(data)) => {
+                if rest.is_done() {
+                    this.end();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Some(Err(error)) => {
+                this.rest = None;
+                Poll::Ready(Some(Err(error.into())))
+            }
+            None => {
+                this.end();
+                Poll::Ready(None)
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.rest {
+            None => SizeHint::with_exact(0),
+            Some(rest) => rest
+                .length()
+                .map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}
+
+impl Paced {
+    fn end(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            give_back(self.server, rest);
+        }
     }
 }
 
