@@ -660,6 +660,8 @@ pub struct EnrolmentSpec {
     pub json: Option<At<String>>,
     /// Whether the request is signed with that same secret. Default true.
     pub signed: Option<At<bool>>,
+    /// Whether the request is answered while the window is closed too; its secret is then not taken.
+    pub answered_when_closed: Option<At<bool>>,
 }
 
 /// A URL to GET.

@@ -673,6 +673,31 @@ fn a_new_secret_is_taken_while_the_window_is_open() {
     refused(&gateway, &answer, 401, "signature_mismatch");
 }
 
+#[test]
+fn a_secret_that_is_always_answered_is_told_while_the_window_is_open_only() {
+    let body = r#"{"verification_token":"VTBhUmR4eWx0NXZhTEpk","webhook_subscription_uuid":"1"}"#;
+    let (gateway, app) = guarded(&provider("gusto"), "");
+    let answer = ask(&gateway, "POST", "/in", &[], body);
+    answered(&gateway, &answer, 200);
+    app.saw_nothing();
+    let (opened, app) = guarded(
+        "{ provider: gusto, params: { enrolment_window_open: true } }",
+        "",
+    );
+    let answer = ask(&opened, "POST", "/in", &[], body);
+    answered(&opened, &answer, 200);
+    eventually("the token is told", || {
+        opened
+            .stderr()
+            .contains("VTBhUmR4eWx0NXZhTEpk")
+            .then_some(())
+    });
+    app.saw_nothing();
+    let empty = ask(&opened, "POST", "/in", &[], r#"{"verification_token":""}"#);
+    refused(&opened, &empty, 403, "handshake_invalid");
+    assert!(!gateway.stderr().contains("VTBhUmR4"));
+}
+
 // === answers that providers want to read ===
 
 #[test]

@@ -265,8 +265,12 @@ fn proofs(spec: &ProofSpec) -> Vec<String> {
     if spec.require.is_some() {
         proofs.push("values that params name".to_owned());
     }
-    if spec.enrolment.is_some() {
-        proofs.push("an open enrolment window".to_owned());
+    if let Some(enrolment) = spec.enrolment.as_ref().and_then(At::get) {
+        proofs.push(if is_set(&enrolment.answered_when_closed) {
+            "nothing, its secret told while the enrolment window is open".to_owned()
+        } else {
+            "an open enrolment window".to_owned()
+        });
     }
     if proofs.is_empty() {
         proofs.push("nothing".to_owned());

@@ -66,6 +66,8 @@ struct ProofForm {
 struct Enrolment {
     place: Location,
     is_signed: bool,
+    /// Whether it is answered while the window is closed, its secret not taken.
+    is_always_answered: bool,
     is_open: bool,
 }
 
@@ -213,9 +215,10 @@ impl Handshake {
             )))?;
         }
         let enrolment = self.proof.enrolment.as_ref();
-        let enrolled = enrolment
-            .map(|own| own.take(message, scheme, now))
-            .transpose()?;
+        let enrolled = match enrolment {
+            Some(own) => own.take(message, scheme, now)?,
+            None => None,
+        };
         for (place, charset) in &self.charset {
             let value = find(std::slice::from_ref(place), view).ok().flatten();
             if !value.is_some_and(|value| charset.fits(&value)) {
@@ -283,12 +286,16 @@ fn scope<'a>(view: View<'a>, url: &'a str, secret: Option<&'a [u8]>) -> Scope<'a
 }
 
 impl Enrolment {
+    /// The secret that the request brings; none where nobody waits for one.
     fn take(
         &self,
         message: &Message<'_>,
         scheme: &Scheme,
         now: UnixTime,
-    ) -> Result<Secret, SignatureError> {
+    ) -> Result<Option<Secret>, SignatureError> {
+        if !self.is_open && self.is_always_answered {
+            return Ok(None);
+        }
         if !self.is_open {
             return Err(invalid("the enrolment window is closed"));
         }
@@ -301,7 +308,7 @@ impl Enrolment {
             let keys = keys.ok_or(invalid("what the request brings is no secret"))?;
             scheme.verify(message, &keys, now)?;
         }
-        Ok(Secret::new(value.into_owned()))
+        Ok(Some(Secret::new(value.into_owned())))
     }
 }
 

@@ -185,8 +185,8 @@ fn blanks_around_a_token_make_no_new_delivery() {
     let vonage = Judge::of("vonage-messages");
     let signed = vonage.sign(json("{\"message_uuid\":\"1\"}"));
     let mut other = signed.clone();
-    *header(&mut other, "Authorization") = header(&mut signed.clone(), "Authorization")
-        .replacen("Bearer ", "Bearer  ", 1);
+    *header(&mut other, "Authorization") =
+        header(&mut signed.clone(), "Authorization").replacen("Bearer ", "Bearer  ", 1);
     assert_ne!(header(&mut other, "Authorization").find("  "), None);
     vonage.is_a_copy(&signed, &other);
 }
