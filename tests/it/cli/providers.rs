@@ -84,17 +84,19 @@ fn an_unknown_name_exits_2() {
         .unable("absent");
 }
 
-/// Each preset's configuration is one that `validate` takes, once its secrets are set.
+/// The configuration of each scheme is one that `validate` takes, once its secrets are set.
 #[test]
 fn every_snippet_is_valid() {
     use hookward::config::{self, Environment};
     use hookward::scheme::catalog::Catalog;
     let catalog = Catalog::built_in();
     let mut tried = 0;
-    for name in catalog.names() {
-        if catalog.find(&name).is_err() {
-            continue;
-        }
+    let of_preset = |name: String| {
+        let preset = catalog.preset(&name).unwrap();
+        let ids = preset.schemes().map(|(id, _)| format!("{name}/{id}"));
+        ids.collect::<Vec<_>>()
+    };
+    for name in catalog.names().into_iter().flat_map(of_preset) {
         let snippet = Shell::new()
             .run(&["providers", "show", &name, "--snippet"])
             .code(0)
@@ -121,7 +123,30 @@ fn every_snippet_is_valid() {
         assert!(is_valid, "{name}:\n{}\n{snippet}", loaded[0].report);
         tried += 1;
     }
-    assert!(tried > 100, "{tried}");
+    assert!(tried > 250, "{tried}");
+}
+
+/// What a scheme leaves open is told of every scheme, whichever params it needs.
+#[test]
+fn every_scheme_says_what_it_leaves_open() {
+    let shell = Shell::new();
+    let show = |name: &str| {
+        let shown = shell.run(&["providers", "show", name, "--format", "json"]);
+        shown.code(0).json()
+    };
+    for name in hookward::scheme::catalog::Catalog::built_in().names() {
+        for scheme in show(&name)["schemes"].as_array().unwrap() {
+            assert!(scheme["key"].is_string(), "{name}: {scheme}");
+        }
+    }
+    let iyzico = show("iyzico/v3-subscription");
+    let warnings = iyzico["schemes"][2]["warnings"].to_string();
+    assert!(warnings.contains("does not cover the body"), "{warnings}");
+    let snippet = iyzico["snippet"].as_str().unwrap();
+    assert!(
+        snippet.contains("merchant_id: \"your-merchant-id\""),
+        "{snippet}"
+    );
 }
 
 #[test]
