@@ -895,19 +895,24 @@ impl<'a> Compiler<'a> {
             if !self.is_set(url) {
                 return None; // the operator gives the URL, or keys
             }
+            let is_written = url.get().is_some_and(|text| text.contains("{param:"));
             let text = self.text(url)?;
             return match HttpsUrl::parse(&text) {
                 Ok(parsed) => {
                     let mut key_url = KeyUrl::of_preset(parsed, Vec::new());
                     // A URL that the operator wrote may be in the operator's own network.
-                    if url.get().is_some_and(|text| text.contains("{param:")) {
+                    if is_written {
                         key_url.reach = Reach::Any;
                     }
                     key_url.inside = inside.map(Into::into);
                     Some(KeySource::Fixed(key_url))
                 }
                 Err(message) => {
-                    self.error(url, message);
+                    let hint = is_written.then(|| {
+                        format!("it reads `{text}`; give the param an `example` that makes it one")
+                    });
+                    let problem = problem(url.place(), message);
+                    self.problems.push(Problem { hint, ..problem });
                     None
                 }
             };

@@ -334,7 +334,7 @@ fn example_params(selected: &Selected) -> Params {
     let (optional, required): (Vec<_>, Vec<_>) = given.partition(|(_, param)| is_optional(param));
     let examples = |all: &[(&str, &ParamSpec)]| -> Params {
         let all = all.iter();
-        all.map(|(name, param)| ((*name).to_owned(), example(name, param)))
+        all.map(|(name, param)| ((*name).to_owned(), selected.preset.example(name, param)))
             .collect()
     };
     let binds = |params: &Params| selected.bind(params, None).is_ok();
@@ -351,15 +351,6 @@ fn example_params(selected: &Selected) -> Params {
         }
     }
     needed
-}
-
-/// A value such as an operator would write.
-fn example(name: &str, param: &ParamSpec) -> Value {
-    let example = param.example.as_ref().and_then(At::get).map(param_json);
-    let choices = param.one_of.as_ref().and_then(At::get);
-    let choice = || Some(json!(choices?.first()?));
-    let made_up = || json!(format!("your-{}", name.replace('_', "-")));
-    example.or_else(choice).unwrap_or_else(made_up)
 }
 
 fn scheme_facts(spec: &SchemeSpec, selected: &Selected) -> Vec<Fact> {
