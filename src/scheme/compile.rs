@@ -20,7 +20,7 @@ use super::parse::{List, SecretForm, SignatureForm};
 use super::primitive::{Digest, Hash};
 use super::public_key::SignatureAlgorithm;
 use super::spec::{
-    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, LocationSpec, Ordered, PartSpec,
+    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, ListSpec, LocationSpec, Ordered, PartSpec,
     RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
 };
 use super::template::{Names, Template};
@@ -638,25 +638,24 @@ impl<'a> Compiler<'a> {
             prefix: spec.prefix.as_ref().and_then(|at| self.text(at)),
             prefix_optional: get(&spec.prefix_optional).copied().unwrap_or_default(),
             prefixes: self.prefixes(spec),
-            list: spec.list.as_ref().and_then(|at| {
-                let list = at.get()?;
-                let take = get(&list.take).map(|OneOrMany(names)| names.iter().collect::<Vec<_>>());
-                Some(List {
-                    separator: list
-                        .separator
-                        .get()
-                        .filter(|text| !text.is_empty())?
-                        .clone(),
-                    assign: get(&list.assign).cloned(),
-                    take: take
-                        .unwrap_or_default()
-                        .into_iter()
-                        .filter_map(|at| self.text(at))
-                        .collect(),
-                    others: Vec::new(),
-                })
-            }),
+            list: spec.list.as_ref().and_then(|at| self.list(at)),
             encoding: get(&spec.encoding).copied().unwrap_or_default(),
+        })
+    }
+
+    fn list(&mut self, at: &At<ListSpec>) -> Option<List> {
+        let spec = at.get()?;
+        if spec.separator.get().is_none_or(String::is_empty) {
+            self.error(at, "say what stands between items: `separator`");
+        }
+        let take = get(&spec.take).map(|OneOrMany(names)| names.as_slice());
+        let take = take.unwrap_or_default().iter();
+        Some(List {
+            separator: spec.separator.get()?.clone(),
+            groups: get(&spec.groups).cloned(),
+            assign: get(&spec.assign).cloned(),
+            take: take.filter_map(|at| self.text(at)).collect(),
+            others: Vec::new(),
         })
     }
 
