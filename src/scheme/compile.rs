@@ -20,8 +20,8 @@ use super::parse::{List, SecretForm, SignatureForm};
 use super::primitive::{Digest, Hash};
 use super::public_key::SignatureAlgorithm;
 use super::spec::{
-    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, ListSpec, LocationSpec, Ordered, PartSpec,
-    RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
+    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, ListSpec, LocationSpec, Ordered,
+    PartSpec, RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
 };
 use super::template::{Names, Template};
 use super::when::When;
