@@ -470,7 +470,8 @@ impl Routed<'_> {
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
         let content = &received.content;
         let message = presented.message(content);
-        let fetched = gateway.keys.gather(&route.auth, &message).await;
+        let fetched = gateway.keys.gather(&route.auth, &message, record.client_ip);
+        let fetched = fetched.await;
         let presented = Presented {
             fetched: Some(&fetched),
             ..presented
