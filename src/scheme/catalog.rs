@@ -246,7 +246,7 @@ impl Preset {
         let mut params = Params::new();
         let known: Vec<&str> = self.params().map(|(name, _)| name).collect();
         // Params that every handshake understands.
-        let general = ["verify_token", "enrolment_window_open"];
+        let general = ["verify_token", "enrolment_window_open", "enrolment_file"];
         for (name, value) in given {
             if !known.contains(&name.as_str()) && !general.contains(&name.as_str()) {
                 let close = suggest(name, known.iter().copied());

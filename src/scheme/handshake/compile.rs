@@ -117,6 +117,7 @@ impl Compiler<'_> {
             },
             proof,
             verify_token: None,
+            keeper: None,
         })
     }
 
