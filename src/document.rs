@@ -130,6 +130,18 @@ impl Document {
             hint,
             severity: Severity::Error,
         };
+        let unclear = unclear_breaks(text);
+        if !unclear.is_empty() {
+            let of = |(mark, c): &(Mark, char)| {
+                let code = u32::from(*c);
+                let message = format!(
+                    "U+{code:04X} ends a line for some readers of YAML and for others it does not"
+                );
+                let hint = format!("remove it, or write `\"\\u{code:04x}\"` in a quoted text");
+                at(*mark, "", message, Some(hint))
+            };
+            return Err(unclear.iter().map(of).collect());
+        }
         let marks = match Marks::read(text) {
             Ok(marks) => marks,
             Err((mark, message)) => {
@@ -237,6 +249,33 @@ impl Document {
     pub fn place(&self, path: &str) -> Place {
         self.marks.key_place(path)
     }
+}
+
+/// Characters that end a line in YAML 1.1 and do not in YAML 1.2: the parser that makes the values and
+/// the one that knows their places would read two different files.
+fn unclear_breaks(text: &str) -> Vec<(Mark, char)> {
+    let mut found = Vec::new();
+    if text.is_ascii() {
+        return found;
+    }
+    let mut mark = Mark::START;
+    let mut before = '\n';
+    for c in text.chars() {
+        match c {
+            '\n' if before == '\r' => {} // one break of two characters
+            '\n' | '\r' => {
+                mark.line += 1;
+                mark.column = 1;
+            }
+            '\u{85}' | '\u{2028}' | '\u{2029}' => {
+                found.push((mark, c));
+                mark.column += 1;
+            }
+            _ => mark.column += 1,
+        }
+        before = c;
+    }
+    found
 }
 
 fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {

@@ -12,6 +12,7 @@ mod compile;
 mod presets;
 mod resolve;
 mod schema;
+mod secret_file;
 mod spec;
 mod value;
 

@@ -65,7 +65,17 @@ pub fn find<'a>(presented: Presented<'a>, body: &Content) -> Option<Question<'a>
     })
 }
 
-impl Question<'_> {
+impl<'a> Question<'a> {
+    /// The check that it belongs to.
+    pub fn check(self) -> &'a SignatureCheck {
+        self.check
+    }
+
+    /// What the preset says of it.
+    pub fn handshake(self) -> &'a Handshake {
+        self.handshake
+    }
+
     /// Judges it: its proofs, and the other checks of the route.
     pub fn judge(
         self,

@@ -4,11 +4,12 @@
 //! A request that needs keys waits for them, but not long; who cannot get them is refused with
 //! `key_unavailable`. Requests choose neither when nor how often something is fetched: one fetch for
 //! a URL at a time, one in [`RETRY_AFTER`] at most, [`UNASKED_MAX`] a minute for URLs that requests
-//! name (SECURITY DS-31). Keys that grow old are served while new ones come (SECURITY A-54).
+//! name, of which one client spends [`UNASKED_BY_ONE_MAX`] (SECURITY DS-31). Keys that grow old are served while new ones come (SECURITY A-54).
 
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use rustls::pki_types::TrustAnchor;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+use super::quota::ClientKey;
 use crate::clock::Clock;
 use crate::reason::Reason;
 use crate::route::auth::{AuthPolicy, Published, SignatureCheck};
@@ -81,8 +83,10 @@ pub const WAIT_MAX: Duration = Duration::from_secs(4);
 const ENTRIES_MAX: usize = 256;
 /// Fetches at a time.
 const FETCHES_MAX: usize = 8;
-/// Fetches a minute of URLs that are not the operator's own.
-pub const UNASKED_MAX: u32 = 30;
+/// Fetches a minute, at one site, of URLs that are not the operator's own.
+pub const UNASKED_MAX: usize = 30;
+/// How many of those one client can cause: whoever makes up URLs leaves some to the provider's new one.
+pub const UNASKED_BY_ONE_MAX: usize = 10;
 
 /// Published keys by URL. Cheap to clone; clones share the keys.
 #[derive(Clone, Debug)]
@@ -116,11 +120,23 @@ struct Inner {
     uses: AtomicU64,
 }
 
-/// How many fetches there were in the minute that began at `start`.
-#[derive(Debug, Default)]
+/// Who caused the fetches of the minute that began at `start`.
+#[derive(Debug)]
 struct Window {
     start: Duration,
-    count: u32,
+    clients: Vec<ClientKey>,
+}
+
+impl Window {
+    /// Takes one of the fetches that are left to `client`.
+    fn take(&mut self, client: ClientKey) -> bool {
+        let own = self.clients.iter().filter(|own| **own == client).count();
+        let is_left = self.clients.len() < UNASKED_MAX && own < UNASKED_BY_ONE_MAX;
+        if is_left {
+            self.clients.push(client);
+        }
+        is_left
+    }
 }
 
 #[derive(Debug)]
@@ -173,11 +189,13 @@ impl KeyCache {
     }
 
     /// The keys at `wanted`. With a `key_id` that is not among them, they are fetched anew first: the
-    /// provider may have a new key since. Whether one of them fits is the scheme's to say.
+    /// provider may have a new key since. Whether one of them fits is the scheme's to say. `client` is who
+    /// a fetch is counted for.
     pub async fn keys(
         &self,
         wanted: &KeyUrl,
         key_id: Option<&str>,
+        client: IpAddr,
     ) -> Result<Arc<KeySet>, SignatureError> {
         let unavailable = |detail| SignatureError {
             reason: Reason::KeyUnavailable,
@@ -188,12 +206,12 @@ impl KeyCache {
         let (mut ended, before) = match self.next(&entry, key_id) {
             Next::Take(keys) => return Ok(keys),
             Next::TakeAndRefresh(keys) => {
-                self.start(&entry);
+                self.start(&entry, Some(client));
                 return Ok(keys);
             }
             Next::GiveUp => return Err(unavailable("the keys could not be fetched just now")),
             Next::Wait(ended, before) => {
-                self.start(&entry);
+                self.start(&entry, Some(client));
                 (ended, before)
             }
         };
@@ -210,11 +228,17 @@ impl KeyCache {
     }
 
     /// The keys for the checks of a route that are published, as far as `message` wants them.
-    pub async fn gather<'r>(&self, policy: &'r AuthPolicy, message: &Message<'_>) -> Keyring<'r> {
+    pub async fn gather<'r>(
+        &self,
+        policy: &'r AuthPolicy,
+        message: &Message<'_>,
+        client: IpAddr,
+    ) -> Keyring<'r> {
         let mut fetched = Vec::new();
         for check in policy.signatures() {
             if let Some(published) = &check.published {
-                fetched.push((check, self.of_check(check, published, message).await));
+                let keys = self.of_check(check, published, message, client).await;
+                fetched.push((check, keys));
             }
         }
         Keyring(fetched)
@@ -225,6 +249,7 @@ impl KeyCache {
         check: &SignatureCheck,
         published: &Published,
         message: &Message<'_>,
+        client: IpAddr,
     ) -> Result<KeySet, SignatureError> {
         let url = match published {
             Published::At(url) => Some(url.clone()),
@@ -235,7 +260,7 @@ impl KeyCache {
             detail: "the request does not say where its key is",
         })?;
         let key_id = check.scheme.wanted_key_id(message);
-        match self.keys(&url, key_id.as_deref()).await {
+        match self.keys(&url, key_id.as_deref(), client).await {
             Ok(keys) => Ok(check.keys.and(&keys)),
             Err(_) if !check.needs_fetch() => Ok(check.keys.clone()),
             Err(error) => Err(error),
@@ -248,7 +273,7 @@ impl KeyCache {
             return;
         };
         if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None) {
-            self.start(&entry);
+            self.start(&entry, None);
         }
     }
 
@@ -312,7 +337,7 @@ impl KeyCache {
     }
 
     /// Starts a fetch in a task of its own, unless there is one already, or too many.
-    fn start(&self, entry: &Arc<Entry>) {
+    fn start(&self, entry: &Arc<Entry>, client: Option<IpAddr>) {
         let inner = Arc::clone(&self.0);
         let now = inner.clock.monotonic();
         let mut state = entry.state();
@@ -320,10 +345,11 @@ impl KeyCache {
             return; // Who waits waits for that one.
         }
         let permit = Arc::clone(&inner.running).try_acquire_owned().ok();
-        let is_asked = entry.wanted.reach == Reach::Any;
-        let Some(permit) =
-            permit.filter(|_| is_asked || inner.may_fetch_unasked(entry.wanted.url.host(), now))
-        else {
+        let is_left = || match client.filter(|_| entry.wanted.reach != Reach::Any) {
+            Some(client) => inner.may_fetch_unasked(entry.wanted.url.host(), client, now),
+            None => true,
+        };
+        let Some(permit) = permit.filter(|_| is_left()) else {
             drop(state);
             entry.ended.send_replace(());
             return;
@@ -365,15 +391,14 @@ impl Inner {
         }
     }
 
-    fn may_fetch_unasked(&self, host: &str, now: Duration) -> bool {
+    fn may_fetch_unasked(&self, host: &str, client: IpAddr, now: Duration) -> bool {
         let mut windows = lock(&self.unasked);
         windows.retain(|_, window| now.saturating_sub(window.start) < Duration::from_mins(1));
         let window = windows.entry(site(host).to_owned()).or_insert(Window {
             start: now,
-            count: 0,
+            clients: Vec::new(),
         });
-        window.count += 1;
-        window.count <= UNASKED_MAX
+        window.take(ClientKey::of(client))
     }
 }
 
@@ -436,6 +461,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::atomic::AtomicUsize;
 
     use tokio::sync::Notify;
@@ -529,7 +555,7 @@ mod tests {
 
     impl Bench {
         async fn keys(&self, wanted: &KeyUrl, key_id: Option<&str>) -> Result<String, Reason> {
-            ids(self.cache.keys(wanted, key_id).await)
+            ids(self.cache.keys(wanted, key_id, CLIENT).await)
         }
     }
 
@@ -540,6 +566,7 @@ mod tests {
         }
     }
 
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
     const UNAVAILABLE: Result<&str, &Reason> = Err(&Reason::KeyUnavailable);
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -573,7 +600,7 @@ mod tests {
         let tasks: Vec<_> = (0..100)
             .map(|_| {
                 let (cache, wanted) = (bench.cache.clone(), wanted.clone());
-                tokio::spawn(async move { ids(cache.keys(&wanted, None).await) })
+                tokio::spawn(async move { ids(cache.keys(&wanted, None, CLIENT).await) })
             })
             .collect();
         settle().await;
@@ -591,7 +618,7 @@ mod tests {
         let bench = bench(Web::default());
         let wanted = at("a", Reach::Public);
         for _ in 0..10 {
-            let keys = bench.cache.keys(&wanted, Some("random")).await;
+            let keys = bench.cache.keys(&wanted, Some("random"), CLIENT).await;
             assert_eq!(ids(keys).as_deref(), UNAVAILABLE);
         }
         assert_eq!(bench.web.fetches(), 1);
@@ -684,7 +711,7 @@ mod tests {
             ..Web::default()
         });
         let started = tokio::time::Instant::now();
-        let keys = bench.cache.keys(&at("a", Reach::Any), None).await;
+        let keys = bench.cache.keys(&at("a", Reach::Any), None, CLIENT).await;
         assert_eq!(ids(keys).as_deref(), UNAVAILABLE);
         assert_eq!(started.elapsed(), WAIT_MAX);
     }
@@ -699,14 +726,12 @@ mod tests {
             assert_eq!(bench.keys(wanted, None).await.as_deref(), Ok("a"));
         }
         for n in 0..ENTRIES_MAX * 2 {
-            let keys = bench
-                .cache
-                .keys(&at(&format!("random/{n}"), Reach::Public), None)
-                .await;
+            let wanted = at(&format!("random/{n}"), Reach::Public);
+            let client = IpAddr::from([198, 51, 100, u8::try_from(n % 250).unwrap()]);
+            let keys = bench.cache.keys(&wanted, None, client).await;
             assert_eq!(ids(keys).as_deref(), UNAVAILABLE);
         }
-        let most = usize::try_from(UNASKED_MAX).unwrap();
-        assert_eq!(bench.web.fetches(), 1 + most);
+        assert_eq!(bench.web.fetches(), 1 + UNASKED_MAX);
         assert_eq!(lock(&bench.cache.0.entries).len(), ENTRIES_MAX);
         // What is known stays known, and the operator's own URLs are fetched all the same.
         for wanted in [&own, &good] {
@@ -720,6 +745,39 @@ mod tests {
         let late = at("late", Reach::Public);
         bench.web.answer(&late, Ok(jwks("c", None)));
         assert_eq!(bench.keys(&late, None).await.as_deref(), Ok("c"));
+    }
+
+    /// Requests of one client, each with a URL of its own that has no keys.
+    async fn flood(cache: &KeyCache, client: IpAddr) {
+        for n in 0..UNASKED_MAX * 2 {
+            let wanted = at(&format!("{client}/{n}"), Reach::Public);
+            assert!(cache.keys(&wanted, None, client).await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_makes_up_urls_leaves_fetches_to_others() {
+        // SECURITY DS-31
+        let bench = bench(Web::default());
+        flood(&bench.cache, CLIENT).await;
+        assert_eq!(bench.web.fetches(), UNASKED_BY_ONE_MAX);
+        // All addresses of an IPv6 network are one client.
+        for address in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:0:1"] {
+            flood(&bench.cache, address.parse().unwrap()).await;
+        }
+        assert_eq!(bench.web.fetches(), 2 * UNASKED_BY_ONE_MAX);
+        // The provider's new URL is fetched, and then at hand for everybody.
+        let fresh = at("fresh", Reach::Public);
+        bench.web.answer(&fresh, Ok(jwks("a", None)));
+        let provider = IpAddr::from([203, 0, 113, 9]);
+        for client in [provider, CLIENT] {
+            let keys = bench.cache.keys(&fresh, None, client).await;
+            assert_eq!(ids(keys).as_deref(), Ok("a"));
+        }
+        // The operator's own URLs are nobody's share.
+        let own = at("own", Reach::Any);
+        bench.web.answer(&own, Ok(jwks("b", None)));
+        assert_eq!(bench.keys(&own, None).await.as_deref(), Ok("b"));
     }
 
     #[tokio::test]

@@ -33,6 +33,7 @@ pub mod body;
 pub mod confirm;
 pub mod connection;
 pub mod echo;
+pub mod enrolment;
 pub mod forward;
 pub mod handshake;
 pub mod head;
@@ -308,15 +309,6 @@ impl Gateway {
         {
             tokio::spawn(call);
         }
-        if let Some(secret) = &reply.enrolled {
-            let route = record.route_name();
-            let secret = String::from_utf8_lossy(secret.expose());
-            tracing::warn!(
-                route,
-                %secret,
-                "the provider has sent its secret: put it into `secrets` and close the enrolment window"
-            );
-        }
         let status = reply.status.as_u16();
         let response = respond::handshake(reply, &record.request_id);
         record.close(Outcome::Handshake, None, status);
@@ -420,7 +412,10 @@ impl Routed<'_> {
         }
         doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
         // Where anything is held against it, an observing route leaves the answer to the app.
-        if let Some(reply) = reply.filter(|_| doubts.first.is_none()) {
+        if let Some(mut reply) = reply.filter(|_| doubts.first.is_none()) {
+            if let Some(enrolled) = reply.enrolled.take() {
+                enrolment::hand_over(enrolled, &state.route.name).await?;
+            }
             return Ok(Ready::Reply(Box::new(reply)));
         }
         let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
@@ -514,7 +509,8 @@ impl Routed<'_> {
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
         let content = &received.content;
         let message = presented.message(content);
-        let fetched = gateway.keys.gather(&route.auth, &message).await;
+        let fetched = gateway.keys.gather(&route.auth, &message, record.client_ip);
+        let fetched = fetched.await;
         let presented = Presented {
             fetched: Some(&fetched),
             ..presented

@@ -252,14 +252,14 @@ impl GovernorClock for Monotonic {
 
 /// What a client is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum ClientKey {
+pub(super) enum ClientKey {
     V4(u32),
     /// The first 64 bits.
     V6(u64),
 }
 
 impl ClientKey {
-    fn of(client: IpAddr) -> Self {
+    pub(super) fn of(client: IpAddr) -> Self {
         match client.to_canonical() {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => {

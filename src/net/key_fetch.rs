@@ -543,15 +543,19 @@ mod tests {
         let metrics = Arc::new(Metrics::new("0.0.0"));
         let clock = Clock::manual(UnixTime::from_secs(1_700_000_000));
         let cache = KeyCache::new(Arc::new(server.client()), clock, Arc::clone(&metrics));
+        let client = IpAddr::from([192, 0, 2, 1]);
         let wanted = KeyUrl::of_operator(server.url("localhost", "/jwks"));
-        let (one, other) = tokio::join!(cache.keys(&wanted, None), cache.keys(&wanted, Some("a")));
-        for keys in [one, other, cache.keys(&wanted, None).await] {
+        let (one, other) = tokio::join!(
+            cache.keys(&wanted, None, client),
+            cache.keys(&wanted, Some("a"), client)
+        );
+        for keys in [one, other, cache.keys(&wanted, None, client).await] {
             assert_eq!(keys.unwrap().ids().next().as_deref(), Some("a"));
         }
         assert_eq!(server.requests(), 1);
         for path in ["/", "/moved", "/large"] {
             let wanted = KeyUrl::of_operator(server.url("localhost", path));
-            assert!(cache.keys(&wanted, None).await.is_err(), "{path}");
+            assert!(cache.keys(&wanted, None, client).await.is_err(), "{path}");
         }
         let page = metrics.render();
         assert!(

@@ -210,17 +210,34 @@ impl Preset {
         }
     }
 
+    /// A value such as an operator would write: the preset's example, else one that is made up.
+    pub fn example(&self, name: &str, param: &ParamSpec) -> serde_json::Value {
+        let known = compile::get(&param.one_of).and_then(|known| known.first());
+        match (compile::get(&param.example), known) {
+            (Some(example), _) => to_json(example),
+            (None, Some(known)) => known.as_str().into(),
+            (None, None) if self.is_key_url(name) => "https://keys.example.org/".into(),
+            (None, None) => format!("your-{}", name.replace('_', "-")).into(),
+        }
+    }
+
+    /// Whether a param is the URL of the keys of some scheme, or its beginning.
+    fn is_key_url(&self, param: &str) -> bool {
+        let start = format!("{{param:{param}}}");
+        self.schemes().any(|(_, spec)| {
+            let url = compile::get(&spec.key_url).and_then(|own| compile::get(&own.url));
+            url.is_some_and(|url| url.starts_with(&start))
+        })
+    }
+
     /// A value for every param: the default, else the example.
     fn example_params(&self) -> Params {
-        let example = |(name, spec): (&str, &ParamSpec)| {
-            let known = compile::get(&spec.one_of).and_then(|known| known.first());
-            let given = compile::get(&spec.default)
-                .or(compile::get(&spec.example))
-                .map(to_json);
-            let value = given.unwrap_or_else(|| known.map_or("example", String::as_str).into());
+        let value = |(name, spec): (&str, &ParamSpec)| {
+            let default = compile::get(&spec.default).map(to_json);
+            let value = default.unwrap_or_else(|| self.example(name, spec));
             (name.to_owned(), value)
         };
-        self.params().map(example).collect()
+        self.params().map(value).collect()
     }
 
     /// The operator's params with defaults filled in, or all that is wrong with them.
@@ -229,7 +246,7 @@ impl Preset {
         let mut params = Params::new();
         let known: Vec<&str> = self.params().map(|(name, _)| name).collect();
         // Params that every handshake understands.
-        let general = ["verify_token", "enrolment_window_open"];
+        let general = ["verify_token", "enrolment_window_open", "enrolment_file"];
         for (name, value) in given {
             if !known.contains(&name.as_str()) && !general.contains(&name.as_str()) {
                 let close = suggest(name, known.iter().copied());
@@ -387,4 +404,63 @@ fn messages(problems: Vec<Problem>) -> Vec<String> {
         .into_iter()
         .map(|problem| problem.message)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A preset whose keys are at `url`, a template of the param `keys`.
+    fn preset(url: &str, param: &str) -> Result<Catalog, String> {
+        let text = format!(
+            "provider: x\ntitle: X\ncategory: x\nconfidence: high\nsources: [x]\nsecret: x\n\
+             params:\n  keys: {{ {param} }}\n\
+             schemes:\n  s:\n    algorithm: ed25519\n    signature: {{ header: X-Sig }}\n    \
+             signed: \"{{body}}\"\n    key_url: {{ url: \"{url}\" }}\n"
+        );
+        let mut catalog = Catalog::built_in();
+        let added = catalog.add("x.yaml", &text);
+        added.map(|()| catalog).map_err(|report| report.to_string())
+    }
+
+    #[test]
+    fn a_url_of_keys_may_be_the_operators() {
+        for url in [
+            "{param:keys}",
+            "{param:keys}/jwks.json",
+            "https://{param:keys}/jwks.json",
+        ] {
+            let catalog = preset(url, "about: Where the keys are.").expect(url);
+            let selected = catalog.find("x").unwrap();
+            assert!(selected.bind(&Params::new(), None).is_err(), "{url}");
+        }
+        let catalog = preset("{param:keys}", "about: Where the keys are.").unwrap();
+        let bind = |url: &str| {
+            let params = Params::from([("keys".to_owned(), url.into())]);
+            catalog.find("x").unwrap().bind(&params, None)
+        };
+        let scheme = bind("https://keys.example.org/a").unwrap();
+        assert!(scheme.fixed_key_url().is_some());
+        assert_eq!(
+            bind("http://keys.example.org/a").err(),
+            Some(vec!["the URL is not https".to_owned()])
+        );
+    }
+
+    #[test]
+    fn what_makes_no_url_of_keys_is_told_how_it_would() {
+        let wrong = preset("https://keys.example.org:{param:keys}/", "about: A port.").unwrap_err();
+        assert!(wrong.contains("x.yaml:14:21"), "{wrong}");
+        assert!(
+            wrong.contains(
+                "it reads `https://keys.example.org:your-keys/`; give the param an `example`"
+            ),
+            "{wrong}"
+        );
+        let port = preset(
+            "https://keys.example.org:{param:keys}/",
+            "about: A port., example: 8443",
+        );
+        assert!(port.is_ok());
+    }
 }

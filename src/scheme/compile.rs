@@ -20,8 +20,8 @@ use super::parse::{List, SecretForm, SignatureForm};
 use super::primitive::{Digest, Hash};
 use super::public_key::SignatureAlgorithm;
 use super::spec::{
-    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, LocationSpec, Ordered, PartSpec,
-    RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
+    Algorithm, ClaimTime, FieldsSpec, JwtSpec, KeyUrlSpec, ListSpec, LocationSpec, Ordered,
+    PartSpec, RequireSpec, SchemeSpec, SignatureSpec, TimestampSpec, UrlSpec, UrlVariant, WhenSpec,
 };
 use super::template::{Names, Template};
 use super::when::When;
@@ -84,6 +84,20 @@ struct Written<'s> {
     json: Option<&'s At<String>>,
     xml: Option<&'s At<String>>,
     query: Option<&'s At<String>>,
+}
+
+/// What one of the specs that have these keys says. They are fields of each, not of a struct within:
+/// serde would lose the places of what is flattened.
+macro_rules! written {
+    ($spec:expr) => {
+        Written {
+            header: $spec.header.as_ref(),
+            form: $spec.form.as_ref(),
+            json: $spec.json.as_ref(),
+            xml: $spec.xml.as_ref(),
+            query: $spec.query.as_ref(),
+        }
+    };
 }
 
 impl Names for Compiler<'_> {
@@ -572,8 +586,14 @@ impl<'a> Compiler<'a> {
     }
 
     /// Places in the order they are tried: the query comes last, since a stranger can add to that of a
-    /// request whose body is signed.
-    fn places(&mut self, written: &Written<'_>) -> Vec<Location> {
+    /// request whose body is signed; and then what `word` may name besides.
+    fn places<T>(
+        &mut self,
+        at: &At<T>,
+        written: &Written<'_>,
+        besides: Option<Location>,
+        word: &str,
+    ) -> Vec<Location> {
         let mut places = self.headers(written.header);
         let form = written.form.and_then(|at| self.text(at));
         places.extend(form.map(|name| Location::Form(name.into())));
@@ -582,6 +602,11 @@ impl<'a> Compiler<'a> {
         places.extend(written.xml.and_then(|at| self.xml(at)));
         let query = written.query.and_then(|at| self.text(at));
         places.extend(query.map(|name| Location::Query(name.into())));
+        places.extend(besides);
+        if places.is_empty() {
+            let known = "`header`, `query`, `form`, `json`, `xml`";
+            self.error(at, format!("say where it stands: {known} or `{word}`"));
+        }
         places
     }
 
@@ -590,41 +615,14 @@ impl<'a> Compiler<'a> {
         let Some(spec) = at.get() else {
             return Vec::new();
         };
-        let mut places = self.places(&Written {
-            header: spec.header.as_ref(),
-            form: spec.form.as_ref(),
-            json: spec.json.as_ref(),
-            xml: spec.xml.as_ref(),
-            query: spec.query.as_ref(),
-        });
-        places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
-        if places.is_empty() {
-            self.error(
-                at,
-                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `item`",
-            );
-        }
-        places
+        self.places(at, &written!(spec), item(&spec.item), "item")
     }
 
     fn signature(&mut self, at: &At<SignatureSpec>) -> Option<SignatureForm> {
         let spec = at.get()?;
-        let mut places = self.places(&Written {
-            header: spec.header.as_ref(),
-            form: spec.form.as_ref(),
-            json: spec.json.as_ref(),
-            xml: spec.xml.as_ref(),
-            query: spec.query.as_ref(),
-        });
-        if get(&spec.body).copied().unwrap_or_default() {
-            places.push(Location::Body);
-        }
-        if places.is_empty() {
-            self.error(
-                at,
-                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `body`",
-            );
-        }
+        let body = get(&spec.body).filter(|is_body| **is_body);
+        let body = body.map(|_| Location::Body);
+        let places = self.places(at, &written!(spec), body, "body");
         let numbered = get(&spec.header).is_some_and(|OneOrMany(names)| {
             names
                 .iter()
@@ -638,25 +636,24 @@ impl<'a> Compiler<'a> {
             prefix: spec.prefix.as_ref().and_then(|at| self.text(at)),
             prefix_optional: get(&spec.prefix_optional).copied().unwrap_or_default(),
             prefixes: self.prefixes(spec),
-            list: spec.list.as_ref().and_then(|at| {
-                let list = at.get()?;
-                let take = get(&list.take).map(|OneOrMany(names)| names.iter().collect::<Vec<_>>());
-                Some(List {
-                    separator: list
-                        .separator
-                        .get()
-                        .filter(|text| !text.is_empty())?
-                        .clone(),
-                    assign: get(&list.assign).cloned(),
-                    take: take
-                        .unwrap_or_default()
-                        .into_iter()
-                        .filter_map(|at| self.text(at))
-                        .collect(),
-                    others: Vec::new(),
-                })
-            }),
+            list: spec.list.as_ref().and_then(|at| self.list(at)),
             encoding: get(&spec.encoding).copied().unwrap_or_default(),
+        })
+    }
+
+    fn list(&mut self, at: &At<ListSpec>) -> Option<List> {
+        let spec = at.get()?;
+        if spec.separator.get().is_none_or(String::is_empty) {
+            self.error(at, "say what stands between items: `separator`");
+        }
+        let take = get(&spec.take).map(|OneOrMany(names)| names.as_slice());
+        let take = take.unwrap_or_default().iter();
+        Some(List {
+            separator: spec.separator.get()?.clone(),
+            groups: get(&spec.groups).cloned(),
+            assign: get(&spec.assign).cloned(),
+            take: take.filter_map(|at| self.text(at)).collect(),
+            others: Vec::new(),
         })
     }
 
@@ -692,20 +689,7 @@ impl<'a> Compiler<'a> {
         tolerance: Option<Duration>,
     ) -> Option<Timestamp> {
         let spec = at.get()?;
-        let mut places = self.places(&Written {
-            header: spec.header.as_ref(),
-            form: spec.form.as_ref(),
-            json: spec.json.as_ref(),
-            xml: spec.xml.as_ref(),
-            query: spec.query.as_ref(),
-        });
-        places.extend(get(&spec.item).map(|name| Location::Item(name.as_str().into())));
-        if places.is_empty() {
-            self.error(
-                at,
-                "say where it stands: `header`, `query`, `form`, `json`, `xml` or `item`",
-            );
-        }
+        let places = self.places(at, &written!(spec), item(&spec.item), "item");
         let covered = places.iter().all(|place| scheme.covers_place(place))
             || scheme
                 .contents
@@ -895,19 +879,24 @@ impl<'a> Compiler<'a> {
             if !self.is_set(url) {
                 return None; // the operator gives the URL, or keys
             }
+            let is_written = url.get().is_some_and(|text| text.contains("{param:"));
             let text = self.text(url)?;
             return match HttpsUrl::parse(&text) {
                 Ok(parsed) => {
                     let mut key_url = KeyUrl::of_preset(parsed, Vec::new());
                     // A URL that the operator wrote may be in the operator's own network.
-                    if url.get().is_some_and(|text| text.contains("{param:")) {
+                    if is_written {
                         key_url.reach = Reach::Any;
                     }
                     key_url.inside = inside.map(Into::into);
                     Some(KeySource::Fixed(key_url))
                 }
                 Err(message) => {
-                    self.error(url, message);
+                    let hint = is_written.then(|| {
+                        format!("it reads `{text}`; give the param an `example` that makes it one")
+                    });
+                    let problem = problem(url.place(), message);
+                    self.problems.push(Problem { hint, ..problem });
                     None
                 }
             };
@@ -962,6 +951,10 @@ impl<'a> Compiler<'a> {
 /// The value of an optional key.
 pub(super) fn get<T>(at: &Option<At<T>>) -> Option<&T> {
     at.as_ref().and_then(At::get)
+}
+
+fn item(name: &Option<At<String>>) -> Option<Location> {
+    get(name).map(|name| Location::Item(name.as_str().into()))
 }
 
 fn copied<T: Copy>(all: &[At<T>]) -> Vec<T> {

@@ -340,6 +340,13 @@ pub(super) fn decode(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(&text.replace('+', " ")).collect()
 }
 
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut tokens = self.0.iter();
+        tokens.try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
 impl Pointer {
     /// Parses `/a/b~1c/0`; nothing is the whole document.
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -562,6 +569,9 @@ mod tests {
         assert_eq!(read("/n", body), Ok(Some("1700000000123".to_owned())));
         assert_eq!(read("/a/0/b~1c", body), Ok(Some("true".to_owned())));
         // RFC 6901 4: an index has one spelling.
+        for text in ["", "/a/0/b~1c", "/~01/*"] {
+            assert_eq!(Pointer::parse(text).unwrap().to_string(), text);
+        }
         for absent in [
             "/x",
             "/a/1",

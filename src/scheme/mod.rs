@@ -546,6 +546,14 @@ impl Scheme {
             }) && !self.contents.is_empty()
     }
 
+    /// Whether of all bodies it covers those alone that are forms.
+    fn covers_only_forms(&self) -> bool {
+        let mut parts = self.contents.iter().flatten();
+        self.body_digest.is_none()
+            && parts.clone().any(|part| part.text.covers_only_form())
+            && !parts.any(|part| part.text.covers_any_body())
+    }
+
     /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.
     fn covers_place(&self, place: &Location) -> bool {
         let mut parts = self.contents.iter().flatten();

@@ -36,6 +36,8 @@ pub(super) struct SignatureForm {
 #[derive(Clone, Debug)]
 pub(super) struct List {
     pub(super) separator: String,
+    /// Between groups of items, which may repeat each other's.
+    pub(super) groups: Option<String>,
     pub(super) assign: Option<String>,
     /// Items that hold signatures; empty: all but those of `others`.
     pub(super) take: Vec<String>,
@@ -218,6 +220,10 @@ impl List {
             }
             trimmed => trimmed,
         };
+        let text = match &self.groups {
+            Some(between) => text.replace(between, separator),
+            None => text,
+        };
         let parts = text
             .split(separator)
             .map(str::trim)
@@ -233,12 +239,12 @@ impl List {
                     .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
             };
             // What is no item of this form is some other scheme's business.
-            items.extend(item.map(|(name, value)| {
-                (
-                    Cow::Owned(name.into_bytes()),
-                    Cow::Owned(value.into_bytes()),
-                )
-            }));
+            let item = item.map(|(name, value)| {
+                let (name, value) = (name.into_bytes(), value.into_bytes());
+                (Cow::Owned(name), Cow::Owned(value))
+            });
+            let is_new = |item: &Item<'a>| self.groups.is_none() || !items.contains(item);
+            items.extend(item.filter(is_new));
         }
         Ok(())
     }

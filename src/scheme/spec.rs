@@ -327,6 +327,8 @@ pub struct SignatureSpec {
 pub struct ListSpec {
     /// Between items, such as `,`. Blanks around items do not count.
     pub separator: At<String>,
+    /// Between groups of items, one for each key of a rotation; items that groups repeat count once.
+    pub groups: Option<At<String>>,
     /// Between the name and the value of an item, such as `=`. Absent: items are called by their
     /// position, from `0`.
     pub assign: Option<At<String>>,
@@ -660,6 +662,8 @@ pub struct EnrolmentSpec {
     pub json: Option<At<String>>,
     /// Whether the request is signed with that same secret. Default true.
     pub signed: Option<At<bool>>,
+    /// Whether the request is answered while the window is closed too; its secret is then not taken.
+    pub answered_when_closed: Option<At<bool>>,
 }
 
 /// A URL to GET.

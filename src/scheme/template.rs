@@ -76,6 +76,8 @@ enum Filter {
     Base64url,
     Crc32,
     Digest(Digest),
+    EncodeUri,
+    EncodeUriComponent,
     FormEncode,
     Hex,
     HexUpper,
@@ -602,6 +604,28 @@ const FORM: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_');
 
+/// `encodeURIComponent` of ECMAScript: RFC 2396 counted further marks as unreserved.
+const URI_COMPONENT: &AsciiSet = &RFC3986
+    .remove(b'!')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*');
+
+/// `encodeURI` of ECMAScript: what parts of a URL are made of, and what separates them, is left.
+const URI: &AsciiSet = &URI_COMPONENT
+    .remove(b'#')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'?')
+    .remove(b'@');
+
 /// RFC 3986 escapes.
 pub(super) fn url_encode(bytes: &[u8]) -> String {
     percent_encode(bytes, RFC3986).to_string()
@@ -618,6 +642,8 @@ impl Filter {
             "base64" => Self::Base64,
             "base64url" => Self::Base64url,
             "crc32" => Self::Crc32,
+            "encode_uri" => Self::EncodeUri,
+            "encode_uri_component" => Self::EncodeUriComponent,
             "form_encode" => Self::FormEncode,
             "hex" => Self::Hex,
             "hex_upper" => Self::HexUpper,
@@ -649,6 +675,10 @@ impl Filter {
             Self::Base64url => BASE64URL_NOPAD.encode(bytes).into_bytes(),
             Self::Crc32 => crc32(bytes).to_string().into_bytes(),
             Self::Digest(digest) => digest.of([bytes]),
+            Self::EncodeUri => percent_encode(bytes, URI).to_string().into_bytes(),
+            Self::EncodeUriComponent => percent_encode(bytes, URI_COMPONENT)
+                .to_string()
+                .into_bytes(),
             Self::FormEncode => form_encode(bytes).into_bytes(),
             Self::Hex => HEXLOWER.encode(bytes).into_bytes(),
             Self::HexUpper => HEXUPPER.encode(bytes).into_bytes(),

@@ -621,10 +621,7 @@ impl Scheme {
         let body = view.body.ok_or(malformed("the body has not been read"))?;
         let is_form = body.is_empty() || locate::is_form(view.headers);
         let Some(name) = &self.body_digest else {
-            let mut parts = self.contents.iter().flatten();
-            let form_only = parts.clone().any(|part| part.text.covers_only_form())
-                && !parts.any(|part| part.text.covers_any_body());
-            return if form_only && !is_form {
+            return if self.covers_only_forms() && !is_form {
                 Err(UNCOVERED)
             } else {
                 Ok(())

@@ -673,6 +673,78 @@ fn a_new_secret_is_taken_while_the_window_is_open() {
     refused(&gateway, &answer, 401, "signature_mismatch");
 }
 
+#[test]
+fn a_secret_that_is_always_answered_is_told_while_the_window_is_open_only() {
+    let body = r#"{"verification_token":"VTBhUmR4eWx0NXZhTEpk","webhook_subscription_uuid":"1"}"#;
+    let (gateway, app) = guarded(&provider("gusto"), "");
+    let answer = ask(&gateway, "POST", "/in", &[], body);
+    answered(&gateway, &answer, 200);
+    app.saw_nothing();
+    let (opened, app) = guarded(
+        "{ provider: gusto, params: { enrolment_window_open: true } }",
+        "",
+    );
+    let answer = ask(&opened, "POST", "/in", &[], body);
+    answered(&opened, &answer, 200);
+    eventually("the token is told", || {
+        opened
+            .stderr()
+            .contains("VTBhUmR4eWx0NXZhTEpk")
+            .then_some(())
+    });
+    app.saw_nothing();
+    let empty = ask(&opened, "POST", "/in", &[], r#"{"verification_token":""}"#);
+    refused(&opened, &empty, 403, "handshake_invalid");
+    assert!(!gateway.stderr().contains("VTBhUmR4"));
+}
+
+#[test]
+fn the_first_secret_goes_into_a_file_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |file: &str| {
+        let file = folder.path().join(file);
+        let params = format!(
+            "enrolment_window_open: true, enrolment_file: {}",
+            file.display()
+        );
+        format!("{{ provider: asana, params: {{ {params} }} }}")
+    };
+    let (gateway, app) = guarded(&check("asana"), "");
+    let ask = |gateway: &Gateway, secret: &str| {
+        ask(gateway, "POST", "/in", &[("X-Hook-Secret", secret)], "{}")
+    };
+    answered(
+        &gateway,
+        &ask(&gateway, "b537207f20cbfa02357cf448134da559"),
+        200,
+    );
+    let file = folder.path().join("asana");
+    let kept = || std::fs::read_to_string(&file).unwrap();
+    assert_eq!(kept(), "b537207f20cbfa02357cf448134da559");
+    eventually("the file is named", || {
+        let path = file.to_str().unwrap();
+        gateway.stderr().contains(path).then_some(())
+    });
+    // Whoever comes second is refused, and told nothing that would be of use.
+    let answer = ask(&gateway, "attacker-chosen");
+    assert_eq!(answer.header("x-hook-secret"), None);
+    refused(&gateway, &answer, 403, "handshake_invalid");
+    assert_eq!(kept(), "b537207f20cbfa02357cf448134da559");
+    let said = gateway.stderr();
+    assert!(
+        !said.contains("b537207f") && !said.contains("attacker"),
+        "{said}"
+    );
+    app.saw_nothing();
+
+    // A secret that cannot be kept is not acknowledged.
+    let (gateway, app) = guarded(&check("absent/asana"), "");
+    let answer = ask(&gateway, "b537207f20cbfa02357cf448134da559");
+    refused(&gateway, &answer, 503, "state_unavailable");
+    assert!(!gateway.stderr().contains("b537207f"));
+    app.saw_nothing();
+}
+
 // === answers that providers want to read ===
 
 #[test]

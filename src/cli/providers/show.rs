@@ -47,19 +47,18 @@ impl About {
             None => name.to_owned(),
         };
         let chosen = catalog.find(&reference).map_err(unknown)?;
-        let params = example_params(&preset.spec);
         let mut schemes = Vec::new();
         for (id, spec) in preset.schemes() {
             let selected = catalog.find(&format!("{name}/{id}")).map_err(unknown)?;
             schemes.push(Scheme {
                 id: id.to_owned(),
-                facts: scheme_facts(spec, &selected, &params),
+                facts: scheme_facts(spec, &selected),
             });
         }
         Ok(Self {
             facts: preset_facts(&preset.spec),
             schemes,
-            snippet: snippet(&reference, name, &preset.spec, &chosen, &params),
+            snippet: snippet(&reference, name, &chosen),
         })
     }
 
@@ -265,8 +264,12 @@ fn proofs(spec: &ProofSpec) -> Vec<String> {
     if spec.require.is_some() {
         proofs.push("values that params name".to_owned());
     }
-    if spec.enrolment.is_some() {
-        proofs.push("an open enrolment window".to_owned());
+    if let Some(enrolment) = spec.enrolment.as_ref().and_then(At::get) {
+        proofs.push(if is_set(&enrolment.answered_when_closed) {
+            "nothing, its secret told while the enrolment window is open".to_owned()
+        } else {
+            "an open enrolment window".to_owned()
+        });
     }
     if proofs.is_empty() {
         proofs.push("nothing".to_owned());
@@ -324,26 +327,33 @@ fn param_json(value: &ParamValue) -> Value {
     }
 }
 
-/// Values for the params that a preset cannot do without.
-fn example_params(spec: &PresetSpec) -> Params {
-    let needed = params(spec).filter(|(_, param)| param.default.is_none() && !is_optional(param));
-    let value = |name: &str, param: &ParamSpec| {
-        let example = param.example.as_ref().and_then(At::get).map(param_json);
-        let choices = param.one_of.as_ref().and_then(At::get);
-        let choice = || {
-            choices
-                .and_then(|choices| choices.first())
-                .map(|choice| json!(choice))
-        };
-        let made_up = || json!(format!("your-{}", name.replace('_', "-")));
-        example.or_else(choice).unwrap_or_else(made_up)
+/// Values for the params that a scheme cannot do without: those of the preset that are required, and
+/// the optional ones that this scheme does not compile without.
+fn example_params(selected: &Selected) -> Params {
+    let given = params(&selected.preset.spec).filter(|(_, param)| param.default.is_none());
+    let (optional, required): (Vec<_>, Vec<_>) = given.partition(|(_, param)| is_optional(param));
+    let examples = |all: &[(&str, &ParamSpec)]| -> Params {
+        let all = all.iter();
+        all.map(|(name, param)| ((*name).to_owned(), selected.preset.example(name, param)))
+            .collect()
     };
+    let binds = |params: &Params| selected.bind(params, None).is_ok();
+    let mut needed = examples(&required);
+    if binds(&needed) {
+        return needed;
+    }
+    needed.extend(examples(&optional));
+    for (name, _) in optional {
+        if let Some((name, value)) = needed.remove_entry(name)
+            && !binds(&needed)
+        {
+            needed.insert(name, value);
+        }
+    }
     needed
-        .map(|(name, param)| (name.to_owned(), value(name, param)))
-        .collect()
 }
 
-fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<Fact> {
+fn scheme_facts(spec: &SchemeSpec, selected: &Selected) -> Vec<Fact> {
     let mut facts = Facts::default();
     facts.one("about", optional(spec.about.as_ref()));
     facts.one("algorithm", spec.algorithm.get().map(kebab));
@@ -360,7 +370,7 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected, params: &Params) -> Vec<
         "timestamp",
         spec.timestamp.as_ref().and_then(At::get).map(timestamp),
     );
-    if let Ok(scheme) = selected.bind(params, None) {
+    if let Ok(scheme) = selected.bind(&example_params(selected), None) {
         let mut names: Vec<_> = scheme
             .header_names()
             .iter()
@@ -478,14 +488,9 @@ fn timestamp(spec: &TimestampSpec) -> String {
     }
 }
 
-fn snippet(
-    reference: &str,
-    name: &str,
-    spec: &PresetSpec,
-    chosen: &Selected,
-    params: &Params,
-) -> String {
-    let bound = chosen.bind(params, None).ok();
+fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
+    let params = example_params(chosen);
+    let bound = chosen.bind(&params, None).ok();
     let kind = bound
         .as_ref()
         .map_or(KeyKind::Secret, crate::scheme::Scheme::key_kind);
@@ -507,7 +512,7 @@ fn snippet(
          routes:\n  - name: {name}\n    match:\n      path: /hooks/{name}\n"
     );
     let mut line = |text: fmt::Arguments<'_>| out.extend([text.to_string(), "\n".to_owned()]);
-    if let Some(methods) = spec.methods.as_ref().and_then(At::get) {
+    if let Some(methods) = chosen.preset.spec.methods.as_ref().and_then(At::get) {
         line(format_args!("      methods: [{}]", joined(methods)));
     }
     line(format_args!("    verify:\n      - provider: {reference}"));
@@ -521,7 +526,7 @@ fn snippet(
     }
     if !params.is_empty() {
         line(format_args!("        params:"));
-        for (name, value) in params {
+        for (name, value) in &params {
             line(format_args!("          {name}: {value}"));
         }
     }

@@ -7,10 +7,11 @@ use anyhow::{Context, bail};
 use http::Request;
 
 use super::Question;
-use super::verdict::Verdict;
+use super::verdict::{Answered, Verdict};
 use crate::config::Config;
 use crate::gateway::admit;
 use crate::gateway::connection::Connection;
+use crate::gateway::handshake::{self, Question as Asked};
 use crate::gateway::head::{self, Head};
 use crate::gateway::password::Passwords;
 use crate::gateway::rejection::Rejection;
@@ -23,9 +24,9 @@ use crate::route::Route;
 use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
 use crate::route::matcher::Found;
 use crate::route::policy::Mode;
+use crate::scheme::SenderUrl;
 use crate::scheme::hints::{self, Case, Foreign};
 use crate::scheme::trace::{StepResult, Trace};
-use crate::scheme::{Message, SenderUrl};
 
 pub(super) fn judge(
     name: &str,
@@ -76,9 +77,17 @@ impl Judge<'_> {
         self.note("route", taken, |detail| (*detail).to_owned())?;
         self.source()?;
         let url = self.sender_url(&head);
-        self.checks(&head, &url, Stage::Head).await?;
-        self.body(&head)?;
-        self.checks(&head, &url, Stage::Body).await?;
+        let asked = handshake::find(presented(&head, &route, &url), &self.question.body);
+        if asked.is_none() {
+            self.note_if_failed("method", self.method(&head))?;
+        }
+        let without = asked.map(Asked::check);
+        self.checks(&head, &url, Stage::Head, without).await?;
+        self.body(&head, asked.is_some())?;
+        self.checks(&head, &url, Stage::Body, without).await?;
+        if let Some(asked) = asked {
+            self.handshake(asked, &head, &url)?;
+        }
         self.not_judged();
         Ok(())
     }
@@ -131,6 +140,15 @@ impl Judge<'_> {
         }
     }
 
+    /// A method that is there for handshakes only is none of a delivery's.
+    fn method(&self, head: &Head) -> Result<(), Rejection> {
+        if self.route.matches.methods.contains(&head.method) {
+            return Ok(());
+        }
+        let detail = "the route takes this method for handshakes only, and this is none";
+        Err(Rejection::new(Reason::MethodNotAllowed, detail))
+    }
+
     fn source(&mut self) -> Result<(), Rejection> {
         let sources = &self.route.sources;
         if sources.allow.is_none() && sources.deny.is_empty() {
@@ -148,12 +166,14 @@ impl Judge<'_> {
         self.note("source", judged, |()| format!("{client} may call"))
     }
 
-    fn body(&mut self, head: &Head) -> Result<(), Rejection> {
+    fn body(&mut self, head: &Head, is_handshake: bool) -> Result<(), Rejection> {
         let (policy, content) = (&self.route.body, &self.question.body);
         let declared = admit::declared_size(policy, &head.headers);
         self.note_if_failed("body_size", declared)?;
-        let typed = admit::content_type(policy, &head.headers);
-        self.note_if_failed("content_type", typed)?;
+        if !is_handshake {
+            let typed = admit::content_type(policy, &head.headers);
+            self.note_if_failed("content_type", typed)?;
+        }
         let size = content.len();
         let fits = if size as u64 > policy.size_max.0 {
             Err(Rejection::new(
@@ -179,12 +199,14 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Checks by the head alone come before the body is looked at, the others after.
+    /// Checks by the head alone come before the body is looked at, the others after; all but the one
+    /// that a handshake belongs to.
     async fn checks(
         &mut self,
         head: &Head,
         url: &SenderUrl,
         stage: Stage,
+        without: Option<&SignatureCheck>,
     ) -> Result<(), Rejection> {
         let route = Arc::clone(self.route);
         let AuthPolicy::All(checks) = &route.auth else {
@@ -194,7 +216,9 @@ impl Judge<'_> {
             }
             return Ok(());
         };
-        for check in checks.iter().filter(|check| Stage::of(check) == stage) {
+        let is_left_out = |check: &Check| without.is_some_and(|without| check.holds(without));
+        let due = checks.iter().filter(|check| Stage::of(check) == stage);
+        for check in due.filter(|check| !is_left_out(check)) {
             match check {
                 Check::Any(choices) => self.any(choices, head, url).await?,
                 check => self.one(check, head, url).await?,
@@ -238,13 +262,7 @@ impl Judge<'_> {
             }
             Check::Signature(check) => return self.signature(check, head, url),
             Check::Any(_) | Check::Basic(_) | Check::Token(_) => {
-                let presented = Presented {
-                    head,
-                    route: self.route,
-                    url,
-                    client: None,
-                    fetched: None,
-                };
+                let presented = presented(head, self.route, url);
                 verify::head_alone(check, presented, &self.passwords, self.question.now).await
             }
         };
@@ -271,13 +289,8 @@ impl Judge<'_> {
         head: &Head,
         url: &SenderUrl,
     ) -> Result<(), Rejection> {
-        let (body, now) = (&self.question.body, self.question.now);
-        let message = Message {
-            method: &head.method,
-            url,
-            headers: &head.headers,
-            body,
-        };
+        let now = self.question.now;
+        let message = presented(head, self.route, url).message(&self.question.body);
         if check.needs_fetch() {
             let detail =
                 "the keys are fetched while serving; pin them with `public_keys` to judge offline";
@@ -317,6 +330,38 @@ impl Judge<'_> {
         }
     }
 
+    /// A provider's question whether the URL is ours: judged, and answered, but told to nobody.
+    fn handshake(
+        &mut self,
+        asked: Asked<'_>,
+        head: &Head,
+        url: &SenderUrl,
+    ) -> Result<(), Rejection> {
+        let (check, handshake) = (asked.check(), asked.handshake());
+        if handshake.needs_signature() {
+            self.signature(check, head, url)?;
+        }
+        let provider = check.provider.as_deref().map(str::to_owned);
+        self.verdict.provider = self.verdict.provider.take().or(provider);
+        let message = presented(head, self.route, url).message(&self.question.body);
+        let reply = handshake.answer(&message, &check.scheme, &check.keys, self.question.now);
+        let name = handshake.name();
+        let reply = self.note("handshake", reply.map_err(Rejection::from), |_| {
+            format!("`{name}`, answered by the gateway; the app does not see it")
+        })?;
+        if reply.fetch.is_some() {
+            let detail = "the URL to confirm at is called while serving";
+            self.verdict.step("confirm", StepResult::Skipped, detail);
+        }
+        if reply.enrolled.is_some() {
+            let detail = "the secret that it brings is taken while serving";
+            self.verdict.step("enrolment", StepResult::Skipped, detail);
+        }
+        let name = name.to_owned();
+        self.verdict.answered = Some(Answered { name, reply });
+        Ok(())
+    }
+
     /// What depends on other requests.
     fn not_judged(&mut self) {
         if !self.route.quotas.is_empty() {
@@ -324,7 +369,7 @@ impl Judge<'_> {
             self.verdict
                 .step("rate_limits", StepResult::Skipped, detail);
         }
-        if self.route.replay.is_some() {
+        if self.route.replay.is_some() && self.verdict.answered.is_none() {
             let detail = "whether it came before is not known offline";
             self.verdict.step("replay", StepResult::Skipped, detail);
         }
@@ -374,6 +419,17 @@ impl Judge<'_> {
                 .step(step, StepResult::Failed, rejection.detail);
         }
         judged
+    }
+}
+
+/// A request as checks see it, of which the capture shows no certificate.
+fn presented<'a>(head: &'a Head, route: &'a Route, url: &'a SenderUrl) -> Presented<'a> {
+    Presented {
+        head,
+        route,
+        url,
+        client: None,
+        fetched: None,
     }
 }
 

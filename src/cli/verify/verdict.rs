@@ -1,10 +1,12 @@
 //! What `verify` prints.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde_json::{Value, json};
 
 use crate::reason::Reason;
+use crate::scheme::handshake::Reply;
 use crate::scheme::hints::Hint;
 use crate::scheme::trace::{Step, StepResult};
 
@@ -23,12 +25,56 @@ pub(super) struct Verdict {
     pub(super) steps: Vec<Step>,
     /// Causes that a second computation proved.
     pub(super) hints: Vec<Hint>,
+    /// The answer to a handshake.
+    pub(super) answered: Option<Answered>,
+}
+
+/// A handshake and its answer.
+#[derive(Debug)]
+pub(super) struct Answered {
+    /// Name in the preset.
+    pub(super) name: String,
+    /// What the provider would read.
+    pub(super) reply: Reply,
+}
+
+impl Answered {
+    fn headers(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        let headers = self.reply.headers.iter();
+        headers.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes())))
+    }
+
+    fn body(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.reply.body)
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "status": self.reply.status.as_u16(),
+            "headers": self.headers().collect::<Vec<_>>(),
+            "body": self.body(),
+        })
+    }
+}
+
+impl fmt::Display for Answered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "answer: {}", self.reply.status.as_u16())?;
+        for (name, value) in self.headers() {
+            writeln!(f, "  {name}: {value}")?;
+        }
+        match self.body() {
+            body if body.is_empty() => Ok(()),
+            body => writeln!(f, "\n  {body}"),
+        }
+    }
 }
 
 impl Verdict {
     /// The form for machines.
     pub(super) fn to_json(&self) -> Value {
-        json!({
+        let mut json = json!({
             "verdict": self.word(),
             "reason": self.refusal.map(Reason::code),
             "provider": self.provider,
@@ -36,7 +82,11 @@ impl Verdict {
             "event_id": self.event_id,
             "steps": self.steps,
             "hints": self.hints,
-        })
+        });
+        if let (Some(answered), Some(members)) = (&self.answered, json.as_object_mut()) {
+            members.insert("handshake".to_owned(), answered.to_json());
+        }
+        json
     }
 
     /// Notes a step.
@@ -124,6 +174,9 @@ impl fmt::Display for Verdict {
             };
             let line = format!("  {mark}  {step:width$}  {detail}");
             writeln!(f, "{}", line.trim_end())?;
+        }
+        if let Some(answered) = &self.answered {
+            write!(f, "{answered}")?;
         }
         for hint in &self.hints {
             writeln!(f, "hint: {}", hint.message)?;

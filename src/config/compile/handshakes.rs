@@ -6,13 +6,17 @@ use http::Method;
 
 use super::signature::{Ready, params};
 use super::{Compiler, value};
+use crate::config::secret_file::SecretFile;
 use crate::config::spec::CheckSpec;
 use crate::document::{At, Place, TextOr};
-use crate::scheme::KeyKind;
-use crate::scheme::handshake::{Answers, Handshake};
+use crate::scheme::handshake::{Answers, Handshake, Keep};
+use crate::scheme::{KeyKind, Params};
 
 /// The param that is a reference to a secret.
 const VERIFY_TOKEN: &str = "verify_token";
+
+/// The param that names the file for a secret that a provider sends.
+const ENROLMENT_FILE: &str = "enrolment_file";
 
 /// What a preset brings beside its scheme.
 #[derive(Clone, Debug)]
@@ -73,18 +77,28 @@ impl Compiler<'_, '_> {
         self.presets.insert(reference.clone(), Some(selected));
     }
 
-    /// Gives handshakes their verify token, and warns of those that cannot be answered, and of a window
-    /// that stands open.
+    /// Gives handshakes what the operator says of them, and warns of those that cannot be answered, and
+    /// of a window that stands open.
     pub(super) fn handshakes(
         &mut self,
         spec: &CheckSpec,
         place: &Place,
         ready: &Ready,
     ) -> Option<Arc<[Handshake]>> {
-        let handshakes = &ready.manners.handshakes;
-        let takes_token = handshakes.iter().any(Handshake::takes_verify_token);
         let params = params(spec.params.as_ref());
-        if handshakes.iter().any(Handshake::is_enrolment_open) {
+        let handshakes = self.with_enrolment(&ready.manners.handshakes, &params, place)?;
+        self.with_verify_token(handshakes, &params, spec, place, ready)
+    }
+
+    /// With the file for a secret that the provider sends.
+    fn with_enrolment(
+        &mut self,
+        handshakes: &Arc<[Handshake]>,
+        params: &Params,
+        place: &Place,
+    ) -> Option<Arc<[Handshake]>> {
+        let is_open = handshakes.iter().any(Handshake::is_enrolment_open);
+        if is_open {
             let window = self.key(&format!("{}.params.enrolment_window_open", place.path));
             let message = "the next secret that anybody sends is taken for the provider's";
             self.warn(
@@ -93,19 +107,56 @@ impl Compiler<'_, '_> {
                 "close the window once the provider is enrolled",
             );
         }
+        let Some(given) = params.get(ENROLMENT_FILE) else {
+            return Some(Arc::clone(handshakes));
+        };
+        let at = self.key(&format!("{}.params.{ENROLMENT_FILE}", place.path));
+        if !handshakes.iter().any(Handshake::takes_secret) {
+            self.warn(
+                &at,
+                "no handshake of this preset brings a secret",
+                "remove it",
+            );
+            return Some(Arc::clone(handshakes));
+        }
+        let Some(path) = given.as_str().filter(|path| !path.is_empty()) else {
+            self.error(&at, "this is the path of a file", "such as `asana.secret`");
+            return None;
+        };
+        let file = SecretFile::new(self.resolver.place(path));
+        if is_open && file.is_taken() {
+            let message = "there is such a file already, so no secret is taken";
+            let hint = format!("write `secrets: [file:{path}]` and close the window");
+            self.warn(&at, message, hint.as_str());
+        }
+        let file: Arc<dyn Keep> = Arc::new(file);
+        let own = handshakes.iter().cloned();
+        Some(own.map(|own| own.with_keeper(Arc::clone(&file))).collect())
+    }
+
+    /// With the verify token.
+    fn with_verify_token(
+        &mut self,
+        handshakes: Arc<[Handshake]>,
+        params: &Params,
+        spec: &CheckSpec,
+        place: &Place,
+        ready: &Ready,
+    ) -> Option<Arc<[Handshake]>> {
+        let takes_token = handshakes.iter().any(Handshake::takes_verify_token);
         let Some(given) = params.get(VERIFY_TOKEN) else {
             let has_secrets = ready.scheme.key_kind() == KeyKind::Secret || spec.secrets.is_some();
             if takes_token && !has_secrets {
                 let message = "without a verify token the provider's question cannot be answered";
                 self.warn(place, message, "add `params: { verify_token: env:NAME }`");
             }
-            return Some(Arc::clone(handshakes));
+            return Some(handshakes);
         };
         let at = self.key(&format!("{}.params.{VERIFY_TOKEN}", place.path));
         if !takes_token {
             let message = "no handshake of this preset has a verify token";
             self.warn(&at, message, "remove it");
-            return Some(Arc::clone(handshakes));
+            return Some(handshakes);
         }
         let Some(reference) = given.as_str() else {
             self.error(

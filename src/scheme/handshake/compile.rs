@@ -117,6 +117,7 @@ impl Compiler<'_> {
             },
             proof,
             verify_token: None,
+            keeper: None,
         })
     }
 
@@ -171,6 +172,7 @@ impl Compiler<'_> {
         Some(Enrolment {
             place: place?,
             is_signed: get(&spec.signed).copied().unwrap_or(true),
+            is_always_answered: get(&spec.answered_when_closed).copied().unwrap_or_default(),
             is_open: params.get("enrolment_window_open") == Some(&serde_json::Value::Bool(true)),
         })
     }

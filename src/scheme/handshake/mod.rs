@@ -5,6 +5,8 @@
 //! made of nothing that could be signed content (SECURITY ). `compile.rs` refuses presets
 //! that do otherwise.
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -41,6 +43,7 @@ pub struct Handshake {
     reply: ReplyForm,
     fetch: Option<Target>,
     verify_token: Option<Secret>,
+    keeper: Option<Arc<dyn Keep>>,
 }
 
 impl Handshake {
@@ -66,6 +69,8 @@ struct ProofForm {
 struct Enrolment {
     place: Location,
     is_signed: bool,
+    /// Whether it is answered while the window is closed, its secret not taken.
+    is_always_answered: bool,
     is_open: bool,
 }
 
@@ -105,8 +110,23 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// A URL to GET, at one of the provider's hosts (SECURITY A-34).
     pub fetch: Option<HttpsUrl>,
-    /// The secret that the request brought, for the operator to see.
-    pub enrolled: Option<Secret>,
+    /// The secret that the request brought, for the operator.
+    pub enrolled: Option<Enrolled>,
+}
+
+/// A secret that a request brought.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// The secret.
+    pub secret: Secret,
+    /// Who keeps it; `None` leaves it to the operational log.
+    pub keeper: Option<Arc<dyn Keep>>,
+}
+
+/// A place for a secret that a request brings. `Display` names it.
+pub trait Keep: fmt::Debug + fmt::Display + Send + Sync {
+    /// Keeps a secret; an error of the kind `AlreadyExists` where there is one.
+    fn keep(&self, secret: &Secret) -> io::Result<()>;
 }
 
 /// What a provider wants to read in other answers.
@@ -171,6 +191,18 @@ impl Handshake {
         self
     }
 
+    /// Whether it can bring a secret.
+    pub fn takes_secret(&self) -> bool {
+        self.proof.enrolment.is_some()
+    }
+
+    /// With a place for the secret that it brings.
+    #[must_use]
+    pub fn with_keeper(mut self, keeper: Arc<dyn Keep>) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
     /// Status where it is not proven, if the provider wants a certain one.
     pub fn refuse_status(&self) -> Option<StatusCode> {
         self.refuse_status
@@ -213,9 +245,12 @@ impl Handshake {
             )))?;
         }
         let enrolment = self.proof.enrolment.as_ref();
-        let enrolled = enrolment
-            .map(|own| own.take(message, scheme, now))
-            .transpose()?;
+        let enrolled = match enrolment {
+            Some(own) => own.take(message, scheme, now)?,
+            None => None,
+        };
+        let keeper = self.keeper.clone();
+        let enrolled = enrolled.map(|secret| Enrolled { secret, keeper });
         for (place, charset) in &self.charset {
             let value = find(std::slice::from_ref(place), view).ok().flatten();
             if !value.is_some_and(|value| charset.fits(&value)) {
@@ -283,12 +318,16 @@ fn scope<'a>(view: View<'a>, url: &'a str, secret: Option<&'a [u8]>) -> Scope<'a
 }
 
 impl Enrolment {
+    /// The secret that the request brings; none where nobody waits for one.
     fn take(
         &self,
         message: &Message<'_>,
         scheme: &Scheme,
         now: UnixTime,
-    ) -> Result<Secret, SignatureError> {
+    ) -> Result<Option<Secret>, SignatureError> {
+        if !self.is_open && self.is_always_answered {
+            return Ok(None);
+        }
         if !self.is_open {
             return Err(invalid("the enrolment window is closed"));
         }
@@ -301,7 +340,7 @@ impl Enrolment {
             let keys = keys.ok_or(invalid("what the request brings is no secret"))?;
             scheme.verify(message, &keys, now)?;
         }
-        Ok(Secret::new(value.into_owned()))
+        Ok(Some(Secret::new(value.into_owned())))
     }
 }
 

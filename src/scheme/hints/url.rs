@@ -39,7 +39,7 @@ pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
 }
 
 /// A URL, taken apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Parts {
     scheme: String,
     host: String,
@@ -71,6 +71,10 @@ impl Parts {
         })
     }
 
+    fn is_https(&self) -> bool {
+        self.scheme.eq_ignore_ascii_case("https")
+    }
+
     fn url(&self) -> SenderUrl {
         let Self {
             scheme,
@@ -98,94 +102,55 @@ const CHANGES: &[fn(&Parts) -> Vec<Parts>] = &[
     host_case,
 ];
 
-fn scheme(parts: &Parts) -> Vec<Parts> {
-    let other = if parts.scheme.eq_ignore_ascii_case("https") {
-        "http"
+/// What a change makes; nothing where it changes nothing.
+fn changed(parts: &Parts, change: impl FnOnce(&mut Parts)) -> Vec<Parts> {
+    let mut other = parts.clone();
+    change(&mut other);
+    if other == *parts {
+        Vec::new()
     } else {
-        "https"
-    };
-    vec![Parts {
-        scheme: other.to_owned(),
-        ..parts.clone()
-    }]
+        vec![other]
+    }
+}
+
+fn scheme(parts: &Parts) -> Vec<Parts> {
+    let other = if parts.is_https() { "http" } else { "https" };
+    changed(parts, |own| other.clone_into(&mut own.scheme))
 }
 
 fn port(parts: &Parts) -> Vec<Parts> {
-    let standard = if parts.scheme.eq_ignore_ascii_case("https") {
-        "443"
-    } else {
-        "80"
-    };
-    let written = if parts.port.is_empty() {
-        vec![standard]
-    } else {
-        vec!["", standard]
-    };
-    written
-        .into_iter()
-        .map(|port| Parts {
-            port: port.to_owned(),
-            ..parts.clone()
-        })
-        .collect()
+    let standard = if parts.is_https() { "443" } else { "80" };
+    let written = ["", standard].into_iter();
+    let all = written.flat_map(|port| changed(parts, |own| port.clone_into(&mut own.port)));
+    all.collect()
 }
 
 fn trailing_slash(parts: &Parts) -> Vec<Parts> {
-    let path = match parts.path.strip_suffix('/') {
-        Some(path) => path.to_owned(),
-        None => format!("{}/", parts.path),
-    };
-    vec![Parts {
-        path,
-        ..parts.clone()
-    }]
+    changed(parts, |own| {
+        if own.path.ends_with('/') {
+            own.path.pop();
+        } else {
+            own.path.push('/');
+        }
+    })
 }
 
 fn query(parts: &Parts) -> Vec<Parts> {
-    if parts.query.is_empty() {
-        return Vec::new();
-    }
-    vec![Parts {
-        query: String::new(),
-        ..parts.clone()
-    }]
+    changed(parts, |own| own.query.clear())
 }
 
 fn path_case(parts: &Parts) -> Vec<Parts> {
-    let path = parts.path.to_ascii_lowercase();
-    if path == parts.path {
-        Vec::new()
-    } else {
-        vec![Parts {
-            path,
-            ..parts.clone()
-        }]
-    }
+    changed(parts, |own| own.path.make_ascii_lowercase())
 }
 
 fn decoded_path(parts: &Parts) -> Vec<Parts> {
     let decoded = percent_encoding::percent_decode_str(&parts.path).decode_utf8();
-    let path = decoded.map_or_else(|_| parts.path.clone(), std::borrow::Cow::into_owned);
-    if path == parts.path {
-        Vec::new()
-    } else {
-        vec![Parts {
-            path,
-            ..parts.clone()
-        }]
-    }
+    let decoded = decoded.map(std::borrow::Cow::into_owned).ok();
+    decoded.map_or_else(Vec::new, |path| changed(parts, |own| own.path = path))
 }
 
 fn host_case(parts: &Parts) -> Vec<Parts> {
-    let host = parts.host.to_ascii_lowercase();
-    if host == parts.host {
-        Vec::new()
-    } else {
-        vec![Parts {
-            host,
-            ..parts.clone()
-        }]
-    }
+    changed(parts, |own| own.host.make_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use crate::scheme::parse::SignatureForm;
 use crate::scheme::template::form_encode;
 use crate::scheme::{Content, SenderUrl};
 
+/// Media type of a form.
+const FORM_TYPE: &str = "application/x-www-form-urlencoded";
+
 /// A request to sign, and the signed one.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -27,6 +30,20 @@ impl Draft {
     pub(super) fn is_form(&self) -> bool {
         self.header_map()
             .is_ok_and(|headers| locate::is_form(&headers))
+    }
+
+    /// Calls a body that nothing is said of a form; refuses one that is said to be another thing.
+    pub(super) fn take_for_form(&mut self) -> Result<(), SignError> {
+        if self.body.is_empty() || self.is_form() {
+            return Ok(());
+        }
+        if self.header_map()?.contains_key(header::CONTENT_TYPE) {
+            return refuse(format!(
+                "of a body only the fields of a form are signed; give it as `{FORM_TYPE}`"
+            ));
+        }
+        self.put_header(&header::CONTENT_TYPE, FORM_TYPE);
+        Ok(())
     }
 
     pub(super) fn content(&self) -> Content {
@@ -89,20 +106,28 @@ impl Draft {
                 let form = form.filter(|_| self.body.is_empty() || self.is_form());
                 let Some(form) = form else {
                     return refuse(format!(
-                        "`{name}` stands in a form; give the body as `application/x-www-form-urlencoded`"
+                        "`{name}` stands in a form; give the body as `{FORM_TYPE}`"
                     ));
                 };
                 self.body = with_field(form, name, value).into_bytes();
                 if !self.is_form() {
-                    self.put_header(&header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+                    self.put_header(&header::CONTENT_TYPE, FORM_TYPE);
                 }
             }
             Location::Json(pointer) => {
                 self.body = with_value(&self.body, pointer, value)?.into_bytes();
             }
             Location::Body => self.body = value.as_bytes().to_vec(),
-            Location::Item(_) | Location::Xml(_) => {
-                return refuse("the value stands inside the body; write it there");
+            Location::Xml(path) => {
+                if self.find(place).as_deref() != Some(value) {
+                    let path = path.join("/");
+                    return refuse(format!(
+                        "the value stands at `/{path}` of an XML body; give one that has it there"
+                    ));
+                }
+            }
+            Location::Item(_) => {
+                return refuse("the value stands in the signature's list; write it there");
             }
         }
         Ok(())

@@ -78,7 +78,10 @@ impl Scheme {
         key: &Key,
         now: UnixTime,
     ) -> Result<Draft, SignError> {
-        let wrong = || SignError("the body holds no list of JSON items to sign".to_owned());
+        let wrong = || {
+            let message = "each item of a JSON body is signed; give one that has some at `";
+            SignError(format!("{message}{each}`"))
+        };
         let mut json: Value = serde_json::from_slice(&draft.body).map_err(|_bad| wrong())?;
         let items = each.items_mut(&mut json).filter(|items| !items.is_empty());
         let one = Self {
@@ -111,6 +114,9 @@ struct Signing<'s> {
 
 impl Signing<'_> {
     fn run(mut self) -> Result<Draft, SignError> {
+        if self.scheme.covers_only_forms() {
+            self.draft.take_for_form()?;
+        }
         let place = self.fitting(&self.form.places)?;
         self.add_requirements()?;
         let text = match &self.scheme.proof {

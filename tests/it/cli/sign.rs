@@ -290,3 +290,44 @@ fn what_cannot_be_signed_exits_2() {
         ])
         .unable("larger than 64 MiB");
 }
+
+/// Where nothing of a body is signed, or the body must hold what only its sender can write, `sign` says
+/// what to give instead.
+#[test]
+fn a_body_that_cannot_be_signed_is_told_from_one_that_can() {
+    let key = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let organization = "<Envelope><Body><notifications><OrganizationId>00D1</OrganizationId>\
+                        </notifications></Body></Envelope>";
+    let shell = Shell::new()
+        .with("json", "{\"a\":1}")
+        .with("form", "a=1&b=%26")
+        .with("xml", organization);
+    let sign = |provider: &str, secret: &str, body: &str| {
+        let secret = format!("value:{secret}");
+        let args = ["--provider", provider, "--secret", &secret, "--body", body];
+        shell.run(&[&["sign"][..], &args].concat())
+    };
+    let form = "give it as `application/x-www-form-urlencoded`";
+    for provider in ["plivo-v3", "mandrill"] {
+        sign(provider, "token", "json").unable(form);
+        let request = sign(provider, "token", "form").code(0).stdout;
+        assert!(
+            request.contains("Content-Type: application/x-www-form-urlencoded"),
+            "{request}"
+        );
+        let secret = ["--provider", provider, "--secret", "value:token"];
+        let verify = ["verify", "--url", "https://localhost/", "--request", "-"];
+        shell
+            .feed(&[&verify[..], &secret].concat(), request.as_bytes())
+            .code(0);
+    }
+    let items = "give one that has some at `/notificationItems/*/NotificationRequestItem`";
+    for body in ["json", "xml"] {
+        sign("adyen/standard", key, body).unable(items);
+    }
+    let place = "stands at `/Envelope/Body/notifications/OrganizationId` of an XML body";
+    sign("salesforce-outbound", "00D1", "json").unable(place);
+    sign("salesforce-outbound", "00D2", "xml").unable(place);
+    let request = sign("salesforce-outbound", "00D1", "xml").code(0).stdout;
+    assert!(request.ends_with(organization), "{request}");
+}

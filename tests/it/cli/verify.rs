@@ -1,5 +1,7 @@
 //! `verify`: by a preset, and by the whole policy of a route.
 
+use data_encoding::{BASE64, HEXLOWER};
+
 use super::{Ended, Shell, config};
 use crate::support::hmac_hex;
 
@@ -422,7 +424,7 @@ fn each_stage_of_a_route_refuses() {
 #[test]
 fn one_of_several_checks_is_enough() {
     let basic = |password: &str| {
-        let credentials = data_encoding::BASE64.encode(format!("ci:{password}").as_bytes());
+        let credentials = BASE64.encode(format!("ci:{password}").as_bytes());
         request(
             "/either",
             &[("Authorization", &format!("Basic {credentials}"))],
@@ -450,7 +452,7 @@ fn one_of_several_checks_is_enough() {
 #[test]
 fn hashed_passwords_and_open_routes() {
     let basic = |password: &str| {
-        let credentials = data_encoding::BASE64.encode(format!("ops:{password}").as_bytes());
+        let credentials = BASE64.encode(format!("ops:{password}").as_bytes());
         request(
             "/hashed",
             &[("Authorization", &format!("Basic {credentials}"))],
@@ -464,4 +466,139 @@ fn hashed_passwords_and_open_routes() {
         .code(0)
         .json();
     assert_eq!(step(&json, "verify"), Some("skipped"));
+}
+
+const ASKED: &str = "  - name: slack
+    match: { path: /slack }
+    replay: { window: 10m }
+    verify: [{ provider: slack, secrets: [env:S] }]
+    upstream: echo
+  - name: x
+    match: { path: /x }
+    body: { content_types: [application/json] }
+    verify:
+      - token: { query: tk, secrets: [env:TOKEN] }
+      - { provider: x-twitter, secrets: [env:S] }
+    upstream: echo
+  - name: meta
+    match: { path: /meta }
+    verify: [{ provider: meta, secrets: [env:S], params: { verify_token: env:TOKEN } }]
+    upstream: echo
+  - name: wrike
+    match: { path: /wrike }
+    verify: [{ provider: wrike, secrets: [env:S] }]
+    upstream: echo
+";
+
+fn asked(route: &str, request: &str, more: &[&str]) -> Ended {
+    let shell = Shell::new()
+        .with("hookward.yaml", config(ASKED))
+        .env("S", SECRET)
+        .env("TOKEN", TOKEN);
+    let moment = ["--now", "1700000000"];
+    let args = ["verify", "--route", route, "--request", "-"];
+    let args = [&args[..], &moment, more].concat();
+    shell.feed(&args, request.as_bytes())
+}
+
+fn asked_json(route: &str, request: &str, code: i32) -> serde_json::Value {
+    let ended = asked(route, request, &["--format", "json"]);
+    ended.code(code).json()
+}
+
+/// A provider's question whether the URL is ours is judged as one, and its answer shown.
+#[test]
+fn a_handshake_is_answered_as_the_gateway_would() {
+    let json = asked_json;
+    let crc = |token: &str, query: &str| {
+        format!("GET /x?tk={token}&{query} HTTP/1.1\r\nHost: hooks.example.org\r\n\r\n")
+    };
+    let verdict = json("x", &crc(TOKEN, "crc_token=abc"), 0);
+    let mac = hmac_hex("sha256", SECRET, b"abc");
+    let mac = BASE64.encode(&HEXLOWER.decode(mac.as_bytes()).unwrap());
+    assert_eq!(
+        verdict["handshake"]["body"],
+        format!("{{\"response_token\":\"sha256={mac}\"}}")
+    );
+    for (request, reason) in [
+        // The other checks of the route hold.
+        (crc("wrong", "crc_token=abc"), "credential_invalid"),
+        (crc(TOKEN, "crc_token=a.b"), "handshake_invalid"),
+        (crc(TOKEN, "other=abc"), "method_not_allowed"),
+    ] {
+        assert_eq!(json("x", &request, 1)["reason"], reason, "{request}");
+    }
+
+    let meta = |token: &str| {
+        let query = format!("hub.mode=subscribe&hub.challenge=42&hub.verify_token={token}");
+        format!("GET /meta?{query} HTTP/1.1\r\nHost: hooks.example.org\r\n\r\n")
+    };
+    assert_eq!(json("meta", &meta(TOKEN), 0)["handshake"]["body"], "42");
+    let verdict = json("meta", &meta("guess"), 1);
+    assert_eq!(verdict["reason"], "handshake_invalid");
+    assert_eq!(step(&verdict, "handshake"), Some("failed"));
+}
+
+#[test]
+fn a_handshake_that_must_be_signed_is_judged_by_its_signature() {
+    let json = asked_json;
+    let body = r#"{"requestType":"WebHook secret verification"}"#;
+    let wrike = |secret: &str| {
+        let headers = [
+            ("X-Hook-Secret", "a1B2c3D4e5F6"),
+            (
+                "X-Hook-Signature",
+                &*hmac_hex("sha256", secret, body.as_bytes()),
+            ),
+        ];
+        request("/wrike", &headers, body)
+    };
+    let verdict = json("wrike", &wrike(SECRET), 0);
+    let headers = &verdict["handshake"]["headers"];
+    assert_eq!(
+        headers[0][1],
+        hmac_hex("sha256", SECRET, b"a1B2c3D4e5F6"),
+        "{verdict}"
+    );
+    let verdict = json("wrike", &wrike("another"), 1);
+    assert_eq!(verdict["reason"], "signature_mismatch");
+
+    let body = r#"{"type":"url_verification","challenge":"abc123"}"#;
+    let mac = hmac_hex("sha256", SECRET, format!("v0:1700000000:{body}").as_bytes());
+    let slack = |mac: &str| {
+        let headers = [
+            ("X-Slack-Request-Timestamp", "1700000000"),
+            ("X-Slack-Signature", &*format!("v0={mac}")),
+        ];
+        request("/slack", &headers, body)
+    };
+    let forged = json("slack", &slack(&"0".repeat(64)), 1);
+    assert_eq!(forged["reason"], "signature_mismatch");
+    assert_eq!(forged.get("handshake"), None);
+    let slack = slack(&mac);
+    let verdict = json("slack", &slack, 0);
+    assert_eq!(
+        (&verdict["verdict"], &verdict["provider"]),
+        (&"accepted".into(), &"slack".into()),
+    );
+    assert_eq!(step(&verdict, "handshake"), Some("ok"));
+    assert_eq!(step(&verdict, "replay"), None, "{verdict}");
+    assert_eq!(verdict["handshake"]["status"], 200);
+    assert!(
+        verdict["handshake"]["body"]
+            .as_str()
+            .unwrap()
+            .contains("abc123")
+    );
+    let text = asked("slack", &slack, &[]).code(0).stdout;
+    assert!(text.starts_with("accepted\n  provider: slack\n"), "{text}");
+    assert!(
+        text.contains("\nanswer: 200\n") && text.contains("abc123"),
+        "{text}"
+    );
+    // A delivery that is no handshake is none.
+    let delivery = request("/slack", &[], r#"{"type":"event_callback"}"#);
+    let verdict = json("slack", &delivery, 1);
+    assert_eq!(verdict["reason"], "signature_missing");
+    assert_eq!(verdict.get("handshake"), None);
 }

@@ -172,6 +172,26 @@ fn another_spelling_of_the_same_content_is_a_copy() {
 }
 
 #[test]
+fn blanks_around_a_token_make_no_new_delivery() {
+    // SECURITY
+    let dialpad = Judge::of("dialpad");
+    let signed = dialpad.sign(json("{\"call_id\":1}"));
+    for (before, after) in [("", "\n"), (" ", ""), ("\t", " \r\n")] {
+        let mut other = signed.clone();
+        let token = String::from_utf8(signed.body.clone()).unwrap();
+        other.body = format!("{before}{token}{after}").into_bytes();
+        dialpad.is_a_copy(&signed, &other);
+    }
+    let vonage = Judge::of("vonage-messages");
+    let signed = vonage.sign(json("{\"message_uuid\":\"1\"}"));
+    let mut other = signed.clone();
+    *header(&mut other, "Authorization") =
+        header(&mut signed.clone(), "Authorization").replacen("Bearer ", "Bearer  ", 1);
+    assert_ne!(header(&mut other, "Authorization").find("  "), None);
+    vonage.is_a_copy(&signed, &other);
+}
+
+#[test]
 fn what_a_handshake_signs_for_anybody_is_no_delivery() {
     // SECURITY A-46
     let judge = Judge::of("x-twitter");

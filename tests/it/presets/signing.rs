@@ -346,6 +346,45 @@ fn every_scheme_accepts_what_it_signed() {
     );
 }
 
+/// Whatever the body is: where a scheme covers nothing of it, it does not sign.
+#[test]
+fn a_body_of_any_kind_is_signed_so_that_it_verifies_or_not_at_all() {
+    let bodies = [
+        ("application/json", "{\"hello\":\"world\"}"),
+        ("application/x-www-form-urlencoded", "hello=world"),
+        ("application/xml", "<hello>world</hello>"),
+        ("text/plain", "hello, world"),
+        ("", "hello, world"),
+        ("", ""),
+    ];
+    let pairs = key_pairs();
+    let (mut wrong, mut signed_count) = (Vec::new(), 0);
+    for preset in presets() {
+        for ((reference, scheme), (_, spec)) in schemes(&preset).iter().zip(preset.schemes()) {
+            if scheme.key_kind() == KeyKind::None {
+                continue;
+            }
+            let judge = Judge {
+                scheme,
+                key: key_for(scheme, spec, &pairs).unwrap(),
+            };
+            for (media_type, body) in bodies {
+                let mut draft = Wants::default().draft();
+                draft.headers = vec![("Content-Type".to_owned(), media_type.to_owned())];
+                draft.headers.retain(|(_, value)| !value.is_empty());
+                draft.body = body.as_bytes().to_vec();
+                if let Ok(signed) = judge.sign(draft) {
+                    signed_count += 1;
+                    let held = judge.accepts(&signed).err();
+                    wrong.extend(held.map(|error| format!("{reference}, {media_type}: {error}")));
+                }
+            }
+        }
+    }
+    assert!(signed_count > 1000, "only {signed_count} requests");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Items that are signed each, in the bodies that the vectors have.
 #[test]
 fn items_are_signed_each_in_their_place() {

@@ -57,6 +57,11 @@ const OWN: &str = r#"
     algorithm: hmac-sha256
     signature: { header: X-Sig, encoding: base64, list: { separator: " ", assign: ",", take: v1 } }
     signed: "{body}"
+  groups:
+    algorithm: hmac-sha256
+    signature: { header: X-Sig, list: { separator: ",", groups: " ", assign: "=", take: v1 } }
+    timestamp: { item: t }
+    signed: "{timestamp}.{body}"
   prefix:
     algorithm: hmac-sha256
     signature: { header: X-Sig, prefix: "sha256=" }
@@ -70,7 +75,7 @@ const OWN: &str = r#"
     signature: { header: X-Sig, encoding: base64url, repeated: true }
     signed: "{body}"
 "#;
-const IDS: [&str; 5] = ["list", "spaced", "prefix", "optional", "url64"];
+const IDS: [&str; 6] = ["list", "spaced", "groups", "prefix", "optional", "url64"];
 
 fn bench() -> &'static Bench {
     static BENCH: Once<Bench> = Once::new();
@@ -105,6 +110,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
             value.clone(),
             value.to_uppercase(),
             format!("{value},{value}"),
+            format!("{value} {value}"),
             format!("v0=00,{value} , x=1"),
             format!("{value}="),
         ] {
@@ -153,13 +159,17 @@ fn own_layout(id: &str, request: &[u8]) {
     let text = fields.join("\n");
     let tag = |content: &[u8]| hmac_sha256(SECRET.as_bytes(), content);
     match id {
-        "list" => {
-            let items: Vec<(&str, &str)> = text
-                .split(',')
-                .filter_map(|item| item.split_once('='))
-                .collect();
-            let named = |name| items.iter().filter(move |(own, _)| own.trim() == name);
-            let times: Vec<&str> = named("t").map(|(_, time)| time.trim()).collect();
+        "list" | "groups" => {
+            let is_between = |c: char| c == ',' || (c == ' ' && id == "groups");
+            let items = text.split(is_between);
+            let items = items.filter_map(|item| item.split_once('='));
+            let mut items: Vec<_> = items.map(|(name, own)| (name.trim(), own.trim())).collect();
+            if id == "groups" {
+                items.sort_unstable();
+                items.dedup();
+            }
+            let named = |name| items.iter().filter(move |(own, _)| *own == name);
+            let times: Vec<&str> = named("t").map(|(_, time)| *time).collect();
             assert_eq!(
                 (fields.len(), times.len()),
                 (1, 1),
@@ -167,7 +177,7 @@ fn own_layout(id: &str, request: &[u8]) {
             );
             let content = [times[0].as_bytes(), b".", &input.body].concat();
             let tag = HEXLOWER.encode(&tag(&content));
-            assert!(named("v1").any(|(_, own)| own.trim().eq_ignore_ascii_case(&tag)));
+            assert!(named("v1").any(|(_, own)| own.eq_ignore_ascii_case(&tag)));
             assert!(named("v1").count() <= CANDIDATES_MAX, "too many candidates");
         }
         "spaced" => {
