@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
+use super::strict::Strict;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -75,7 +76,7 @@ where
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let io = TokioIo::new(Watched {
-        io,
+        io: Strict::new(io),
         watch: Arc::clone(&watch),
     });
     let header_bytes = limits.header_bytes.as_usize();
@@ -97,7 +98,7 @@ where
         .await;
     count_refusal(&gateway, &end);
     if matches!(end, End::Finished(Ok(()))) {
-        let io = conn.into_parts().io.into_inner().io;
+        let io = conn.into_parts().io.into_inner().io.into_inner();
         close(io, watch.lingers.load(Ordering::Relaxed)).await;
     }
 }
