@@ -107,13 +107,45 @@ fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Troub
     })
 }
 
-/// What is doubtful about the validity of a leaf at `now`.
-pub(super) fn validity(leaf: &CertificateDer<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
-    let parsed = parse(leaf, path).ok()?;
+/// What clients will hold against a chain at `now`. It is served all the same: that is for the
+/// operator to settle (SECURITY T-03).
+pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTime) -> Vec<Trouble> {
+    let parsed: Vec<_> = chain
+        .iter()
+        .filter_map(|certificate| parse(certificate, path).ok())
+        .collect();
+    let Some(leaf) = parsed.first() else {
+        return Vec::new();
+    };
+    let missing = parsed.len() == 1 && leaf.issuer() != leaf.subject();
+    let alone = missing.then(|| {
+        let issuer = leaf.issuer();
+        let message = format!("`{path}` lacks the certificate of the issuer, `{issuer}`");
+        Trouble::new(message).hint("append it (`fullchain.pem`): many clients know roots only")
+    });
+    let in_order = parsed
+        .windows(2)
+        .all(|pair| matches!(pair, [one, next] if one.issuer() == next.subject()));
+    let order = (!in_order).then(|| {
+        let message = format!("the certificates in `{path}` are not each followed by their issuer");
+        Trouble::new(message).hint("the server's own comes first, then its issuer's, and so on")
+    });
+    let nameless = !matches!(leaf.subject_alternative_name(), Ok(Some(_)));
+    let names = nameless.then(|| {
+        let message = format!("the certificate in `{path}` has no subjectAltName");
+        Trouble::new(message).hint("clients look for the host's name there and nowhere else")
+    });
+    [validity(leaf, path, now), alone, order, names]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn validity(leaf: &X509Certificate<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
     let moment = |time: x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
     let (from, until) = (
-        moment(parsed.validity().not_before),
-        moment(parsed.validity().not_after),
+        moment(leaf.validity().not_before),
+        moment(leaf.validity().not_after),
     );
     if until <= now {
         Some(Trouble::new(format!(
