@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use super::resolve::{Resolver, Trouble};
 use crate::secret::Secret;
@@ -117,7 +117,10 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     let Some(leaf) = parsed.first() else {
         return Vec::new();
     };
-    let missing = parsed.len() == 1 && leaf.issuer() != leaf.subject();
+    // One that says where its issuer's certificate is fetched has an intermediate issuer: a root is
+    // known or it is not.
+    let missing =
+        parsed.len() == 1 && leaf.issuer() != leaf.subject() && names_its_issuers_place(leaf);
     let alone = missing.then(|| {
         let issuer = leaf.issuer();
         let message = format!("`{path}` lacks the certificate of the issuer, `{issuer}`");
@@ -139,6 +142,15 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
         .into_iter()
         .flatten()
         .collect()
+}
+
+fn names_its_issuers_place(leaf: &X509Certificate<'_>) -> bool {
+    leaf.extensions().iter().any(|extension| {
+        matches!(
+            extension.parsed_extension(),
+            ParsedExtension::AuthorityInfoAccess(_)
+        )
+    })
 }
 
 fn validity(leaf: &X509Certificate<'_>, path: &str, now: UnixTime) -> Option<Trouble> {

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{CertificateParams, DnType, KeyPair, SanType, date_time_ymd};
+use rcgen::{CertificateParams, CustomExtension, DnType, KeyPair, SanType, date_time_ymd};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
@@ -14,6 +14,19 @@ use super::support::{
     App, Authority, Gateway, SECRET, Tls, any_certificate, config, github, now, open_route, stripe,
     two_routes,
 };
+
+/// What public authorities put into certificates: where that of their intermediate is (RFC 5280 4.2.2.1).
+fn place_of_the_issuer() -> CustomExtension {
+    let url = b"http://ca.example.org/issuer.cer";
+    let ca_issuers = b"\x06\x08\x2b\x06\x01\x05\x05\x07\x30\x02";
+    let tagged = |tag: u8, parts: &[&[u8]]| {
+        let content = parts.concat();
+        [&[tag, u8::try_from(content.len()).unwrap()], &content[..]].concat()
+    };
+    let description = tagged(0x30, &[ca_issuers, &tagged(0x86, &[url])]);
+    let content = tagged(0x30, &[&description]);
+    CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], content)
+}
 
 #[test]
 fn a_doubtful_certificate_is_served_with_a_warning() {
@@ -36,6 +49,7 @@ fn a_doubtful_certificate_is_served_with_a_warning() {
         }
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
+        params.custom_extensions.push(place_of_the_issuer());
         authority.issue_from(params)
     };
     let (own, strange) = (authority.pem(), stranger.pem());
