@@ -10,6 +10,7 @@ use rcgen::{CertificateParams, CustomExtension, DnType, KeyPair, SanType, date_t
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
+use super::support::authority::Identity;
 use super::support::{
     App, Authority, Gateway, SECRET, Tls, any_certificate, config, github, now, open_route, stripe,
     two_routes,
@@ -28,86 +29,78 @@ fn place_of_the_issuer() -> CustomExtension {
     CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], content)
 }
 
-#[test]
-fn a_doubtful_certificate_is_served_with_a_warning() {
-    // SECURITY T-03
-    let app = App::start();
-    let authority = Authority::new();
-    let named = |name: &str| {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params
-    };
-    let stranger = named("a stranger")
-        .self_signed(&KeyPair::generate().unwrap())
-        .unwrap();
-    let issued = |from: i32, until: i32, names: &[&str]| {
-        let mut params = named("hooks");
-        for name in names {
-            let name = (*name).try_into().unwrap();
-            params.subject_alt_names.push(SanType::DnsName(name));
-        }
-        params.not_before = date_time_ymd(from, 1, 1);
-        params.not_after = date_time_ymd(until, 1, 1);
-        params.custom_extensions.push(place_of_the_issuer());
-        authority.issue_from(params)
-    };
-    let (own, strange) = (authority.pem(), stranger.pem());
-    for (identity, rest, expected) in [
-        (issued(2000, 2099, &["localhost"]), &own, None),
-        (
-            issued(2000, 2001, &["localhost"]),
-            &own,
-            Some("expired at 2001-01-01T00:00:00Z"),
-        ),
-        (
-            issued(2090, 2099, &["localhost"]),
-            &own,
-            Some("is only valid from 2090-01-01T00:00:00Z"),
-        ),
-        (
-            issued(2000, 2099, &["localhost"]),
-            &String::new(),
-            Some("lacks the certificate of the issuer"),
-        ),
-        (
-            issued(2000, 2099, &["localhost"]),
-            &strange,
-            Some("not each followed by their issuer"),
-        ),
-        (issued(2000, 2099, &[]), &own, Some("has no subjectAltName")),
-    ] {
-        let text = format!(
-            "version: 1
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params
+}
+
+/// A certificate of `authority` for these names, from one year to another.
+fn issued(authority: &Authority, (from, until): (i32, i32), names: &[&str]) -> Identity {
+    let mut params = named("hooks");
+    for name in names {
+        let name = (*name).try_into().unwrap();
+        params.subject_alt_names.push(SanType::DnsName(name));
+    }
+    params.not_before = date_time_ymd(from, 1, 1);
+    params.not_after = date_time_ymd(until, 1, 1);
+    params.custom_extensions.push(place_of_the_issuer());
+    authority.issue_from(&params)
+}
+
+/// A gateway with this certificate, followed in its file by `rest`.
+fn serving(app: &App, identity: &Identity, rest: &str) -> Gateway {
+    let text = format!(
+        "version: 1
 admin: {{ address: 127.0.0.1:0 }}
 listeners:
   https: {{ address: 127.0.0.1:0, tls: {{ certificates: [{{ cert: tls.pem, key: tls.key }}] }} }}
 routes:
 {}",
-            open_route(&app)
-        );
-        let gateway = Gateway::start_with(&text, &[], |dir| {
-            identity.write(dir, "tls");
-            let chain = format!("{}{rest}", identity.cert_pem);
-            fs::write(dir.join("tls.pem"), chain).unwrap();
-        });
+        open_route(app)
+    );
+    Gateway::start_with(&text, &[], |dir| {
+        identity.write(dir, "tls");
+        fs::write(dir.join("tls.pem"), format!("{}{rest}", identity.cert_pem)).unwrap();
+    })
+}
+
+#[test]
+fn a_doubtful_certificate_is_served_with_a_warning() {
+    // SECURITY T-03
+    let app = App::start();
+    let authority = Authority::new();
+    let stranger = named("a stranger").self_signed(&KeyPair::generate().unwrap());
+    let (own, strange) = (authority.pem(), stranger.unwrap().pem());
+    let (good, names) = ((2000, 2099), &["localhost"][..]);
+    for (years, names, rest, expected) in [
+        (good, names, &*own, None),
+        ((2000, 2001), names, &own, Some("expired at 2001-01-01T00")),
+        (
+            (2090, 2099),
+            names,
+            &own,
+            Some("only valid from 2090-01-01"),
+        ),
+        (good, names, "", Some("lacks the certificate of the issuer")),
+        (good, names, &strange, Some("not each followed by their")),
+        (good, &[], &own, Some("has no subjectAltName")),
+    ] {
+        let identity = issued(&authority, years, names);
+        let gateway = serving(&app, &identity, rest);
         let stderr = gateway.stderr();
-        let about_certificates: Vec<_> = stderr
-            .lines()
-            .filter(|line| line.contains("warning") && line.contains("certificates[0].cert"))
-            .collect();
+        let about_it = |line: &&str| line.contains("warning") && line.contains("[0].cert:");
+        let warnings: Vec<_> = stderr.lines().filter(about_it).collect();
         match expected {
-            None => assert!(about_certificates.is_empty(), "{stderr}"),
+            None => assert!(warnings.is_empty(), "{stderr}"),
             Some(expected) => assert!(
-                about_certificates.len() == 1 && about_certificates[0].contains(expected),
+                warnings.len() == 1 && warnings[0].contains(expected),
                 "{expected}: {stderr}"
             ),
         }
         let mut wire = Tls::default().connect(gateway.address("https")).unwrap();
-        assert_eq!(
-            wire.session.as_ref().unwrap().certificate,
-            identity.chain[0]
-        );
+        let served = &wire.session.as_ref().unwrap().certificate;
+        assert_eq!(served, &identity.chain[0]);
         assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
         let ends = "hookward_tls_certificate_not_after_timestamp_seconds";
         assert!(gateway.metric(ends, &[("name", "tls.pem")]).unwrap() > 0);
