@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use super::resolve::{Resolver, Trouble};
 use crate::secret::Secret;
@@ -107,13 +107,57 @@ fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Troub
     })
 }
 
-/// What is doubtful about the validity of a leaf at `now`.
-pub(super) fn validity(leaf: &CertificateDer<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
-    let parsed = parse(leaf, path).ok()?;
+/// What clients will hold against a chain at `now`. It is served all the same: that is for the
+/// operator to settle (SECURITY T-03).
+pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTime) -> Vec<Trouble> {
+    let parsed: Vec<_> = chain
+        .iter()
+        .filter_map(|certificate| parse(certificate, path).ok())
+        .collect();
+    let Some(leaf) = parsed.first() else {
+        return Vec::new();
+    };
+    // One that says where its issuer's certificate is fetched has an intermediate issuer: a root is
+    // known or it is not.
+    let missing =
+        parsed.len() == 1 && leaf.issuer() != leaf.subject() && names_its_issuers_place(leaf);
+    let alone = missing.then(|| {
+        let issuer = leaf.issuer();
+        let message = format!("`{path}` lacks the certificate of the issuer, `{issuer}`");
+        Trouble::new(message).hint("append it (`fullchain.pem`): many clients know roots only")
+    });
+    let in_order = parsed
+        .windows(2)
+        .all(|pair| matches!(pair, [one, next] if one.issuer() == next.subject()));
+    let order = (!in_order).then(|| {
+        let message = format!("the certificates in `{path}` are not each followed by their issuer");
+        Trouble::new(message).hint("the server's own comes first, then its issuer's, and so on")
+    });
+    let nameless = !matches!(leaf.subject_alternative_name(), Ok(Some(_)));
+    let names = nameless.then(|| {
+        let message = format!("the certificate in `{path}` has no subjectAltName");
+        Trouble::new(message).hint("clients look for the host's name there and nowhere else")
+    });
+    [validity(leaf, path, now), alone, order, names]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn names_its_issuers_place(leaf: &X509Certificate<'_>) -> bool {
+    leaf.extensions().iter().any(|extension| {
+        matches!(
+            extension.parsed_extension(),
+            ParsedExtension::AuthorityInfoAccess(_)
+        )
+    })
+}
+
+fn validity(leaf: &X509Certificate<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
     let moment = |time: x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
     let (from, until) = (
-        moment(parsed.validity().not_before),
-        moment(parsed.validity().not_after),
+        moment(leaf.validity().not_before),
+        moment(leaf.validity().not_after),
     );
     if until <= now {
         Some(Trouble::new(format!(

@@ -49,6 +49,22 @@ const METHOD_BYTES_MAX: usize = 32;
 /// Longest host name, in bytes: RFC 1035 2.3.4 allows 253, a port adds six.
 const HOST_BYTES_MAX: usize = 260;
 
+/// Whether any route can take this method and target. Who sends others is no sender of webhooks, and
+/// its connection is not kept.
+pub fn may_deliver(method: &Method, uri: &Uri) -> bool {
+    use Method as M;
+    let known = [
+        M::DELETE,
+        M::GET,
+        M::HEAD,
+        M::OPTIONS,
+        M::PATCH,
+        M::POST,
+        M::PUT,
+    ];
+    known.contains(method) && uri.path() != "*"
+}
+
 /// Judges the head of a request.
 pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<Head, Rejection> {
     let http::request::Parts {
@@ -146,7 +162,7 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
         Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
             !host.is_empty()
-                && host != "."
+                && !host.split_terminator('.').any(str::is_empty)
                 && host
                     .bytes()
                     .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
@@ -173,8 +189,11 @@ pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
     }
     let target = parts
         .path_and_query
-        .filter(|target| target.path().starts_with('/'));
+        .filter(|target| target.as_str().starts_with('/'));
     let target = target.ok_or_else(|| malformed("the target is neither a path nor a URL"))?;
+    if !target.as_str().is_ascii() {
+        return Err(malformed("the target holds bytes that no URL has"));
+    }
     if target.as_str().len() > TARGET_BYTES_MAX {
         return Err(Rejection::new(
             Reason::UriTooLong,
@@ -227,8 +246,8 @@ fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// RFC 9112 6: one `Transfer-Encoding`, exactly `chunked`; `Connection` must not name what frames,
-/// routes or identifies (SECURITY SM-03 to SM-05, RT-28, RT-29).
+/// RFC 9112 6: one `Transfer-Encoding`, exactly `chunked`; `Connection` lists names, and none of what
+/// frames, routes or identifies (SECURITY SM-03 to SM-05, RT-28, RT-29); `Expect` stands once.
 fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -237,9 +256,15 @@ fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
             return Err(malformed("Transfer-Encoding is not exactly `chunked`"));
         }
     }
+    if headers.get_all(header::EXPECT).iter().nth(1).is_some() {
+        return Err(malformed("Expect stands more than once"));
+    }
     for field in headers.get_all(header::CONNECTION) {
         for option in field.as_bytes().split(|byte| *byte == b',') {
             let option = option.trim_ascii().to_ascii_lowercase();
+            if !option.is_empty() && HeaderName::from_bytes(&option).is_err() {
+                return Err(malformed("Connection names what is no field name"));
+            }
             let protected = matches!(
                 option.as_slice(),
                 b"host"
@@ -342,7 +367,7 @@ mod tests {
         assert_eq!(judge("/a", &[HOST, HOST]).map(drop), BAD);
         for host in [
             "", "a, b", "a/b", "u@h", "h:99999", "h:1x", "h:+1", "[::1", "[x]", "a b", "a..b?c",
-            ".",
+            "a..b", "a..", ".a", ".",
         ] {
             assert_eq!(judge("/a", &[("host", host)]).map(drop), BAD, "{host:?}");
         }
@@ -360,6 +385,7 @@ mod tests {
             BAD
         );
         assert_eq!(judge("ftp://hooks.example.org/a", &[HOST]).map(drop), BAD);
+        assert_eq!(judge("http://hooks.example.org?a", &[HOST]).map(drop), BAD);
         assert_eq!(
             judge("https://hooks.example.org/a?b", &[HOST])
                 .unwrap()
@@ -370,7 +396,7 @@ mod tests {
 
     #[test]
     fn paths() {
-        // SECURITY RT-13 to RT-18
+        // SECURITY RT-13 to RT-19
         for path in [
             "/a/../b",
             "/a/./b",
@@ -388,6 +414,8 @@ mod tests {
             "/%a",
             "/a/..%2fb",
             "/a/..%5cb",
+            "/\u{fc}",
+            "/a?\u{fc}",
         ] {
             assert_eq!(judge(path, &[HOST]).map(drop), BAD, "{path}");
         }
@@ -416,6 +444,8 @@ mod tests {
             ("connection", "close, Host"),
             ("connection", "transfer-encoding"),
             ("connection", "content-type"),
+            ("connection", "\"close\""),
+            ("connection", "close x"),
             ("connection", "x-forwarded-for"),
             ("content_length", "3"),
             ("transfer_encoding", "chunked"),
@@ -431,6 +461,8 @@ mod tests {
             ("transfer-encoding", "chunked"),
         ];
         assert_eq!(judge("/a", &twice).map(drop), BAD);
+        let expect = ("expect", "100-continue");
+        assert_eq!(judge("/a", &[HOST, expect, expect]).map(drop), BAD);
         assert!(judge("/a", &[HOST, ("transfer-encoding", "Chunked")]).is_ok());
         assert!(judge("/a", &[HOST, ("my_header", "1")]).is_ok());
     }

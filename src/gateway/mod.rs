@@ -198,6 +198,7 @@ impl Gateway {
         let (parts, mut body) = request.into_parts();
         let (version, expects) = (parts.version, parts.headers.contains_key("expect"));
         let is_head = parts.method == Method::HEAD;
+        let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
         let (telemetry, clock) = (&self.telemetry, &self.clock);
         let mut record = Record::open(telemetry, clock, connection.peer.ip(), parts.method.clone());
         let judged = self.judge(connection, parts, &mut body, &mut record);
@@ -225,10 +226,14 @@ impl Gateway {
         };
         let hopeless = response.extensions().get::<Reason>().is_some_and(|reason| {
             use Reason as R;
-            matches!(
-                reason,
-                R::MalformedRequest | R::BodyTimeout | R::BodyIncomplete | R::Draining
-            )
+            match reason {
+                R::MalformedRequest
+                | R::UriTooLong
+                | R::BodyTimeout
+                | R::BodyIncomplete
+                | R::Draining => true,
+                _ => is_foreign,
+            }
         });
         let is_read = body.is_end_stream();
         if version == Version::HTTP_2 {

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
+use super::strict::Strict;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -83,7 +84,7 @@ where
         .max_header_size(header_bytes)
         .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024));
     let io = Watched {
-        io,
+        io: Strict::new(io),
         watch: Arc::clone(&watch),
         early: Bytes::new(),
     };
@@ -96,7 +97,7 @@ where
     if matches!(end, End::Finished(Ok(()))) {
         let linger = watch.lingers.load(Ordering::Relaxed);
         if let Some(io) = conn.into_io() {
-            close(io, linger).await;
+            close(io.into_inner(), linger).await;
         }
     }
 }

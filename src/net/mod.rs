@@ -6,5 +6,6 @@ pub mod http;
 pub mod key_fetch;
 pub mod listener;
 pub mod proxy_protocol;
+pub mod strict;
 pub mod tls;
 pub mod upstream;

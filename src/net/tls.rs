@@ -86,6 +86,7 @@ impl TlsAcceptor {
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&certificates);
         let mut config = builder.with_cert_resolver(resolver);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.ignore_client_order = true;
         if settings.client_ca.is_some() {
             // A resumed session would carry a client certificate past its expiry or a new CA
             // (SECURITY A-49): every connection proves itself anew.

@@ -563,6 +563,7 @@ mod tests {
             )
             .is_ok()
         );
+        // SECURITY
         for header in [
             "{}",
             "[]",

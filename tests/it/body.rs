@@ -146,7 +146,7 @@ fn content_types() {
 
 #[test]
 fn well_formed_json() {
-    // SECURITY DS-17, DS-18
+    // SECURITY DS-17, DS-18, S-17
     let app = App::start();
     let gateway = start(&app, "{ well_formed: true }");
     let nested = |depth: usize| [vec![b'['; depth], vec![b']'; depth]].concat();

@@ -87,6 +87,7 @@ fn what_is_no_signature_of_this_body_is_refused() {
         assert_eq!(event["key_id"], serde_json::Value::Null);
     };
     refuse(&[], "signature_missing");
+    // SECURITY A-28: a weaker signature beside does not count.
     let sha1 = format!("sha1={}", hmac_hex("sha1", SECRET, ZEN));
     refuse(&[("X-Hub-Signature", &sha1)], "signature_missing");
     refuse(&[(&name, &right), (&name, &right)], "signature_malformed");

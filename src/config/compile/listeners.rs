@@ -319,8 +319,7 @@ impl Compiler<'_, '_> {
                 return None;
             }
         };
-        let leaf = chain.first()?;
-        if let Some(doubt) = certificate::validity(leaf, cert, self.resolver.env.now()) {
+        for doubt in certificate::doubts(&chain, cert, self.resolver.env.now()) {
             self.doubt(&cert_place, doubt);
         }
         let (key, key_place) = key?;

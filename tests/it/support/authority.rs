@@ -44,6 +44,11 @@ impl Authority {
         let mut params = CertificateParams::new(names).unwrap();
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
         params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.issue_from(&params)
+    }
+
+    /// A certificate with these contents.
+    pub fn issue_from(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.0).unwrap();
         Identity {

@@ -16,7 +16,7 @@ pub use app::{App, Reply};
 pub use authority::Authority;
 pub use gateway::Gateway;
 pub use h2::{H2, RawH2, StreamEnd};
-pub use wire::{Answer, Tls, Wire};
+pub use wire::{Answer, Tls, Wire, any_certificate};
 
 use std::fmt::Write as _;
 use std::io::Write;

@@ -1,0 +1,380 @@
+//! HTTP/1.1 is read here before hyper reads it, so that framing has one meaning only.
+//!
+//! hyper repairs what the strictest servers refuse, and the gateway sees only the result: a length
+//! beside a transfer coding is dropped, equal lengths are merged, a fragment is cut off the target
+//! (SECURITY SM-01, SM-02, SM-11, RT-20). [`Strict`] follows the messages of a connection and puts
+//! bytes that nobody accepts in the place of the first line that frames in doubt: hyper then
+//! answers 400 and closes. What hyper would refuse by itself is left to it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// No method, field, chunk size or trailer; and it ends a head, so that hyper does not wait for more.
+const REFUSAL: &[u8] = b"\0\r\n\r\n";
+/// Longest line between the data of chunks, in bytes: hyper takes any number of zeros and blanks.
+const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
+
+/// A stream of requests whose framing is beyond doubt.
+#[derive(Debug)]
+pub struct Strict<I> {
+    io: I,
+    reader: Reader,
+    /// What is left of [`REFUSAL`], once a line was refused.
+    refusal: Option<&'static [u8]>,
+}
+
+impl<I> Strict<I> {
+    /// The requests that come over `io`.
+    pub fn new(io: I) -> Self {
+        Self {
+            io,
+            reader: Reader::default(),
+            refusal: None,
+        }
+    }
+
+    /// The stream as it is.
+    pub fn into_inner(self) -> I {
+        self.io
+    }
+
+    fn refuse(&mut self, buf: &mut ReadBuf<'_>) {
+        let left = self.refusal.unwrap_or(REFUSAL);
+        let room = left.len().min(buf.remaining());
+        let (now, later) = left.split_at_checked(room).unwrap_or_default();
+        buf.put_slice(now);
+        self.refusal = Some(later);
+    }
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Strict<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.refusal.is_some() {
+            self.refuse(buf);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if let Err(Refused { passed }) = self.reader.read(new) {
+            buf.set_filled(before + passed);
+            self.refuse(buf);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Strict<I> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A line was refused; this many of the bytes just read come before it.
+#[derive(Debug)]
+struct Refused {
+    passed: usize,
+}
+
+/// The line itself is in doubt.
+struct Doubtful;
+
+/// Where in a message the stream is.
+#[derive(Debug, Default)]
+struct Reader {
+    next: Next,
+    /// The beginning of a line whose end has not come. In a head hyper bounds it, by refusing to read on.
+    line: Vec<u8>,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, Default)]
+enum Next {
+    #[default]
+    RequestLine,
+    Field(Framing),
+    /// So many bytes of a body.
+    Body(u64),
+    ChunkSize,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    ChunkEnd,
+    Trailer,
+}
+
+/// What the fields so far say of the body's framing.
+#[derive(Clone, Copy, Debug)]
+enum Framing {
+    Nothing,
+    Length(u64),
+    Chunked,
+}
+
+impl Reader {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let refused = Refused {
+                passed: bytes.len() - rest.len(),
+            };
+            let taken = match self.next {
+                Next::Body(left) => self.skip(left, rest, Next::Body, Next::RequestLine),
+                Next::Chunk(left) => self.skip(left, rest, Next::Chunk, Next::ChunkEnd),
+                _ => self.read_line(rest).map_err(|Doubtful| refused)?,
+            };
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Counts off bytes of a body; how many of `rest` they are.
+    fn skip(&mut self, left: u64, rest: &[u8], more: fn(u64) -> Next, then: Next) -> usize {
+        let taken = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+        let left = left.saturating_sub(taken as u64);
+        self.next = if left > 0 { more(left) } else { then };
+        taken
+    }
+
+    /// Reads to the end of the line, or keeps its beginning; how many bytes that took.
+    fn read_line(&mut self, rest: &[u8]) -> Result<usize, Doubtful> {
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(rest.len(), |end| end + 1);
+        let part = rest.get(..taken).unwrap_or_default();
+        let in_head = matches!(self.next, Next::RequestLine | Next::Field(_));
+        if !in_head && self.line.len() + taken > CHUNK_LINE_BYTES_MAX {
+            return Err(Doubtful);
+        }
+        if end.is_none() {
+            self.line.extend_from_slice(part);
+        } else if self.line.is_empty() {
+            self.next = after(self.next, part)?;
+        } else {
+            self.line.extend_from_slice(part);
+            self.next = after(self.next, &self.line)?;
+            self.line.clear();
+        }
+        Ok(taken)
+    }
+}
+
+/// What comes after `line`, which ends with a line feed.
+fn after(next: Next, line: &[u8]) -> Result<Next, Doubtful> {
+    match next {
+        Next::RequestLine => after_request_line(line),
+        Next::Field(framing) => after_field(framing, line),
+        Next::ChunkSize => after_chunk_size(line),
+        Next::ChunkEnd if line == b"\r\n" => Ok(Next::ChunkSize),
+        Next::Trailer if line == b"\r\n" => Ok(Next::RequestLine),
+        Next::Trailer => without_end(line).map(|_trailer| Next::Trailer),
+        Next::ChunkEnd | Next::Body(_) | Next::Chunk(_) => Err(Doubtful),
+    }
+}
+
+/// RFC 9112 2.2: a line of a head may end with a line feed alone.
+fn of_head(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// A line between chunks ends with both, and holds neither.
+fn without_end(line: &[u8]) -> Result<&[u8], Doubtful> {
+    let line = line.strip_suffix(b"\r\n").ok_or(Doubtful)?;
+    if line.contains(&b'\r') {
+        return Err(Doubtful);
+    }
+    Ok(line)
+}
+
+fn after_request_line(line: &[u8]) -> Result<Next, Doubtful> {
+    let line = of_head(line);
+    if line.is_empty() {
+        return Ok(Next::RequestLine);
+    }
+    // RFC 9112 3.2: no form of target has a fragment.
+    if line.contains(&b'#') {
+        return Err(Doubtful);
+    }
+    Ok(Next::Field(Framing::Nothing))
+}
+
+fn after_field(framing: Framing, line: &[u8]) -> Result<Next, Doubtful> {
+    let line = of_head(line);
+    if line.is_empty() {
+        return Ok(match framing {
+            Framing::Chunked => Next::ChunkSize,
+            Framing::Nothing | Framing::Length(0) => Next::RequestLine,
+            Framing::Length(length) => Next::Body(length),
+        });
+    }
+    let framing = match (framed_by(line), framing) {
+        (None, framing) => framing,
+        (Some(framing), Framing::Nothing) => framing?,
+        // Both fields, or one of them twice.
+        (Some(_), Framing::Length(_) | Framing::Chunked) => return Err(Doubtful),
+    };
+    Ok(Next::Field(framing))
+}
+
+/// What a field says of the framing; `None` when it is another field.
+fn framed_by(line: &[u8]) -> Option<Result<Framing, Doubtful>> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = line.split_at_checked(colon)?;
+    if name.eq_ignore_ascii_case(b"content-length") {
+        Some(length(unpadded(value)).map(Framing::Length))
+    } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+        let chunked = unpadded(value).eq_ignore_ascii_case(b"chunked");
+        Some(chunked.then_some(Framing::Chunked).ok_or(Doubtful))
+    } else {
+        None
+    }
+}
+
+/// A value without its colon and the spaces around it. Tabs stay: not every server trims them.
+fn unpadded(mut value: &[u8]) -> &[u8] {
+    value = value.strip_prefix(b":").unwrap_or(value);
+    while let [b' ', inner @ ..] | [inner @ .., b' '] = value {
+        value = inner;
+    }
+    value
+}
+
+fn length(digits: &[u8]) -> Result<u64, Doubtful> {
+    let only_digits = digits.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(digits).ok().filter(|_| only_digits);
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or(Doubtful)
+}
+
+fn after_chunk_size(line: &[u8]) -> Result<Next, Doubtful> {
+    let line = without_end(line)?;
+    let end = line.iter().position(|byte| !byte.is_ascii_hexdigit());
+    let (digits, extension) = line
+        .split_at_checked(end.unwrap_or(line.len()))
+        .ok_or(Doubtful)?;
+    let extension = extension.trim_ascii_start();
+    if !extension.is_empty() && !extension.starts_with(b";") {
+        return Err(Doubtful);
+    }
+    let digits = std::str::from_utf8(digits).map_err(|_not_hex| Doubtful)?;
+    match u64::from_str_radix(digits, 16) {
+        Ok(0) => Ok(Next::Trailer),
+        Ok(size) => Ok(Next::Chunk(size)),
+        Err(_empty_or_too_large) => Err(Doubtful),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// What comes through when at most `step` bytes are read at a time.
+    async fn through(bytes: &[u8], step: usize) -> Vec<u8> {
+        let (mut sender, io) = duplex(step);
+        let bytes = bytes.to_vec();
+        let writer = tokio::spawn(async move { sender.write_all(&bytes).await });
+        let mut passed = Vec::new();
+        Strict::new(io).read_to_end(&mut passed).await.unwrap();
+        drop(writer.await.unwrap());
+        passed
+    }
+
+    const STEPS: [usize; 5] = [1, 2, 3, 7, 100_000];
+
+    #[tokio::test]
+    async fn messages_pass_as_they_are() {
+        // SECURITY SM-13, SM-20, SM-23, SM-26, SM-32, SM-33
+        let messages = [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "\r\n\nPOST / HTTP/1.1\nHost: a\ncontent-length:  03 \n\nabc",
+            "POST / HTTP/1.1\r\nContent-Length: 36\r\n\r\nContent-Length: 1\r\nContent-Length: 2",
+            "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding:chunked\r\n\r\n\
+             0003 ;a=\"b\"\r\n#\n\r\r\nA\t\r\n0123456789\r\n000\r\nContent-Length: 3\r\n\r\n",
+        ];
+        let all = messages.concat();
+        for step in STEPS {
+            for message in messages {
+                assert_eq!(through(message.as_bytes(), step).await, message.as_bytes());
+            }
+            assert_eq!(through(all.as_bytes(), step).await, all.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_passes_from_the_first_line_in_doubt() {
+        // SECURITY SM-01 to SM-06, SM-11, SM-12, SM-18, SM-21, SM-22, SM-25, RT-20, DS-15
+        let long = format!(
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|{}1\r\n",
+            "0".repeat(CHUNK_LINE_BYTES_MAX)
+        );
+        let refused = [
+            "|POST /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "P / HTTP/1.1\r\nContent-Length: 3\r\n|Content-Length: 3\r\n\r\nabc",
+            "P / HTTP/1.1\r\nContent-Length: 3\r\n|transfer-encoding: chunked\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: y\r\n|CONTENT-LENGTH:\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n|Transfer-Encoding: chunked\r\n\r\n",
+            "P / HTTP/1.1\r\n|Transfer-Encoding: gzip, chunked\r\n\r\n",
+            "P / HTTP/1.1\r\n|Transfer-Encoding: \tchunked\r\n\r\n",
+            "P / HTTP/1.1\r\n|Content-Length: +3\r\n\r\nabc",
+            "P / HTTP/1.1\r\n|Content-Length: 3\t\r\n\r\nabc",
+            "P / HTTP/1.1\r\n|Content-Length:\r\n\r\nabc",
+            "P / HTTP/1.1\r\n|Content-Length: 18446744073709551616\r\n\r\nabc",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|0x3\r\nabc\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|\r\nabc\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|3 3\r\nabc\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|3\nabc\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|2;\n45\r\nab\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n|10000000000000000\r\nab",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc|d\r\n0\r\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n|X: y\n\r\n",
+            "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n|X: \ry\r\n\r\n",
+            "P / HTTP/1.1\r\n\r\nP / HTTP/1.1\r\nContent-Length: 1\r\n|Content-Length: 1\r\n\r\n",
+            &long,
+        ];
+        for text in refused {
+            let (before, line) = text.split_once('|').unwrap();
+            for step in STEPS {
+                let passed = through(format!("{before}{line}").as_bytes(), step).await;
+                let passed = passed.strip_suffix(REFUSAL).expect("it is refused");
+                let broken = passed.strip_prefix(before.as_bytes()).expect("no more");
+                // Of a line that came in pieces the beginning is through; never its end.
+                assert!(line.as_bytes().starts_with(broken) && !broken.contains(&b'\n'));
+            }
+        }
+    }
+}
