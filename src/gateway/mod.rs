@@ -193,6 +193,8 @@ impl Gateway {
         let (parts, mut body) = request.into_parts();
         let (version, expects) = (parts.version, parts.headers.contains_key("expect"));
         let is_head = parts.method == Method::HEAD;
+        // What follows a CONNECT may be meant for somebody else (SECURITY SM-39).
+        let is_connect = parts.method == Method::CONNECT;
         let (telemetry, clock) = (&self.telemetry, &self.clock);
         let mut record = Record::open(telemetry, clock, connection.peer.ip(), parts.method.clone());
         let judged = self.judge(connection, parts, &mut body, &mut record);
@@ -233,6 +235,7 @@ impl Gateway {
             }
         } else {
             let reusable = !hopeless
+                && !is_connect
                 && (is_read
                     || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
             if !reusable {
@@ -263,7 +266,9 @@ impl Gateway {
         if connection.is_trusted(&listener.trusted_proxies) {
             record.keep_request_id(&parts.headers);
         }
-        let head = head::parse(parts, connection).map_err(|rejection| (rejection, None))?;
+        let head = head::admit_size(&parts, snapshot.limits.header_bytes)
+            .and_then(|()| head::parse(parts, connection))
+            .map_err(|rejection| (rejection, None))?;
         record.path = Some(snapshot.routes.mask_unmatched(head.path()));
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match listener.plaintext {
@@ -278,9 +283,12 @@ impl Gateway {
                 return Ok(Ready::Redirect(location));
             }
         }
-        let state = select::select(&snapshot, &head).map_err(|rejection| (rejection, None))?;
-        record.routed(state);
-        record.path = Some(select::loggable_path(&state.route, head.path()));
+        let found = select::select(&snapshot, &head);
+        if let Ok(state) | Err((_, Some(state))) = &found {
+            record.routed(state);
+            record.path = Some(select::loggable_path(&state.route, head.path()));
+        }
+        let state = found.map_err(|(rejection, known)| (rejection, known.cloned()))?;
         let routed = Routed {
             gateway: self,
             snapshot: &snapshot,
@@ -464,8 +472,7 @@ impl Routed<'_> {
         let progress = doubts.weigh(progress)?;
         self.admit_body(head, could_be_handshake)?;
 
-        let received = self.receive(head, body).await?;
-        record.bytes_in = received.content.len() as u64;
+        let received = self.receive(head, body, &mut record.bytes_in).await?;
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
         let content = &received.content;
@@ -501,7 +508,12 @@ impl Routed<'_> {
     }
 
     /// The body, whole, and well formed where the route asks for that.
-    async fn receive<B>(&self, head: &Head, body: &mut B) -> Result<Received, Rejection>
+    async fn receive<B>(
+        &self,
+        head: &Head,
+        body: &mut B,
+        bytes_in: &mut u64,
+    ) -> Result<Received, Rejection>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -514,10 +526,11 @@ impl Routed<'_> {
         let limits = BodyLimits {
             size_max: state.route.body.size_max.0,
             timeout: snapshot.limits.body_timeout,
+            rate_min: snapshot.limits.body_min_rate.0,
             budget: snapshot.limits.body_memory.0,
         };
         let hold = gateway.budget.hold();
-        let received = body::read(&mut *body, limits, hold, &gateway.cutoff).await?;
+        let received = body::read(&mut *body, limits, hold, &gateway.cutoff, bytes_in).await?;
         if state.route.body.well_formed {
             check_syntax(head, &received.content)?;
         }
@@ -619,7 +632,9 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
     let mut rejection = rejection;
     if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
         let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
-        rejection.header = rejection.header.or(allowed.header);
+        if rejection.fields.is_empty() {
+            rejection.fields = allowed.fields;
+        }
     }
     let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
@@ -666,6 +681,9 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
             response.body_mut().hold(permit);
+            response
+                .body_mut()
+                .belongs_to(&state.route.name, &record.request_id);
             let response = respond::with_fields(response, answer_fields);
             match doubt {
                 Some(reason) => record.close(Outcome::Observed, Some(reason), status),

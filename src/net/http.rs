@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
+use super::frames::{Counted, Ledger};
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -51,6 +52,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an overdue HTTP/2 client to take its GOAWAY.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
+/// h2 refuses header lists above so many times `header_bytes`; those between the two the gateway
+/// itself refuses, with an answer and a record (SECURITY H2-10).
+const HEADER_LIST_ROOM: u32 = 4;
 /// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
 /// meeting a reset (SECURITY SM-17).
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -77,6 +81,7 @@ where
     let io = TokioIo::new(Watched {
         io,
         watch: Arc::clone(&watch),
+        wakes: true,
     });
     let header_bytes = limits.header_bytes.as_usize();
     let service = service(serving, Arc::clone(&watch));
@@ -111,19 +116,29 @@ where
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch));
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
+    let watched = Watched {
+        io,
+        watch: Arc::clone(&watch),
+        wakes: false,
+    };
+    let refusals = Refusals {
+        watch: Arc::clone(&watch),
+        gateway: Arc::clone(&gateway),
+    };
+    let io = TokioIo::new(Counted::new(watched, refusals));
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(header_bytes)
+            .max_header_list_size(header_bytes.saturating_mul(HEADER_LIST_ROOM))
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .serve_connection(TokioIo::new(io), service_fn(service))
+            .serve_connection(io, service_fn(service))
     );
     let end = watch
         .guard(&drain, |cx, draining| {
@@ -182,6 +197,22 @@ fn count_refusal(gateway: &Gateway, end: &End) {
     }
 }
 
+/// Counts what h2 refuses where hyper's own refusals are counted.
+struct Refusals {
+    watch: Arc<Watch>,
+    gateway: Arc<Gateway>,
+}
+
+impl Ledger for Refusals {
+    fn begun(&self) -> u64 {
+        self.watch.next_id.load(Ordering::Relaxed)
+    }
+
+    fn refused(&self) {
+        self.gateway.refused_by_http(Reason::MalformedRequest);
+    }
+}
+
 /// Ends our side, and after a refusal reads on a little so that the answer is not lost to a reset.
 async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, linger: bool) {
     let polite = async {
@@ -217,6 +248,9 @@ struct Watch {
     /// Since when the client has left the next part of an answer lying, by exchange: as many as
     /// there are streams (SECURITY DS-03, H2-13).
     untaken: Mutex<HashMap<u64, Instant>>,
+    /// Since when the client takes nothing of what is written, one more than milliseconds; 0 while
+    /// it does.
+    stuck_ms: AtomicU64,
     lingers: AtomicBool,
 }
 
@@ -238,14 +272,31 @@ impl Watch {
             requests: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             untaken: Mutex::default(),
+            stuck_ms: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
         }
     }
 
     fn enter(&self, phase: u8) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since_ms.store(since, Ordering::Relaxed);
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes whether the client takes what is written.
+    fn wrote<T>(&self, polled: &Poll<T>) {
+        let was_stuck = self.stuck_ms.load(Ordering::Relaxed) > 0;
+        if polled.is_pending() != was_stuck {
+            let since = if was_stuck {
+                0
+            } else {
+                self.now_ms().saturating_add(1)
+            };
+            self.stuck_ms.store(since, Ordering::Relaxed);
+        }
     }
 
     /// Bytes came while no request was being served: the next head has begun.
@@ -258,16 +309,19 @@ impl Watch {
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
     fn deadline(&self) -> Option<Instant> {
+        let at = |ms| self.started + Duration::from_millis(ms);
+        let stuck = self.stuck_ms.load(Ordering::Relaxed).checked_sub(1).map(at);
         if self.requests.load(Ordering::Relaxed) > 0 {
-            let longest = self.untaken().values().min().copied();
+            let longest = self.untaken().values().copied().chain(stuck).min();
             return longest.map(|since| since + self.write_timeout);
         }
-        let since = self.started + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        let since = at(self.since_ms.load(Ordering::Relaxed));
         let limit = match self.phase.load(Ordering::Relaxed) {
             PHASE_HEAD => self.header_timeout,
             _ => self.idle_timeout,
         };
-        Some(since + limit)
+        let write = stuck.map(|since| since + self.write_timeout);
+        write.into_iter().chain([since + limit]).min()
     }
 
     fn untaken(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
@@ -380,11 +434,13 @@ impl Body for Tracked {
     }
 }
 
-/// A stream that tells the watch when bytes come in.
+/// A stream that tells the watch when bytes come in, and when none go out.
 #[derive(Debug)]
 struct Watched<I> {
     io: I,
     watch: Arc<Watch>,
+    /// Whether any byte begins a head: in HTTP/2 it may be a ping's.
+    wakes: bool,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -395,7 +451,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        if self.wakes && buf.filled().len() > before {
             self.watch.woken();
         }
         result
@@ -408,7 +464,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -416,7 +474,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -424,7 +484,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch.wrote(&polled);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -476,5 +538,17 @@ mod tests {
         assert_eq!(watch.deadline(), None);
         drop(quick);
         assert!(watch.deadline().is_some(), "the next request is waited for");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_stays_in_the_socket_ends_its_connection() {
+        // SECURITY DS-03
+        let watch = Watch::new(&Limits::default(), 0);
+        watch.enter(PHASE_IDLE);
+        watch.wrote(&Poll::<()>::Pending);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        watch.wrote(&Poll::<()>::Pending);
+        assert_eq!(end_of(&watch).await, (Duration::from_secs(30), false));
+        watch.wrote(&Poll::Ready(()));
+        assert_eq!(end_of(&watch).await, (Duration::from_secs(75), false));
     }
 }

@@ -249,7 +249,7 @@ fn basic_users() -> String {
 
 #[test]
 fn basic_credentials() {
-    // SECURITY
+    // SECURITY
     let app = App::start();
     let gateway = Gateway::start_with(
         &config(&route(&app, &basic_users(), "")),

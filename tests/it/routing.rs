@@ -216,7 +216,7 @@ fn a_method_of_any_length_or_a_tunnel_is_refused() {
 
 #[test]
 fn paths_that_decoders_read_differently_are_malformed() {
-    // SECURITY RT-13 to RT-18
+    // SECURITY RT-13, RT-14, RT-15, RT-16, RT-17, RT-18
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     for path in [
@@ -306,7 +306,7 @@ fn raw_utf8_in_a_path_arrives_unchanged_or_not_at_all() {
 
 #[test]
 fn absolute_targets_are_routed_by_their_host_and_forwarded_as_paths() {
-    // SECURITY RT-04 to RT-07
+    // SECURITY RT-04, RT-05, RT-06, RT-07
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST, GET")));
     let ask = |target: &str, host: &str| {
@@ -377,7 +377,7 @@ fn a_target_above_8_kib_is_too_long() {
 
 #[test]
 fn hosts_must_be_there_once_and_well_formed() {
-    // SECURITY RT-01 to RT-03
+    // SECURITY RT-01, RT-02, RT-03
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     let long = format!("Host: {}\r\n", "a".repeat(300));
