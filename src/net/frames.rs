@@ -1,10 +1,13 @@
 //! HTTP/2 seen from beside: the head of each frame, both ways, and nothing of it copied.
 //!
 //! h2 answers every PING and SETTINGS, however many come (CVE-2019-9512, -9515), and hyper tells
-//! nobody what h2 refused before it was a request. [`Counted`] ends floods and counts refusals.
+//! nobody what h2 refused before it was a request. [`Counted`] ends floods, [`Tally`] tells refusals.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,9 +27,10 @@ const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+const STREAM_MAX: u32 = u32::MAX >> 1;
 
 const NO_ERROR: u32 = 0;
-const PROTOCOL_ERROR: u32 = 1;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -40,14 +44,15 @@ const EARNED_BY_BODY: u64 = 1;
 /// What a frame of an answer earns: both windows are opened again, in parts at times.
 const EARNED_BY_ANSWER: u64 = 4;
 
-/// The head of a frame, with the error code of those that have one.
+/// The head of a frame, with what stands first in those that end something: the error of a reset, the
+/// last stream and the error of a GOAWAY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Frame {
     kind: u8,
     flags: u8,
     length: u32,
     stream: u32,
-    code: u32,
+    words: [u32; 2],
 }
 
 /// Finds the frames in a stream of bytes, however it is cut.
@@ -112,19 +117,14 @@ impl Scan {
     }
 
     fn frame(&self) -> Frame {
-        let [a, b, c, kind, flags, s0, s1, s2, s3, code @ ..] = self.seen;
-        let [p0, p1, p2, p3, q0, q1, q2, q3] = code;
-        let code = if kind == GOAWAY {
-            [q0, q1, q2, q3]
-        } else {
-            [p0, p1, p2, p3]
-        };
+        let [a, b, c, kind, flags, s0, s1, s2, s3, words @ ..] = self.seen;
+        let [p0, p1, p2, p3, q0, q1, q2, q3] = words;
         Frame {
             kind,
             flags,
             length: u32::from_be_bytes([0, a, b, c]),
-            stream: u32::from_be_bytes([s0, s1, s2, s3]) & (u32::MAX >> 1),
-            code: u32::from_be_bytes(code),
+            stream: u32::from_be_bytes([s0, s1, s2, s3]) & STREAM_MAX,
+            words: [[p0, p1, p2, p3], [q0, q1, q2, q3]].map(u32::from_be_bytes),
         }
     }
 }
@@ -172,12 +172,41 @@ impl Patience {
     }
 }
 
-/// Where refusals are counted, and what reached the gateway.
-pub(super) trait Ledger {
-    /// Requests that the gateway has got of this connection.
-    fn begun(&self) -> u64;
-    /// One more was refused before it was a request, or with it the whole connection.
-    fn refused(&self);
+/// What h2 was given, for whoever knows what became a request.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Complete heads of requests, less those for which there was no stream free.
+    heads: AtomicU64,
+    /// Whether a frame or a header block is complete in part only.
+    is_within: AtomicBool,
+    /// Nothing that comes becomes a request any more.
+    is_over: AtomicBool,
+    /// It ended with an error of the client.
+    is_at_fault: AtomicBool,
+    told: AtomicU64,
+}
+
+impl Tally {
+    /// What h2 has refused since the last call. `begun` is how many requests have come out of it, and it
+    /// must have taken all that it was given.
+    pub(super) fn refusals(&self, begun: u64) -> u64 {
+        if self.is_over.load(Relaxed) {
+            // The connection with all that was in it: one.
+            return u64::from(self.is_at_fault.swap(false, Relaxed));
+        }
+        if self.is_within.load(Relaxed) {
+            return 0;
+        }
+        let refused = self.heads.load(Relaxed).saturating_sub(begun);
+        let told = self.told.swap(refused, Relaxed);
+        refused.saturating_sub(told)
+    }
+
+    fn end(&self, is_at_fault: bool) {
+        if !self.is_over.swap(true, Relaxed) {
+            self.is_at_fault.store(is_at_fault, Relaxed);
+        }
+    }
 }
 
 /// What has passed over a connection.
@@ -187,19 +216,19 @@ struct Traffic {
     sent: Scan,
     patience: Patience,
     last_stream: u32,
-    opened: u64,
-    unserved: u64,
+    is_in_block: bool,
+    tally: Arc<Tally>,
 }
 
 impl Traffic {
-    fn new() -> Self {
+    fn new(tally: Arc<Tally>) -> Self {
         Self {
             received: Scan::after(PREFACE_BYTES),
             sent: Scan::after(0),
             patience: Patience::new(),
             last_stream: 0,
-            opened: 0,
-            unserved: 0,
+            is_in_block: false,
+            tally,
         }
     }
 
@@ -209,46 +238,48 @@ impl Traffic {
             received,
             patience,
             last_stream,
-            opened,
+            is_in_block,
+            tally,
             ..
         } = self;
         let mut calm = true;
-        received.scan(bytes, |frame| match frame.kind {
-            HEADERS if frame.stream > *last_stream => {
-                *last_stream = frame.stream;
-                *opened += 1;
-                patience.earned += EARNED_BY_REQUEST;
+        received.scan(bytes, |frame| {
+            let ends_block = frame.flags & END_HEADERS != 0;
+            match frame.kind {
+                HEADERS if frame.stream > *last_stream => {
+                    *last_stream = frame.stream;
+                    *is_in_block = !ends_block;
+                    tally.heads.fetch_add(1, Relaxed);
+                    patience.earned += EARNED_BY_REQUEST;
+                }
+                DATA if frame.length > 0 => patience.earned += EARNED_BY_BODY,
+                DATA if frame.flags & END_STREAM != 0 => {}
+                // Part of a header block, which h2 bounds.
+                CONTINUATION => *is_in_block &= !ends_block,
+                _ => calm &= patience.spend(),
             }
-            DATA if frame.length > 0 => patience.earned += EARNED_BY_BODY,
-            DATA if frame.flags & END_STREAM != 0 => {}
-            // Part of a header block, which h2 bounds.
-            CONTINUATION => {}
-            _ => calm &= patience.spend(),
         });
+        let is_within = *is_in_block || !received.is_at_boundary();
+        tally.is_within.store(is_within, Relaxed);
         calm
     }
 
     /// Looks at what h2 sends.
-    fn send(&mut self, bytes: &[u8], ledger: &impl Ledger) {
+    fn send(&mut self, bytes: &[u8]) {
         let Self {
             sent,
             patience,
-            opened,
-            unserved,
+            tally,
             ..
         } = self;
-        sent.scan(bytes, |frame| match (frame.kind, frame.code) {
+        sent.scan(bytes, |frame| match (frame.kind, frame.words) {
             (DATA, _) if frame.length > 0 => patience.earned += EARNED_BY_ANSWER,
-            // A stream that never became a request, unless the gateway has got as many as there are.
-            (RST_STREAM, PROTOCOL_ERROR | REFUSED_STREAM)
-                if *opened > ledger.begun() + *unserved =>
-            {
-                *unserved += 1;
-                if frame.code == PROTOCOL_ERROR {
-                    ledger.refused();
-                }
+            (RST_STREAM, [REFUSED_STREAM, _]) => {
+                tally.heads.fetch_sub(1, Relaxed);
             }
-            (GOAWAY, code) if code != NO_ERROR => ledger.refused(),
+            // That a shutdown begins is said with the highest stream there can be.
+            (GOAWAY, [STREAM_MAX, NO_ERROR]) => {}
+            (GOAWAY, [_, code]) => tally.end(code != NO_ERROR),
             _ => {}
         });
     }
@@ -268,30 +299,28 @@ impl Traffic {
 
 /// A connection whose frames are looked at as they pass.
 #[derive(Debug)]
-pub(super) struct Counted<I, L> {
+pub(super) struct Counted<I> {
     io: I,
-    ledger: L,
     traffic: Traffic,
     is_over: bool,
 }
 
-impl<I, L> Counted<I, L> {
-    pub(super) fn new(io: I, ledger: L) -> Self {
+impl<I> Counted<I> {
+    pub(super) fn new(io: I, tally: Arc<Tally>) -> Self {
         Self {
             io,
-            ledger,
-            traffic: Traffic::new(),
+            traffic: Traffic::new(tally),
             is_over: false,
         }
     }
 }
 
-impl<I: AsyncWrite + Unpin, L: Ledger> Counted<I, L> {
+impl<I: AsyncWrite + Unpin> Counted<I> {
     /// Ends the connection: with a GOAWAY, if the client takes one now.
     fn end(&mut self, cx: &mut Context<'_>) -> io::Error {
         if !self.is_over {
             self.is_over = true;
-            self.ledger.refused();
+            self.traffic.tally.end(true);
             if let Some(goodbye) = self.traffic.goodbye()
                 && Pin::new(&mut self.io).poll_write(cx, &goodbye).is_ready()
             {
@@ -303,7 +332,7 @@ impl<I: AsyncWrite + Unpin, L: Ledger> Counted<I, L> {
     }
 }
 
-impl<I: AsyncRead + AsyncWrite + Unpin, L: Ledger + Unpin> AsyncRead for Counted<I, L> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Counted<I> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -323,21 +352,16 @@ impl<I: AsyncRead + AsyncWrite + Unpin, L: Ledger + Unpin> AsyncRead for Counted
     }
 }
 
-impl<I: AsyncWrite + Unpin, L: Ledger + Unpin> AsyncWrite for Counted<I, L> {
+impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self {
-            io,
-            ledger,
-            traffic,
-            ..
-        } = self.get_mut();
+        let Self { io, traffic, .. } = self.get_mut();
         let polled = Pin::new(io).poll_write(cx, buf);
         if let Poll::Ready(Ok(length)) = &polled {
-            traffic.send(buf.get(..*length).unwrap_or_default(), ledger);
+            traffic.send(buf.get(..*length).unwrap_or_default());
         }
         polled
     }
@@ -347,18 +371,13 @@ impl<I: AsyncWrite + Unpin, L: Ledger + Unpin> AsyncWrite for Counted<I, L> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Self {
-            io,
-            ledger,
-            traffic,
-            ..
-        } = self.get_mut();
+        let Self { io, traffic, .. } = self.get_mut();
         let polled = Pin::new(io).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(length)) = &polled {
             let mut left = *length;
             for buf in bufs {
                 let (written, _) = buf.split_at(left.min(buf.len()));
-                traffic.send(written, ledger);
+                traffic.send(written);
                 left -= written.len();
             }
         }
@@ -380,8 +399,6 @@ impl<I: AsyncWrite + Unpin, L: Ledger + Unpin> AsyncWrite for Counted<I, L> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
@@ -408,20 +425,11 @@ mod tests {
         .concat()
     }
 
-    #[derive(Default)]
-    struct Book {
-        begun: Cell<u64>,
-        refused: Cell<u64>,
-    }
-
-    impl Ledger for &Book {
-        fn begun(&self) -> u64 {
-            self.begun.get()
-        }
-
-        fn refused(&self) {
-            self.refused.set(self.refused.get() + 1);
-        }
+    /// Traffic after the preface.
+    fn traffic() -> Traffic {
+        let mut traffic = Traffic::new(Arc::default());
+        assert!(traffic.receive(&after_preface(&[])));
+        traffic
     }
 
     #[test]
@@ -454,7 +462,7 @@ mod tests {
                     (PING, 0, 8)
                 ]
             );
-            assert_eq!((found[3].code, found[5].code), (8, 11));
+            assert_eq!((found[3].words[0], found[5].words), (8, [5, 11]));
             assert!(scan.is_at_boundary());
         }
     }
@@ -463,8 +471,7 @@ mod tests {
     async fn frames_that_bring_nothing_have_a_rate() {
         // SECURITY H2-12
         let ping = frame(PING, 0, 0, &[0; 8]);
-        let mut traffic = Traffic::new();
-        assert!(traffic.receive(&after_preface(&[])));
+        let mut traffic = traffic();
         assert!((0..SPARE_MAX).all(|_| traffic.receive(&ping)));
         assert!(!traffic.receive(&ping));
         tokio::time::advance(Duration::from_secs(2)).await;
@@ -478,13 +485,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn work_earns_the_frames_that_go_with_it() {
-        let book = Book::default();
-        let mut traffic = Traffic::new();
-        assert!(traffic.receive(&after_preface(&[])));
+        let mut traffic = traffic();
         let window = [0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &[0, 0, 64, 0]));
         // A large answer whose client opens both windows for each of its frames.
         for _ in 0..100_000 {
-            traffic.send(&frame(DATA, 0, 1, &[0; 10]), &&book);
+            traffic.send(&frame(DATA, 0, 1, &[0; 10]));
             assert!(traffic.receive(&window.concat()));
         }
         // Many requests, each with a priority, a window and a reset.
@@ -497,7 +502,6 @@ mod tests {
             ];
             assert!(traffic.receive(&request.concat()));
         }
-        assert_eq!(book.refused.get(), 0);
         // The head of a stream that is there already earns nothing.
         traffic.patience = Patience::new();
         let again = frame(HEADERS, 4, 3, &[0; 20]);
@@ -506,31 +510,49 @@ mod tests {
     }
 
     #[test]
-    fn what_h2_refuses_is_counted_once() {
+    fn what_never_became_a_request_is_told_once() {
         // SECURITY H2-10
-        let book = Book::default();
-        let mut traffic = Traffic::new();
-        let reset = |stream, code: u32| frame(RST_STREAM, 0, stream, &code.to_be_bytes());
-        let head = |stream| frame(HEADERS, 4, stream, &[0; 20]);
-        assert!(traffic.receive(&after_preface(&[head(1), head(3), head(5)])));
-        book.begun.set(1);
-        traffic.send(&reset(3, PROTOCOL_ERROR), &&book);
-        traffic.send(&reset(5, REFUSED_STREAM), &&book);
-        assert_eq!(book.refused.get(), 1);
-        // The first is with the gateway, which has its own record of it.
-        traffic.send(&reset(1, PROTOCOL_ERROR), &&book);
-        traffic.send(&frame(GOAWAY, 0, 0, &[0; 8]), &&book);
-        assert_eq!(book.refused.get(), 1);
-        traffic.send(&frame(GOAWAY, 0, 0, b"\0\0\0\x01\0\0\0\x01"), &&book);
-        assert_eq!(book.refused.get(), 2);
+        let mut traffic = traffic();
+        let tally = Arc::clone(&traffic.tally);
+        let head = |flags, stream| frame(HEADERS, flags, stream, &[0; 20]);
+        assert!(traffic.receive(&[head(4, 1), head(4, 3), head(4, 5)].concat()));
+        traffic.send(&frame(RST_STREAM, 0, 5, &REFUSED_STREAM.to_be_bytes()));
+        assert_eq!((tally.refusals(1), tally.refusals(1)), (1, 0));
+        // Not before its head is complete: frame by frame, byte by byte.
+        let block = [head(0, 7), frame(CONTINUATION, 4, 7, &[0; 20])].concat();
+        let (most, last) = block.split_at(block.len() - 1);
+        for byte in most {
+            assert!(traffic.receive(&[*byte]));
+            assert_eq!(tally.refusals(1), 0);
+        }
+        assert!(traffic.receive(last));
+        assert_eq!((tally.refusals(2), tally.refusals(2)), (0, 0));
+        // The end of a connection counts for all that was in it.
+        assert!(traffic.receive(&head(4, 9)));
+        let goaway = |last: u32, code: u32| {
+            let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
+            frame(GOAWAY, 0, 0, &payload)
+        };
+        traffic.send(&goaway(STREAM_MAX, NO_ERROR));
+        traffic.send(&goaway(9, 1));
+        traffic.send(&goaway(9, 1));
+        assert_eq!((tally.refusals(2), tally.refusals(2)), (1, 0));
+    }
+
+    #[test]
+    fn what_comes_after_an_orderly_end_is_nobodys_fault() {
+        let mut traffic = traffic();
+        traffic.send(&frame(GOAWAY, 0, 0, &[0; 8]));
+        assert!(traffic.receive(&frame(HEADERS, 4, 1, &[0; 20])));
+        assert_eq!(traffic.tally.refusals(0), 0);
     }
 
     #[tokio::test]
     async fn a_flood_ends_with_a_goaway() {
         // SECURITY H2-12
-        let book = Book::default();
+        let tally = Arc::new(Tally::default());
         let (mut client, server) = tokio::io::duplex(1 << 20);
-        let mut server = Counted::new(server, &book);
+        let mut server = Counted::new(server, Arc::clone(&tally));
         let ping = frame(PING, 0, 0, &[0; 8]);
         let flood = after_preface(&[frame(HEADERS, 4, 7, &[0; 20]), ping.repeat(1100)]);
         client.write_all(&flood).await.unwrap();
@@ -541,6 +563,6 @@ mod tests {
         sink.clear();
         client.read_to_end(&mut sink).await.unwrap();
         assert_eq!(sink, frame(GOAWAY, 0, 0, b"\0\0\0\x07\0\0\0\x0b"));
-        assert_eq!(book.refused.get(), 1);
+        assert_eq!((tally.refusals(0), tally.refusals(0)), (1, 0));
     }
 }

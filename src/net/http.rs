@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
-use super::frames::{Counted, Ledger};
+use super::frames::{Counted, Tally};
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -121,11 +121,8 @@ where
         watch: Arc::clone(&watch),
         wakes: false,
     };
-    let refusals = Refusals {
-        watch: Arc::clone(&watch),
-        gateway: Arc::clone(&gateway),
-    };
-    let io = TokioIo::new(Counted::new(watched, refusals));
+    let tally = Arc::new(Tally::default());
+    let io = TokioIo::new(Counted::new(watched, Arc::clone(&tally)));
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -145,10 +142,13 @@ where
             if draining {
                 conn.as_mut().graceful_shutdown();
             }
-            conn.as_mut().poll(cx)
+            let polled = conn.as_mut().poll(cx);
+            for _ in 0..tally.refusals(watch.begun()) {
+                gateway.refused_by_http(Reason::MalformedRequest);
+            }
+            polled
         })
         .await;
-    count_refusal(&gateway, &end);
     if matches!(end, End::Overdue) {
         conn.as_mut().graceful_shutdown();
         drop(timeout(GOAWAY_TIME, conn).await);
@@ -194,22 +194,6 @@ fn count_refusal(gateway: &Gateway, end: &End) {
         gateway.refused_by_http(Reason::HeaderTooLarge);
     } else if error.is_parse() {
         gateway.refused_by_http(Reason::MalformedRequest);
-    }
-}
-
-/// Counts what h2 refuses where hyper's own refusals are counted.
-struct Refusals {
-    watch: Arc<Watch>,
-    gateway: Arc<Gateway>,
-}
-
-impl Ledger for Refusals {
-    fn begun(&self) -> u64 {
-        self.watch.next_id.load(Ordering::Relaxed)
-    }
-
-    fn refused(&self) {
-        self.gateway.refused_by_http(Reason::MalformedRequest);
     }
 }
 
@@ -280,6 +264,11 @@ impl Watch {
     fn enter(&self, phase: u8) {
         self.since_ms.store(self.now_ms(), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    fn begun(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
     }
 
     fn now_ms(&self) -> u64 {

@@ -299,6 +299,7 @@ fn a_body_that_ends_early_is_incomplete() {
             (&"body_incomplete".into(), &"open".into())
         );
         assert_eq!(event["outcome"], "rejected");
+        assert_eq!(event["bytes_in"], 3, "what had come of it");
         if let Some(answer) = answer {
             assert_eq!(answer.status, 400);
         }
