@@ -329,6 +329,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(drained.reason, Reason::Draining);
     }
+
     /// A body of so many frames of so many bytes, one a second; then it ends, or never does.
     fn dripping(frames: usize, bytes: usize, ends: bool) -> impl Body<Data = Bytes> {
         let drip = move |left: usize| async move {

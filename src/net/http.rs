@@ -528,6 +528,7 @@ mod tests {
         drop(quick);
         assert!(watch.deadline().is_some(), "the next request is waited for");
     }
+
     #[tokio::test(start_paused = true)]
     async fn what_stays_in_the_socket_ends_its_connection() {
         // SECURITY DS-03
