@@ -77,7 +77,7 @@ reasons! {
     CredentialInvalid = "credential_invalid" 401 Sender
     /// The body is larger than `body.max_size`.
     BodyTooLarge = "body_too_large" 413 Sender
-    /// The body did not arrive within `limits.body_timeout`.
+    /// The body did not arrive within `limits.body_timeout`, or came below `limits.body_min_rate`.
     BodyTimeout = "body_timeout" 408 Sender
     /// The connection ended inside the body.
     BodyIncomplete = "body_incomplete" 400 Sender

@@ -31,6 +31,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// From the head to the last byte of the body.
     pub body_timeout: Duration,
+    /// Bytes a second that a body must come at once it has had some time; 0 for any.
+    pub body_min_rate: ByteSize,
     /// Between two requests of a connection.
     pub idle_timeout: Duration,
     /// Until a client takes the next part of its answer.
@@ -52,6 +54,7 @@ impl Default for Limits {
             tls_handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
+            body_min_rate: ByteSize(512),
             // Longer than the keep-alive of common load balancers (60 s), so that they close first.
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),

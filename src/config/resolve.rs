@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn references() {
-        // SECURITY
+        // SECURITY
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         file("good", "a secret from a file\n");

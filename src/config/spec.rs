@@ -137,7 +137,7 @@ pub(super) struct LimitsSpec {
     pub(super) requests_in_flight: Option<At<usize>>,
     /// Buffered bodies, all together; above it 503. Default 256MiB.
     pub(super) body_memory: Option<At<Parsed<ByteSize>>>,
-    /// Request line and headers of one request, 4KiB to 1MiB. Default 32KiB.
+    /// Request line and headers of one request, 1KiB to 1MiB. Default 32KiB.
     pub(super) header_bytes: Option<At<Parsed<ByteSize>>>,
     /// From accept to the end of the TLS handshake. Default 10s.
     pub(super) tls_handshake_timeout: Option<At<Parsed<Span>>>,
@@ -145,6 +145,8 @@ pub(super) struct LimitsSpec {
     pub(super) header_timeout: Option<At<Parsed<Span>>>,
     /// From the head to the last byte of the body. Default 30s.
     pub(super) body_timeout: Option<At<Parsed<Span>>>,
+    /// Bytes a second that a body must come at, on average after its first 10s. 0: any. Default 512.
+    pub(super) body_min_rate: Option<At<Parsed<ByteSize>>>,
     /// Between two requests of a connection. Default 75s.
     pub(super) idle_timeout: Option<At<Parsed<Span>>>,
     /// Until a client takes the next part of its answer. Default 30s.

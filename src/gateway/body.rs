@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Body;
 use http_body_util::BodyExt;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::rejection::Rejection;
@@ -29,6 +30,8 @@ pub struct BodyLimits {
     pub size_max: u64,
     /// Longest time from head to last byte.
     pub timeout: Duration,
+    /// Bytes a second that must have come on average since [`GRACE`]; 0 for any.
+    pub rate_min: u64,
     /// All buffered bodies together.
     pub budget: u64,
 }
@@ -80,80 +83,119 @@ impl Drop for Hold {
     }
 }
 
+/// How long a body may take before its rate counts: a line that stalls, as radio lines do, has time to
+/// recover.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl BodyLimits {
+    /// When patience ends for a body that began at `start` and of which so much has come
+    /// (SECURITY DS-02).
+    fn deadline(&self, start: Instant, received: u64) -> Instant {
+        let paid = received.checked_div(self.rate_min);
+        let by_rate = paid.map_or(self.timeout, |secs| {
+            GRACE.saturating_add(Duration::from_secs(secs))
+        });
+        start + self.timeout.min(by_rate)
+    }
+}
+
 /// Frames below this are gathered, so that a body of many tiny chunks takes its size and no more.
 const FRAME_BYTES_MIN: usize = 1024;
 
-/// Reads a body to its end. Trailers are dropped (SECURITY SM-24).
+/// Reads a body to its end, and says in `received` how far it came. Trailers are dropped
+/// (SECURITY SM-24).
 pub async fn read<B>(
     body: B,
     limits: BodyLimits,
-    hold: Hold,
+    mut hold: Hold,
     cutoff: &CancellationToken,
+    received: &mut u64,
 ) -> Result<Received, Rejection>
 where
     B: Body<Data = Bytes>,
 {
-    if body.is_end_stream() {
-        return Ok(Received {
-            content: Content::default(),
-            hold,
-        });
-    }
-    tokio::select! {
-        result = collect(body, limits, hold) => result,
-        () = tokio::time::sleep(limits.timeout) => {
-            Err(Rejection::new(Reason::BodyTimeout, "the body did not arrive within `body_timeout`"))
-        }
-        () = cutoff.cancelled() => {
-            Err(Rejection::new(Reason::Draining, "the gateway stopped before the body was complete"))
-        }
-    }
-}
-
-async fn collect<B>(body: B, limits: BodyLimits, mut hold: Hold) -> Result<Received, Rejection>
-where
-    B: Body<Data = Bytes>,
-{
     let mut body = std::pin::pin!(body);
-    let mut frames = Vec::new();
-    let mut small = BytesMut::new();
-    let mut size = 0_u64;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_bad| {
-            Rejection::new(
-                Reason::BodyIncomplete,
-                "the connection ended inside the body",
-            )
-        })?;
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        size += data.len() as u64;
-        if size > limits.size_max {
-            return Err(Rejection::new(
-                Reason::BodyTooLarge,
-                "the body is above `max_size`",
-            ));
-        }
-        hold.grow(data.len() as u64, limits.budget)?;
-        if data.len() < FRAME_BYTES_MIN
-            && !(frames.is_empty() && small.is_empty() && body.is_end_stream())
-        {
-            small.extend_from_slice(&data);
-        } else {
-            if !small.is_empty() {
-                frames.push(small.split().freeze());
+    let mut frames = Gathered::default();
+    if !body.is_end_stream() {
+        let start = Instant::now();
+        let mut timer = std::pin::pin!(sleep_until(limits.deadline(start, 0)));
+        loop {
+            let frame = tokio::select! {
+                // What has come is taken first: most bodies never set a timer.
+                biased;
+                frame = body.frame() => frame,
+                () = timer.as_mut() => {
+                    let deadline = limits.deadline(start, *received);
+                    if deadline <= timer.deadline() {
+                        return Err(too_slow(start.elapsed() < limits.timeout));
+                    }
+                    timer.as_mut().reset(deadline);
+                    continue;
+                }
+                () = cutoff.cancelled() => {
+                    let detail = "the gateway stopped before the body was complete";
+                    return Err(Rejection::new(Reason::Draining, detail));
+                }
+            };
+            let Some(frame) = frame else { break };
+            let Ok(data) = frame.map_err(|_bad| broken())?.into_data() else {
+                continue;
+            };
+            *received += data.len() as u64;
+            if *received > limits.size_max {
+                let detail = "the body is above `max_size`";
+                return Err(Rejection::new(Reason::BodyTooLarge, detail));
             }
-            frames.push(data);
+            hold.grow(data.len() as u64, limits.budget)?;
+            frames.take(data, body.is_end_stream());
         }
-    }
-    if !small.is_empty() {
-        frames.push(small.freeze());
     }
     Ok(Received {
-        content: Content::new(frames),
+        content: frames.into_content(),
         hold,
     })
+}
+
+fn too_slow(by_rate: bool) -> Rejection {
+    let detail = if by_rate {
+        "the body came below `body_min_rate`"
+    } else {
+        "the body did not arrive within `body_timeout`"
+    };
+    Rejection::new(Reason::BodyTimeout, detail)
+}
+
+fn broken() -> Rejection {
+    let detail = "the connection ended inside the body";
+    Rejection::new(Reason::BodyIncomplete, detail)
+}
+
+/// Frames of a body, the small ones together.
+#[derive(Default)]
+struct Gathered {
+    frames: Vec<Bytes>,
+    small: BytesMut,
+}
+
+impl Gathered {
+    fn take(&mut self, data: Bytes, is_last: bool) {
+        let is_only = self.frames.is_empty() && self.small.is_empty() && is_last;
+        if data.len() < FRAME_BYTES_MIN && !is_only {
+            self.small.extend_from_slice(&data);
+            return;
+        }
+        if !self.small.is_empty() {
+            self.frames.push(self.small.split().freeze());
+        }
+        self.frames.push(data);
+    }
+
+    fn into_content(mut self) -> Content {
+        if !self.small.is_empty() {
+            self.frames.push(self.small.freeze());
+        }
+        Content::new(self.frames)
+    }
 }
 
 /// Most that is read of a refused body to keep its connection usable (SECURITY SM-16, SM-17).
@@ -217,7 +259,8 @@ mod tests {
 
     const LIMITS: BodyLimits = BodyLimits {
         size_max: 4096,
-        timeout: Duration::from_secs(5),
+        timeout: Duration::from_secs(30),
+        rate_min: 512,
         budget: 8192,
     };
 
@@ -230,7 +273,7 @@ mod tests {
 
     async fn judge(body: impl Body<Data = Bytes>, budget: &Arc<Budget>) -> Result<usize, Reason> {
         let cutoff = CancellationToken::new();
-        let read = read(body, LIMITS, budget.hold(), &cutoff).await;
+        let read = read(body, LIMITS, budget.hold(), &cutoff, &mut 0).await;
         read.map(|received| received.content.len())
             .map_err(|rejection| rejection.reason)
     }
@@ -258,7 +301,8 @@ mod tests {
     async fn tiny_chunks_are_gathered() {
         let budget = Arc::new(Budget::default());
         let cutoff = CancellationToken::new();
-        let received = read(chunks(vec![1; 2000]), LIMITS, budget.hold(), &cutoff)
+        let body = chunks(vec![1; 2000]);
+        let received = read(body, LIMITS, budget.hold(), &cutoff, &mut 0)
             .await
             .unwrap();
         assert_eq!(
@@ -280,9 +324,53 @@ mod tests {
         let cutoff = CancellationToken::new();
         cutoff.cancel();
         let stalled = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-        let drained = read(stalled, LIMITS, budget.hold(), &cutoff)
+        let drained = read(stalled, LIMITS, budget.hold(), &cutoff, &mut 0)
             .await
             .unwrap_err();
         assert_eq!(drained.reason, Reason::Draining);
+    }
+
+    /// A body of so many frames of so many bytes, one a second; then it ends, or never does.
+    fn dripping(frames: usize, bytes: usize, ends: bool) -> impl Body<Data = Bytes> {
+        let drip = move |left: usize| async move {
+            if left == 0 && ends {
+                return None;
+            }
+            let wait = if left == 0 { 3600 } else { 1 };
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+            let frame = Frame::data(Bytes::from(vec![b'x'; bytes]));
+            Some((Ok::<_, std::io::Error>(frame), left.saturating_sub(1)))
+        };
+        StreamBody::new(stream::unfold(frames, drip))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_below_the_rate_is_cut_before_its_deadline() {
+        // SECURITY DS-02
+        async fn cut(body: impl Body<Data = Bytes>, limits: BodyLimits) -> (u64, u64) {
+            let (start, mut received) = (Instant::now(), 0);
+            let (budget, cutoff) = (Arc::new(Budget::default()), CancellationToken::new());
+            let read = read(body, limits, budget.hold(), &cutoff, &mut received).await;
+            assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
+            (start.elapsed().as_secs(), received)
+        }
+        let limits = BodyLimits {
+            size_max: 1 << 20,
+            budget: 1 << 20,
+            ..LIMITS
+        };
+        // A byte a second is of no use after the grace; what came at once is paid for in advance.
+        assert_eq!(cut(dripping(100, 1, true), limits).await, (10, 10));
+        assert_eq!(cut(dripping(1, 4096, false), limits).await, (18, 4096));
+        // Above the rate the total deadline holds, and without one it alone.
+        assert_eq!(cut(dripping(100, 2000, true), limits).await, (30, 60_000));
+        let any = BodyLimits {
+            rate_min: 0,
+            ..limits
+        };
+        assert_eq!(cut(dripping(100, 1, false), any).await.0, 30);
+        // A line that stalls within the grace and then recovers passes.
+        let budget = Arc::new(Budget::default());
+        assert_eq!(judge(dripping(8, 100, true), &budget).await, Ok(800));
     }
 }

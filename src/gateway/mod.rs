@@ -273,7 +273,9 @@ impl Gateway {
         if connection.is_trusted(&listener.trusted_proxies) {
             record.keep_request_id(&parts.headers);
         }
-        let head = head::parse(parts, connection).map_err(|rejection| (rejection, None))?;
+        let head = head::admit_size(&parts, snapshot.limits.header_bytes)
+            .and_then(|()| head::parse(parts, connection))
+            .map_err(|rejection| (rejection, None))?;
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match listener.plaintext {
             _ if connection.tls.is_some() => {}
@@ -289,11 +291,12 @@ impl Gateway {
                 return Ok(Ready::Redirect(location));
             }
         }
-        let state = select::select(&snapshot, &head).map_err(|rejection| {
-            record.unrouted(&snapshot, &head);
-            (rejection, None)
-        })?;
-        record.routed(state, &head);
+        let found = select::select(&snapshot, &head);
+        match &found {
+            Ok(state) | Err((_, Some(state))) => record.routed(state, &head),
+            Err((_, None)) => record.unrouted(&snapshot, &head),
+        }
+        let state = found.map_err(|(rejection, known)| (rejection, known.cloned()))?;
         let routed = Routed {
             gateway: self,
             snapshot: &snapshot,
@@ -508,8 +511,7 @@ impl Routed<'_> {
         let progress = doubts.weigh(progress)?;
         self.admit_body(head, could_be_handshake)?;
 
-        let received = self.receive(head, body).await?;
-        record.bytes_in = received.content.len() as u64;
+        let received = self.receive(head, body, &mut record.bytes_in).await?;
 
         // Time may have passed while the body came in: the verdict is of the moment it is complete.
         let content = &received.content;
@@ -546,7 +548,12 @@ impl Routed<'_> {
     }
 
     /// The body, whole, and well formed where the route asks for that.
-    async fn receive<B>(&self, head: &Head, body: &mut B) -> Result<Received, Rejection>
+    async fn receive<B>(
+        &self,
+        head: &Head,
+        body: &mut B,
+        bytes_in: &mut u64,
+    ) -> Result<Received, Rejection>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -559,10 +566,11 @@ impl Routed<'_> {
         let limits = BodyLimits {
             size_max: state.route.body.size_max.0,
             timeout: snapshot.limits.body_timeout,
+            rate_min: snapshot.limits.body_min_rate.0,
             budget: snapshot.limits.body_memory.0,
         };
         let hold = gateway.budget.hold();
-        let received = body::read(&mut *body, limits, hold, &gateway.cutoff).await?;
+        let received = body::read(&mut *body, limits, hold, &gateway.cutoff, bytes_in).await?;
         if state.route.body.well_formed {
             check_syntax(head, &received.content)?;
         }
@@ -664,7 +672,9 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
     let mut rejection = rejection;
     if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
         let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
-        rejection.header = rejection.header.or(allowed.header);
+        if rejection.fields.is_empty() {
+            rejection.fields = allowed.fields;
+        }
     }
     let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     response.extensions_mut().insert(rejection.reason);
@@ -711,6 +721,9 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
             response.body_mut().hold(permit);
+            response
+                .body_mut()
+                .belongs_to(&state.route.name, &record.request_id);
             let response = respond::with_fields(response, answer_fields);
             match doubt {
                 Some(reason) => record.close(Outcome::Observed, Some(reason), status),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::reason::Reason;
 use crate::scheme::SignatureError;
@@ -18,8 +18,8 @@ pub struct Rejection {
     pub retry_after: Option<Duration>,
     /// How the answer looks.
     pub form: Form,
-    /// `Allow` (405) or `WWW-Authenticate` (401): RFC 9110 15.5.6 and 11.6.1.
-    pub header: Option<(http::HeaderName, HeaderValue)>,
+    /// `Allow` (405), or a `WWW-Authenticate` for each way in (401): RFC 9110 15.5.6 and 11.6.1.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// How a refusal looks to its sender.
@@ -51,7 +51,7 @@ impl Rejection {
             detail,
             retry_after,
             form: Form::Problem,
-            header: None,
+            fields: Vec::new(),
         }
     }
 

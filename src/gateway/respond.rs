@@ -2,6 +2,7 @@
 //! helps to guess.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -21,6 +22,14 @@ use crate::scheme::handshake::{Answers, Reply};
 pub struct Answer {
     kind: Kind,
     permit: Option<Permit>,
+    origin: Option<Origin>,
+}
+
+/// Whose answer it is that may yet break off.
+#[derive(Debug)]
+struct Origin {
+    route: Arc<str>,
+    request_id: HeaderValue,
 }
 
 #[derive(Debug, Default)]
@@ -36,12 +45,35 @@ impl Answer {
         Self {
             kind: Kind::Own(text.into()),
             permit: None,
+            origin: None,
         }
     }
 
     /// Keeps `permit` until the body has been sent or given up.
     pub fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
+    }
+
+    /// What the log says when the upstream breaks it off.
+    pub fn belongs_to(&mut self, route: &Arc<str>, request_id: &HeaderValue) {
+        self.origin = Some(Origin {
+            route: Arc::clone(route),
+            request_id: request_id.clone(),
+        });
+    }
+
+    /// The status is with the sender by now, and the delivery counts: what is left is to say so.
+    fn breaks_off(&mut self, error: &BoxError) {
+        let Some(Origin { route, request_id }) = self.origin.take() else {
+            return;
+        };
+        let request_id = request_id.to_str().unwrap_or_default();
+        tracing::warn!(
+            route = &*route,
+            request_id,
+            %error,
+            "the upstream broke off its answer"
+        );
     }
 }
 
@@ -60,7 +92,13 @@ impl Body for Answer {
                 self.kind = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Kind::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Kind::Upstream(body) => {
+                let polled = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Err(error))) = &polled {
+                    self.breaks_off(error);
+                }
+                polled
+            }
         }
     }
 
@@ -99,8 +137,8 @@ pub fn refusal(
     if let Some(wait) = rejection.retry_after {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
-    if let Some((name, value)) = &rejection.header {
-        fields.insert(name.clone(), value.clone());
+    for (name, value) in &rejection.fields {
+        fields.append(name.clone(), value.clone());
     }
     with_request_id(response, request_id)
 }
@@ -189,7 +227,12 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
         UpstreamBody::Whole(body) => Kind::Own(body),
         UpstreamBody::Streamed(body) => Kind::Upstream(body),
     };
-    Response::from_parts(parts, Answer { kind, permit: None })
+    let answer = Answer {
+        kind,
+        permit: None,
+        origin: None,
+    };
+    Response::from_parts(parts, answer)
 }
 
 /// With the fields that the provider wants to read, in place of the app's own.

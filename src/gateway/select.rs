@@ -13,17 +13,34 @@ use crate::route::Route;
 use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::Found;
 
+/// Why no route takes a request, and the route that would if its method were another: none where
+/// several would.
+pub type Unrouted<'s> = (Rejection, Option<&'s Arc<RouteState>>);
+
 /// Finds the route, or says what is missing.
-pub fn select<'s>(snapshot: &'s Snapshot, head: &Head) -> Result<&'s Arc<RouteState>, Rejection> {
+pub fn select<'s>(
+    snapshot: &'s Snapshot,
+    head: &Head,
+) -> Result<&'s Arc<RouteState>, Unrouted<'s>> {
     match snapshot
         .routes
         .find(&head.host_name, head.path(), &head.method)
     {
-        Found::Route(route) => snapshot
-            .state(route)
-            .ok_or_else(|| Rejection::new(Reason::Internal, "a route has no state")),
-        Found::MethodNotAllowed(routes) => Err(method_not_allowed(routes)),
-        Found::Nothing => Err(Rejection::new(Reason::RouteNotFound, "no route matches")),
+        Found::Route(route) => snapshot.state(route).ok_or_else(|| {
+            let rejection = Rejection::new(Reason::Internal, "a route has no state");
+            (rejection, None)
+        }),
+        Found::MethodNotAllowed(routes) => {
+            let only = match routes {
+                [route] => snapshot.state(route),
+                _ => None,
+            };
+            Err((method_not_allowed(routes), only))
+        }
+        Found::Nothing => {
+            let rejection = Rejection::new(Reason::RouteNotFound, "no route matches");
+            Err((rejection, None))
+        }
     }
 }
 
@@ -33,9 +50,9 @@ pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
     let mut methods: Vec<&str> = methods.map(http::Method::as_str).collect();
     methods.sort_unstable();
     let mut rejection = Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
-    rejection.header = HeaderValue::from_str(&methods.join(", "))
-        .ok()
-        .map(|methods| (header::ALLOW, methods));
+    let methods = HeaderValue::from_str(&methods.join(", "));
+    let allow = methods.map(|methods| (header::ALLOW, methods));
+    rejection.fields.extend(allow);
     rejection
 }
 

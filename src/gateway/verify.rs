@@ -158,7 +158,7 @@ fn rest(
                     Check::Signature(check) => Some(signature(check, &message, presented, now)),
                     _ => None,
                 });
-                first_that_holds(judged)?
+                first_that_holds(judged).map_err(|refusal| offering(choices, refusal, presented))?
             }
             (Step::NeedsBody, Check::Signature(check)) => {
                 signature(check, &message, presented, now)?
@@ -218,8 +218,32 @@ async fn any_from_head(
     match handshake_only {
         _ if needs_body => Ok(Step::NeedsBody),
         Some(refusal) => Ok(Step::HandshakeOnly(refusal)),
-        None => first_that_holds(refusals).map(Step::Proven),
+        None => first_that_holds(refusals)
+            .map(Step::Proven)
+            .map_err(|refusal| offering(choices, refusal, presented)),
     }
+}
+
+/// A 401 names every way in (RFC 9110 11.6.1), not only the one that failed last.
+fn offering(choices: &[Check], mut refusal: Rejection, presented: Presented<'_>) -> Rejection {
+    if !refusal.is_unauthorized() {
+        return refusal;
+    }
+    refusal.fields.clear();
+    for choice in choices {
+        let (scheme, realm) = match choice {
+            Check::Any(_) => continue,
+            Check::Basic(basic) => ("Basic", realm_of(basic, presented)),
+            Check::ClientCert(_) => ("ClientCertificate", &*presented.route.name),
+            Check::Signature(signed) => (signed.scheme.challenge(), &*presented.route.name),
+            Check::Token(_) => ("Bearer", &*presented.route.name),
+        };
+        let challenge = challenge(scheme, realm);
+        if !refusal.fields.iter().any(|(_, own)| *own == challenge) {
+            refusal.fields.push((header::WWW_AUTHENTICATE, challenge));
+        }
+    }
+    refusal
 }
 
 /// Judges one check that needs no body, outside of serving: for `hookward verify`.
@@ -351,15 +375,22 @@ fn signature_refusal(
     )
 }
 
-/// Adds `WWW-Authenticate` to a 401 (RFC 9110 11.6.1).
-fn challenged(mut rejection: Rejection, scheme: &str, realm: &str) -> Rejection {
-    if rejection.reason.row().status == 401 {
-        let realm: String = realm.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-        rejection.header = HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
-            .ok()
-            .map(|value| (header::WWW_AUTHENTICATE, value));
+/// Adds `WWW-Authenticate` to a 401.
+fn challenged(mut rejection: Rejection, scheme: &'static str, realm: &str) -> Rejection {
+    if rejection.is_unauthorized() {
+        rejection.fields = vec![(header::WWW_AUTHENTICATE, challenge(scheme, realm))];
     }
     rejection
+}
+
+fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
+    let realm: String = realm.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+        .unwrap_or(HeaderValue::from_static(scheme))
+}
+
+fn realm_of<'a>(check: &'a BasicCheck, presented: Presented<'a>) -> &'a str {
+    check.realm.as_deref().unwrap_or(&presented.route.name)
 }
 
 fn token(
@@ -461,7 +492,7 @@ async fn basic(
     presented: Presented<'_>,
     passwords: &Passwords,
 ) -> Result<Arc<str>, Rejection> {
-    let realm = check.realm.as_deref().unwrap_or(&presented.route.name);
+    let realm = realm_of(check, presented);
     let refuse = |reason, detail| challenged(Rejection::new(reason, detail), "Basic", realm);
     let invalid = |detail| refuse(Reason::CredentialInvalid, detail);
     let field = single(&presented.head.headers, &header::AUTHORIZATION).map_err(invalid)?;

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
 use super::strict::Strict;
+use super::frames::{Counted, Tally};
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -53,6 +54,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// How long hyper keeps a connection that waits for its next request.
 const REST_AFTER: Duration = Duration::from_millis(100);
+/// h2 refuses header lists above so many times `header_bytes`; those between the two the gateway
+/// itself refuses, with an answer and a record (SECURITY H2-10).
+const HEADER_LIST_ROOM: u32 = 4;
 /// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
 /// meeting a reset (SECURITY SM-17).
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -87,6 +91,7 @@ where
         io: Strict::new(io),
         watch: Arc::clone(&watch),
         early: Bytes::new(),
+        wakes: true,
     };
     let service = service_fn(service(serving, Arc::clone(&watch)));
     let mut conn = Conn::Resting(io, service);
@@ -192,29 +197,40 @@ where
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch));
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
+    let watched = Watched {
+        io,
+        watch: Arc::clone(&watch),
+        early: Bytes::new(),
+        wakes: false,
+    };
+    let tally = Arc::new(Tally::default());
+    let io = TokioIo::new(Counted::new(watched, Arc::clone(&tally)));
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(header_bytes)
+            .max_header_list_size(header_bytes.saturating_mul(HEADER_LIST_ROOM))
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
             .max_send_buf_size(SEND_BUFFER)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
-            .serve_connection(TokioIo::new(io), service_fn(service))
+            .serve_connection(io, service_fn(service))
     );
     let end = watch
         .guard(&drain, |cx, call| {
             if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
             }
-            conn.as_mut().poll(cx)
+            let polled = conn.as_mut().poll(cx);
+            for _ in 0..tally.refusals(watch.begun()) {
+                gateway.refused_by_http(Reason::MalformedRequest);
+            }
+            polled
         })
         .await;
-    count_refusal(&gateway, &end);
     if matches!(end, End::Overdue) {
         conn.as_mut().graceful_shutdown();
         drop(timeout(GOAWAY_TIME, conn).await);
@@ -298,6 +314,9 @@ struct Watch {
     /// Since when the client has left the next part of an answer lying, by exchange: as many as
     /// there are streams (SECURITY DS-03, H2-13).
     untaken: Mutex<Vec<(u64, Instant)>>,
+    /// Since when the client takes nothing of what is written, one more than milliseconds; 0 while
+    /// it does.
+    stuck_ms: AtomicU64,
     lingers: AtomicBool,
     /// Whether all that hyper has written is on its way.
     is_flushed: AtomicBool,
@@ -323,15 +342,37 @@ impl Watch {
             requests: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             untaken: Mutex::default(),
+            stuck_ms: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
         }
     }
 
     fn enter(&self, phase: u8) {
-        let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since_ms.store(since, Ordering::Relaxed);
+        self.since_ms.store(self.now_ms(), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    fn begun(&self) -> u64 {
+        self.next_id.load(Ordering::Relaxed)
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes whether the client takes what is written.
+    fn wrote<T>(&self, polled: &Poll<T>) {
+        let was_stuck = self.stuck_ms.load(Ordering::Relaxed) > 0;
+        if polled.is_pending() != was_stuck {
+            let since = if was_stuck {
+                0
+            } else {
+                self.now_ms().saturating_add(1)
+            };
+            self.stuck_ms.store(since, Ordering::Relaxed);
+        }
     }
 
     /// Bytes came while no request was being served: the next head has begun.
@@ -348,19 +389,26 @@ impl Watch {
             at,
             is_of_rest: false,
         };
+        let at = |ms| self.started + Duration::from_millis(ms);
+        let stuck = self.stuck_ms.load(Ordering::Relaxed).checked_sub(1).map(at);
         if self.requests.load(Ordering::Relaxed) > 0 {
-            let longest = self.untaken().iter().map(|(_, since)| *since).min();
+            let untaken = self.untaken().iter().map(|(_, since)| *since).min();
+            let longest = untaken.into_iter().chain(stuck).min();
             return longest.map(|since| end(since + self.write_timeout));
         }
-        let since = self.started + Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
-        Some(match self.phase.load(Ordering::Relaxed) {
-            PHASE_HEAD => end(since + self.header_timeout),
-            PHASE_IDLE if self.may_rest() => Deadline {
-                at: since + REST_AFTER,
-                is_of_rest: true,
-            },
-            _ => end(since + self.idle_timeout),
-        })
+        let since = at(self.since_ms.load(Ordering::Relaxed));
+        let limit = match self.phase.load(Ordering::Relaxed) {
+            PHASE_HEAD => self.header_timeout,
+            PHASE_IDLE if self.may_rest() => {
+                return Some(Deadline {
+                    at: since + REST_AFTER,
+                    is_of_rest: true,
+                });
+            }
+            _ => self.idle_timeout,
+        };
+        let write = stuck.map(|since| since + self.write_timeout);
+        write.into_iter().chain([since + limit]).min().map(end)
     }
 
     /// Whether nothing would be lost with hyper's buffers.
@@ -524,13 +572,15 @@ impl Body for Tracked {
     }
 }
 
-/// A stream that tells the watch when bytes come in.
+/// A stream that tells the watch when bytes come in, and when none go out.
 #[derive(Debug)]
 struct Watched<I> {
     io: I,
     watch: Arc<Watch>,
     /// What was read before hyper asked.
     early: Bytes,
+    /// Whether any byte begins a head: in HTTP/2 it may be a ping's.
+    wakes: bool,
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
@@ -546,7 +596,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if buf.filled().len() > before {
+        if self.wakes && buf.filled().len() > before {
             self.watch.woken();
         }
         result
@@ -560,7 +610,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.watch.is_flushed.store(false, Ordering::Relaxed);
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch.wrote(&polled);
+        polled
     }
 
     fn poll_write_vectored(
@@ -569,7 +621,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.watch.is_flushed.store(false, Ordering::Relaxed);
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch.wrote(&polled);
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -577,10 +631,11 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = ready!(Pin::new(&mut self.io).poll_flush(cx));
-        let is_ok = flushed.is_ok();
-        self.watch.is_flushed.store(is_ok, Ordering::Relaxed);
-        Poll::Ready(flushed)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.watch.wrote(&polled);
+        let is_flushed = matches!(polled, Poll::Ready(Ok(())));
+        self.watch.is_flushed.store(is_flushed, Ordering::Relaxed);
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -632,5 +687,18 @@ mod tests {
         assert_eq!(watch.deadline(), None);
         drop(quick);
         assert!(watch.deadline().is_some(), "the next request is waited for");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stays_in_the_socket_ends_its_connection() {
+        // SECURITY DS-03
+        let watch = Watch::new(&Limits::default(), 0);
+        watch.enter(PHASE_IDLE);
+        watch.wrote(&Poll::<()>::Pending);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        watch.wrote(&Poll::<()>::Pending);
+        assert_eq!(end_of(&watch).await, (Duration::from_secs(30), false));
+        watch.wrote(&Poll::Ready(()));
+        assert_eq!(end_of(&watch).await, (Duration::from_secs(75), false));
     }
 }

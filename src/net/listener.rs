@@ -331,3 +331,19 @@ fn is_among(peer: SocketAddr, networks: &[IpNet]) -> bool {
     let address = peer.ip().to_canonical();
     networks.iter().any(|network| network.contains(&address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_connections_waits_for_its_turn() {
+        // SECURITY DS-34: with the usual backlog of 128 the rest would be dropped and tried again
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let patience = Duration::from_millis(900); // before a lost SYN is sent again
+        let connect = || std::net::TcpStream::connect_timeout(&address, patience).unwrap();
+        let waiting: Vec<_> = (0..400).map(|_| connect()).collect();
+        assert_eq!(waiting.len(), 400);
+    }
+}

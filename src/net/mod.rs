@@ -2,6 +2,7 @@
 
 pub mod acme;
 pub mod connections;
+mod frames;
 pub mod http;
 pub mod key_fetch;
 pub mod listener;

@@ -10,7 +10,7 @@ use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedCon
 
 impl Scheme {
     /// What makes two deliveries the same: a digest of the signed event id, else of the content that
-    /// was found signed. Unsigned ids never go in (SECURITY ). `None` where a verified
+    /// was found signed. Unsigned ids never go in (SECURITY ). `None` where a verified
     /// request holds nothing to tell it by, as where nothing is signed.
     pub fn delivery(&self, message: &Message<'_>, evidence: &Evidence) -> Option<[u8; 32]> {
         if !self.is_signed() {

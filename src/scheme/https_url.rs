@@ -1,5 +1,5 @@
 //! URLs that are called because a configuration or a request names them: https only, in the
-//! narrowest form (SECURITY ).
+//! narrowest form (SECURITY ).
 
 use std::fmt;
 use std::net::IpAddr;

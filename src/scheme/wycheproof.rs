@@ -1,4 +1,4 @@
-//! Published vectors of what goes wrong in cryptographic libraries (SECURITY ).
+//! Published vectors of what goes wrong in cryptographic libraries (SECURITY ).
 
 use std::collections::BTreeMap;
 

@@ -69,7 +69,7 @@ pub struct AccessEvent<'a> {
     pub key_id: Option<&'a str>,
     /// What the upstream answered.
     pub upstream_status: Option<u16>,
-    /// From the request's head to the answer's end.
+    /// From the request's head to the answer's.
     #[serde(rename = "duration_ms", serialize_with = "millis")]
     pub duration: Duration,
 }

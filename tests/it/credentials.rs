@@ -249,7 +249,7 @@ fn basic_users() -> String {
 
 #[test]
 fn basic_credentials() {
-    // SECURITY A-10 to A-12, A-52
+    // SECURITY A-10, A-11, A-12, A-52
     let app = App::start();
     let gateway = Gateway::start_with(
         &config(&route(&app, &basic_users(), "")),
@@ -372,7 +372,11 @@ fn one_of_several_is_enough() {
       {{ basic: {{ users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}] }}]"
     );
     let gateway = start(&app, &verify, "");
-    gateway.refused(&gateway.post("/in", &[], b"x"), 401, "credential_missing");
+    let answer = gateway.post("/in", &[], b"x");
+    gateway.refused(&answer, 401, "credential_missing");
+    // Every way in is offered, in the order of the file.
+    let ways = ["Bearer realm=\"guarded\"", "Basic realm=\"guarded\""];
+    assert_eq!(answer.all("www-authenticate"), ways);
     // What was there and wrong says more than what was not there.
     gateway.refused(
         &gateway.post("/in", &[("X-Token", "no")], b"x"),
@@ -396,6 +400,41 @@ fn one_of_several_is_enough() {
     let both = [("X-Token", TOKEN), ("Authorization", "Bearer something")];
     gateway.forwarded(&gateway.post("/in", &both, b"x"), 200);
     app.last().lacks(&["x-token", "authorization"]);
+}
+
+#[test]
+fn a_wrong_signature_beside_other_ways_in_offers_them_all() {
+    let app = App::start();
+    let verify = format!(
+        "[{{ any: [
+      {{ provider: github, secrets: [\"value:{}\"] }},
+      {{ token: {{ query: auth, {KEYS} }} }},
+      {{ token: {{ header: X-Token, {KEYS} }} }},
+      {{ basic: {{ realm: hooks, users: [{{ name: ci, password: \"value:hunter22\" }}] }} }}] }}]",
+        super::support::SECRET
+    );
+    let gateway = start(&app, &verify, "");
+    let ways = [
+        "Signature realm=\"guarded\"",
+        "Bearer realm=\"guarded\"",
+        "Basic realm=\"hooks\"",
+    ];
+    let (name, value) = super::support::github(b"another body");
+    for (headers, reason) in [
+        (&[][..], "credential_missing"),
+        (&[(&*name, &*value)], "signature_mismatch"),
+        (&[("X-Token", "no")], "credential_invalid"),
+    ] {
+        let answer = gateway.post("/in", headers, b"x");
+        assert_eq!(answer.status, 401);
+        let event = gateway.event();
+        assert!(
+            event["reason"] == reason || event["reason"] == "signature_missing",
+            "{event}"
+        );
+        assert_eq!(answer.all("www-authenticate"), ways, "{reason}");
+    }
+    app.saw_nothing();
 }
 
 #[test]

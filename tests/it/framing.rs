@@ -39,7 +39,7 @@ fn with_lines(lines: &[&str]) -> Vec<Vec<u8>> {
 
 #[test]
 fn transfer_encoding_is_one_chunked_or_malformed() {
-    // SECURITY SM-03 to SM-07
+    // SECURITY SM-03, SM-04, SM-05, SM-06, SM-07
     all_malformed(&with_lines(&[
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding: chunked, chunked",
@@ -117,7 +117,7 @@ fn connection_may_not_name_what_frames_routes_or_identifies() {
 
 #[test]
 fn broken_heads_are_malformed() {
-    // SECURITY SM-09, SM-27 to SM-29, SM-31
+    // SECURITY SM-09, SM-27, SM-28, SM-29, SM-31
     let mut requests = with_lines(&[
         "X-A: a\rb",
         "X-A: a\r\n b",
@@ -298,6 +298,7 @@ fn a_body_that_ends_early_is_incomplete() {
             (&"body_incomplete".into(), &"open".into())
         );
         assert_eq!(event["outcome"], "rejected");
+        assert_eq!(event["bytes_in"], 3, "what had come of it");
         if let Some(answer) = answer {
             assert_eq!(answer.status, 400);
         }
@@ -373,7 +374,7 @@ fn the_body_of_a_refused_request_is_never_a_request() {
 
 #[test]
 fn expect_100_gets_its_100_only_when_the_body_is_wanted() {
-    // SECURITY SM-35 to SM-37
+    // SECURITY SM-35, SM-36, SM-37
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
     let mut wire = gateway.plain();

@@ -134,3 +134,28 @@ fn cryptography_of_schemes_has_one_door() {
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
+
+#[test]
+fn no_map_has_a_hasher_without_a_key() {
+    // SECURITY DS-22: names and values from outside could be made to collide
+    let mut files = Vec::new();
+    sources(&Path::new(ROOT).join("src"), &mut files);
+    assert!(files.len() > 100);
+    let unkeyed = [
+        "BuildHasherDefault",
+        "DefaultHasher",
+        "with_hasher",
+        "FxHash",
+        "ahash",
+    ];
+    for file in files {
+        // It hashes the keys of configuration files, which come from the operator.
+        if file.ends_with("src/document.rs") {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        for word in unkeyed {
+            assert!(!text.contains(word), "{}: {word}", file.display());
+        }
+    }
+}

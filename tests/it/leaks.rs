@@ -266,7 +266,7 @@ fn run(arguments: &[&str]) {
 
 #[test]
 fn no_canary_in_json_logs() {
-    // SECURITY L-01 to L-03, L-07 to L-10
+    // SECURITY L-01, L-02, L-03, L-07, L-08, L-09, L-10
     run(&[]);
 }
 

@@ -3,8 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::support::h2::DATA;
 use super::support::{
-    App, Gateway, Reply, Wire, config, config_with, eventually, github, open_route, pause,
+    App, Gateway, RawH2, Reply, StreamEnd, Wire, config, config_with, eventually, github,
+    open_route, pause,
 };
 
 /// One route without checks at `/in`, with more of its keys.
@@ -396,6 +398,62 @@ fn slow_bodies_end_at_a_total_deadline() {
     let answer = zeros.answer();
     assert!(answer.is_none_or(|answer| matches!(answer.status, 400 | 408)));
     app.saw_nothing();
+}
+
+#[test]
+fn bodies_that_only_hold_a_place_end_before_their_deadline() {
+    // SECURITY DS-02, DS-15
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 10m }",
+        &open_route(&app),
+    ));
+    let mut dripping = gateway.tls();
+    dripping.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n");
+    let mut zeros = gateway.plain();
+    zeros.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut h2 = RawH2::open(gateway.address("https"));
+    let fields: [(&str, &[u8]); 4] = [
+        (":method", b"POST"),
+        (":scheme", b"https"),
+        (":authority", b"localhost"),
+        (":path", b"/open"),
+    ];
+    h2.headers(1, 0, &fields);
+    // A slow line is no attack: it is served for as long as it brings something.
+    let mut slow = gateway.tls();
+    slow.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8000\r\n\r\n");
+    for _ in 0..4 {
+        pause(Duration::from_millis(500));
+        dripping.send(b"x");
+        zeros.send(b"0");
+        h2.frame(DATA, 0, 1, b"x");
+        slow.send(&[b'x'; 1500]);
+    }
+    for mut wire in [dripping, zeros] {
+        let answer = wire.answer().unwrap();
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (408, Some("close"))
+        );
+    }
+    assert_eq!(h2.end_of(1), StreamEnd::Status(408));
+    slow.send(&[b'x'; 2000]);
+    assert_eq!(slow.answer().unwrap().status, 200);
+    let mut received = Vec::new();
+    for _ in 0..4 {
+        let event = gateway.event();
+        received.push((event["status"].as_u64(), event["bytes_in"].as_u64()));
+    }
+    received.sort_unstable();
+    // What had come is told, too.
+    let told = |status, bytes| (Some(status), Some(bytes));
+    assert_eq!(
+        received,
+        [told(200, 8000), told(408, 0), told(408, 4), told(408, 4)]
+    );
+    assert_eq!(gateway.requests("open", "rejected", "body_timeout"), 3);
+    assert_eq!(app.count(), 1);
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod framing;
 mod fuzz_smoke;
 mod handshakes;
 mod http2;
+mod http2_conformance;
 mod leaks;
 mod limits;
 mod observe;

@@ -120,20 +120,25 @@ fn other_methods_are_405_with_allow() {
         ),
     ];
     let gateway = Gateway::start(&config(&routes.concat()));
-    for (method, path, allow) in [
-        ("GET", "/a", "POST"),
-        ("DELETE", "/a", "POST"),
-        ("TRACE", "/a", "POST"),
-        ("post", "/a", "POST"),
-        ("G!T", "/a", "POST"),
-        ("OPTIONS", "/a", "POST"),
-        ("PATCH", "/b", "POST, PUT"),
-        ("PUT", "/c", "POST"),
+    for (method, path, name, allow) in [
+        ("GET", "/a", "post", "POST"),
+        ("DELETE", "/a", "post", "POST"),
+        ("TRACE", "/a", "post", "POST"),
+        ("post", "/a", "post", "POST"),
+        ("G!T", "/a", "post", "POST"),
+        ("OPTIONS", "/a", "post", "POST"),
+        ("PATCH", "/b", "several", "POST, PUT"),
+        ("PUT", "/c", "default", "POST"),
     ] {
         let answer = ask(&gateway, method, "localhost", path);
-        gateway.refused(&answer, 405, "method_not_allowed");
+        let event = gateway.refused(&answer, 405, "method_not_allowed");
         assert_eq!(answer.header("allow"), Some(allow), "{method} {path}");
+        assert_eq!(event["route"], name, "{method} {path}");
     }
+    assert_eq!(
+        gateway.requests("post", "rejected", "method_not_allowed"),
+        6
+    );
     let overridden = [
         ("X-HTTP-Method-Override", "POST"),
         ("X-Method-Override", "POST"),
@@ -180,6 +185,12 @@ fn the_same_path_with_other_methods_is_another_route() {
         (answer.status, answer.header("allow")),
         (405, Some("GET, HEAD, POST"))
     );
+    // Which of the two it was meant for, nobody knows.
+    for _ in 0..2 {
+        gateway.event();
+    }
+    let event = gateway.refused(&answer, 405, "method_not_allowed");
+    assert_eq!(event["route"], "_none");
 }
 
 #[test]
@@ -197,9 +208,15 @@ fn a_method_of_any_length_or_a_tunnel_is_refused() {
         "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ] {
-        let answer = gateway.plain().send(request.as_bytes()).answer().unwrap();
+        let mut wire = gateway.plain();
+        let answer = wire.send(request.as_bytes()).answer().unwrap();
         gateway.refused(&answer, 405, "method_not_allowed");
         assert!(answer.header("allow").is_some());
+        if request.starts_with("CONNECT") {
+            // Whatever follows was meant for a tunnel.
+            assert_eq!(answer.header("connection"), Some("close"));
+            assert!(wire.is_closed());
+        }
     }
     for request in [
         "POST * HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -216,7 +233,7 @@ fn a_method_of_any_length_or_a_tunnel_is_refused() {
 
 #[test]
 fn paths_that_decoders_read_differently_are_malformed() {
-    // SECURITY RT-13 to RT-18
+    // SECURITY RT-13, RT-14, RT-15, RT-16, RT-17, RT-18
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     for path in [
@@ -307,7 +324,7 @@ fn raw_utf8_in_a_target_is_malformed() {
 
 #[test]
 fn absolute_targets_are_routed_by_their_host_and_forwarded_as_paths() {
-    // SECURITY RT-04 to RT-07
+    // SECURITY RT-04, RT-05, RT-06, RT-07
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST, GET")));
     let ask = |target: &str, host: &str| {
@@ -374,7 +391,7 @@ fn a_target_above_8_kib_is_too_long() {
 
 #[test]
 fn hosts_must_be_there_once_and_well_formed() {
-    // SECURITY RT-01 to RT-03
+    // SECURITY RT-01, RT-02, RT-03
     let app = App::start();
     let gateway = Gateway::start(&config(&route(&app, "all", "", "/{*rest}", "POST")));
     let long = format!("Host: {}\r\n", "a".repeat(300));

@@ -1,9 +1,12 @@
 //! TLS and plaintext listeners: versions, certificates by SNI, 421, client certificates, redirect.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned};
 
 use super::support::{App, Authority, Gateway, Tls, Wire, config, open_route};
 
@@ -460,4 +463,42 @@ fn an_allowing_plain_listener_serves_and_says_so_to_the_app() {
     let gateway = plaintext(&app, "allow");
     gateway.forwarded(&gateway.plain().exchange("POST", "/open", &[], b"x"), 200);
     assert_eq!(app.last().header("x-forwarded-proto"), Some("http"));
+}
+
+/// One request of a client that remembers its sessions, and what its handshake was.
+fn revisit(client: &Arc<ClientConfig>, address: SocketAddr) -> HandshakeKind {
+    let name = "localhost".try_into().unwrap();
+    let connection = ClientConnection::new(Arc::clone(client), name).unwrap();
+    let mut stream = StreamOwned::new(connection, TcpStream::connect(address).unwrap());
+    stream
+        .write_all(b"POST /open HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    stream.conn.handshake_kind().unwrap()
+}
+
+#[test]
+fn sessions_are_resumed_under_the_settings_they_were_made_under_and_no_others() {
+    // SECURITY T-10
+    let app = App::start();
+    let text = config(&open_route(&app));
+    let strict = text.replace("    tls: {", "    tls: { min_version: \"1.3\", ");
+    let gateway = Gateway::start(&text);
+    let address = gateway.address("https");
+    let client = super::support::wire::any_certificate(&[b"http/1.1"]);
+    let full = HandshakeKind::Full;
+    assert_eq!(revisit(&client, address), full);
+    assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
+    // A reload that leaves the listener's TLS alone leaves its sessions alone.
+    gateway.reload(&format!("{text}\n"), "success");
+    assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
+    gateway.reload(&strict, "success");
+    assert_eq!(revisit(&client, address), full);
+    assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
+    // Nor does one survive its process: the client's ticket is politely passed over.
+    let restarted = Gateway::start(&strict);
+    assert_eq!(revisit(&client, restarted.address("https")), full);
+    assert_eq!(app.count(), 6);
 }

@@ -26,7 +26,7 @@ fn start_within(app: &App, timeout: &str) -> Gateway {
 
 #[test]
 fn an_app_that_is_not_there_is_unreachable() {
-    // SECURITY U-01, L-10
+    // SECURITY U-01, U-22, L-10
     let dead = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -145,7 +145,17 @@ fn a_cut_answer_never_looks_whole() {
             let mut wire = gateway.tls();
             wire.write("POST", "/open", &[], b"x");
             assert!(wire.answer().is_none(), "{begun:?}");
-            assert_eq!(gateway.event()["upstream_status"], 200);
+            let event = gateway.event();
+            assert_eq!(event["upstream_status"], 200);
+            // The access event stands for the head; that the rest is missing is told beside it.
+            let id = event["request_id"].as_str().unwrap();
+            eventually("a word in the log", || {
+                let log = gateway.stderr();
+                let mut lines = log
+                    .lines()
+                    .filter(|line| line.contains("broke off its answer"));
+                lines.any(|line| line.contains(id)).then_some(())
+            });
         }
     }
     gateway.forwarded(&gateway.post("/open", &[], b"x"), 200);

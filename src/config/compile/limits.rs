@@ -67,6 +67,9 @@ impl Compiler<'_, '_> {
                 limits.body_memory = *size;
             }
         }
+        if let Some((Parsed(rate), _)) = value(spec.body_min_rate.as_ref()) {
+            limits.body_min_rate = *rate;
+        }
         if let Some((Parsed(size), place)) = value(spec.header_bytes.as_ref()) {
             if HEADER_BYTES.contains(&size.0) {
                 limits.header_bytes = *size;

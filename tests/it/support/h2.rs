@@ -125,38 +125,53 @@ pub enum StreamEnd {
     Closed,
 }
 
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
+pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub const PADDED: u8 = 8;
+pub const ACK: u8 = 1;
 
 impl RawH2 {
     /// Connects, says the preface and empty settings.
     pub fn open(address: SocketAddr) -> Self {
-        let wire = Tls {
-            alpn: &[b"h2"],
-            ..Tls::default()
-        }
-        .connect(address)
-        .unwrap();
-        let mut raw = Self(wire);
-        raw.0.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        let mut raw = Self::silent(address);
+        raw.0.send(PREFACE);
         raw.frame(SETTINGS, 0, 0, &[]);
         raw
     }
 
+    /// Connects with ALPN `h2`, and says nothing.
+    pub fn silent(address: SocketAddr) -> Self {
+        let wire = Tls {
+            alpn: &[b"h2"],
+            ..Tls::default()
+        };
+        Self(wire.connect(address).unwrap())
+    }
+
+    /// Sends any bytes.
+    pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.send(bytes);
+        self
+    }
+
+    /// Everything until the connection ends, as bytes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        self.0.rest()
+    }
+
     pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> &mut Self {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let mut frame = length[1..].to_vec();
-        frame.extend([kind, flags]);
-        frame.extend(stream.to_be_bytes());
-        frame.extend(payload);
-        self.0.send(&frame);
+        self.0.send(&frame(kind, flags, stream, payload));
         self
     }
 
@@ -214,6 +229,32 @@ impl RawH2 {
         }
     }
 
+    /// The next error, of whatever stream; answers are passed over.
+    pub fn error(&mut self) -> StreamEnd {
+        loop {
+            let Some(frame) = self.next() else {
+                return StreamEnd::Closed;
+            };
+            let number =
+                |from: usize| u32::from_be_bytes(frame.payload[from..from + 4].try_into().unwrap());
+            match frame.kind {
+                RST_STREAM => return StreamEnd::Reset(number(0)),
+                GOAWAY => return StreamEnd::GoAway(number(4)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether this stream is answered, with whatever status.
+    pub fn is_answered(&mut self, stream: u32) -> bool {
+        while let Some(frame) = self.next() {
+            if frame.stream == stream {
+                return frame.kind == HEADERS;
+            }
+        }
+        false
+    }
+
     /// How this stream ends: the status of its answer, a reset, or the end of the connection.
     pub fn end_of(&mut self, stream: u32) -> StreamEnd {
         loop {
@@ -232,6 +273,16 @@ impl RawH2 {
             }
         }
     }
+}
+
+/// A frame as bytes (RFC 9113 4.1).
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
 }
 
 /// RFC 7541 5.2, without Huffman.
