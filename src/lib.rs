@@ -19,6 +19,7 @@ pub mod telemetry;
 
 // The edges.
 pub mod admin;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
 pub mod dumps;

@@ -26,8 +26,9 @@ use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Sna
 use crate::gateway::{Gateway, lease};
 use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
+use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
-use crate::net::listener::{Endpoint, Worker, accept, bind};
+use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind};
 use crate::net::tls::{TlsAcceptor, Validity};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
@@ -39,7 +40,7 @@ use crate::settings::{
     UpstreamSettings,
 };
 use crate::store::ReplayStore;
-use crate::store::memory::{ENTRIES_MAX_DEFAULT, MemoryStore};
+use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
 use crate::telemetry::Telemetry;
@@ -98,7 +99,7 @@ struct Server {
     workers: Vec<WorkerHandle>,
     admin: Arc<AdminState>,
     admin_listener: Option<AdminListener>,
-    drain: CancellationToken,
+    farewell: Farewell,
     limits: Limits,
     manager: ServiceManager,
     keeping: Keeping,
@@ -189,8 +190,8 @@ impl Server {
         let clock = Clock::system();
         let mut living = Living {
             clusters: Clusters::new(),
-            limiters: Limiters::new(clock.clone()),
-            memory: MemoryStore::new(clock.clone(), ENTRIES_MAX_DEFAULT),
+            limiters: Limiters::new(clock.clone(), limits.clients),
+            memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
             telemetry: telemetry.clone(),
         };
@@ -203,8 +204,8 @@ impl Server {
         let fetch = Arc::new(HttpsFetch::new(system_roots));
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
         let gateway = Arc::new(gateway);
-        let drain = CancellationToken::new();
-        let workers = start_workers(&gateway, &keeping.challenges, &drain)?;
+        let farewell = Farewell::default();
+        let workers = start_workers(&gateway, &keeping.challenges, &farewell)?;
         let mut server = Self {
             gateway,
             living,
@@ -212,7 +213,7 @@ impl Server {
             workers,
             admin: Arc::new(AdminState::new(telemetry)),
             admin_listener: None,
-            drain,
+            farewell,
             limits,
             manager,
             keeping,
@@ -264,6 +265,7 @@ impl Server {
         }
         self.manager.tell(State::Stopping);
         self.admin.set(Readiness::Draining);
+        self.farewell.said.cancel();
         tokio::select! {
             () = sleep(self.limits.drain_delay) => self.drain(stop).await,
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
@@ -275,13 +277,14 @@ impl Server {
         for running in self.endpoints.values() {
             running.endpoint.closed.cancel();
         }
-        self.drain.cancel();
         let finished = self
             .workers
             .drain(..)
             .map(|worker| worker.finished)
             .collect::<Vec<_>>();
         let drained = async {
+            sleep(LEAVE_TIME).await;
+            self.farewell.meant.cancel();
             for worker in finished {
                 // A worker that panicked has nothing left to wait for.
                 drop(worker.await);
@@ -448,6 +451,7 @@ impl Server {
             name: Arc::clone(&settings.name),
             address,
             tls: ArcSwap::from_pointee(tls),
+            held: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
@@ -690,7 +694,7 @@ impl Living {
 fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
-    drain: &CancellationToken,
+    farewell: &Farewell,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = Arc::new(Connections::default());
@@ -702,7 +706,7 @@ fn start_workers(
                 challenges: Arc::clone(challenges),
                 handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
-                drain: drain.clone(),
+                farewell: farewell.clone(),
             };
             start_worker(index, worker)
         })
@@ -722,12 +726,12 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         }
         loop {
             tokio::select! {
-                () = worker.drain.cancelled() => break,
+                () = worker.farewell.meant.cancelled() => break,
                 next = listeners.recv() => match next {
                     None => break,
                     Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
                         Ok(listener) => {
-                            tokio::spawn(accept(listener, endpoint, worker.clone()));
+                            worker.tasks.spawn(accept(listener, endpoint, worker.clone()));
                         }
                         Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
                     },

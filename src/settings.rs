@@ -39,6 +39,10 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Between failing `/readyz` and closing the listeners.
     pub drain_delay: Duration,
+    /// Deliveries that this process remembers. Not a key: it follows from the memory that there is.
+    pub deliveries: usize,
+    /// Clients whose rates this process counts. Not a key either.
+    pub clients: usize,
 }
 
 impl Default for Limits {
@@ -57,6 +61,41 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            deliveries: 1_000_000,
+            clients: 1_000_000,
+        }
+    }
+}
+
+/// What the process takes before anybody connects, with room for logs and a password at work.
+const RESTING: u64 = 24 << 20;
+/// What is shared out at least, however little there is.
+const SHARED_MIN: u64 = 8 << 20;
+/// A connection with TLS in the middle of a head.
+const CONNECTION: u64 = 64 << 10;
+/// A request with the largest head, beside its body.
+const REQUEST: u64 = 40 << 10;
+/// A delivery that is remembered, and a client.
+const DELIVERY: u64 = 200;
+const CLIENT: u64 = 64;
+
+impl Limits {
+    /// Defaults that hold when all of them are used up at once in a process with so much memory
+    /// (SECURITY S-18). Above 3 GiB they are [`Limits::default`].
+    pub fn within(memory: ByteSize) -> Self {
+        let shared = memory.0.saturating_sub(RESTING).max(SHARED_MIN);
+        let sixteenths = |count: u64| shared / 16 * count;
+        let places = |share: u64, each: u64, most: usize| {
+            usize::try_from(share / each).map_or(most, |places| places.min(most))
+        };
+        let most = Self::default();
+        Self {
+            connections: places(sixteenths(6), CONNECTION, most.connections),
+            requests_in_flight: places(sixteenths(2), REQUEST, most.requests_in_flight),
+            body_memory: ByteSize(sixteenths(4).min(most.body_memory.0)),
+            deliveries: places(sixteenths(2), DELIVERY, most.deliveries),
+            clients: places(sixteenths(1), CLIENT, most.clients),
+            ..most
         }
     }
 }
@@ -339,4 +378,25 @@ pub struct HealthCheck {
     pub path: String,
     /// Time between checks.
     pub interval: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_memory_that_there_is() {
+        // SECURITY S-18
+        let small = Limits::within(ByteSize(64 << 20));
+        assert_eq!((small.connections, small.requests_in_flight), (240, 128));
+        assert_eq!(small.body_memory, ByteSize(10 << 20));
+        assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
+        let least = Limits::within(ByteSize(1));
+        assert!(least.connections >= 40 && least.requests_in_flight >= 16);
+        assert!(
+            least.body_memory >= ByteSize(1 << 20),
+            "a body of the default size fits"
+        );
+        assert_eq!(Limits::within(ByteSize(3 << 30)), Limits::default());
+    }
 }

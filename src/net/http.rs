@@ -67,8 +67,18 @@ pub struct Serving {
     pub challenges: Option<Arc<Challenges>>,
 }
 
+/// How connections are told that the gateway stops.
+#[derive(Clone, Debug, Default)]
+pub struct Farewell {
+    /// Every answer over HTTP/1.1 says that its connection closes, so that whoever keeps connections
+    /// opens the next one to who stays. HTTP/2 needs no such time: its GOAWAY loses no request.
+    pub said: CancellationToken,
+    /// What waits for a request closes, the others after what is under way.
+    pub meant: CancellationToken,
+}
+
 /// Serves HTTP/1.1 on `io` until one side ends it.
-pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -79,7 +89,8 @@ where
         watch: Arc::clone(&watch),
     });
     let header_bytes = limits.header_bytes.as_usize();
-    let service = service(serving, Arc::clone(&watch));
+    let Farewell { said, meant } = farewell;
+    let service = service(serving, Arc::clone(&watch), Some(said));
     let mut conn = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None)
@@ -87,7 +98,7 @@ where
         .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024))
         .serve_connection(io, service_fn(service));
     let end = watch
-        .guard(&drain, |cx, draining| {
+        .guard(&meant, |cx, draining| {
             let mut conn = Pin::new(&mut conn);
             if draining {
                 conn.as_mut().graceful_shutdown();
@@ -103,13 +114,13 @@ where
 }
 
 /// Serves HTTP/2 on `io` until one side ends it.
-pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
-    let service = service(serving, Arc::clone(&watch));
+    let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -126,7 +137,7 @@ where
             .serve_connection(TokioIo::new(io), service_fn(service))
     );
     let end = watch
-        .guard(&drain, |cx, draining| {
+        .guard(&farewell.meant, |cx, draining| {
             if draining {
                 conn.as_mut().graceful_shutdown();
             }
@@ -140,19 +151,28 @@ where
     }
 }
 
-/// The service of one connection: the gateway, with the watch told of each request.
-fn service(serving: Serving, watch: Arc<Watch>) -> impl Fn(Request<Incoming>) -> ServiceFuture {
+/// The service of one connection: the gateway, with the watch told of each request. Once `leaving`,
+/// answers say that the connection closes.
+fn service(
+    serving: Serving,
+    watch: Arc<Watch>,
+    leaving: Option<CancellationToken>,
+) -> impl Fn(Request<Incoming>) -> ServiceFuture {
     let serving = Arc::new(serving);
     move |request| {
         let exchange = Exchange::begin(&watch);
         let serving = Arc::clone(&serving);
+        let leaving = leaving.clone();
         Box::pin(async move {
             let challenges = serving.challenges.as_ref();
             // An authority that looks whether a name is ours is no sender: it has no record.
-            let response = match challenges.and_then(|challenges| challenges.http(&request)) {
+            let mut response = match challenges.and_then(|challenges| challenges.http(&request)) {
                 Some(answer) => respond::challenge(answer),
                 None => serving.gateway.handle(&serving.connection, request).await,
             };
+            if leaving.is_some_and(|leaving| leaving.is_cancelled()) {
+                respond::close_connection(response.headers_mut());
+            }
             if response.headers().contains_key(header::CONNECTION) {
                 exchange.watch.lingers.store(true, Ordering::Relaxed);
             }
