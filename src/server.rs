@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{self, AdminState, Readiness};
-use crate::clock::Clock;
+use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
@@ -43,6 +43,7 @@ use crate::store::ReplayStore;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
+use crate::tasks::keep;
 use crate::telemetry::Telemetry;
 
 /// How often maps that only grow are swept.
@@ -104,6 +105,7 @@ struct Server {
     manager: ServiceManager,
     keeping: Keeping,
     issued: mpsc::UnboundedReceiver<()>,
+    steps: Steps,
 }
 
 /// What a reload keeps where its settings did not change.
@@ -202,7 +204,7 @@ impl Server {
         living.keep_store(state, store);
         let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
-        let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
+        let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
         let farewell = Farewell::default();
         let workers = start_workers(&gateway, &keeping.challenges, &farewell)?;
@@ -218,6 +220,7 @@ impl Server {
             manager,
             keeping,
             issued,
+            steps: Steps::of(clock),
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
@@ -248,7 +251,7 @@ impl Server {
                     break;
                 }
                 Some(()) = self.issued.recv() => self.show_expiries(),
-                _ = sweep.tick() => self.living.limiters.sweep(),
+                _ = sweep.tick() => self.sweep(),
                 config = reloader.next() => {
                     self.manager.tell(State::Reloading);
                     let result = config.and_then(|config| self.reload(config));
@@ -269,6 +272,17 @@ impl Server {
         tokio::select! {
             () = sleep(self.limits.drain_delay) => self.drain(stop).await,
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
+        }
+    }
+
+    /// What has to be looked at now and then.
+    fn sweep(&mut self) {
+        self.living.limiters.sweep();
+        if let Some(seconds) = self.steps.last() {
+            tracing::warn!(
+                seconds,
+                "the wall clock was set, or the machine slept: signed timestamps are judged by the new time"
+            );
         }
     }
 
@@ -428,8 +442,16 @@ impl Server {
         kept: Option<Validity>,
     ) -> Option<AbortOnDropHandle<()>> {
         let acme = settings.acme()?.clone();
-        let keeper = Keeper::new(acme, Arc::clone(endpoint), self.keeping.clone(), kept);
-        Some(AbortOnDropHandle::new(tokio::spawn(keeper.keep())))
+        let (endpoint, keeping) = (Arc::clone(endpoint), self.keeping.clone());
+        let metrics = Arc::clone(&self.living.telemetry.metrics);
+        let kept = async move {
+            let begin = || {
+                let (acme, endpoint) = (acme.clone(), Arc::clone(&endpoint));
+                Keeper::new(acme, endpoint, keeping.clone(), kept.clone()).keep()
+            };
+            keep("acme", &metrics.task_restarts, begin).await;
+        };
+        Some(AbortOnDropHandle::new(tokio::spawn(kept)))
     }
 
     fn show_expiries(&self) {
@@ -495,11 +517,13 @@ impl Server {
         };
         let closed = CancellationToken::new();
         let bound = listener.local_addr().unwrap_or(address);
-        tokio::spawn(admin::serve(
-            listener,
-            Arc::clone(&self.admin),
-            closed.clone(),
-        ));
+        let (listener, state) = (Arc::new(listener), Arc::clone(&self.admin));
+        let (shutdown, metrics) = (closed.clone(), Arc::clone(&self.living.telemetry.metrics));
+        tokio::spawn(async move {
+            let begin =
+                || admin::serve(Arc::clone(&listener), Arc::clone(&state), shutdown.clone());
+            keep("admin", &metrics.task_restarts, begin).await;
+        });
         tracing::info!(target: START, listener = "admin", address = %bound, "listening");
         self.admin_listener = Some(AdminListener {
             address,
@@ -572,7 +596,12 @@ impl Living {
         };
         for (name, (cluster, closed)) in &self.clusters {
             if !is_in(&before, name, cluster) {
-                tokio::spawn(Arc::clone(cluster).watch(closed.clone()));
+                let (cluster, closed) = (Arc::clone(cluster), closed.clone());
+                let metrics = Arc::clone(&self.telemetry.metrics);
+                tokio::spawn(async move {
+                    let begin = || Arc::clone(&cluster).watch(closed.clone());
+                    keep("health", &metrics.task_restarts, begin).await;
+                });
             }
         }
         for (name, (cluster, closed)) in &before {

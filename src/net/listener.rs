@@ -26,6 +26,7 @@ use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
+use crate::tasks::keep;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 1024;
@@ -94,7 +95,9 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
         // First of all: what comes after the end is for whoever listens next.
         biased;
         () = endpoint.closed.cancelled() => {}
-        () = accept_all(&listener, &endpoint, &worker) => {}
+        () = keep("accept", &worker.gateway.telemetry().metrics.task_restarts, || {
+            accept_all(&listener, &endpoint, &worker)
+        }) => {}
     }
     if endpoint.held {
         return; // What waits in the socket waits for whoever is started next.

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections closed at once because of `limits.connections` or `connections_per_address`.
     pub connections_refused: IntCounter,
+    /// Background tasks that were begun anew after a panic.
+    pub task_restarts: IntCounter,
     /// Requests between their head and the end of their answer.
     pub requests_in_flight: IntGauge,
     /// Connections closed because they did not begin with the PROXY header of a trusted proxy.
@@ -251,6 +253,11 @@ impl Metrics {
                 &registry,
                 "hookward_connections_refused_total",
                 "Connections closed at once because limits.connections or limits.connections_per_address was reached.",
+            ),
+            task_restarts: counter(
+                &registry,
+                "hookward_task_restarts_total",
+                "Background tasks that were begun anew after a panic: a bug.",
             ),
             requests_in_flight: gauge(
                 &registry,

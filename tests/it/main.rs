@@ -33,6 +33,7 @@ mod http2;
 mod leaks;
 mod limits;
 mod observe;
+mod panics;
 mod proxy_protocol;
 mod published_keys;
 mod reload;

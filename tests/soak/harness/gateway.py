@@ -70,13 +70,13 @@ def github_route(app, name="github", more=""):
 class Gateway:
     """A running gateway. `wrapper` is a command that starts it; `sockets` are passed as systemd does."""
 
-    def __init__(self, config_text, wrapper=(), env=None, passed=None, admin=None):
+    def __init__(self, config_text, wrapper=(), env=None, passed=None, admin=None, events=True):
         self.dir = Path(tempfile.mkdtemp(prefix="hookward-soak-"))
         self.file = self.dir / "hookward.yaml"
         self.file.write_text(config_text.replace("DIR", str(self.dir)))
         self.admin_port = admin
         self.log = []
-        self.out = open(self.dir / "access.log", "wb")
+        self.out = open(self.dir / "access.log" if events else os.devnull, "wb")
         environment = {**os.environ, **(env or {})}
         environment.pop("HOOKWARD_CONFIG", None)
         command = [*wrapper, BINARY, "run", "-c", str(self.file)]

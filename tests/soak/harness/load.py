@@ -98,25 +98,24 @@ class Load:
     """Senders at work until told to stop.
 
     `kept` threads keep their connection as long as the gateway does, `fresh` ones open a new one for
-    each delivery. `pause` is the time between two deliveries of one sender. `kinds` says what else than
-    good deliveries is sent, see `_Sender`."""
+    each delivery. `pause` is the time between two deliveries of one sender."""
 
-    def __init__(self, port, kept=4, fresh=2, pause=0.0, processes=2, faults=0.0, path="/github", name="load"):
-        self.port, self.path, self.name, self.faults = port, path, name, faults
+    def __init__(self, port, kept=4, fresh=2, pause=0.0, processes=2, path="/github", sender=None):
+        self.port, self.path, self.sender = port, path, sender or Sender
         self.kept, self.fresh, self.pause = kept, fresh, pause
         self.stopped = multiprocessing.Event()
         self.pipes, self.processes = [], []
-        for index in range(processes):
+        for _ in range(processes):
             ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.Process(target=self._process, args=(theirs, index), daemon=True)
+            process = multiprocessing.Process(target=self._process, args=(theirs,), daemon=True)
             process.start()
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def _process(self, pipe, index):
+    def _process(self, pipe):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         senders = [
-            _Sender(self, f"{self.name}-{os.getpid()}-{number}", number < self.kept)
+            self.sender(self, f"{os.getpid()}-{number}", number < self.kept)
             for number in range(self.kept + self.fresh)
         ]
         threads = [threading.Thread(target=sender.run) for sender in senders]
@@ -144,7 +143,9 @@ class Load:
         return outcome, accepted, slowest
 
 
-class _Sender:
+class Sender:
+    """Sends one delivery after the other."""
+
     def __init__(self, load, name, keeps):
         self.load, self.name, self.keeps = load, name, keeps
         self.outcome, self.accepted, self.slowest = collections.Counter(), [], 0.0
@@ -155,12 +156,12 @@ class _Sender:
     def run(self):
         while not self.load.stopped.is_set():
             self.number += 1
-            self._one(f"{self.name}-{self.number}")
+            self.one(f"{self.name}-{self.number}")
             if self.load.pause:
                 self.load.stopped.wait(self.load.pause)
-        self._drop()
+        self.drop()
 
-    def _one(self, delivery):
+    def one(self, delivery):
         began = time.monotonic()
         kind = "fresh"
         try:
@@ -171,16 +172,16 @@ class _Sender:
             status = self.wire.exchange(request(delivery, self.load.path))
         except OSError as error:
             self.outcome[f"{kind}: {type(error).__name__} {error}"] += 1
-            self._drop()
+            self.drop()
             return
         self.slowest = max(self.slowest, time.monotonic() - began)
         self.outcome[status] += 1
         if status == 200:
             self.accepted.append(delivery)
         if not (self.keeps and self.wire.is_open):
-            self._drop()
+            self.drop()
 
-    def _drop(self):
+    def drop(self):
         if self.wire is not None:
             self.wire.close()
             self.wire = None
