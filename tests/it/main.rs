@@ -21,6 +21,7 @@ mod vectors;
 mod acme;
 mod body;
 mod challenges;
+mod clock;
 mod connections;
 mod credentials;
 mod dns;
