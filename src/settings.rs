@@ -81,7 +81,7 @@ const CLIENT: u64 = 64;
 
 impl Limits {
     /// Defaults that hold when all of them are used up at once in a process with so much memory
-    /// (SECURITY S-18). Above 3 GiB they are [`Limits::default`].
+    /// (SECURITY S-18). From 1.7 GiB on they are [`Limits::default`].
     pub fn within(memory: ByteSize) -> Self {
         let shared = memory.0.saturating_sub(RESTING).max(SHARED_MIN);
         let sixteenths = |count: u64| shared / 16 * count;
@@ -397,6 +397,6 @@ mod tests {
             least.body_memory >= ByteSize(1 << 20),
             "a body of the default size fits"
         );
-        assert_eq!(Limits::within(ByteSize(3 << 30)), Limits::default());
+        assert_eq!(Limits::within(ByteSize(1700 << 20)), Limits::default());
     }
 }

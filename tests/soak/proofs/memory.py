@@ -7,15 +7,14 @@ import collections
 import contextlib
 import itertools
 import os
-import signal
-import socket
-import ssl
+import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
 
 from harness.app import App
-from harness.gateway import Failed, Gateway, check, config, eventually, free_port, github_route
+from harness.gateway import Gateway, check, config, free_port, github_route
 from harness.load import Wire, request, tls_context
 
 NAME = "memory"
@@ -206,7 +205,21 @@ def _pipelined(port, total, make):
     return counted
 
 
-FLOODS = [connections, bodies, slow_bodies, handshakes, clients, deliveries]
+def streams(ports, scale):
+    """Bodies on many streams of many HTTP/2 connections, by h2load (Debian: nghttp2-client)."""
+    with tempfile.NamedTemporaryFile() as body:
+        body.write(b"x" * (256 << 10))
+        body.flush()
+        ran = subprocess.run(
+            ["h2load", "-c", "100", "-m", "64", "-n", str(int(6400 * scale)), "-d", body.name,
+             "-H", "x-hub-signature-256: sha256=" + "0" * 64, f"https://127.0.0.1:{ports['https']}/github"],
+            capture_output=True, text=True,
+        )
+    lines = [line for line in ran.stdout.splitlines() if line.startswith(("requests:", "status codes:"))]
+    return collections.Counter({line: 1 for line in lines})
+
+
+FLOODS = [connections, bodies, slow_bodies, streams, handshakes, clients, deliveries]
 
 
 def prove(scale, more=""):
