@@ -43,6 +43,8 @@ pub struct Limits {
     pub deliveries: usize,
     /// Clients whose rates this process counts. Not a key either.
     pub clients: usize,
+    /// Bytes that an HTTP/2 connection may send before we have read them. Not a key either.
+    pub http2_window: u32,
 }
 
 impl Default for Limits {
@@ -63,6 +65,7 @@ impl Default for Limits {
             drain_delay: Duration::ZERO,
             deliveries: 1_000_000,
             clients: 1_000_000,
+            http2_window: 1 << 20,
         }
     }
 }
@@ -73,6 +76,8 @@ const RESTING: u64 = 24 << 20;
 const SHARED_MIN: u64 = 8 << 20;
 /// A connection with TLS in the middle of a head.
 const CONNECTION: u64 = 64 << 10;
+/// Least window of an HTTP/2 connection: that of one stream (RFC 9113).
+const WINDOW_MIN: u64 = 65_535;
 /// A request with the largest head, beside its body.
 const REQUEST: u64 = 40 << 10;
 /// A delivery that is remembered, and a client.
@@ -81,7 +86,8 @@ const CLIENT: u64 = 64;
 
 impl Limits {
     /// Defaults that hold when all of them are used up at once in a process with so much memory
-    /// (SECURITY S-18). From 1.7 GiB on they are [`Limits::default`].
+    /// (SECURITY S-18). From 1.7 GiB on the keys are those of
+    /// [`Limits::default`].
     pub fn within(memory: ByteSize) -> Self {
         let shared = memory.0.saturating_sub(RESTING).max(SHARED_MIN);
         let sixteenths = |count: u64| shared / 16 * count;
@@ -89,8 +95,12 @@ impl Limits {
             usize::try_from(share / each).map_or(most, |places| places.min(most))
         };
         let most = Self::default();
+        let connections = places(sixteenths(6), CONNECTION, most.connections);
+        let window = sixteenths(6) / u64::try_from(connections).unwrap_or(1).max(1);
         Self {
-            connections: places(sixteenths(6), CONNECTION, most.connections),
+            connections,
+            http2_window: u32::try_from(window.max(WINDOW_MIN))
+                .map_or(most.http2_window, |window| window.min(most.http2_window)),
             requests_in_flight: places(sixteenths(2), REQUEST, most.requests_in_flight),
             body_memory: ByteSize(sixteenths(4).min(most.body_memory.0)),
             deliveries: places(sixteenths(2), DELIVERY, most.deliveries),
@@ -391,12 +401,18 @@ mod tests {
         assert_eq!((small.connections, small.requests_in_flight), (240, 128));
         assert_eq!(small.body_memory, ByteSize(10 << 20));
         assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
+        assert_eq!(small.http2_window, 65_536);
         let least = Limits::within(ByteSize(1));
         assert!(least.connections >= 40 && least.requests_in_flight >= 16);
         assert!(
             least.body_memory >= ByteSize(1 << 20),
             "a body of the default size fits"
         );
-        assert_eq!(Limits::within(ByteSize(1700 << 20)), Limits::default());
+        let most = Limits::within(ByteSize(1700 << 20));
+        assert_eq!(
+            (most.connections, most.body_memory),
+            (10_000, ByteSize(256 << 20))
+        );
+        assert_eq!(Limits::within(ByteSize(32 << 30)), Limits::default());
     }
 }

@@ -38,9 +38,8 @@ const AGE_MAX: Duration = Duration::from_hours(1);
 const AGE_SPREAD: u16 = 360;
 /// Streams at once on an HTTP/2 connection: times the body limit, it bounds what one client holds.
 const STREAMS_MAX: u32 = 64;
-/// Unread bytes of one stream, and of one connection.
+/// Unread bytes of one stream; `Limits` has those of one connection.
 const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of an answer that wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06, H2-07).
@@ -127,7 +126,7 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(STREAMS_MAX)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_connection_window_size(limits.http2_window)
             .max_header_list_size(header_bytes)
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
