@@ -447,7 +447,7 @@ impl Server {
         let kept = async move {
             let begin = || {
                 let (acme, endpoint) = (acme.clone(), Arc::clone(&endpoint));
-                Keeper::new(acme, endpoint, keeping.clone(), kept.clone()).keep()
+                Keeper::new(acme, endpoint, keeping.clone(), kept).keep()
             };
             keep("acme", &metrics.task_restarts, begin).await;
         };

@@ -45,6 +45,8 @@ pub struct Limits {
     pub clients: usize,
     /// Bytes that an HTTP/2 connection may send before we have read them. Not a key either.
     pub http2_window: u32,
+    /// Streams at once on an HTTP/2 connection. Not a key either.
+    pub http2_streams: u32,
 }
 
 impl Default for Limits {
@@ -66,6 +68,7 @@ impl Default for Limits {
             deliveries: 1_000_000,
             clients: 1_000_000,
             http2_window: 1 << 20,
+            http2_streams: 64,
         }
     }
 }
@@ -96,12 +99,16 @@ impl Limits {
         };
         let most = Self::default();
         let connections = places(sixteenths(6), CONNECTION, most.connections);
+        let requests = places(sixteenths(2), REQUEST, most.requests_in_flight);
         let window = sixteenths(6) / u64::try_from(connections).unwrap_or(1).max(1);
         Self {
             connections,
             http2_window: u32::try_from(window.max(WINDOW_MIN))
                 .map_or(most.http2_window, |window| window.min(most.http2_window)),
-            requests_in_flight: places(sixteenths(2), REQUEST, most.requests_in_flight),
+            requests_in_flight: requests,
+            http2_streams: u32::try_from(requests / 8).map_or(most.http2_streams, |streams| {
+                streams.clamp(8, most.http2_streams)
+            }),
             body_memory: ByteSize(sixteenths(4).min(most.body_memory.0)),
             deliveries: places(sixteenths(2), DELIVERY, most.deliveries),
             clients: places(sixteenths(1), CLIENT, most.clients),
@@ -401,7 +408,7 @@ mod tests {
         assert_eq!((small.connections, small.requests_in_flight), (240, 128));
         assert_eq!(small.body_memory, ByteSize(10 << 20));
         assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
-        assert_eq!(small.http2_window, 65_536);
+        assert_eq!((small.http2_window, small.http2_streams), (65_536, 16));
         let least = Limits::within(ByteSize(1));
         assert!(least.connections >= 40 && least.requests_in_flight >= 16);
         assert!(

@@ -36,15 +36,16 @@ use crate::settings::Limits;
 /// limits and the share of a replica then reach clients that never close.
 const AGE_MAX: Duration = Duration::from_hours(1);
 const AGE_SPREAD: u16 = 360;
-/// Streams at once on an HTTP/2 connection: times the body limit, it bounds what one client holds.
-const STREAMS_MAX: u32 = 64;
-/// Unread bytes of one stream; `Limits` has those of one connection.
+/// Unread bytes of one stream; `Limits` has those of one connection, and how many streams it may have.
 const STREAM_WINDOW: u32 = 65_535;
 /// Bytes of an answer that wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06, H2-07).
 const RESET_STREAMS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 128;
+/// What a connection that has just been opened has for its first request, even when we are about to
+/// stop: its sender could not know (SECURITY S-08).
+const FRESH_TIME: Duration = Duration::from_secs(2);
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -124,7 +125,7 @@ where
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(limits.http2_streams)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(limits.http2_window)
             .max_header_list_size(header_bytes)
@@ -299,7 +300,10 @@ impl Watch {
         drain: &CancellationToken,
         mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
     ) -> End {
-        let mut drained = pin!(drain.cancelled());
+        let mut drained = pin!(async {
+            drain.cancelled().await;
+            sleep_until(self.started + FRESH_TIME).await;
+        });
         let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
         let mut timer = pin!(sleep(self.header_timeout));
@@ -477,6 +481,23 @@ mod tests {
         assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
         watch.enter(PHASE_IDLE);
         assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_just_opened_has_time_for_its_first_request() {
+        // SECURITY S-08
+        let watch = Watch::new(&Limits::default(), 0);
+        let drain = CancellationToken::new();
+        drain.cancel();
+        let end = watch.guard(&drain, |_, draining| {
+            if draining {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        });
+        assert!(matches!(end.await, End::Finished(Ok(()))));
+        assert_eq!(watch.started.elapsed(), FRESH_TIME);
     }
 
     #[tokio::test(start_paused = true)]

@@ -254,11 +254,7 @@ impl Metrics {
                 "hookward_connections_refused_total",
                 "Connections closed at once because limits.connections or limits.connections_per_address was reached.",
             ),
-            task_restarts: counter(
-                &registry,
-                "hookward_task_restarts_total",
-                "Background tasks that were begun anew after a panic: a bug.",
-            ),
+            task_restarts: task_restarts(&registry),
             requests_in_flight: gauge(
                 &registry,
                 "hookward_requests_in_flight",
@@ -492,6 +488,14 @@ pub(super) fn access_log_dropped() -> IntCounter {
         "hookward_access_log_dropped_total",
         "Access events lost because standard output was closed, full or too slow.",
     ))
+}
+
+fn task_restarts(registry: &Registry) -> IntCounter {
+    counter(
+        registry,
+        "hookward_task_restarts_total",
+        "Background tasks that were begun anew after a panic: a bug.",
+    )
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

@@ -82,10 +82,11 @@ impl Body for FaultyBody {
     }
 }
 
-fn gateway(upstream: Arc<dyn Upstream>, telemetry: &Telemetry) -> Arc<DataPath> {
+fn gateway(telemetry: &Telemetry) -> Arc<DataPath> {
     let env = Environment::from_pairs([("", "")]);
     let loaded = load_text("hookward.yaml", CONFIG, Path::new(""), &env);
     let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
+    let upstream = Arc::new(Faulty::default());
     let states = config.routes.routes().iter().map(|route| RouteState {
         lease: Duration::from_secs(5),
         credentials: CredentialFields::of(&route.auth),
@@ -93,7 +94,7 @@ fn gateway(upstream: Arc<dyn Upstream>, telemetry: &Telemetry) -> Arc<DataPath> 
         metrics: telemetry.metrics.route(&route.name, &route.auth.key_ids()),
         client_limits: Vec::new(),
         route_limits: Vec::new(),
-        upstream: Arc::clone(&upstream),
+        upstream: Arc::<Faulty>::clone(&upstream),
     });
     let states = states.collect();
     let policy = ListenerPolicy {
@@ -126,7 +127,7 @@ async fn status(gateway: &DataPath, panics: bool) -> u16 {
 async fn a_panic_in_one_request_spares_the_others() {
     // SECURITY S-16
     let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
-    let gateway = gateway(Arc::new(Faulty::default()), &telemetry);
+    let gateway = gateway(&telemetry);
     let requests = [
         ("the delivery", false, 500),
         ("a destructor", false, 500),
