@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{self, AdminState, Readiness};
+use crate::cgroup::memory_limit;
 use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::echo::Echo;
@@ -79,6 +80,7 @@ pub fn run(
         // Before anybody can know that it runs: a signal that comes at once must not kill it.
         let mut stop = Stop::listen()?;
         reloader.listen();
+        note_memory(&config.limits);
         let mut server = Server::start(config, telemetry, manager)?;
         tracing::info!(target: START, "ready");
         server.manager.tell(State::Ready);
@@ -90,6 +92,24 @@ pub fn run(
     // A load that is under way must not hold up the end.
     runtime.shutdown_background();
     result
+}
+
+/// Says what the limits came to where memory is short: defaults are lower then than in the documentation.
+fn note_memory(limits: &Limits) {
+    let Some(memory) = memory_limit().filter(|memory| Limits::within(*memory) != Limits::default())
+    else {
+        return;
+    };
+    let Limits {
+        connections,
+        requests_in_flight,
+        body_memory,
+        ..
+    } = limits;
+    tracing::info!(
+        %memory, connections, requests_in_flight, %body_memory,
+        "limits within the memory of the control group"
+    );
 }
 
 /// Everything that runs.
