@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::support::redis::free_port;
 use super::support::{
-    App, Gateway, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, eventually, open_route,
+    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, eventually,
+    open_route,
 };
 
 fn late() -> Reply {
@@ -74,22 +75,33 @@ fn send_until(done: &AtomicBool, address: SocketAddr, keeps: bool) -> usize {
     sent
 }
 
+/// As [`send_until`], over HTTP/2: a GOAWAY says what was not served, and nothing else may be.
+fn send_http2_until(done: &AtomicBool, address: SocketAddr) -> usize {
+    let mut sent = 0;
+    let mut client = H2::connect(address);
+    while !done.load(Ordering::Relaxed) {
+        if let Some(answer) = client.post_unless_gone("/open", b"x") {
+            assert_eq!(answer.status, 200);
+            sent += 1;
+        } else {
+            client = H2::connect(address);
+        }
+    }
+    sent
+}
+
 #[test]
 fn a_rolling_restart_of_two_processes_fails_no_request() {
     // SECURITY S-08
     let app = App::start();
     let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let fixed = config(&open_route(&app)).replacen("127.0.0.1:0\n", &format!("{address}\n"), 1);
-    let done = AtomicBool::new(false);
+    let done = &AtomicBool::new(false);
     let mut old = Gateway::start(&fixed);
     thread::scope(|scope| {
-        let senders = [true, true, false, false];
-        let senders = senders.map(|keeps| {
-            scope.spawn({
-                let done = &done;
-                move || send_until(done, address, keeps)
-            })
-        });
+        let http1 = [true, true, false, false];
+        let http1 = http1.map(|keeps| scope.spawn(move || send_until(done, address, keeps)));
+        let http2 = [(); 2].map(|()| scope.spawn(move || send_http2_until(done, address)));
         for _ in 0..3 {
             let new = Gateway::start(&fixed);
             assert_eq!(new.address("https"), address);
@@ -102,10 +114,8 @@ fn a_rolling_restart_of_two_processes_fails_no_request() {
             });
         }
         done.store(true, Ordering::Relaxed);
-        let sent: usize = senders
-            .into_iter()
-            .map(|sender| sender.join().unwrap())
-            .sum();
+        let senders = http1.into_iter().chain(http2);
+        let sent: usize = senders.map(|sender| sender.join().unwrap()).sum();
         assert_eq!(app.count(), sent);
     });
 }
