@@ -77,10 +77,13 @@ impl Default for Limits {
 const RESTING: u64 = 24 << 20;
 /// What is shared out at least, however little there is.
 const SHARED_MIN: u64 = 8 << 20;
-/// A connection with TLS in the middle of a head.
-const CONNECTION: u64 = 64 << 10;
-/// Least window of an HTTP/2 connection: that of one stream (RFC 9113).
-const WINDOW_MIN: u64 = 65_535;
+/// A connection with TLS and, over HTTP/2, with so many streams that begin at once.
+const CONNECTION: u64 = 160 << 10;
+const STREAMS_MIN: u64 = 4;
+/// The largest head of a stream, before anybody can refuse it.
+const HEAD: u64 = 32 << 10;
+/// What a connection may send ahead for each stream. Four are the least window there is (RFC 9113).
+const WINDOW: u32 = 16 << 10;
 /// A request with the largest head, beside its body.
 const REQUEST: u64 = 40 << 10;
 /// A delivery that is remembered, and a client.
@@ -89,8 +92,7 @@ const CLIENT: u64 = 64;
 
 impl Limits {
     /// Defaults that hold when all of them are used up at once in a process with so much memory
-    /// (SECURITY S-18). From 1.7 GiB on the keys are those of
-    /// [`Limits::default`].
+    /// (SECURITY S-18). From 3.1 GiB on the keys are those of [`Limits::default`].
     pub fn within(memory: ByteSize) -> Self {
         let shared = memory.0.saturating_sub(RESTING).max(SHARED_MIN);
         let sixteenths = |count: u64| shared / 16 * count;
@@ -98,18 +100,17 @@ impl Limits {
             usize::try_from(share / each).map_or(most, |places| places.min(most))
         };
         let most = Self::default();
-        let connections = places(sixteenths(6), CONNECTION, most.connections);
-        let requests = places(sixteenths(2), REQUEST, most.requests_in_flight);
-        let window = sixteenths(6) / u64::try_from(connections).unwrap_or(1).max(1);
+        let connections = places(sixteenths(8), CONNECTION, most.connections);
+        let streams =
+            sixteenths(8) / (HEAD * u64::try_from(connections).unwrap_or(u64::MAX).max(1));
+        let streams = u32::try_from(streams.clamp(STREAMS_MIN, most.http2_streams.into()))
+            .unwrap_or(most.http2_streams);
         Self {
             connections,
-            http2_window: u32::try_from(window.max(WINDOW_MIN))
-                .map_or(most.http2_window, |window| window.min(most.http2_window)),
-            requests_in_flight: requests,
-            http2_streams: u32::try_from(requests / 8).map_or(most.http2_streams, |streams| {
-                streams.clamp(8, most.http2_streams)
-            }),
-            body_memory: ByteSize(sixteenths(4).min(most.body_memory.0)),
+            http2_streams: streams,
+            http2_window: streams * WINDOW,
+            requests_in_flight: places(sixteenths(2), REQUEST, most.requests_in_flight),
+            body_memory: ByteSize(sixteenths(3).min(most.body_memory.0)),
             deliveries: places(sixteenths(2), DELIVERY, most.deliveries),
             clients: places(sixteenths(1), CLIENT, most.clients),
             ..most
@@ -405,21 +406,22 @@ mod tests {
     fn limits_follow_the_memory_that_there_is() {
         // SECURITY S-18
         let small = Limits::within(ByteSize(64 << 20));
-        assert_eq!((small.connections, small.requests_in_flight), (240, 128));
-        assert_eq!(small.body_memory, ByteSize(10 << 20));
+        assert_eq!((small.connections, small.requests_in_flight), (128, 128));
+        assert_eq!(small.body_memory, ByteSize(7680 << 10));
         assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
-        assert_eq!((small.http2_window, small.http2_streams), (65_536, 16));
+        let streams_of = |limits: &Limits| (limits.http2_streams, limits.http2_window);
+        assert_eq!(streams_of(&small), (5, 80 << 10));
         let least = Limits::within(ByteSize(1));
-        assert!(least.connections >= 40 && least.requests_in_flight >= 16);
+        assert!(least.connections >= 25 && least.requests_in_flight >= 16);
         assert!(
             least.body_memory >= ByteSize(1 << 20),
             "a body of the default size fits"
         );
-        let most = Limits::within(ByteSize(1700 << 20));
+        let most = Limits::within(ByteSize(3200 << 20));
         assert_eq!(
             (most.connections, most.body_memory),
             (10_000, ByteSize(256 << 20))
         );
-        assert_eq!(Limits::within(ByteSize(32 << 30)), Limits::default());
+        assert_eq!(Limits::within(ByteSize(64 << 30)), Limits::default());
     }
 }

@@ -206,12 +206,13 @@ def _pipelined(port, total, make):
 
 
 def streams(ports, scale):
-    """Bodies on many streams of many HTTP/2 connections, by h2load (Debian: nghttp2-client)."""
+    """The largest heads and bodies on many streams of many HTTP/2 connections, by h2load (Debian: nghttp2-client)."""
+    heads = [word for number in range(3) for word in ("-H", f"x-{number}: {'a' * 9000}")]
     with tempfile.NamedTemporaryFile() as body:
-        body.write(b"x" * (256 << 10))
+        body.write(b"x" * (1 << 20))
         body.flush()
         ran = subprocess.run(
-            ["h2load", "-c", "100", "-m", "64", "-n", str(int(6400 * scale)), "-d", body.name,
+            ["h2load", "-c", "120", "-m", "64", "-n", str(int(12_000 * scale)), "-d", body.name, *heads,
              "-H", "x-hub-signature-256: sha256=" + "0" * 64, f"https://127.0.0.1:{ports['https']}/github"],
             capture_output=True, text=True,
         )
