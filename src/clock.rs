@@ -64,11 +64,64 @@ impl Clock {
         }
     }
 
+    /// Milliseconds by which the wall clock is ahead of the monotonic one: it changes when the wall
+    /// clock is set.
+    fn lead(&self) -> i64 {
+        let monotonic = i64::try_from(self.monotonic().as_millis()).unwrap_or(i64::MAX);
+        self.now().millis().saturating_sub(monotonic)
+    }
+
     /// Moves a manual clock; does nothing to the machine's.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual { millis } = &self.0 {
             let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
             millis.fetch_add(by, Ordering::Relaxed);
         }
+    }
+}
+
+/// Least that a wall clock which is kept in step by small corrections does not move between two looks.
+const STEP_MIN_MS: i64 = 2000;
+
+/// Notices when the wall clock was set (SECURITY S-06).
+#[derive(Debug)]
+pub struct Steps {
+    clock: Clock,
+    lead: i64,
+}
+
+impl Steps {
+    /// Those of `clock`, from now on.
+    pub fn of(clock: Clock) -> Self {
+        let lead = clock.lead();
+        Self { clock, lead }
+    }
+
+    /// Seconds by which it was set forward, or back, since the last look.
+    pub fn last(&mut self) -> Option<i64> {
+        let lead = self.clock.lead();
+        let step = lead.saturating_sub(self.lead);
+        self.lead = lead;
+        (step.saturating_abs() >= STEP_MIN_MS).then_some(step / 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_once() {
+        // SECURITY S-06
+        let mut steps = Steps::of(Clock::system());
+        assert_eq!(steps.last(), None);
+        for (ahead, seconds) in [(-172_800_000, 172_800), (3_600_000, -3600)] {
+            steps.lead += ahead;
+            let found = steps.last().unwrap();
+            assert!((found - seconds).abs() <= 1, "{found}");
+            assert_eq!(steps.last(), None);
+        }
+        steps.lead = i64::MAX;
+        assert!(steps.last().is_some());
     }
 }

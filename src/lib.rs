@@ -19,10 +19,13 @@ pub mod telemetry;
 
 // The edges.
 pub mod admin;
+pub mod cgroup;
 pub mod cli;
 pub mod config;
+pub mod descriptors;
 pub mod dumps;
 pub mod net;
 pub mod reload;
 pub mod server;
 pub mod systemd;
+pub mod tasks;

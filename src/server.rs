@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{self, AdminState, Readiness};
-use crate::clock::Clock;
+use crate::cgroup::memory_limit;
+use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
@@ -26,8 +27,9 @@ use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Sna
 use crate::gateway::{Gateway, lease};
 use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
+use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
-use crate::net::listener::{Endpoint, Worker, accept, bind};
+use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind};
 use crate::net::tls::{TlsAcceptor, Validity};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
@@ -39,9 +41,10 @@ use crate::settings::{
     UpstreamSettings,
 };
 use crate::store::ReplayStore;
-use crate::store::memory::{ENTRIES_MAX_DEFAULT, MemoryStore};
+use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
+use crate::tasks::keep;
 use crate::telemetry::Telemetry;
 
 /// How often maps that only grow are swept.
@@ -77,6 +80,7 @@ pub fn run(
         // Before anybody can know that it runs: a signal that comes at once must not kill it.
         let mut stop = Stop::listen()?;
         reloader.listen();
+        note_memory(&config.limits);
         let mut server = Server::start(config, telemetry, manager)?;
         tracing::info!(target: START, "ready");
         server.manager.tell(State::Ready);
@@ -90,6 +94,24 @@ pub fn run(
     result
 }
 
+/// Says what the limits came to where memory is short: defaults are lower then than in the documentation.
+fn note_memory(limits: &Limits) {
+    let Some(memory) = memory_limit().filter(|memory| Limits::within(*memory) != Limits::default())
+    else {
+        return;
+    };
+    let Limits {
+        connections,
+        requests_in_flight,
+        body_memory,
+        ..
+    } = limits;
+    tracing::info!(
+        %memory, connections, requests_in_flight, %body_memory,
+        "limits within the memory of the control group"
+    );
+}
+
 /// Everything that runs.
 struct Server {
     gateway: Arc<Gateway>,
@@ -98,11 +120,12 @@ struct Server {
     workers: Vec<WorkerHandle>,
     admin: Arc<AdminState>,
     admin_listener: Option<AdminListener>,
-    drain: CancellationToken,
+    farewell: Farewell,
     limits: Limits,
     manager: ServiceManager,
     keeping: Keeping,
     issued: mpsc::UnboundedReceiver<()>,
+    steps: Steps,
 }
 
 /// What a reload keeps where its settings did not change.
@@ -189,8 +212,8 @@ impl Server {
         let clock = Clock::system();
         let mut living = Living {
             clusters: Clusters::new(),
-            limiters: Limiters::new(clock.clone()),
-            memory: MemoryStore::new(clock.clone(), ENTRIES_MAX_DEFAULT),
+            limiters: Limiters::new(clock.clone(), limits.clients),
+            memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
             telemetry: telemetry.clone(),
         };
@@ -201,10 +224,10 @@ impl Server {
         living.keep_store(state, store);
         let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
-        let gateway = Gateway::new(snapshot, telemetry.clone(), clock, fetch)?;
+        let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
-        let drain = CancellationToken::new();
-        let workers = start_workers(&gateway, &keeping.challenges, &drain)?;
+        let farewell = Farewell::default();
+        let workers = start_workers(&gateway, &keeping.challenges, &farewell)?;
         let mut server = Self {
             gateway,
             living,
@@ -212,11 +235,12 @@ impl Server {
             workers,
             admin: Arc::new(AdminState::new(telemetry)),
             admin_listener: None,
-            drain,
+            farewell,
             limits,
             manager,
             keeping,
             issued,
+            steps: Steps::of(clock),
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
@@ -247,7 +271,7 @@ impl Server {
                     break;
                 }
                 Some(()) = self.issued.recv() => self.show_expiries(),
-                _ = sweep.tick() => self.living.limiters.sweep(),
+                _ = sweep.tick() => self.sweep(),
                 config = reloader.next() => {
                     self.manager.tell(State::Reloading);
                     let result = config.and_then(|config| self.reload(config));
@@ -264,9 +288,21 @@ impl Server {
         }
         self.manager.tell(State::Stopping);
         self.admin.set(Readiness::Draining);
+        self.farewell.said.cancel();
         tokio::select! {
             () = sleep(self.limits.drain_delay) => self.drain(stop).await,
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
+        }
+    }
+
+    /// What has to be looked at now and then.
+    fn sweep(&mut self) {
+        self.living.limiters.sweep();
+        if let Some(seconds) = self.steps.last() {
+            tracing::warn!(
+                seconds,
+                "the wall clock was set, or the machine slept: signed timestamps are judged by the new time"
+            );
         }
     }
 
@@ -275,13 +311,14 @@ impl Server {
         for running in self.endpoints.values() {
             running.endpoint.closed.cancel();
         }
-        self.drain.cancel();
         let finished = self
             .workers
             .drain(..)
             .map(|worker| worker.finished)
             .collect::<Vec<_>>();
         let drained = async {
+            sleep(LEAVE_TIME).await;
+            self.farewell.meant.cancel();
             for worker in finished {
                 // A worker that panicked has nothing left to wait for.
                 drop(worker.await);
@@ -425,8 +462,16 @@ impl Server {
         kept: Option<Validity>,
     ) -> Option<AbortOnDropHandle<()>> {
         let acme = settings.acme()?.clone();
-        let keeper = Keeper::new(acme, Arc::clone(endpoint), self.keeping.clone(), kept);
-        Some(AbortOnDropHandle::new(tokio::spawn(keeper.keep())))
+        let (endpoint, keeping) = (Arc::clone(endpoint), self.keeping.clone());
+        let metrics = Arc::clone(&self.living.telemetry.metrics);
+        let kept = async move {
+            let begin = || {
+                let (acme, endpoint) = (acme.clone(), Arc::clone(&endpoint));
+                Keeper::new(acme, endpoint, keeping.clone(), kept).keep()
+            };
+            keep("acme", &metrics.task_restarts, begin).await;
+        };
+        Some(AbortOnDropHandle::new(tokio::spawn(kept)))
     }
 
     fn show_expiries(&self) {
@@ -448,6 +493,7 @@ impl Server {
             name: Arc::clone(&settings.name),
             address,
             tls: ArcSwap::from_pointee(tls),
+            held: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
@@ -491,11 +537,13 @@ impl Server {
         };
         let closed = CancellationToken::new();
         let bound = listener.local_addr().unwrap_or(address);
-        tokio::spawn(admin::serve(
-            listener,
-            Arc::clone(&self.admin),
-            closed.clone(),
-        ));
+        let (listener, state) = (Arc::new(listener), Arc::clone(&self.admin));
+        let (shutdown, metrics) = (closed.clone(), Arc::clone(&self.living.telemetry.metrics));
+        tokio::spawn(async move {
+            let begin =
+                || admin::serve(Arc::clone(&listener), Arc::clone(&state), shutdown.clone());
+            keep("admin", &metrics.task_restarts, begin).await;
+        });
         tracing::info!(target: START, listener = "admin", address = %bound, "listening");
         self.admin_listener = Some(AdminListener {
             address,
@@ -568,7 +616,12 @@ impl Living {
         };
         for (name, (cluster, closed)) in &self.clusters {
             if !is_in(&before, name, cluster) {
-                tokio::spawn(Arc::clone(cluster).watch(closed.clone()));
+                let (cluster, closed) = (Arc::clone(cluster), closed.clone());
+                let metrics = Arc::clone(&self.telemetry.metrics);
+                tokio::spawn(async move {
+                    let begin = || Arc::clone(&cluster).watch(closed.clone());
+                    keep("health", &metrics.task_restarts, begin).await;
+                });
             }
         }
         for (name, (cluster, closed)) in &before {
@@ -690,7 +743,7 @@ impl Living {
 fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
-    drain: &CancellationToken,
+    farewell: &Farewell,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = Arc::new(Connections::default());
@@ -702,7 +755,7 @@ fn start_workers(
                 challenges: Arc::clone(challenges),
                 handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
-                drain: drain.clone(),
+                farewell: farewell.clone(),
             };
             start_worker(index, worker)
         })
@@ -722,12 +775,12 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         }
         loop {
             tokio::select! {
-                () = worker.drain.cancelled() => break,
+                () = worker.farewell.meant.cancelled() => break,
                 next = listeners.recv() => match next {
                     None => break,
                     Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
                         Ok(listener) => {
-                            tokio::spawn(accept(listener, endpoint, worker.clone()));
+                            worker.tasks.spawn(accept(listener, endpoint, worker.clone()));
                         }
                         Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
                     },

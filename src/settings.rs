@@ -41,6 +41,14 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Between failing `/readyz` and closing the listeners.
     pub drain_delay: Duration,
+    /// Deliveries that this process remembers. Not a key: it follows from the memory that there is.
+    pub deliveries: usize,
+    /// Clients whose rates this process counts. Not a key either.
+    pub clients: usize,
+    /// Bytes that an HTTP/2 connection may send before we have read them. Not a key either.
+    pub http2_window: u32,
+    /// Streams at once on an HTTP/2 connection. Not a key either.
+    pub http2_streams: u32,
 }
 
 impl Default for Limits {
@@ -60,6 +68,55 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            deliveries: 1_000_000,
+            clients: 1_000_000,
+            http2_window: 1 << 20,
+            http2_streams: 64,
+        }
+    }
+}
+
+/// What the process takes before anybody connects, with room for logs and a password at work.
+const RESTING: u64 = 24 << 20;
+/// What is shared out at least, however little there is.
+const SHARED_MIN: u64 = 8 << 20;
+/// A connection with TLS and, over HTTP/2, with so many streams that begin at once.
+const CONNECTION: u64 = 160 << 10;
+const STREAMS_MIN: u64 = 4;
+/// The largest head of a stream, before anybody can refuse it.
+const HEAD: u64 = 32 << 10;
+/// What a connection may send ahead for each stream. Four are the least window there is (RFC 9113).
+const WINDOW: u32 = 16 << 10;
+/// A request with the largest head, beside its body.
+const REQUEST: u64 = 40 << 10;
+/// A delivery that is remembered, and a client.
+const DELIVERY: u64 = 200;
+const CLIENT: u64 = 64;
+
+impl Limits {
+    /// Defaults that hold when all of them are used up at once in a process with so much memory
+    /// (SECURITY S-18). From 3.1 GiB on the keys are those of [`Limits::default`].
+    pub fn within(memory: ByteSize) -> Self {
+        let shared = memory.0.saturating_sub(RESTING).max(SHARED_MIN);
+        let sixteenths = |count: u64| shared / 16 * count;
+        let places = |share: u64, each: u64, most: usize| {
+            usize::try_from(share / each).map_or(most, |places| places.min(most))
+        };
+        let most = Self::default();
+        let connections = places(sixteenths(8), CONNECTION, most.connections);
+        let streams =
+            sixteenths(8) / (HEAD * u64::try_from(connections).unwrap_or(u64::MAX).max(1));
+        let streams = u32::try_from(streams.clamp(STREAMS_MIN, most.http2_streams.into()))
+            .unwrap_or(most.http2_streams);
+        Self {
+            connections,
+            http2_streams: streams,
+            http2_window: streams * WINDOW,
+            requests_in_flight: places(sixteenths(2), REQUEST, most.requests_in_flight),
+            body_memory: ByteSize(sixteenths(3).min(most.body_memory.0)),
+            deliveries: places(sixteenths(2), DELIVERY, most.deliveries),
+            clients: places(sixteenths(1), CLIENT, most.clients),
+            ..most
         }
     }
 }
@@ -342,4 +399,32 @@ pub struct HealthCheck {
     pub path: String,
     /// Time between checks.
     pub interval: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_memory_that_there_is() {
+        // SECURITY S-18
+        let small = Limits::within(ByteSize(64 << 20));
+        assert_eq!((small.connections, small.requests_in_flight), (128, 128));
+        assert_eq!(small.body_memory, ByteSize(7680 << 10));
+        assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
+        let streams_of = |limits: &Limits| (limits.http2_streams, limits.http2_window);
+        assert_eq!(streams_of(&small), (5, 80 << 10));
+        let least = Limits::within(ByteSize(1));
+        assert!(least.connections >= 25 && least.requests_in_flight >= 16);
+        assert!(
+            least.body_memory >= ByteSize(1 << 20),
+            "a body of the default size fits"
+        );
+        let most = Limits::within(ByteSize(3200 << 20));
+        assert_eq!(
+            (most.connections, most.body_memory),
+            (10_000, ByteSize(256 << 20))
+        );
+        assert_eq!(Limits::within(ByteSize(64 << 30)), Limits::default());
+    }
 }

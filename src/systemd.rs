@@ -67,11 +67,20 @@ impl ServiceManager {
 
     /// The socket for a listener: the one that bears its name, else the one on its address.
     pub fn listener(&self, name: &str, address: SocketAddr) -> Option<io::Result<TcpListener>> {
+        let passed = self.find(name, address)?;
+        Some(passed.listener.try_clone())
+    }
+
+    /// Whether it has a socket for a listener.
+    pub fn holds(&self, name: &str, address: SocketAddr) -> bool {
+        self.find(name, address).is_some()
+    }
+
+    fn find(&self, name: &str, address: SocketAddr) -> Option<&Passed> {
         let named = |passed: &&Passed| passed.name.as_deref() == Some(name);
         let there = |passed: &&Passed| passed.address == address;
         let passed = self.passed.iter().find(named);
-        let passed = passed.or_else(|| self.passed.iter().find(there))?;
-        Some(passed.listener.try_clone())
+        passed.or_else(|| self.passed.iter().find(there))
     }
 
     /// Addresses of sockets that no listener of this configuration takes.

@@ -9,7 +9,8 @@
 //! `GET` and `HEAD` only. It has its own limits, and nothing here leads to a data listener.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +45,9 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long to wait when the system has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Descriptors kept back for probes, which must not fail when senders have taken all the others.
+const SPARES: usize = 8;
+
 /// What the admin listener shows.
 #[derive(Debug)]
 pub struct AdminState {
@@ -72,8 +76,13 @@ impl AdminState {
 }
 
 /// Serves until `shutdown`. Cancel it last, so that probes see the drain.
-pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: CancellationToken) {
+pub async fn serve(
+    listener: Arc<TcpListener>,
+    state: Arc<AdminState>,
+    shutdown: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let spares = Arc::new(Spares::of(Arc::clone(&listener)));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
@@ -81,6 +90,7 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: Canc
         };
         let stream = match accepted {
             Ok((stream, _peer)) => stream,
+            Err(_) if spares.give_up_one() => continue,
             Err(error) => {
                 tracing::warn!(%error, "the admin listener cannot accept");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -91,14 +101,51 @@ pub async fn serve(listener: TcpListener, state: Arc<AdminState>, shutdown: Canc
             continue;
         };
         let connection = connection(stream, Arc::clone(&state));
-        let shutdown = shutdown.clone();
+        let (shutdown, spares) = (shutdown.clone(), Arc::clone(&spares));
         tokio::spawn(async move {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 _late = tokio::time::timeout(CONNECTION_TIMEOUT, connection) => {}
             }
             drop(permit);
+            spares.fill();
         });
+    }
+}
+
+/// Descriptors that are open for nothing but to be closed when the program has no other left: the
+/// next connection gets the place of one, and gives it back (SECURITY DS-09).
+struct Spares {
+    listener: Arc<TcpListener>,
+    held: Mutex<Vec<OwnedFd>>,
+}
+
+impl Spares {
+    fn of(listener: Arc<TcpListener>) -> Self {
+        let spares = Self {
+            listener,
+            held: Mutex::default(),
+        };
+        spares.fill();
+        spares
+    }
+
+    fn fill(&self) {
+        let mut held = self.lock();
+        while held.len() < SPARES
+            && let Ok(copy) = self.listener.as_fd().try_clone_to_owned()
+        {
+            held.push(copy);
+        }
+    }
+
+    /// Makes room for one connection; `false` when none is left.
+    fn give_up_one(&self) -> bool {
+        self.lock().pop().is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

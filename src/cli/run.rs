@@ -10,6 +10,7 @@ use super::config_file::{ConfigArgs, note_report};
 use super::output::Output;
 use super::quickstart::Quickstart;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::descriptors;
 use crate::dumps;
 use crate::reload::Reloader;
 use crate::server::{self, Bound};
@@ -61,6 +62,11 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
     if let Err(error) = dumps::forbid() {
         output.note(format_args!(
             "warning: core dumps cannot be switched off: {error}"
+        ));
+    }
+    if let Err(error) = descriptors::raise() {
+        output.note(format_args!(
+            "warning: the limit of open files cannot be raised: {error}"
         ));
     }
     let ended = Source::find(args, env).and_then(|source| {

@@ -125,7 +125,8 @@ pub(super) enum PlaintextSpec {
     Reject,
 }
 
-/// Limits that hold for the whole gateway. All are optional.
+/// Limits that hold for the whole gateway. All are optional. Inside a control group with little
+/// memory those of connections, requests and bodies are lower, so that they fit into it.
 #[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct LimitsSpec {
     /// Open connections of all listeners; further ones are closed. Default 10000.

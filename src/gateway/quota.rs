@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::route::policy::{Quota, QuotaKey};
 use crate::store::redis::RedisStore;
 
-/// Clients that all limits together remember.
+/// Clients that a limiter of its own remembers.
 pub const CLIENTS_MAX: usize = 1_000_000;
 
 const SHARDS: usize = 64;
@@ -86,11 +86,11 @@ enum Kind {
 }
 
 impl Limiters {
-    /// No limiter yet; all that come share [`CLIENTS_MAX`] places.
-    pub fn new(clock: Clock) -> Self {
+    /// No limiter yet; all that come share so many places for clients.
+    pub fn new(clock: Clock, clients_max: usize) -> Self {
         Self {
             clock,
-            places: Arc::new(Places::new(CLIENTS_MAX)),
+            places: Arc::new(Places::new(clients_max)),
             limiters: Mutex::default(),
         }
     }

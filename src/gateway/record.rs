@@ -195,9 +195,16 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        if !self.closed {
-            self.write(Outcome::Rejected, Some(Reason::BodyIncomplete), None);
+        if self.closed {
+            return;
         }
+        // Nobody closes it when its sender has left, or when what should have has panicked.
+        let (reason, status) = if std::thread::panicking() {
+            (Reason::Internal, Some(Reason::Internal.row().status))
+        } else {
+            (Reason::BodyIncomplete, None)
+        };
+        self.write(Outcome::Rejected, Some(reason), status);
     }
 }
 

@@ -24,8 +24,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
-use super::strict::Strict;
 use super::frames::{Counted, Tally};
+use super::strict::Strict;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -37,16 +37,16 @@ use crate::settings::Limits;
 /// limits and the share of a replica then reach clients that never close.
 const AGE_MAX: Duration = Duration::from_hours(1);
 const AGE_SPREAD: u16 = 360;
-/// Streams at once on an HTTP/2 connection: times the body limit, it bounds what one client holds.
-const STREAMS_MAX: u32 = 64;
-/// Unread bytes of one stream, and of one connection.
+/// Unread bytes of one stream; `Limits` has those of one connection, and how many streams it may have.
 const STREAM_WINDOW: u32 = 65_535;
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Bytes of an answer that wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06, H2-07).
 const RESET_STREAMS_MAX: usize = 20;
 const LOCAL_RESETS_MAX: usize = 128;
+/// What a connection that has just been opened has for its first request, even when we are about to
+/// stop: its sender could not know (SECURITY S-08).
+const FRESH_TIME: Duration = Duration::from_secs(2);
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,14 +73,25 @@ pub struct Serving {
     pub challenges: Option<Arc<Challenges>>,
 }
 
+/// How connections are told that the gateway stops.
+#[derive(Clone, Debug, Default)]
+pub struct Farewell {
+    /// Every answer over HTTP/1.1 says that its connection closes, so that whoever keeps connections
+    /// opens the next one to who stays. HTTP/2 needs no such time: its GOAWAY loses no request.
+    pub said: CancellationToken,
+    /// What waits for a request closes, the others after what is under way.
+    pub meant: CancellationToken,
+}
+
 /// Serves HTTP/1.1 on `io` until one side ends it.
-pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let header_bytes = limits.header_bytes.as_usize();
+    let Farewell { said, meant } = farewell;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -93,10 +104,10 @@ where
         early: Bytes::new(),
         wakes: true,
     };
-    let service = service_fn(service(serving, Arc::clone(&watch)));
+    let service = service_fn(service(serving, Arc::clone(&watch), Some(said)));
     let mut conn = Conn::Resting(io, service);
     let end = watch
-        .guard(&drain, |cx, call| conn.poll(cx, call, &builder))
+        .guard(&meant, |cx, call| conn.poll(cx, call, &builder))
         .await;
     count_refusal(&gateway, &end);
     if matches!(end, End::Finished(Ok(()))) {
@@ -147,11 +158,15 @@ where
                     self.rest();
                     call = Call::Go;
                 }
-                Self::Resting(..) if call == Call::Drain => return Poll::Ready(Ok(())),
                 Self::Resting(io, _) => {
                     let mut room = [0; 64];
                     let mut early = ReadBuf::new(&mut room);
-                    let read = ready!(Pin::new(&mut *io).poll_read(cx, &mut early));
+                    let read = match Pin::new(&mut *io).poll_read(cx, &mut early) {
+                        Poll::Ready(read) => read,
+                        // A request that is there already is still served.
+                        Poll::Pending if call == Call::Drain => return Poll::Ready(Ok(())),
+                        Poll::Pending => return Poll::Pending,
+                    };
                     if read.is_err() || early.filled().is_empty() {
                         return Poll::Ready(Ok(())); // The client has gone.
                     }
@@ -189,14 +204,20 @@ where
 }
 
 /// Serves HTTP/2 on `io` until one side ends it.
-pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, drain: CancellationToken)
+pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
-    let service = service(serving, Arc::clone(&watch));
+    let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
+    // Where memory is short, heads get no more than their due.
+    let room = if limits.http2_streams < Limits::default().http2_streams {
+        1
+    } else {
+        HEADER_LIST_ROOM
+    };
     let watched = Watched {
         io,
         watch: Arc::clone(&watch),
@@ -208,10 +229,10 @@ where
     let mut conn = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
+            .max_concurrent_streams(limits.http2_streams)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(header_bytes.saturating_mul(HEADER_LIST_ROOM))
+            .initial_connection_window_size(limits.http2_window)
+            .max_header_list_size(header_bytes.saturating_mul(room))
             .max_pending_accept_reset_streams(RESET_STREAMS_MAX)
             .max_local_error_reset_streams(LOCAL_RESETS_MAX)
             .max_send_buf_size(SEND_BUFFER)
@@ -220,7 +241,7 @@ where
             .serve_connection(io, service_fn(service))
     );
     let end = watch
-        .guard(&drain, |cx, call| {
+        .guard(&farewell.meant, |cx, call| {
             if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
             }
@@ -237,19 +258,29 @@ where
     }
 }
 
-/// The service of one connection: the gateway, with the watch told of each request.
-fn service(serving: Serving, watch: Arc<Watch>) -> impl Fn(Request<Incoming>) -> ServiceFuture {
-    let serving = Arc::new(serving);
+/// The service of one connection: the gateway, with the watch told of each request. Once `leaving`,
+/// answers say that the connection closes.
+fn service(
+    serving: Serving,
+    watch: Arc<Watch>,
+    leaving: Option<CancellationToken>,
+) -> impl Fn(Request<Incoming>) -> ServiceFuture {
+    let shared = Arc::new((serving, leaving));
     move |request| {
         let exchange = Exchange::begin(&watch);
-        let serving = Arc::clone(&serving);
+        let shared = Arc::clone(&shared);
         Box::pin(async move {
+            let (serving, leaving) = &*shared;
             let challenges = serving.challenges.as_ref();
             // An authority that looks whether a name is ours is no sender: it has no record.
-            let response = match challenges.and_then(|challenges| challenges.http(&request)) {
+            let mut response = match challenges.and_then(|challenges| challenges.http(&request)) {
                 Some(answer) => respond::challenge(answer),
                 None => serving.gateway.handle(&serving.connection, request).await,
             };
+            let is_leaving = leaving.as_ref();
+            if is_leaving.is_some_and(CancellationToken::is_cancelled) {
+                respond::close_connection(response.headers_mut());
+            }
             if response.headers().contains_key(header::CONNECTION) {
                 exchange.watch.lingers.store(true, Ordering::Relaxed);
             }
@@ -427,7 +458,10 @@ impl Watch {
         drain: &CancellationToken,
         mut poll: impl FnMut(&mut Context<'_>, Call) -> Poll<hyper::Result<()>>,
     ) -> End {
-        let mut drained = pin!(drain.cancelled());
+        let mut drained = pin!(async {
+            drain.cancelled().await;
+            sleep_until(self.started + FRESH_TIME).await;
+        });
         let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
         let mut timer = pin!(sleep(self.header_timeout));
@@ -669,6 +703,23 @@ mod tests {
         assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
         watch.enter(PHASE_IDLE);
         assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_just_opened_has_time_for_its_first_request() {
+        // SECURITY S-08
+        let watch = Watch::new(&Limits::default(), 0);
+        let drain = CancellationToken::new();
+        drain.cancel();
+        let end = watch.guard(&drain, |_, call| {
+            if call == Call::Drain {
+                Poll::Ready(Ok(()))
+            } else {
+                Poll::Pending
+            }
+        });
+        assert!(matches!(end.await, End::Finished(Ok(()))));
+        assert_eq!(watch.started.elapsed(), FRESH_TIME);
     }
 
     #[tokio::test(start_paused = true)]

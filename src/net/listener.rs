@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -19,13 +19,14 @@ use tokio_util::task::TaskTracker;
 
 use super::acme::Challenges;
 use super::connections::{Connections, Place};
-use super::http::{Serving, serve_http1, serve_http2};
+use super::http::{Farewell, Serving, serve_http1, serve_http2};
 use super::proxy_protocol;
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
+use crate::tasks::keep;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 1024;
@@ -35,6 +36,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Between two log lines of a loop that cannot accept.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
+/// From the first farewell to the last: handshakes of TCP that have begun end in it, and whoever sends
+/// on a connection that it kept is told to open another. Below the second after which TCP tries again.
+pub const LEAVE_TIME: Duration = Duration::from_millis(500);
 /// From accept to the last byte of a PROXY header.
 const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
 
@@ -47,6 +51,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its TLS, swapped by a reload; `None` for plaintext.
     pub tls: ArcSwap<Option<TlsAcceptor>>,
+    /// Whether the service manager holds its sockets too, for whoever listens next.
+    pub held: bool,
     /// Stops accepting.
     pub closed: CancellationToken,
 }
@@ -64,8 +70,8 @@ pub struct Worker {
     pub handshakes: Arc<Semaphore>,
     /// The worker's connection tasks.
     pub tasks: TaskTracker,
-    /// Ends keep-alive: finish what is under way, then close.
-    pub drain: CancellationToken,
+    /// Tells connections that it stops.
+    pub farewell: Farewell,
 }
 
 /// Binds `address` so that each worker can have a socket of its own on it.
@@ -85,18 +91,69 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts connections until the endpoint is closed.
 pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Worker) {
+    tokio::select! {
+        // First of all: what comes after the end is for whoever listens next.
+        biased;
+        () = endpoint.closed.cancelled() => {}
+        () = keep("accept", &worker.gateway.telemetry().metrics.task_restarts, || {
+            accept_all(&listener, &endpoint, &worker)
+        }) => {}
+    }
+    if endpoint.held {
+        return; // What waits in the socket waits for whoever is started next.
+    }
+    if let Err(error) = turn_away(&listener) {
+        tracing::debug!(%error, "connections cannot be turned away before the socket closes");
+    }
+    let leaving = accept_all(&listener, &endpoint, &worker);
+    drop(timeout(LEAVE_TIME, leaving).await);
+    if let Err(error) = accept_rest(listener, &endpoint, &worker) {
+        tracing::debug!(%error, "nothing more is accepted");
+    }
+}
+
+/// Lets no connection begin: the packet that asks for one (SYN) is dropped. Linux resets everything
+/// that waits in a socket when it closes, other sockets on its address or not, unless
+/// `net.ipv4.tcp_migrate_req` is set (SECURITY S-08). Whoever is not heard asks again after a second,
+/// and is answered by who listens then.
+fn turn_away(listener: &TcpListener) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_SET: u16 = 0x45;
+    const RETURN: u16 = 0x06;
+    const FLAGS_AT: u32 = 13;
+    const SYN: u32 = 0x02;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
+        SockFilter::new(JUMP_IF_SET, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
+}
+
+/// Takes what waits in the socket, and closes it.
+fn accept_rest(listener: TcpListener, endpoint: &Arc<Endpoint>, worker: &Worker) -> io::Result<()> {
+    let listener = listener.into_std()?;
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?;
+                take(TcpStream::from_std(stream)?, peer, endpoint, worker);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Accepts connections for ever.
+async fn accept_all(listener: &TcpListener, endpoint: &Arc<Endpoint>, worker: &Worker) {
     let mut trouble = Trouble::default();
     loop {
-        let accepted = tokio::select! {
-            // First of all: what comes after the end is for whoever listens next.
-            biased;
-            () = endpoint.closed.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((stream, peer)) => {
                 trouble.end();
-                take(stream, peer, &endpoint, &worker);
+                take(stream, peer, endpoint, worker);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
@@ -257,7 +314,7 @@ impl Accepted {
         let Worker {
             gateway,
             challenges,
-            drain,
+            farewell,
             ..
         } = self.worker;
         let service = Serving {
@@ -265,13 +322,15 @@ impl Accepted {
             gateway,
             challenges: Some(challenges),
         };
-        serve_http1(self.stream, service, limits, drain).await;
+        serve_http1(self.stream, service, limits, farewell).await;
     }
 
     async fn serve_tls(self, acceptor: &TlsAcceptor, limits: &Limits) {
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
-        let Worker { gateway, drain, .. } = self.worker;
+        let Worker {
+            gateway, farewell, ..
+        } = self.worker;
         let stream = match handshake {
             Ok(Ok(Some(stream))) => stream,
             Ok(Ok(None)) => return,
@@ -294,9 +353,9 @@ impl Accepted {
             challenges: None,
         };
         if is_h2 {
-            serve_http2(stream, service, limits, drain).await;
+            serve_http2(stream, service, limits, farewell).await;
         } else {
-            serve_http1(stream, service, limits, drain).await;
+            serve_http1(stream, service, limits, farewell).await;
         }
     }
 }

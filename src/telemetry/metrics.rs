@@ -66,6 +66,8 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Connections closed at once because of `limits.connections` or `connections_per_address`.
     pub connections_refused: IntCounter,
+    /// Background tasks that were begun anew after a panic.
+    pub task_restarts: IntCounter,
     /// Requests between their head and the end of their answer.
     pub requests_in_flight: IntGauge,
     /// Connections closed because they did not begin with the PROXY header of a trusted proxy.
@@ -252,6 +254,7 @@ impl Metrics {
                 "hookward_connections_refused_total",
                 "Connections closed at once because limits.connections or limits.connections_per_address was reached.",
             ),
+            task_restarts: task_restarts(&registry),
             requests_in_flight: gauge(
                 &registry,
                 "hookward_requests_in_flight",
@@ -485,6 +488,14 @@ pub(super) fn access_log_dropped() -> IntCounter {
         "hookward_access_log_dropped_total",
         "Access events lost because standard output was closed, full or too slow.",
     ))
+}
+
+fn task_restarts(registry: &Registry) -> IntCounter {
+    counter(
+        registry,
+        "hookward_task_restarts_total",
+        "Background tasks that were begun anew after a panic: a bug.",
+    )
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {

@@ -302,6 +302,44 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
 }
 
 #[test]
+fn a_certificate_that_cannot_be_kept_is_served_all_the_same() {
+    // SECURITY S-05: the cache lies on a full disk of 64 KiB.
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let cache = pebble.dir.path().join("cache");
+    fs::create_dir(&cache).unwrap();
+    let script = "mount -t tmpfs -o size=64k tmpfs \"$0\" && ! head -c 1M /dev/zero 2>/dev/null >\"$0/full\" \
+        && exec \"$@\"";
+    let wrapper = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        script,
+        cache.to_str().unwrap(),
+    ];
+    let gateway = Gateway::start_through(&wrapper, &pebble.config(&app));
+    wait_for_order(&gateway, &pebble);
+    let (issuer, _) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    assert_eq!(post(&mut connect(&gateway)), 200);
+    for what in ["account", "certificate"] {
+        let said = format!("the ACME {what} cannot be kept");
+        assert!(gateway.stderr().contains(&said), "{}", gateway.stderr());
+    }
+    // Nothing torn is left for the next start to read.
+    let seen = format!("/proc/{}/root{}", gateway.pid(), cache.display());
+    let left: Vec<PathBuf> = fs::read_dir(seen)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(name(&left[0]), "full");
+}
+
+#[test]
 fn an_authority_that_forgot_the_account_gets_a_new_one() {
     let app = App::start();
     let ports = Ports::find();

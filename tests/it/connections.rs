@@ -217,6 +217,10 @@ fn without_descriptors_it_waits_and_comes_back() {
         .matches("cannot accept connections")
         .count();
     assert!(said <= 8, "said {said} times");
+    for _ in 0..20 {
+        let ready = gateway.admin("/readyz").status;
+        assert_eq!(ready, 200, "probes have descriptors of their own");
+    }
     drop(held);
     eventually("it serves again", || {
         (ask(&mut from([127, 0, 0, 1], address)) == "HTTP/1.1 200").then_some(())

@@ -1,10 +1,14 @@
 //! How it stops: requests under way finish, new ones are not taken, and it ends in time.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use super::support::redis::free_port;
 use super::support::{
-    App, Gateway, RawH2, Reply, StreamEnd, config, config_with, eventually, open_route,
+    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, eventually,
+    open_route,
 };
 
 fn late() -> Reply {
@@ -50,6 +54,98 @@ fn sigterm_finishes_what_is_under_way_and_exits_0() {
             assert_eq!(gateway.event()["status"], status);
         }
     }
+}
+
+/// Delivers until told to stop, on a connection that is kept as long as the gateway lets it, or on
+/// fresh ones. Every delivery must be answered 200 at its first attempt.
+fn send_until(done: &AtomicBool, address: SocketAddr, keeps: bool) -> usize {
+    let mut sent = 0;
+    let mut kept: Option<Wire> = None;
+    while !done.load(Ordering::Relaxed) {
+        let mut wire = kept
+            .take()
+            .unwrap_or_else(|| Tls::default().connect(address).unwrap());
+        let answer = wire.exchange("POST", "/open", &[], b"x");
+        assert_eq!(answer.status, 200);
+        sent += 1;
+        if keeps && answer.header("connection") != Some("close") {
+            kept = Some(wire);
+        }
+    }
+    sent
+}
+
+/// As [`send_until`], over HTTP/2: a GOAWAY says what was not served, and nothing else may be.
+fn send_http2_until(done: &AtomicBool, address: SocketAddr) -> usize {
+    let mut sent = 0;
+    let mut client = H2::connect(address);
+    while !done.load(Ordering::Relaxed) {
+        if let Some(answer) = client.post_unless_gone("/open", b"x") {
+            assert_eq!(answer.status, 200);
+            sent += 1;
+        } else {
+            client = H2::connect(address);
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_rolling_restart_of_two_processes_fails_no_request() {
+    // SECURITY S-08
+    let app = App::start();
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let fixed = config(&open_route(&app)).replacen("127.0.0.1:0\n", &format!("{address}\n"), 1);
+    let done = &AtomicBool::new(false);
+    let mut old = Gateway::start(&fixed);
+    thread::scope(|scope| {
+        let http1 = [true, true, false, false];
+        let http1 = http1.map(|keeps| scope.spawn(move || send_until(done, address, keeps)));
+        let http2 = [(); 2].map(|()| scope.spawn(move || send_http2_until(done, address)));
+        for _ in 0..3 {
+            let new = Gateway::start(&fixed);
+            assert_eq!(new.address("https"), address);
+            let served = app.count();
+            old.signal("TERM");
+            assert_eq!(old.wait(), 0);
+            old = new;
+            eventually("the new one serves", || {
+                (app.count() > served + 20).then_some(())
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+        let senders = http1.into_iter().chain(http2);
+        let sent: usize = senders.map(|sender| sender.join().unwrap()).sum();
+        assert_eq!(app.count(), sent);
+    });
+}
+
+#[test]
+fn kept_connections_are_told_to_move_while_it_waits() {
+    // SECURITY S-08
+    let app = App::start();
+    let mut gateway = Gateway::start(&config_with(
+        "limits: { drain_delay: 1s }",
+        &open_route(&app),
+    ));
+    let mut wires = [gateway.tls(), gateway.plain()];
+    for wire in &mut wires {
+        let answer = wire.exchange("POST", "/open", &[], b"x");
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
+    gateway.signal("TERM");
+    eventually("readiness fails", || {
+        (gateway.admin("/readyz").status == 503).then_some(())
+    });
+    for mut wire in wires {
+        let answer = wire.exchange("POST", "/open", &[], b"x");
+        assert_eq!(
+            (answer.status, answer.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(wire.is_closed());
+    }
+    assert_eq!(gateway.wait(), 0);
 }
 
 impl RawH2 {

@@ -17,6 +17,7 @@ use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
 use hookward::net::connections::Connections;
+use hookward::net::http::Farewell;
 use hookward::net::listener::{Endpoint, Worker, accept, bind};
 use hookward::net::tls::TlsAcceptor;
 use hookward::scheme::catalog::Catalog;
@@ -79,6 +80,7 @@ impl Served {
             name: Arc::clone(&listener.name),
             address,
             tls: ArcSwap::from_pointee(Some(TlsAcceptor::new(tls).unwrap())),
+            held: false,
             closed: CancellationToken::new(),
         });
         let worker = Worker {
@@ -87,7 +89,7 @@ impl Served {
             challenges: Arc::default(),
             handshakes: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
-            drain: CancellationToken::new(),
+            farewell: Farewell::default(),
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -9,7 +9,7 @@ use hookward::clock::Clock;
 use hookward::gateway::Gateway as Engine;
 use hookward::gateway::connection::{Connection as Accepted, TlsFacts};
 use hookward::gateway::snapshot::Snapshot;
-use hookward::net::http::{Serving, serve_http2};
+use hookward::net::http::{Farewell, Serving, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
 use hookward::net::upstream::system_roots;
 use hookward::route::matcher::RouteTable;
@@ -21,7 +21,6 @@ use hookward::telemetry::metrics::Metrics;
 use hookward::units::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::support::h2::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, PING,
@@ -590,7 +589,7 @@ fn serve(limits: Limits) -> DuplexStream {
     };
     let (client, server) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
-        serve_http2(server, serving, &limits, CancellationToken::new()).await;
+        serve_http2(server, serving, &limits, Farewell::default()).await;
     });
     client
 }

@@ -548,25 +548,37 @@ fn ids(redis: &Redis) -> Vec<String> {
         .collect()
 }
 
+/// A node of a cluster; one that is silent for a second counts as dead.
+fn node() -> Redis {
+    let bus = free_port().to_string();
+    Redis::start_with(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+        "--cluster-require-full-coverage",
+        "no",
+        "--cluster-node-timeout",
+        "1000",
+        "--cluster-replica-validity-factor",
+        "0",
+    ])
+}
+
+/// Makes `node` known to the cluster of `other`.
+fn meet(other: &Redis, node: &Redis) {
+    let bus: Vec<String> = node.ask(&["CONFIG", "GET", "cluster-port"]);
+    let port = node.port().to_string();
+    let () = other.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus[1]]);
+}
+
 /// Three nodes with a third of the slots each.
 fn cluster() -> [Redis; 3] {
-    let nodes = [(); 3].map(|()| {
-        let bus = free_port().to_string();
-        Redis::start_with(&[
-            "--cluster-enabled",
-            "yes",
-            "--cluster-port",
-            &bus,
-            "--cluster-require-full-coverage",
-            "no",
-        ])
-    });
+    let nodes = [(); 3].map(|()| node());
     let slots = [["0", "5460"], ["5461", "10922"], ["10923", "16383"]];
     for (node, [from, to]) in nodes.iter().zip(slots) {
         let () = node.ask(&["CLUSTER", "ADDSLOTSRANGE", from, to]);
-        let bus: Vec<String> = node.ask(&["CONFIG", "GET", "cluster-port"]);
-        let port = node.port().to_string();
-        let () = nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus[1]]);
+        meet(&nodes[0], node);
     }
     eventually("the cluster is one", || {
         let known = |node: &Redis| {
@@ -612,6 +624,69 @@ fn a_cluster_shares_the_keys() {
     let count = |status: u16| statuses.iter().filter(|own| **own == status).count();
     assert!(count(200) >= 5 && count(503) >= 1, "{statuses:?}");
     assert_eq!(count(200) + count(503), 30, "{statuses:?}");
+}
+
+#[test]
+fn a_replica_that_takes_over_is_found_without_a_restart() {
+    // SECURITY S-01
+    let (mut nodes, app, replica_node) = (cluster(), App::start(), node());
+    meet(&nodes[0], &replica_node);
+    let id: String = nodes[2].ask(&["CLUSTER", "MYID"]);
+    eventually("it follows", || {
+        let mut own = replica_node.connect().unwrap();
+        let asked = redis::cmd("CLUSTER")
+            .arg(&["REPLICATE", &id])
+            .query::<()>(&mut own);
+        asked.ok()
+    });
+    eventually("it has caught up", || {
+        let info: String = replica_node.ask(&["INFO", "replication"]);
+        info.contains("master_link_status:up").then_some(())
+    });
+    let start = |on_failure: &str| {
+        let state = state(nodes[0].url(), "500ms", on_failure);
+        let state = state.replace(
+            "timeout:",
+            &format!("cluster: true, prefix: {on_failure}, timeout:"),
+        );
+        replica(&app, &state, REPLAY)
+    };
+    let (rejecting, alone) = (start("reject"), start("local"));
+    let statuses = |gateway: &Gateway, what: &str| -> Vec<u16> {
+        let bodies = (0..20).map(|number| format!("{what} {number}"));
+        bodies
+            .map(|body| post(gateway, body.as_bytes()).status)
+            .collect()
+    };
+    eventually("every key is claimed", || {
+        let all_pass = |gateway| {
+            statuses(gateway, "before")
+                .iter()
+                .all(|status| *status == 200)
+        };
+        (all_pass(&rejecting) && all_pass(&alone)).then_some(())
+    });
+    let before = app.count();
+    nodes[2].kill();
+    let meanwhile = statuses(&rejecting, "meanwhile");
+    assert!(meanwhile.contains(&503), "{meanwhile:?}");
+    assert!(
+        meanwhile.iter().all(|status| matches!(status, 200 | 503)),
+        "{meanwhile:?}"
+    );
+    assert_eq!(statuses(&alone, "meanwhile"), [200; 20]);
+    let mut attempt = 0;
+    eventually("the replica is asked", || {
+        attempt += 1;
+        let found = statuses(&rejecting, &format!("after {attempt}"));
+        found.iter().all(|status| *status == 200).then_some(())
+    });
+    available(&rejecting, 1);
+    // What was delivered before is known to the node that took over.
+    let delivered = app.count();
+    assert!(delivered > before);
+    assert_eq!(statuses(&rejecting, "before"), [200; 20]);
+    assert_eq!(app.count(), delivered);
 }
 
 #[test]

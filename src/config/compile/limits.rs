@@ -1,6 +1,7 @@
 //! `limits`.
 
 use super::{Compiler, value};
+use crate::cgroup::memory_limit;
 use crate::config::spec::LimitsSpec;
 use crate::document::{At, Parsed};
 use crate::settings::{Limits, PerAddress};
@@ -12,7 +13,7 @@ const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1 << 10..=1 << 20;
 impl Compiler<'_, '_> {
     /// What is absent, or wrong and reported, keeps its default.
     pub(super) fn limits(&mut self, spec: Option<&At<LimitsSpec>>) -> Limits {
-        let mut limits = Limits::default();
+        let mut limits = memory_limit().map_or_else(Limits::default, Limits::within);
         let Some((spec, _)) = value(spec) else {
             return limits;
         };

@@ -146,14 +146,19 @@ impl Link {
             let known = links
                 .iter()
                 .find(|(other, _)| std::ptr::eq(other.as_ptr(), Arc::as_ptr(store)));
-            if let Some((_, link)) = known {
+            if let Some((_, link)) = known.filter(|(_, link)| link.is_kept()) {
                 return Arc::clone(link);
             }
-            links.retain(|(other, _)| other.strong_count() > 0);
+            links.retain(|(other, link)| other.strong_count() > 0 && link.is_kept());
             let link = Arc::new(Self::open(store));
             links.push((Arc::downgrade(store), Arc::clone(&link)));
             link
         })
+    }
+
+    /// Whether its keeper is at work; one that panicked is followed by another (SECURITY S-16).
+    fn is_kept(&self) -> bool {
+        self.status.has_changed().is_ok()
     }
 
     fn open(store: &Arc<Inner>) -> Self {

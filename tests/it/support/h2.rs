@@ -57,6 +57,22 @@ impl H2 {
         self.all(&[(method, path, headers, body)]).remove(0)
     }
 
+    /// One POST, unless the connection has said that it ends: then nothing was sent, and a client opens
+    /// another one.
+    pub fn post_unless_gone(&mut self, path: &str, body: &[u8]) -> Option<Answer> {
+        let request = hyper::Request::post(format!("https://{}{path}", self.authority));
+        let body = Full::new(Bytes::copy_from_slice(body));
+        let (request, sender) = (request.body(body).unwrap(), &mut self.sender);
+        self.runtime.block_on(async {
+            sender.ready().await.ok()?;
+            match sender.send_request(request).await {
+                Ok(response) => Some(answer(response).await),
+                Err(error) if error.is_canceled() => None,
+                Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+            }
+        })
+    }
+
     /// Requests at the same time, and their answers in the same order.
     pub fn all(&mut self, requests: &[Request<'_>]) -> Vec<Answer> {
         let Self {

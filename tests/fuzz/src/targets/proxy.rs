@@ -17,7 +17,7 @@ use hookward::gateway::connection::Connection;
 use hookward::gateway::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
 use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
-use hookward::net::http::{Serving, serve_http1, serve_http2};
+use hookward::net::http::{Farewell, Serving, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
 use hookward::net::upstream::system_roots;
 use hookward::settings::{Limits, Plaintext};
@@ -30,7 +30,6 @@ use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::DuplexStream;
-use tokio_util::sync::CancellationToken;
 
 use super::support::{Input, NOW, SECRET, hmac_sha256};
 
@@ -165,7 +164,6 @@ impl Stage {
         let gateway = Arc::clone(&self.gateway);
         let status = self.runtime.block_on(async {
             let (client, server) = tokio::io::duplex(256 * 1024);
-            let drain = CancellationToken::new();
             let is_h2 = version == Version::HTTP_2;
             let server = tokio::spawn(async move {
                 let limits = Limits::default();
@@ -175,9 +173,9 @@ impl Stage {
                     challenges: None,
                 };
                 if is_h2 {
-                    serve_http2(server, serving, &limits, drain).await;
+                    serve_http2(server, serving, &limits, Farewell::default()).await;
                 } else {
-                    serve_http1(server, serving, &limits, drain).await;
+                    serve_http1(server, serving, &limits, Farewell::default()).await;
                 }
             });
             let request = sent.request(chunks);

@@ -1,0 +1,1 @@
+"""One file a proof. Each has `NAME`, `ABOUT` and `prove(scale)`, which returns its line of result."""
