@@ -1,8 +1,8 @@
 //! How many instructions the hot pieces of the gateway execute, against the budget in
 //! `instructions.budget`: a piece that costs more than 3 % over it fails.
 //!
-//! `cargo bench --bench instructions` checks; with `HOOKWARD_BLESS=1` it writes the budget anew. Instructions
-//! are counted by `valgrind --tool=callgrind`, which shows every program the same processor: neither load
+//! `cargo bench --bench instructions` checks; with `HOOKWARD_BLESS=1` it writes the budget anew; with `-- PIECE` it
+//! says which functions a piece spends them in. Instructions are counted by `valgrind --tool=callgrind`, which shows every program the same processor: neither load
 //! nor the machine's own extensions move the figures. What lies behind a piece, cryptography and the echo that
 //! stands for an app, is counted apart, for beside a hash of 2 KiB nobody would see what we add.
 #![expect(
@@ -11,11 +11,13 @@
     reason = "a bench may panic and prints what it measured"
 )]
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+
+use tempfile::TempDir;
 
 mod pieces;
 
@@ -44,21 +46,28 @@ const HEADER: &str = "\
 const ROOM: u64 = 30;
 /// The same where another compiler made the code, or the processor has not what valgrind passes on.
 const ROOM_ELSEWHERE: u64 = 150;
+/// Functions that are shown of a piece.
+const EXPLAINED: usize = 40;
 /// Below this a few instructions are many thousandths.
 const SMALL: u64 = 10;
 
 fn main() -> ExitCode {
-    if std::env::args().any(|argument| argument == RUN) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == RUN) {
         return run();
     }
-    let counted = count();
+    let counted = Counted::new();
+    if let Some(piece) = arguments.iter().find(|word| !word.starts_with("--")) {
+        return counted.explain(piece);
+    }
+    let costs = counted.costs();
     #[expect(clippy::disallowed_methods, reason = "not the program's configuration")]
     if std::env::var("HOOKWARD_BLESS").is_ok() {
-        fs::write(BUDGET, write(&counted)).expect("the budget can be written");
+        fs::write(BUDGET, write(&costs)).expect("the budget can be written");
         println!("wrote {BUDGET}");
         return ExitCode::SUCCESS;
     }
-    check(&counted)
+    check(&costs)
 }
 
 /// The program under valgrind: each call of [`measured`] is counted apart.
@@ -95,57 +104,80 @@ impl fmt::Display for Cost {
 
 type Costs = BTreeMap<String, Cost>;
 
-fn count() -> Costs {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let out = folder.path().join("out");
-    let program = std::env::current_exe().expect("our own path");
-    let run = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
-        .args([
-            "--toggle-collect=instructions::measured",
-            "--dump-after=instructions::measured",
-        ])
-        .args(["--compress-strings=no", "--compress-pos=no"])
-        .arg(format!("--callgrind-out-file={}", out.display()))
-        .arg(program)
-        .arg(RUN)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("valgrind is installed");
-    assert!(run.status.success(), "{}", run.status);
-    let names = String::from_utf8(run.stdout).expect("names are text");
-    let lowest = |index: usize| {
-        let batches = index * BATCHES..(index + 1) * BATCHES;
-        let costs = batches.map(|batch| read(&part(&out, batch + 1)));
-        costs.min_by_key(|cost| cost.own).expect("a batch")
-    };
-    let names = names.lines().enumerate();
-    names
-        .map(|(index, name)| (name.to_owned(), lowest(index)))
-        .collect()
+/// The dumps of callgrind: so many batches for each piece.
+struct Counted {
+    folder: TempDir,
+    pieces: Vec<String>,
 }
 
-/// The file of one dump.
-fn part(out: &Path, number: usize) -> PathBuf {
-    PathBuf::from(format!("{}.{number}", out.display()))
-}
+impl Counted {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let run = Command::new("valgrind")
+            .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
+            .args([
+                "--toggle-collect=instructions::measured",
+                "--dump-after=instructions::measured",
+                "--compress-strings=no",
+                "--compress-pos=no",
+            ])
+            .arg(format!(
+                "--callgrind-out-file={}/out",
+                folder.path().display()
+            ))
+            .arg(std::env::current_exe().expect("our own path"))
+            .arg(RUN)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("valgrind is installed");
+        assert!(run.status.success(), "{}", run.status);
+        let names = String::from_utf8(run.stdout).expect("names are text");
+        let pieces = names.lines().map(str::to_owned).collect();
+        Self { folder, pieces }
+    }
 
-/// Reads one dump of callgrind.
-fn read(file: &Path) -> Cost {
-    let text = fs::read_to_string(file).expect("a dump for each piece");
-    let profile = Profile::parse(&text);
-    let behind = profile.behind();
-    let each = u64::from(TIMES);
-    Cost {
-        own: (profile.total - behind) / each,
-        behind: behind / each,
+    /// The dumps of a piece.
+    fn batches(&self, piece: usize) -> impl Iterator<Item = String> {
+        let numbers = piece * BATCHES + 1..=(piece + 1) * BATCHES;
+        numbers.map(|number| {
+            let file = self.folder.path().join(format!("out.{number}"));
+            fs::read_to_string(file).expect("a dump for each batch")
+        })
+    }
+
+    fn costs(&self) -> Costs {
+        let pieces = self.pieces.iter().enumerate();
+        let costs = pieces.map(|(index, name)| {
+            let costs = self.batches(index).map(|text| Profile::parse(&text).cost());
+            let lowest = costs.min_by_key(|cost| cost.own).expect("a batch");
+            (name.clone(), lowest)
+        });
+        costs.collect()
+    }
+
+    fn explain(&self, piece: &str) -> ExitCode {
+        let Some(index) = self.pieces.iter().position(|name| name == piece) else {
+            println!(
+                "there is no piece {piece}; there are: {}",
+                self.pieces.join(" ")
+            );
+            return ExitCode::FAILURE;
+        };
+        let text = self.batches(index).last().expect("a batch");
+        let profile = Profile::parse(&text);
+        let mut own: Vec<_> = profile.own.into_iter().collect();
+        own.sort_by_key(|(_, cost)| Reverse(*cost));
+        for (function, cost) in own.iter().take(EXPLAINED) {
+            println!("{:9} {function}", cost / u64::from(TIMES));
+        }
+        ExitCode::SUCCESS
     }
 }
 
-/// Who called whom, and what that cost.
+/// What each function cost by itself, who called whom, and what that cost.
 #[derive(Default)]
 struct Profile<'t> {
-    total: u64,
+    own: BTreeMap<&'t str, u64>,
     calls: BTreeMap<&'t str, BTreeMap<&'t str, u64>>,
 }
 
@@ -162,20 +194,27 @@ impl<'t> Profile<'t> {
             } else if line.starts_with("calls=") {
                 is_call = true;
             } else if let Some(cost) = cost(line) {
-                if std::mem::take(&mut is_call) {
-                    *profile
-                        .calls
-                        .entry(caller)
-                        .or_default()
-                        .entry(callee)
-                        .or_default() += cost;
+                let sum = if std::mem::take(&mut is_call) {
+                    let calls = profile.calls.entry(caller).or_default();
+                    calls.entry(callee).or_default()
                 } else {
-                    profile.total += cost;
-                }
+                    profile.own.entry(caller).or_default()
+                };
+                *sum += cost;
             }
         }
-        assert!(profile.total > 0, "nothing was counted");
         profile
+    }
+
+    /// For each run.
+    fn cost(&self) -> Cost {
+        let (total, behind) = (self.own.values().sum::<u64>(), self.behind());
+        assert!(total > 0, "nothing was counted");
+        let each = u64::from(TIMES);
+        Cost {
+            own: (total - behind) / each,
+            behind: behind / each,
+        }
     }
 
     /// What was spent in calls from us to what lies behind.
@@ -184,11 +223,10 @@ impl<'t> Profile<'t> {
             let name = name.trim_start_matches(['<', '&']);
             BEHIND.iter().any(|prefix| name.starts_with(prefix))
         };
-        let roots = self
-            .calls
-            .keys()
-            .filter(|name| name.contains("instructions::measured"));
-        let mut open: Vec<&str> = roots.copied().collect();
+        let callers = self.calls.keys().copied();
+        let mut open: Vec<&str> = callers
+            .filter(|name| name.contains("instructions::measured"))
+            .collect();
         let mut seen: BTreeSet<&str> = open.iter().copied().collect();
         let mut behind = 0;
         while let Some(caller) = open.pop() {
