@@ -37,6 +37,9 @@ use tokio::task::LocalSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+/// Connections that are opened at the same time.
+const OPENERS: usize = 16;
+
 type Error = Box<dyn std::error::Error>;
 
 #[derive(Parser)]
@@ -520,7 +523,7 @@ async fn send(options: Options) -> Result<(), Error> {
             start_streams(&dialler, &deliveries, &seen, streams).await?;
         }
     } else {
-        let mut links = open(&dialler, if fresh { 0 } else { connections }).await?;
+        let mut links = open(&dialler, &deliveries, if fresh { 0 } else { connections }).await?;
         let share = links.len().div_ceil(at_once);
         for _ in 0..at_once {
             let own: Vec<Link> = links.split_off(links.len().saturating_sub(share));
@@ -569,20 +572,33 @@ fn report(seen: &Seen, took: Duration, processor: u64) -> Result<(), Error> {
     }
 }
 
-/// Opens so many connections, some at a time.
-async fn open(dialler: &Rc<Dialler>, count: usize) -> Result<Vec<Link>, Error> {
+/// Opens so many connections, some at a time, and sends one delivery on each: none must wait for its first
+/// longer than a proxy allows.
+async fn open(
+    dialler: &Rc<Dialler>,
+    deliveries: &Rc<Deliveries>,
+    count: usize,
+) -> Result<Vec<Link>, Error> {
     let links = Rc::new(RefCell::new(Vec::with_capacity(count)));
-    let openers = (0..count.min(16)).map(|opener| {
-        let (dialler, links) = (Rc::clone(dialler), Rc::clone(&links));
-        let own = (opener..count).step_by(16).count();
+    let openers = (0..count.min(OPENERS)).map(|opener| {
+        let own = (opener..count).step_by(OPENERS).count();
+        let (dialler, deliveries) = (Rc::clone(dialler), Rc::clone(deliveries));
+        let links = Rc::clone(&links);
         tokio::task::spawn_local(async move {
+            let mut request = Vec::new();
             for _ in 0..own {
-                let link = Link::open(&dialler)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                links.borrow_mut().push(link);
+                let mut link = Link::open(&dialler).await.map_err(|e| e.to_string())?;
+                deliveries.next().as_text(&mut request);
+                let answered = link.exchange(&request).await;
+                let (status, usable) = answered.map_err(|e| e.to_string())?;
+                if status != deliveries.options.expect {
+                    return Err(format!("status {status}"));
+                }
+                if usable {
+                    links.borrow_mut().push(link);
+                }
             }
-            Ok::<_, String>(())
+            Ok(())
         })
     });
     for opener in openers.collect::<Vec<_>>() {
@@ -692,17 +708,8 @@ async fn stream(
 /// Keeps connections open for who wants to weigh them.
 async fn hold(options: Options) -> Result<(), Error> {
     let dialler = Rc::new(Dialler::new(&options)?);
-    let mut links = open(&dialler, options.connections).await?;
-    let expected = options.expect;
-    let deliveries = Deliveries::new(options);
-    let mut request = Vec::new();
-    for link in &mut links {
-        deliveries.next().as_text(&mut request);
-        let (status, _) = link.exchange(&request).await?;
-        if status != expected {
-            return Err(format!("status {status} instead of {expected}").into());
-        }
-    }
+    let count = options.connections;
+    let links = open(&dialler, &Rc::new(Deliveries::new(options)), count).await?;
     println!("{}", links.len());
     let mut rest = Vec::new();
     std::io::stdin().read_to_end(&mut rest)?;
