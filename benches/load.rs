@@ -594,9 +594,10 @@ async fn open(
                 if status != deliveries.options.expect {
                     return Err(format!("status {status}"));
                 }
-                if usable {
-                    links.borrow_mut().push(link);
+                if !usable {
+                    link = Link::open(&dialler).await.map_err(|e| e.to_string())?;
                 }
+                links.borrow_mut().push(link);
             }
             Ok(())
         })
