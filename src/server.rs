@@ -112,6 +112,19 @@ fn note_memory(limits: &Limits) {
     );
 }
 
+/// What `config` asks for behind its listeners, without them: a gateway for who brings the requests
+/// along, as benches do. Nothing checks its upstreams' health or sweeps its maps.
+pub fn gateway(config: Config, telemetry: Telemetry) -> anyhow::Result<Gateway> {
+    let clock = Clock::system();
+    let mut living = Living::new(&telemetry, &clock, &config.limits);
+    let clusters = living.next_clusters(config.upstreams)?;
+    let store = living.next_store(&config.state)?;
+    let world = (&clusters, &store);
+    let snapshot = living.snapshot(config.routes, config.limits, &config.listeners, world)?;
+    let fetch = Arc::new(HttpsFetch::new(system_roots));
+    Ok(Gateway::new(snapshot, telemetry, clock, fetch)?)
+}
+
 /// Everything that runs.
 struct Server {
     gateway: Arc<Gateway>,
@@ -210,13 +223,7 @@ impl Server {
             routes,
         } = config;
         let clock = Clock::system();
-        let mut living = Living {
-            clusters: Clusters::new(),
-            limiters: Limiters::new(clock.clone(), limits.clients),
-            memory: MemoryStore::new(clock.clone(), limits.deliveries),
-            state: None,
-            telemetry: telemetry.clone(),
-        };
+        let mut living = Living::new(&telemetry, &clock, &limits);
         let clusters = living.next_clusters(upstreams)?;
         let store = living.next_store(&state)?;
         let limits_now = limits.clone();
@@ -586,6 +593,16 @@ impl Fresh {
 }
 
 impl Living {
+    fn new(telemetry: &Telemetry, clock: &Clock, limits: &Limits) -> Self {
+        Self {
+            clusters: Clusters::new(),
+            limiters: Limiters::new(clock.clone(), limits.clients),
+            memory: MemoryStore::new(clock.clone(), limits.deliveries),
+            state: None,
+            telemetry: telemetry.clone(),
+        }
+    }
+
     /// Builds the upstreams, keeping those whose settings did not change; changes nothing that runs.
     fn next_clusters(&self, upstreams: Vec<UpstreamSettings>) -> anyhow::Result<Clusters> {
         let mut next = Clusters::new();
