@@ -322,7 +322,7 @@ impl Accepted {
             gateway,
             challenges: Some(challenges),
         };
-        serve_http1(self.stream, service, limits, farewell).await;
+        Box::pin(serve_http1(self.stream, service, limits, farewell)).await;
     }
 
     async fn serve_tls(self, acceptor: &TlsAcceptor, limits: &Limits) {
@@ -352,10 +352,11 @@ impl Accepted {
             gateway,
             challenges: None,
         };
+        // Boxed, each takes the room that it needs: an idle connection is mostly this.
         if is_h2 {
-            serve_http2(stream, service, limits, farewell).await;
+            Box::pin(serve_http2(stream, service, limits, farewell)).await;
         } else {
-            serve_http1(stream, service, limits, farewell).await;
+            Box::pin(serve_http1(stream, service, limits, farewell)).await;
         }
     }
 }

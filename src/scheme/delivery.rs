@@ -3,7 +3,7 @@
 use super::jwt::Jwt;
 use super::locate::{Location, View, find};
 use super::parse::Presented;
-use super::primitive::digest;
+use super::primitive::{Fingerprint, digest};
 use super::template::Scope;
 use super::verify::{presented_token, render};
 use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedContent};
@@ -75,11 +75,11 @@ impl Scheme {
             id: id.as_deref(),
             secret: Some(&[]),
         };
-        let mut content = Vec::new();
+        let mut content = Fingerprint::labelled(b"signed content");
         if let Some(parts) = self.contents.get(signed.content) {
             render(parts, &scope, &mut content)?;
         }
-        Ok(digest(&[b"signed content", &content]))
+        Ok(content.finish())
     }
 
     /// A token is known by what is signed in it, never by its text: the signature can be re-made.

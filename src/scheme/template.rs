@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::locate::{self, Location, Pointer, TOO_MANY, Unreadable, View};
-use super::primitive::{Digest, Hash, Mac};
+use super::primitive::{Digest, Fingerprint, Hash, Mac};
 use super::{SignatureError, malformed};
 
 /// A parsed template.
@@ -134,6 +134,12 @@ impl Sink for Vec<u8> {
 }
 
 impl Sink for Mac {
+    fn put(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+impl Sink for Fingerprint {
     fn put(&mut self, bytes: &[u8]) {
         self.update(bytes);
     }

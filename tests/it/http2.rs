@@ -564,6 +564,10 @@ fn an_answer_that_breaks_off_resets_its_stream() {
     )]);
     let mut raw = RawH2::open(gateway.address("https"));
     raw.post(1, b"/open", &[], b"abc");
-    assert_eq!(raw.end_of(1), StreamEnd::Status(200));
-    assert!(matches!(raw.end_of(1), StreamEnd::Reset(_)));
+    // The reset may overtake the head; what counts is that the answer never seems whole.
+    let end = match raw.end_of(1) {
+        StreamEnd::Status(200) => raw.end_of(1),
+        end => end,
+    };
+    assert!(matches!(end, StreamEnd::Reset(_)), "{end:?}");
 }

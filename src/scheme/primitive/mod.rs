@@ -100,6 +100,27 @@ pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
     sha.finalize().into()
 }
 
+/// A SHA-256 digest under way, of content that is too long to be copied.
+pub(super) struct Fingerprint(Sha256);
+
+impl Fingerprint {
+    /// Begins with a label; other labels, other digests.
+    pub(super) fn labelled(label: &[u8]) -> Self {
+        let mut sha = Sha256::new();
+        sha.update((label.len() as u64).to_be_bytes());
+        sha.update(label);
+        Self(sha)
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(super) fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use data_encoding::HEXLOWER;
