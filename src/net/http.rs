@@ -159,18 +159,12 @@ where
                     call = Call::Go;
                 }
                 Self::Resting(io, _) => {
-                    let mut room = [0; 64];
-                    let mut early = ReadBuf::new(&mut room);
-                    let read = match Pin::new(&mut *io).poll_read(cx, &mut early) {
-                        Poll::Ready(read) => read,
-                        // A request that is there already is still served.
-                        Poll::Pending if call == Call::Drain => return Poll::Ready(Ok(())),
-                        Poll::Pending => return Poll::Pending,
-                    };
-                    if read.is_err() || early.filled().is_empty() {
-                        return Poll::Ready(Ok(())); // The client has gone.
+                    match io.poll_early(cx) {
+                        Poll::Ready(true) => {}
+                        Poll::Pending if call != Call::Drain => return Poll::Pending,
+                        // Where a request is there already, it is still served.
+                        Poll::Ready(false) | Poll::Pending => return Poll::Ready(Ok(())),
                     }
-                    io.early = Bytes::copy_from_slice(early.filled());
                     if let Self::Resting(io, service) = std::mem::replace(self, Self::Over) {
                         let conn = builder.serve_connection(TokioIo::new(io), service);
                         *self = Self::Speaking(Box::new(conn));
@@ -187,7 +181,11 @@ where
             Self::Speaking(conn) => {
                 let parts = conn.into_parts();
                 let mut io = parts.io.into_inner();
+                // The beginning of a head that came with the request before: hyper gets it back at once.
                 io.early = parts.read_buf;
+                if !io.early.is_empty() {
+                    io.watch.woken();
+                }
                 *self = Self::Resting(io, parts.service);
             }
             other => *self = other,
@@ -615,6 +613,20 @@ struct Watched<I> {
     early: Bytes,
     /// Whether any byte begins a head: in HTTP/2 it may be a ping's.
     wakes: bool,
+}
+
+impl<I: AsyncRead + Unpin> Watched<I> {
+    /// Waits for the first bytes of a request; `false` when the client has gone instead.
+    fn poll_early(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if !self.early.is_empty() {
+            return Poll::Ready(true);
+        }
+        let mut room = [0; 64];
+        let mut early = ReadBuf::new(&mut room);
+        let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut early));
+        self.early = Bytes::copy_from_slice(early.filled());
+        Poll::Ready(read.is_ok() && !self.early.is_empty())
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {

@@ -1,6 +1,7 @@
 //! HTTP/1 framing: what is refused, what is framed anew, and that nothing is ever served twice.
 
 use std::iter::repeat_n;
+use std::time::Duration;
 
 use super::support::{
     App, Gateway, Wire, config, config_with, eventually, numbered_fields, open_route, two_routes,
@@ -333,6 +334,38 @@ fn pipelined_requests_are_judged_one_by_one_in_order() {
         assert_eq!(app.count(), 2);
     }
     assert_eq!(app.seen()[0].body, b"one");
+}
+
+#[test]
+fn the_beginning_of_a_head_waits_for_its_end_whole() {
+    // SECURITY SM-33: buffers are given back between requests, and nothing that came in with them.
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let request = |filler: &str, body: &str| {
+        let length = body.len();
+        format!(
+            "POST /open HTTP/1.1\r\n{HOST}X-Filler: {filler}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+    };
+    let filler = "f".repeat(400);
+    for cut in [1, 63, 64, 65, 300] {
+        let (first, second) = (request("1", "one"), request(&filler, "two"));
+        let (begun, rest) = second.split_at(cut);
+        let mut wire = gateway.plain();
+        wire.send(format!("{first}{begun}").as_bytes());
+        assert_eq!(wire.answer().unwrap().status, 200);
+        super::support::pause(Duration::from_millis(300));
+        wire.send(rest.as_bytes());
+        assert_eq!(wire.answer().unwrap().status, 200, "cut at {cut}");
+        // A connection that waited alone goes on as well.
+        super::support::pause(Duration::from_millis(300));
+        wire.send(second.as_bytes());
+        assert_eq!(wire.answer().unwrap().status, 200);
+        let seen = app.seen();
+        let last = &seen[seen.len() - 2];
+        assert_eq!(last.header("x-filler"), Some(&*filler), "cut at {cut}");
+    }
+    assert_eq!(app.count(), 15);
 }
 
 #[test]
