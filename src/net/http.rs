@@ -84,7 +84,12 @@ pub struct Farewell {
 }
 
 /// Serves HTTP/1.1 on `io` until one side ends it.
-pub async fn serve_http1<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
+pub fn serve_http1<I>(
+    io: I,
+    serving: Serving,
+    limits: &Limits,
+    farewell: Farewell,
+) -> impl Future<Output = ()> + Send + use<I>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -106,14 +111,17 @@ where
     };
     let service = service_fn(service(serving, Arc::clone(&watch), Some(said)));
     let mut conn = Conn::Resting(io, service);
-    let end = watch
-        .guard(&meant, |cx, call| conn.poll(cx, call, &builder))
-        .await;
-    count_refusal(&gateway, &end);
-    if matches!(end, End::Finished(Ok(()))) {
-        let linger = watch.lingers.load(Ordering::Relaxed);
-        if let Some(io) = conn.into_io() {
-            close(io.into_inner(), linger).await;
+    // Made before the future, which would keep room for what it is made of: a connection is that much.
+    async move {
+        let end = watch
+            .guard(&meant, |cx, call| conn.poll(cx, call, &builder))
+            .await;
+        count_refusal(&gateway, &end);
+        if matches!(end, End::Finished(Ok(()))) {
+            let linger = watch.lingers.load(Ordering::Relaxed);
+            if let Some(io) = conn.into_io() {
+                Box::pin(close(io.into_inner(), linger)).await;
+            }
         }
     }
 }
@@ -182,8 +190,9 @@ where
                 let parts = conn.into_parts();
                 let mut io = parts.io.into_inner();
                 // The beginning of a head that came with the request before: hyper gets it back at once.
-                io.early = parts.read_buf;
-                if !io.early.is_empty() {
+                // An empty one is not kept, for it would hold the whole buffer.
+                if !parts.read_buf.is_empty() {
+                    io.early = parts.read_buf;
                     io.watch.woken();
                 }
                 *self = Self::Resting(io, parts.service);
