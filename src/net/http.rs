@@ -211,11 +211,11 @@ where
 }
 
 /// Serves HTTP/2 on `io` until one side ends it.
-pub async fn serve_http2<I>(io: I, serving: Serving, limits: &Limits, farewell: Farewell)
+pub async fn serve_http2<I>(io: I, serving: Serving, limits: Limits, farewell: Farewell)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
+    let watch = Arc::new(Watch::new(&limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);

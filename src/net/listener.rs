@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -181,7 +182,11 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
         worker: worker.clone(),
     };
     worker.tasks.spawn(async move {
-        accepted.serve().await;
+        // What led to a connection is dropped before it is served: it may wait for an hour.
+        if let Some(established) = Box::pin(accepted.establish()).await {
+            established.served.await;
+            drop(established.place);
+        }
         drop(open);
     });
 }
@@ -249,24 +254,29 @@ struct Accepted {
     worker: Worker,
 }
 
+/// A connection that is ready to be served.
+struct Established {
+    place: Place,
+    /// Serves it until one side ends it. Boxed: it takes the room that its protocol needs.
+    served: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
 impl Accepted {
-    /// Serves until one side ends it.
-    async fn serve(mut self) {
-        if self.stream.set_nodelay(true).is_err() {
-            return; // The peer has gone.
-        }
+    /// Finds out who the peer is and which protocol it speaks; `None` when it is not to be served.
+    async fn establish(mut self) -> Option<Established> {
+        // It fails when the peer has gone.
+        self.stream.set_nodelay(true).ok()?;
         let snapshot = self.worker.gateway.snapshot();
         let limits = &snapshot.limits;
-        let Some(policy) = snapshot.listener(&self.endpoint.name) else {
-            return; // A reload has just removed the listener.
-        };
+        // There is none when a reload has just removed the listener.
+        let policy = snapshot.listener(&self.endpoint.name)?;
         if !self.introduce(policy, limits).await {
-            return;
+            return None;
         }
         let tls = self.endpoint.tls.load_full();
         match tls.as_ref() {
-            None => self.serve_plaintext(limits).await,
-            Some(acceptor) => self.serve_tls(acceptor, limits).await,
+            None => Some(self.plaintext(limits)),
+            Some(acceptor) => self.secured(acceptor, limits).await,
         }
     }
 
@@ -305,7 +315,7 @@ impl Accepted {
         Ok(timeout(PROXY_HEADER_TIME, header).await??)
     }
 
-    async fn serve_plaintext(self, limits: &Limits) {
+    fn plaintext(self, limits: &Limits) -> Established {
         let connection = Connection {
             peer: self.peer,
             listener: Arc::clone(&self.endpoint.name),
@@ -322,23 +332,32 @@ impl Accepted {
             gateway,
             challenges: Some(challenges),
         };
-        Box::pin(serve_http1(self.stream, service, limits, farewell)).await;
+        Established {
+            place: self.place,
+            served: Box::pin(serve_http1(self.stream, service, limits, farewell)),
+        }
     }
 
-    async fn serve_tls(self, acceptor: &TlsAcceptor, limits: &Limits) {
+    async fn secured(self, acceptor: &TlsAcceptor, limits: &Limits) -> Option<Established> {
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
         let Worker {
             gateway, farewell, ..
         } = self.worker;
+        let failed = |error: Option<io::Error>| {
+            tracing::debug!(peer = %self.peer, ?error, "TLS handshake failed");
+            gateway.telemetry().metrics.tls_handshake_failures.inc();
+        };
         let stream = match handshake {
-            Ok(Ok(Some(stream))) => stream,
-            Ok(Ok(None)) => return,
+            Ok(Ok(stream)) => stream?,
             Ok(Err(error)) => {
-                tracing::debug!(peer = %self.peer, %error, "TLS handshake failed");
-                return gateway.telemetry().metrics.tls_handshake_failures.inc();
+                failed(Some(error));
+                return None;
             }
-            Err(_) => return gateway.telemetry().metrics.tls_handshake_failures.inc(),
+            Err(_) => {
+                failed(None);
+                return None;
+            }
         };
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
@@ -352,12 +371,15 @@ impl Accepted {
             gateway,
             challenges: None,
         };
-        // Boxed, each takes the room that it needs: an idle connection is mostly this.
-        if is_h2 {
-            Box::pin(serve_http2(stream, service, limits, farewell)).await;
+        let served: Pin<Box<dyn Future<Output = ()> + Send>> = if is_h2 {
+            Box::pin(serve_http2(stream, service, limits.clone(), farewell))
         } else {
-            Box::pin(serve_http1(stream, service, limits, farewell)).await;
-        }
+            Box::pin(serve_http1(stream, service, limits, farewell))
+        };
+        Some(Established {
+            place: self.place,
+            served,
+        })
     }
 }
 

@@ -589,7 +589,7 @@ fn serve(limits: Limits) -> DuplexStream {
     };
     let (client, server) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
-        serve_http2(server, serving, &limits, Farewell::default()).await;
+        serve_http2(server, serving, limits, Farewell::default()).await;
     });
     client
 }

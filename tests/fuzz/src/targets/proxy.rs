@@ -173,7 +173,7 @@ impl Stage {
                     challenges: None,
                 };
                 if is_h2 {
-                    serve_http2(server, serving, &limits, Farewell::default()).await;
+                    serve_http2(server, serving, limits, Farewell::default()).await;
                 } else {
                     serve_http1(server, serving, &limits, Farewell::default()).await;
                 }
