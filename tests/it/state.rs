@@ -666,6 +666,20 @@ fn a_replica_that_takes_over_is_found_without_a_restart() {
         };
         (all_pass(&rejecting) && all_pass(&alone)).then_some(())
     });
+    // Redis replicates behind the answer: what the replica has not been told it cannot know.
+    let offset = |node: &Redis| -> Option<u64> {
+        let info: String = node.ask(&["INFO", "replication"]);
+        let mut lines = info.lines();
+        lines.find_map(|line| {
+            line.strip_prefix("master_repl_offset:")?
+                .trim()
+                .parse()
+                .ok()
+        })
+    };
+    eventually("the claims are replicated", || {
+        (offset(&nodes[2])? == offset(&replica_node)?).then_some(())
+    });
     let before = app.count();
     nodes[2].kill();
     let meanwhile = statuses(&rejecting, "meanwhile");
