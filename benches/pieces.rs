@@ -278,14 +278,12 @@ fn request(delivery: Delivery) -> Piece {
         .build()
         .expect("a runtime");
     let gateway = runtime.block_on(async { gateway() });
-    let connection = Connection {
-        peer: SocketAddr::new(CLIENT, 40_000),
-        listener: "https".into(),
-        tls: Some(TlsFacts {
-            certificate: None,
-            client: None,
-        }),
+    let tls = TlsFacts {
+        certificate: None,
+        client: None,
     };
+    let peer = SocketAddr::new(CLIENT, 40_000);
+    let connection = Connection::new(peer, "https".into(), Some(tls));
     let handle = move |request| handle(&runtime, &gateway, &connection, request);
     let status = handle(delivery.request(0));
     assert_eq!(status, delivery.status(), "{name}");

@@ -20,11 +20,11 @@ use crate::admin::{self, AdminState, Readiness};
 use crate::cgroup::memory_limit;
 use crate::clock::{Clock, Steps};
 use crate::config::Config;
+use crate::gateway::Gateway;
 use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
-use crate::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
-use crate::gateway::{Gateway, lease};
+use crate::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
 use crate::net::http::Farewell;
@@ -746,13 +746,9 @@ impl Living {
             }
         };
         Ok(RouteState {
-            lease: lease(upstream.patience(route.forward.timeout)),
-            credentials: CredentialFields::of(&route.auth),
-            route: Arc::clone(route),
-            metrics,
             client_limits,
             route_limits,
-            upstream,
+            ..RouteState::new(route, metrics, upstream)
         })
     }
 }

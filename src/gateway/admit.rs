@@ -61,9 +61,11 @@ pub fn declared_size(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rej
 pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Rejection> {
     let media_type = media_type(headers);
     if let Some(accepted) = &policy.content_types {
-        let known = media_type
-            .as_deref()
-            .is_some_and(|media_type| accepted.iter().any(|own| **own == *media_type));
+        let known = media_type.is_some_and(|media_type| {
+            accepted
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(media_type))
+        });
         if !known {
             let detail = "the content type is not one of `content_types`";
             return Err(Rejection::new(Reason::ContentTypeUnsupported, detail));
@@ -71,7 +73,6 @@ pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Reje
     }
     let judged = policy.well_formed
         && media_type
-            .as_deref()
             .and_then(super::well_formed::Syntax::of)
             .is_some();
     if judged && headers.contains_key(header::CONTENT_ENCODING) {
@@ -81,15 +82,15 @@ pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Reje
     Ok(())
 }
 
-/// The media type of a request: lower case, without parameters. Several fields count as none.
-pub fn media_type(headers: &HeaderMap) -> Option<String> {
+/// The media type of a request as it is written, without parameters. Several fields count as none.
+pub fn media_type(headers: &HeaderMap) -> Option<&str> {
     let mut fields = headers.get_all(header::CONTENT_TYPE).iter();
     let field = fields.next()?.to_str().ok()?;
     if fields.next().is_some() {
         return None;
     }
     let media_type = field.split(';').next().unwrap_or_default().trim();
-    (!media_type.is_empty()).then(|| media_type.to_ascii_lowercase())
+    (!media_type.is_empty()).then_some(media_type)
 }
 
 /// Counts requests between their head and the end of their answer.

@@ -1,13 +1,17 @@
 //! Stage: the only reader of request bodies. Exact bytes, a cap, a deadline, a shared budget.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, sleep_until};
+use smallvec::SmallVec;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::rejection::Rejection;
@@ -116,44 +120,67 @@ where
 {
     let mut body = std::pin::pin!(body);
     let mut frames = Gathered::default();
-    if !body.is_end_stream() {
-        let start = Instant::now();
-        let mut timer = std::pin::pin!(sleep_until(limits.deadline(start, 0)));
-        loop {
-            let frame = tokio::select! {
-                // What has come is taken first: most bodies never set a timer.
-                biased;
-                frame = body.frame() => frame,
-                () = timer.as_mut() => {
-                    let deadline = limits.deadline(start, *received);
-                    if deadline <= timer.deadline() {
-                        return Err(too_slow(start.elapsed() < limits.timeout));
-                    }
-                    timer.as_mut().reset(deadline);
-                    continue;
-                }
-                () = cutoff.cancelled() => {
-                    let detail = "the gateway stopped before the body was complete";
-                    return Err(Rejection::new(Reason::Draining, detail));
-                }
-            };
-            let Some(frame) = frame else { break };
-            let Ok(data) = frame.map_err(|_bad| broken())?.into_data() else {
-                continue;
-            };
-            *received += data.len() as u64;
-            if *received > limits.size_max {
-                let detail = "the body is above `max_size`";
-                return Err(Rejection::new(Reason::BodyTooLarge, detail));
+    let start = Instant::now();
+    // Made by the first wait: most bodies come with their head.
+    let mut timer = None;
+    while !body.is_end_stream() {
+        let here = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await;
+        let frame = match here {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                let patience = (limits, start, *received);
+                let timer = timer.get_or_insert_with(|| {
+                    Box::pin(sleep_until(limits.deadline(start, *received)))
+                });
+                wait(body.as_mut(), patience, timer, cutoff).await?
             }
-            hold.grow(data.len() as u64, limits.budget)?;
-            frames.take(data, body.is_end_stream());
+        };
+        let Some(frame) = frame else { break };
+        let Ok(data) = frame.map_err(|_bad| broken())?.into_data() else {
+            continue;
+        };
+        *received += data.len() as u64;
+        if *received > limits.size_max {
+            let detail = "the body is above `max_size`";
+            return Err(Rejection::new(Reason::BodyTooLarge, detail));
         }
+        hold.grow(data.len() as u64, limits.budget)?;
+        frames.take(data, body.is_end_stream());
     }
     Ok(Received {
         content: frames.into_content(),
         hold,
     })
+}
+
+/// The next frame, once it is there.
+async fn wait<B>(
+    mut body: Pin<&mut B>,
+    (limits, start, received): (BodyLimits, Instant, u64),
+    timer: &mut Pin<Box<Sleep>>,
+    cutoff: &CancellationToken,
+) -> Result<Option<Result<Frame<Bytes>, B::Error>>, Rejection>
+where
+    B: Body<Data = Bytes>,
+{
+    loop {
+        tokio::select! {
+            // What has come is taken first.
+            biased;
+            frame = poll_fn(|cx| body.as_mut().poll_frame(cx)) => return Ok(frame),
+            () = timer.as_mut() => {
+                let deadline = limits.deadline(start, received);
+                if deadline <= timer.deadline() {
+                    return Err(too_slow(start.elapsed() < limits.timeout));
+                }
+                timer.as_mut().reset(deadline);
+            }
+            () = cutoff.cancelled() => {
+                let detail = "the gateway stopped before the body was complete";
+                return Err(Rejection::new(Reason::Draining, detail));
+            }
+        }
+    }
 }
 
 fn too_slow(by_rate: bool) -> Rejection {
@@ -173,7 +200,7 @@ fn broken() -> Rejection {
 /// Frames of a body, the small ones together.
 #[derive(Default)]
 struct Gathered {
-    frames: Vec<Bytes>,
+    frames: SmallVec<[Bytes; 1]>,
     small: BytesMut,
 }
 

@@ -1,11 +1,14 @@
 //! What is known of a connection before its first request, and who the client behind it is.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use super::head::Host;
+use super::headers::X_FORWARDED_FOR;
+use super::rejection::Rejection;
 use crate::route::matcher::normalize_host;
 
 /// One accepted connection.
@@ -17,6 +20,31 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
+    /// The peer's address as text.
+    pub(super) peer_text: HeaderValue,
+    pub(super) known_host: KnownHost,
+}
+
+/// The host that the last request was for. A sender names the same one in all requests of a connection:
+/// it is taken apart once.
+#[derive(Debug, Default)]
+pub(super) struct KnownHost(Mutex<Option<Arc<Host>>>);
+
+impl KnownHost {
+    /// The host of which these are the bytes, by `parse` when it is another one than before.
+    pub(super) fn get_or_parse(
+        &self,
+        bytes: &[u8],
+        parse: impl FnOnce() -> Result<Host, Rejection>,
+    ) -> Result<Arc<Host>, Rejection> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = known.as_ref().filter(|own| own.value.as_bytes() == bytes) {
+            return Ok(Arc::clone(host));
+        }
+        let host = Arc::new(parse()?);
+        *known = Some(Arc::clone(&host));
+        Ok(host)
+    }
 }
 
 /// What the TLS handshake established.
@@ -70,6 +98,19 @@ impl CertificateNames {
 }
 
 impl Connection {
+    /// A connection from `peer` to `listener`.
+    pub fn new(peer: SocketAddr, listener: Arc<str>, tls: Option<TlsFacts>) -> Self {
+        let text = peer.ip().to_canonical().to_string();
+        Self {
+            peer,
+            listener,
+            tls,
+            peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
+                .unwrap_or(HeaderValue::from_static("unknown")),
+            known_host: KnownHost::default(),
+        }
+    }
+
     /// Whether the peer is a proxy whose forwarding headers are believed.
     pub fn is_trusted(&self, trusted: &[IpNet]) -> bool {
         let peer = self.peer.ip().to_canonical();
@@ -83,7 +124,7 @@ impl Connection {
         if !self.is_trusted(trusted) {
             return client;
         }
-        let fields = headers.get_all("x-forwarded-for").iter().rev();
+        let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
         let hops = fields.flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
         for hop in hops {
             let Some(address) = std::str::from_utf8(hop).ok().and_then(parse_hop) else {
@@ -119,11 +160,8 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, forwarded: &[&'static str]) -> String {
-        let connection = Connection {
-            peer: SocketAddr::new(peer.parse().unwrap(), 1),
-            listener: "https".into(),
-            tls: None,
-        };
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1);
+        let connection = Connection::new(peer, "https".into(), None);
         let mut headers = HeaderMap::new();
         for field in forwarded {
             headers.append("x-forwarded-for", HeaderValue::from_static(field));

@@ -14,7 +14,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::connection::Connection;
 use super::head::Head;
-use super::headers;
+use super::headers::{self, X_FORWARDED_FOR, X_REQUEST_ID};
 use super::snapshot::RouteState;
 use super::verify::Proof;
 use crate::reason::Reason;
@@ -133,7 +133,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
     let target = rewritten(head.target, state)?;
     let forwarded_for = forwarded_for(&head.headers, connection, is_trusted);
     let mut fields = Vec::with_capacity(head.headers.len() + FIELDS_ADDED);
-    fields.push((header::HOST, head.host.clone()));
+    fields.push((header::HOST, head.host.value.clone()));
     received_fields(&mut fields, head.headers, state, is_trusted);
 
     let bodiless = matches!(head.method, Method::GET | Method::HEAD) && body.is_empty();
@@ -150,7 +150,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
         fields.push((X_FORWARDED_PROTO, HeaderValue::from_static(proto)));
     }
     if !has(&fields, &X_FORWARDED_HOST) {
-        fields.push((X_FORWARDED_HOST, head.host));
+        fields.push((X_FORWARDED_HOST, head.host.value.clone()));
     }
     fields.push((X_REQUEST_ID, request_id.clone()));
     add_evidence(&mut fields, state, verdict);
@@ -169,10 +169,8 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
     })
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Room for the fields that the gateway adds.
 const FIELDS_ADDED: usize = 12;
@@ -232,13 +230,14 @@ fn received_fields(
 }
 
 fn forwarded_for(fields: &HeaderMap, connection: &Connection, is_trusted: bool) -> HeaderValue {
-    let peer = connection.peer.ip().to_canonical().to_string();
+    let peer = &connection.peer_text;
+    if !is_trusted {
+        return peer.clone();
+    }
     let mut chain = Vec::new();
-    if is_trusted {
-        for value in fields.get_all(X_FORWARDED_FOR) {
-            chain.extend_from_slice(value.as_bytes());
-            chain.extend_from_slice(b", ");
-        }
+    for value in fields.get_all(X_FORWARDED_FOR) {
+        chain.extend_from_slice(value.as_bytes());
+        chain.extend_from_slice(b", ");
     }
     chain.extend_from_slice(peer.as_bytes());
     HeaderValue::from_maybe_shared(Bytes::from(chain))
@@ -250,7 +249,7 @@ fn add_evidence(fields: &mut Fields, state: &RouteState, verdict: Result<&Proof,
         fields.extend(value.map(|value| (HeaderName::from_static(name), value)));
     };
     let text = |value: &str| HeaderValue::from_str(value).ok();
-    put("x-hookward-route", text(&state.route.name));
+    put("x-hookward-route", state.name_value.clone());
     let proof = match verdict {
         Ok(proof) => proof,
         Err(reason) => {
@@ -259,13 +258,15 @@ fn add_evidence(fields: &mut Fields, state: &RouteState, verdict: Result<&Proof,
     };
     match proof.checks.as_slice() {
         [] => {}
-        [check] => put("x-hookward-verified", text(check)),
-        checks => put("x-hookward-verified", text(&checks.join(", "))),
+        [check] => put("x-hookward-verified", Some(check.clone())),
+        checks => {
+            let checks: Vec<&[u8]> = checks.iter().map(HeaderValue::as_bytes).collect();
+            let checks = HeaderValue::from_bytes(&checks.join(&b", "[..]));
+            put("x-hookward-verified", checks.ok());
+        }
     }
-    put(
-        "x-hookward-provider",
-        proof.provider.as_deref().and_then(text),
-    );
+    let provider = proof.provider.as_ref();
+    put("x-hookward-provider", provider.map(|own| own.value.clone()));
     put("x-hookward-key-id", proof.key_id.as_deref().and_then(text));
     put(
         "x-hookward-event-id",

@@ -21,14 +21,42 @@ pub struct Head {
     pub method: Method,
     /// Path and query as in the request line; begins with `/`.
     pub target: PathAndQuery,
-    /// Host as received, with its port.
-    pub host: HeaderValue,
-    /// Host as it is compared: lower case, without port and trailing dot.
-    pub host_name: String,
+    /// The host that it is for.
+    pub host: Arc<Host>,
     /// Header fields as received.
     pub headers: HeaderMap,
     /// HTTP version.
     pub version: Version,
+}
+
+/// A host that a request may name, and what it comes to on the connection it came over.
+#[derive(Debug)]
+pub struct Host {
+    /// As received, with its port.
+    pub value: HeaderValue,
+    /// As it is compared: lower case, without port and trailing dot.
+    pub name: String,
+    /// Scheme and authority, as its sender would write them.
+    pub origin: Arc<str>,
+    /// Whether the certificate that SNI chose is good for it.
+    is_covered: bool,
+}
+
+impl Host {
+    fn new(authority: &Authority, connection: &Connection) -> Result<Self, Rejection> {
+        let value = HeaderValue::from_str(authority.as_str())
+            .map_err(|_bad| malformed("the host holds bytes that no host name has"))?;
+        let name = normalize_host(authority.host());
+        let tls = connection.tls.as_ref();
+        let certificate = tls.and_then(|tls| tls.certificate.as_ref());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        Ok(Self {
+            is_covered: certificate.is_none_or(|certificate| certificate.covers(&name)),
+            origin: format!("{scheme}://{authority}").into(),
+            name,
+            value,
+        })
+    }
 }
 
 impl Head {
@@ -88,17 +116,9 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     if version == Version::HTTP_2 {
         untrimmed_values(&headers)?;
     }
-    let authority = authority(&uri, version, &headers)?;
+    let host = host(&uri, version, &headers, connection)?;
     let target = target(uri)?;
-    let host = HeaderValue::from_str(authority.as_str())
-        .map_err(|_bad| malformed("the host holds bytes that no host name has"))?;
-    let host_name = normalize_host(authority.host());
-    if let Some(certificate) = connection
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.certificate.as_ref())
-        && !certificate.covers(&host_name)
-    {
+    if !host.is_covered {
         let detail = "the certificate that SNI chose does not cover this host";
         return Err(Rejection::new(Reason::HostMismatch, detail));
     }
@@ -106,7 +126,6 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
         method,
         target,
         host,
-        host_name,
         headers,
         version,
     })
@@ -146,26 +165,36 @@ fn not_allowed() -> Rejection {
 }
 
 /// The host that the sender means, from exactly one source.
-fn authority(uri: &Uri, version: Version, headers: &HeaderMap) -> Result<Authority, Rejection> {
+fn host(
+    uri: &Uri,
+    version: Version,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<Arc<Host>, Rejection> {
     let mut fields = headers.get_all(header::HOST).iter();
-    let field = fields.next();
+    let field = fields.next().map(HeaderValue::as_bytes);
     if fields.next().is_some() {
         return Err(malformed("Host stands more than once"));
     }
-    let field = field
-        .map(|value| parse_authority(value.as_bytes()))
-        .transpose()?;
-    let in_target = uri
-        .authority()
-        .map(|own| parse_authority(own.as_str().as_bytes()));
-    match (field, in_target.transpose()?) {
-        (None, None) => Err(malformed("Host is missing")),
+    let in_target = uri.authority().map(|own| own.as_str().as_bytes());
+    let bytes = match (field, in_target) {
+        (None, None) => return Err(malformed("Host is missing")),
         // RFC 9112 3.2: an HTTP/1.1 request carries Host even when its target is absolute.
-        (None, Some(_)) if version < Version::HTTP_2 => Err(malformed("Host is missing")),
-        (Some(host), None) | (None, Some(host)) => Ok(host),
-        (Some(host), Some(target)) if host == target => Ok(host),
-        (Some(_), Some(_)) => Err(malformed("Host and the target's authority differ")),
-    }
+        (None, Some(_)) if version < Version::HTTP_2 => {
+            return Err(malformed("Host is missing"));
+        }
+        (Some(bytes), None) | (None, Some(bytes)) => bytes,
+        (Some(field), Some(target)) => {
+            if parse_authority(field)? != parse_authority(target)? {
+                return Err(malformed("Host and the target's authority differ"));
+            }
+            field
+        }
+    };
+    connection.known_host.get_or_parse(bytes, || {
+        let authority = parse_authority(bytes)?;
+        Host::new(&authority, connection)
+    })
 }
 
 fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
@@ -310,7 +339,7 @@ fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// Refuses `Content_Length` and its like: apps that read `_` as `-` would take it for the real one.
 fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
-    if !name.as_str().contains('_') {
+    if !name.as_str().as_bytes().contains(&b'_') {
         return Ok(());
     }
     let dashed = name.as_str().replace('_', "-");
@@ -337,19 +366,9 @@ fn untrimmed_values(headers: &HeaderMap) -> Result<(), Rejection> {
 }
 
 /// The URL as the sender wrote it.
-pub fn sender_url(
-    head: &Head,
-    public_origin: Option<&Arc<str>>,
-    is_tls: bool,
-) -> crate::scheme::SenderUrl {
-    let origin = if let Some(origin) = public_origin {
-        Arc::clone(origin)
-    } else {
-        let scheme = if is_tls { "https" } else { "http" };
-        format!("{scheme}://{}", head.host.to_str().unwrap_or_default()).into()
-    };
+pub fn sender_url(head: &Head, public_origin: Option<&Arc<str>>) -> crate::scheme::SenderUrl {
     crate::scheme::SenderUrl {
-        origin,
+        origin: Arc::clone(public_origin.unwrap_or(&head.host.origin)),
         target: head.target.as_str().into(),
     }
 }
@@ -362,11 +381,7 @@ mod tests {
     use crate::gateway::connection::{CertificateNames, TlsFacts};
 
     fn connection() -> Connection {
-        Connection {
-            peer: ([192, 0, 2, 1], 1).into(),
-            listener: "https".into(),
-            tls: None,
-        }
+        Connection::new(([192, 0, 2, 1], 1).into(), "https".into(), None)
     }
 
     fn judge(target: &str, headers: &[(&str, &str)]) -> Result<Head, Reason> {
@@ -398,7 +413,7 @@ mod tests {
             ("192.0.2.1:80", "192.0.2.1"),
             ("[2001:db8::1]:443", "[2001:db8::1]"),
         ] {
-            assert_eq!(judge("/a", &[("host", host)]).unwrap().host_name, name);
+            assert_eq!(judge("/a", &[("host", host)]).unwrap().host.name, name);
         }
         assert_eq!(judge("http://other.example.org/a", &[HOST]).map(drop), BAD);
         assert_eq!(
@@ -495,13 +510,11 @@ mod tests {
             dns: vec!["a.example.org".to_owned()],
             ..Default::default()
         };
-        let connection = Connection {
-            tls: Some(TlsFacts {
-                certificate: Some(Arc::new(names)),
-                client: None,
-            }),
-            ..connection()
+        let tls = TlsFacts {
+            certificate: Some(Arc::new(names)),
+            client: None,
         };
+        let connection = Connection::new(connection().peer, "https".into(), Some(tls));
         for (host, expected) in [
             ("a.example.org", Ok(())),
             ("b.example.org", Err(Reason::HostMismatch)),

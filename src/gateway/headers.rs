@@ -3,6 +3,11 @@
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
+/// Hops on the way here.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The id of a request.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// RFC 9110 7.6.1 and its older kin: fields of one connection only. `Expect` is settled here too.
 pub fn is_hop_by_hop(name: &str) -> bool {
     matches!(

@@ -8,12 +8,11 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -70,7 +69,7 @@ pub struct Gateway {
     budget: Arc<body::Budget>,
     keys: keys::KeyCache,
     passwords: password::Passwords,
-    telemetry: Telemetry,
+    telemetry: Arc<Telemetry>,
     clock: Clock,
     confirmations: Confirmations,
     deliveries: TaskTracker,
@@ -143,7 +142,7 @@ impl Gateway {
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
             passwords: password::Passwords::new()?,
-            telemetry,
+            telemetry: Arc::new(telemetry),
             clock,
             deliveries: TaskTracker::new(),
             cutoff: CancellationToken::new(),
@@ -196,7 +195,7 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (parts, mut body) = request.into_parts();
-        let (version, expects) = (parts.version, parts.headers.contains_key("expect"));
+        let (version, expects) = (parts.version, parts.headers.contains_key(header::EXPECT));
         let is_head = parts.method == Method::HEAD;
         let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
         let (telemetry, clock) = (&self.telemetry, &self.clock);
@@ -206,6 +205,7 @@ impl Gateway {
             .catch_unwind()
             .await
             .unwrap_or_else(|_| Err((Rejection::new(Reason::Internal, "a stage panicked"), None)));
+        let mut refused = None;
         let mut response = match judged {
             Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
             Ok(Ready::Acknowledge(state, fields)) => {
@@ -222,9 +222,12 @@ impl Gateway {
                 record.refuse(&rejection, 308);
                 response
             }
-            Err((rejection, route)) => refuse(rejection, route.as_deref(), record),
+            Err((rejection, route)) => {
+                refused = Some(rejection.reason);
+                refuse(rejection, route.as_deref(), record)
+            }
         };
-        let hopeless = response.extensions().get::<Reason>().is_some_and(|reason| {
+        let hopeless = refused.is_some_and(|reason| {
             use Reason as R;
             match reason {
                 R::MalformedRequest
@@ -488,8 +491,7 @@ impl Routed<'_> {
             ..
         } = self;
         let route = &*self.state.route;
-        let is_tls = connection.tls.is_some();
-        let url = head::sender_url(head, listener.public_origin.as_ref(), is_tls);
+        let url = head::sender_url(head, listener.public_origin.as_ref());
         let client = connection.tls.as_ref().and_then(|tls| tls.client.as_ref());
         let presented = Presented {
             head,
@@ -636,7 +638,7 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
 
 fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {
     let media_type = admit::media_type(&head.headers);
-    let Some(syntax) = media_type.as_deref().and_then(well_formed::Syntax::of) else {
+    let Some(syntax) = media_type.and_then(well_formed::Syntax::of) else {
         return Ok(());
     };
     let judged = syntax.check(&content.contiguous());
@@ -647,7 +649,7 @@ fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rej
 fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue, Rejection> {
     let origin = match &listener.public_origin {
         Some(origin) => origin.replacen("http://", "https://", 1),
-        None => format!("https://{}", head.host_name),
+        None => format!("https://{}", head.host.name),
     };
     HeaderValue::from_str(&format!("{origin}{}", head.target))
         .map_err(|_bad| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
@@ -676,8 +678,7 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
             rejection.fields = allowed.fields;
         }
     }
-    let mut response = respond::refusal(&rejection, status, is_empty, &record.request_id);
-    response.extensions_mut().insert(rejection.reason);
+    let response = respond::refusal(&rejection, status, is_empty, &record.request_id);
     record.refuse(&rejection, status.as_u16());
     response
 }
@@ -740,9 +741,4 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             refuse(rejection, Some(&state), record)
         }
     }
-}
-
-/// Longest time that one delivery can take, with room for the answer to be settled.
-pub fn lease(patience: Duration) -> Duration {
-    patience + Duration::from_secs(5)
 }

@@ -1,21 +1,26 @@
 //! What is said of one request: one access event and its counters, closed exactly once.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::head::Head;
+use super::headers::X_REQUEST_ID;
 use super::rejection::Rejection;
 use super::select;
 use super::snapshot::{RouteState, Snapshot};
 use super::verify::Proof;
 use crate::clock::Clock;
 use crate::reason::{Fault, Reason};
+use crate::route::auth::Provider;
 use crate::telemetry::log::AccessEvent;
 use crate::telemetry::metrics::{ROUTE_NONE, RouteMetrics};
 use crate::telemetry::{Outcome, Telemetry};
@@ -25,7 +30,7 @@ use crate::telemetry::{Outcome, Telemetry};
 /// When it is dropped without [`Record::close`], the sender has gone: it is closed as incomplete.
 #[derive(Debug)]
 pub struct Record {
-    telemetry: Telemetry,
+    telemetry: Arc<Telemetry>,
     clock: Clock,
     started: Duration,
     closed: bool,
@@ -42,8 +47,8 @@ pub struct Record {
     pub bytes_in: u64,
     /// Status that the upstream answered.
     pub upstream_status: Option<u16>,
-    provider: Option<Arc<str>>,
-    event_id: Option<String>,
+    provider: Option<Arc<Provider>>,
+    event_id: Option<Arc<str>>,
     key_id: Option<Arc<str>>,
 }
 
@@ -59,9 +64,14 @@ enum Path {
 
 impl Record {
     /// Opens the record of a request from `client_ip`.
-    pub fn open(telemetry: &Telemetry, clock: &Clock, client_ip: IpAddr, method: Method) -> Self {
+    pub fn open(
+        telemetry: &Arc<Telemetry>,
+        clock: &Clock,
+        client_ip: IpAddr,
+        method: Method,
+    ) -> Self {
         Self {
-            telemetry: telemetry.clone(),
+            telemetry: Arc::clone(telemetry),
             clock: clock.clone(),
             started: clock.monotonic(),
             closed: false,
@@ -80,7 +90,7 @@ impl Record {
 
     /// Keeps the id that a trusted proxy gave, when it is one.
     pub fn keep_request_id(&mut self, headers: &HeaderMap) {
-        if let Some(id) = headers.get("x-request-id")
+        if let Some(id) = headers.get(X_REQUEST_ID)
             && (1..=128).contains(&id.len())
             && id.as_bytes().iter().all(u8::is_ascii_graphic)
         {
@@ -177,7 +187,7 @@ impl Record {
         self.telemetry.access.write(&AccessEvent {
             request_id: self.request_id.to_str().unwrap_or_default(),
             route: self.route_name(),
-            provider: self.provider.as_deref(),
+            provider: self.provider.as_deref().map(Provider::name),
             outcome,
             reason,
             status,
@@ -208,8 +218,22 @@ impl Drop for Record {
     }
 }
 
+/// Ids are cut from blocks of this size: one allocation for a hundred of them.
+const ID_BLOCK_BYTES: usize = 4096;
+
+thread_local! {
+    static IDS: RefCell<BytesMut> = RefCell::default();
+}
+
 fn new_request_id() -> HeaderValue {
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    let mut text = [0; Hyphenated::LENGTH];
     let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
-    HeaderValue::from_str(id).unwrap_or(HeaderValue::from_static("unknown"))
+    let bytes = IDS.with_borrow_mut(|block| {
+        if block.capacity() < id.len() {
+            *block = BytesMut::with_capacity(ID_BLOCK_BYTES);
+        }
+        block.extend_from_slice(id.as_bytes());
+        block.split().freeze()
+    });
+    HeaderValue::from_maybe_shared(bytes).unwrap_or(HeaderValue::from_static("unknown"))
 }

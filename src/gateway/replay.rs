@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::rejection::Rejection;
 use super::verify::Proof;
 use crate::reason::Reason;
@@ -32,7 +34,7 @@ pub async fn claim(
         return Ok(Claimed::Unclaimed);
     };
     // The route is part of the key: one secret on two routes does not make them one.
-    let mut parts: Vec<&[u8]> = vec![b"hookward delivery", route.as_bytes()];
+    let mut parts: SmallVec<[&[u8]; 3]> = smallvec![&b"hookward delivery"[..], route.as_bytes()];
     parts.extend(proof.fingerprints.iter().map(<[u8; 32]>::as_slice));
     let key = scheme::digest(&parts);
     match store.claim(key, lease, policy.window).await {

@@ -24,7 +24,7 @@ pub fn select<'s>(
 ) -> Result<&'s Arc<RouteState>, Unrouted<'s>> {
     match snapshot
         .routes
-        .find(&head.host_name, head.path(), &head.method)
+        .find(&head.host.name, head.path(), &head.method)
     {
         Found::Route(route) => snapshot.state(route).ok_or_else(|| {
             let rejection = Rejection::new(Reason::Internal, "a route has no state");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::forward::Upstream;
@@ -47,6 +47,8 @@ pub struct ListenerPolicy {
 pub struct RouteState {
     /// What the operator asked for.
     pub route: Arc<Route>,
+    /// Its name as `X-Hookward-Route` has it.
+    pub name_value: Option<HeaderValue>,
     /// Its counters.
     pub metrics: Arc<RouteMetrics>,
     /// Rate limits by client address.
@@ -98,6 +100,31 @@ impl CredentialFields {
         }
         fields
     }
+}
+
+impl RouteState {
+    /// A route without rate limits.
+    pub fn new(
+        route: &Arc<Route>,
+        metrics: Arc<RouteMetrics>,
+        upstream: Arc<dyn Upstream>,
+    ) -> Self {
+        Self {
+            lease: lease(upstream.patience(route.forward.timeout)),
+            credentials: CredentialFields::of(&route.auth),
+            name_value: HeaderValue::from_str(&route.name).ok(),
+            route: Arc::clone(route),
+            metrics,
+            client_limits: Vec::new(),
+            route_limits: Vec::new(),
+            upstream,
+        }
+    }
+}
+
+/// Longest time that one delivery can take, with room for the answer to be settled.
+fn lease(patience: Duration) -> Duration {
+    patience + Duration::from_secs(5)
 }
 
 impl Snapshot {

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::{SmallVec, smallvec};
 
 use super::connection::CertificateNames;
 use super::handshake;
@@ -18,7 +20,8 @@ use super::rejection::Rejection;
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::route::auth::{
-    AuthPolicy, BasicCheck, Check, ClientCertCheck, SignatureCheck, TokenCheck, TokenLocation,
+    AuthPolicy, BasicCheck, Check, ClientCertCheck, Provider, SignatureCheck, TokenCheck,
+    TokenLocation,
 };
 use crate::scheme::{Content, Evidence, Message, SenderUrl};
 use crate::units::UnixTime;
@@ -27,15 +30,15 @@ use crate::units::UnixTime;
 #[derive(Clone, Debug, Default)]
 pub struct Proof {
     /// The checks that held, as `X-Hookward-Verified` names them.
-    pub checks: Vec<String>,
+    pub checks: SmallVec<[HeaderValue; 1]>,
     /// Whose signature it is.
-    pub provider: Option<Arc<str>>,
+    pub provider: Option<Arc<Provider>>,
     /// Which key proved it.
     pub key_id: Option<Arc<str>>,
     /// The provider's id of the event.
-    pub event_id: Option<String>,
+    pub event_id: Option<Arc<str>>,
     /// What makes two deliveries the same, one part for each signature.
-    pub fingerprints: Vec<[u8; 32]>,
+    pub fingerprints: SmallVec<[[u8; 32]; 1]>,
     /// Fields that the provider wants to read in the answer.
     pub answer_fields: Vec<(HeaderName, HeaderValue)>,
 }
@@ -72,14 +75,14 @@ impl<'a> Presented<'a> {
 
 /// How far the head alone has led, check by check.
 #[derive(Debug)]
-pub struct Progress(Vec<Step>);
+pub struct Progress(SmallVec<[Step; 1]>);
 
 #[derive(Debug)]
 enum Step {
     /// Refused, unless the request turns out to be a handshake that needs no signature.
     HandshakeOnly(Rejection),
     NeedsBody,
-    Proven(Proof),
+    Proven(Box<Proof>),
 }
 
 /// Judges what the head alone can tell.
@@ -89,9 +92,9 @@ pub async fn from_head(
     now: UnixTime,
 ) -> Result<Progress, Rejection> {
     let AuthPolicy::All(checks) = &presented.route.auth else {
-        return Ok(Progress(Vec::new()));
+        return Ok(Progress(SmallVec::new()));
     };
-    let mut steps = Vec::with_capacity(checks.len());
+    let mut steps = SmallVec::new();
     let mut unsigned = None;
     for check in checks {
         let step = match check {
@@ -145,14 +148,14 @@ fn rest(
         return Ok(Proof::default());
     };
     let message = presented.message(body);
-    let mut proof = Proof::default();
+    let mut proof: Option<Proof> = None;
     for (check, step) in checks.iter().zip(progress.0) {
         if without.is_some_and(|without| check.holds(without)) {
             continue;
         }
         let part = match (step, check) {
             (Step::HandshakeOnly(refusal), _) => return Err(refusal),
-            (Step::Proven(part), _) => part,
+            (Step::Proven(part), _) => *part,
             (Step::NeedsBody, Check::Any(choices)) => {
                 let judged = choices.iter().filter_map(|choice| match choice {
                     Check::Signature(check) => Some(signature(check, &message, presented, now)),
@@ -165,19 +168,26 @@ fn rest(
             }
             (Step::NeedsBody, _) => return Err(internal()),
         };
-        proof.join(part);
+        match &mut proof {
+            None => proof = Some(part),
+            Some(proof) => proof.join(part),
+        }
     }
-    Ok(proof)
+    Ok(proof.unwrap_or_default())
 }
 
 fn internal() -> Rejection {
     Rejection::new(Reason::Internal, "a check was left without its verdict")
 }
 
+fn proven(check: &Check, key_id: Option<Arc<str>>) -> Step {
+    Step::Proven(Box::new(Proof::of(check, key_id)))
+}
+
 impl Proof {
     fn of(check: &Check, key_id: Option<Arc<str>>) -> Self {
         Self {
-            checks: vec![check.label()],
+            checks: smallvec![check.label()],
             key_id,
             ..Self::default()
         }
@@ -219,7 +229,7 @@ async fn any_from_head(
         _ if needs_body => Ok(Step::NeedsBody),
         Some(refusal) => Ok(Step::HandshakeOnly(refusal)),
         None => first_that_holds(refusals)
-            .map(Step::Proven)
+            .map(|proof| Step::Proven(Box::new(proof)))
             .map_err(|refusal| offering(choices, refusal, presented)),
     }
 }
@@ -254,7 +264,7 @@ pub async fn head_alone(
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
     match one_from_head(check, presented, passwords, now).await? {
-        Step::Proven(proof) => Ok(proof),
+        Step::Proven(proof) => Ok(*proof),
         Step::HandshakeOnly(refusal) => Err(refusal),
         Step::NeedsBody => Err(internal()),
     }
@@ -300,11 +310,11 @@ async fn one_from_head(
         Check::Any(_) => Err(internal()),
         Check::Basic(basic_check) => {
             let user = basic(basic_check, presented, passwords).await?;
-            Ok(Step::Proven(Proof::of(check, Some(user))))
+            Ok(proven(check, Some(user)))
         }
         Check::ClientCert(names) => {
             client_cert(names, presented)?;
-            Ok(Step::Proven(Proof::of(check, None)))
+            Ok(proven(check, None))
         }
         Check::Signature(signature) => {
             let judged = signature.scheme.precheck(method, presented.url, headers);
@@ -316,7 +326,7 @@ async fn one_from_head(
         }
         Check::Token(token_check) => {
             let key_id = token(token_check, presented, now)?;
-            Ok(Step::Proven(Proof::of(check, Some(key_id))))
+            Ok(proven(check, Some(key_id)))
         }
     }
 }
@@ -334,12 +344,8 @@ pub(super) fn signature(
     };
     let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));
     let evidence = verdict.map_err(|error| signature_refusal(error, check, presented))?;
-    let checks = vec![match &check.provider {
-        Some(provider) => format!("provider:{provider}"),
-        None => "scheme".to_owned(),
-    }];
     // Only a route that looks for replays pays for telling deliveries apart.
-    let mut fingerprints = Vec::new();
+    let mut fingerprints = SmallVec::new();
     if presented.route.replay.is_some() {
         fingerprints.extend(check.scheme.delivery(message, &evidence));
         if fingerprints.is_empty() && check.scheme.is_signed() {
@@ -352,10 +358,9 @@ pub(super) fn signature(
     let Evidence {
         key_id, event_id, ..
     } = evidence;
-    let provider = check.provider.clone();
     Ok(Proof {
-        checks,
-        provider,
+        checks: smallvec![check.label()],
+        provider: check.provider.clone(),
         key_id,
         event_id,
         fingerprints,
@@ -384,8 +389,16 @@ fn challenged(mut rejection: Rejection, scheme: &'static str, realm: &str) -> Re
 }
 
 fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
-    let realm: String = realm.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
-    HeaderValue::from_str(&format!("{scheme} realm=\"{realm}\""))
+    let mut value = Vec::with_capacity(scheme.len() + " realm=\"\"".len() + realm.len());
+    value.extend_from_slice(scheme.as_bytes());
+    value.extend_from_slice(b" realm=\"");
+    value.extend(realm.bytes().filter(|byte| !matches!(byte, b'"' | b'\\')));
+    value.push(b'"');
+    // One that is not ASCII is left out, as no two readers agree on its meaning.
+    let value = Bytes::from(value);
+    let value = Some(value).filter(|value| value.is_ascii());
+    value
+        .and_then(|value| HeaderValue::from_maybe_shared(value).ok())
         .unwrap_or(HeaderValue::from_static(scheme))
 }
 

@@ -16,14 +16,20 @@ pub enum Syntax {
 }
 
 impl Syntax {
-    /// The syntax of a media type (lower case, without parameters), where it has one of the two.
+    /// The syntax of a media type (without parameters), where it has one of the two.
     pub fn of(media_type: &str) -> Option<Self> {
-        match media_type {
-            "application/json" | "text/json" => Some(Self::Json),
-            "application/xml" | "text/xml" => Some(Self::Xml),
-            _ if media_type.ends_with("+json") => Some(Self::Json),
-            _ if media_type.ends_with("+xml") => Some(Self::Xml),
-            _ => None,
+        let is = |whole: &str| media_type.eq_ignore_ascii_case(whole);
+        let ends = |suffix: &str| {
+            let start = media_type.len().checked_sub(suffix.len());
+            let end = start.and_then(|start| media_type.as_bytes().get(start..));
+            end.is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes()))
+        };
+        if is("application/json") || is("text/json") || ends("+json") {
+            Some(Self::Json)
+        } else if is("application/xml") || is("text/xml") || ends("+xml") {
+            Some(Self::Xml)
+        } else {
+            None
         }
     }
 

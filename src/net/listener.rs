@@ -316,11 +316,7 @@ impl Accepted {
     }
 
     fn plaintext(self, limits: &Limits) -> Established {
-        let connection = Connection {
-            peer: self.peer,
-            listener: Arc::clone(&self.endpoint.name),
-            tls: None,
-        };
+        let connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), None);
         let Worker {
             gateway,
             challenges,
@@ -361,11 +357,8 @@ impl Accepted {
         };
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
-        let connection = Connection {
-            peer: self.peer,
-            listener: Arc::clone(&self.endpoint.name),
-            tls: Some(acceptor.facts(session)),
-        };
+        let facts = acceptor.facts(session);
+        let connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), Some(facts));
         let service = Serving {
             connection,
             gateway,

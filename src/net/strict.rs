@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// No method, field, chunk size or trailer; and it ends a head, so that hyper does not wait for more.
@@ -168,7 +169,7 @@ impl Reader {
 
     /// Reads to the end of the line, or keeps its beginning; how many bytes that took.
     fn read_line(&mut self, rest: &[u8]) -> Result<usize, Doubtful> {
-        let end = rest.iter().position(|byte| *byte == b'\n');
+        let end = memchr(b'\n', rest);
         let taken = end.map_or(rest.len(), |end| end + 1);
         let part = rest.get(..taken).unwrap_or_default();
         let in_head = matches!(self.next, Next::RequestLine | Next::Field(_));
@@ -248,11 +249,9 @@ fn after_field(framing: Framing, line: &[u8]) -> Result<Next, Doubtful> {
 
 /// What a field says of the framing; `None` when it is another field.
 fn framed_by(line: &[u8]) -> Option<Result<Framing, Doubtful>> {
-    let colon = line.iter().position(|byte| *byte == b':')?;
-    let (name, value) = line.split_at_checked(colon)?;
-    if name.eq_ignore_ascii_case(b"content-length") {
+    if let Some(value) = value_of(b"content-length", line) {
         Some(length(unpadded(value)).map(Framing::Length))
-    } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+    } else if let Some(value) = value_of(b"transfer-encoding", line) {
         let chunked = unpadded(value).eq_ignore_ascii_case(b"chunked");
         Some(chunked.then_some(Framing::Chunked).ok_or(Doubtful))
     } else {
@@ -260,9 +259,16 @@ fn framed_by(line: &[u8]) -> Option<Result<Framing, Doubtful>> {
     }
 }
 
-/// A value without its colon and the spaces around it. Tabs stay: not every server trims them.
+/// What follows the colon, where the field has this name.
+fn value_of<'l>(name: &[u8], line: &'l [u8]) -> Option<&'l [u8]> {
+    match line.split_at_checked(name.len())? {
+        (own, [b':', value @ ..]) if own.eq_ignore_ascii_case(name) => Some(value),
+        _ => None,
+    }
+}
+
+/// A value without the spaces around it. Tabs stay: not every server trims them.
 fn unpadded(mut value: &[u8]) -> &[u8] {
-    value = value.strip_prefix(b":").unwrap_or(value);
     while let [b' ', inner @ ..] | [inner @ .., b' '] = value {
         value = inner;
     }

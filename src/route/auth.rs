@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 
 use crate::scheme::Scheme;
 use crate::scheme::handshake::{Answers, Handshake};
@@ -96,7 +96,7 @@ pub struct ClientCertCheck {
 #[derive(Debug)]
 pub struct SignatureCheck {
     /// Preset name, without the scheme; `None` for a `scheme:` of the operator's own.
-    pub provider: Option<Arc<str>>,
+    pub provider: Option<Arc<Provider>>,
     /// What is signed and how.
     pub scheme: Arc<Scheme>,
     /// Which keys may have signed, of those that are configured.
@@ -107,6 +107,30 @@ pub struct SignatureCheck {
     pub handshakes: Arc<[Handshake]>,
     /// What the provider wants to read in answers.
     pub answers: Arc<Answers>,
+}
+
+/// Who signs, by the name of the preset, as logs and forwarded requests have it.
+#[derive(Debug)]
+pub struct Provider {
+    name: Arc<str>,
+    /// Value of `X-Hookward-Provider`.
+    pub value: HeaderValue,
+    /// How `X-Hookward-Verified` names a signature of its.
+    pub label: HeaderValue,
+}
+
+impl Provider {
+    /// The provider of a preset. `None` for a name that no header field can hold: presets have none.
+    pub fn new(name: Arc<str>) -> Option<Self> {
+        let value = HeaderValue::from_str(&name).ok()?;
+        let label = HeaderValue::from_str(&format!("provider:{name}")).ok()?;
+        Some(Self { name, value, label })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Where keys are published.
@@ -123,6 +147,12 @@ impl SignatureCheck {
     pub fn needs_fetch(&self) -> bool {
         self.published.is_some() && !self.keys.has_public()
     }
+
+    /// How `X-Hookward-Verified` names this check.
+    pub fn label(&self) -> HeaderValue {
+        let provider = self.provider.as_ref();
+        provider.map_or(HeaderValue::from_static("scheme"), |own| own.label.clone())
+    }
 }
 
 impl Check {
@@ -136,16 +166,13 @@ impl Check {
     }
 
     /// How `X-Hookward-Verified` names this check.
-    pub fn label(&self) -> String {
+    pub fn label(&self) -> HeaderValue {
         match self {
-            Self::Any(_) => "any".to_owned(),
-            Self::Basic(_) => "basic".to_owned(),
-            Self::ClientCert(_) => "client_cert".to_owned(),
-            Self::Signature(check) => match &check.provider {
-                Some(provider) => format!("provider:{provider}"),
-                None => "scheme".to_owned(),
-            },
-            Self::Token(_) => "token".to_owned(),
+            Self::Any(_) => HeaderValue::from_static("any"),
+            Self::Basic(_) => HeaderValue::from_static("basic"),
+            Self::ClientCert(_) => HeaderValue::from_static("client_cert"),
+            Self::Signature(check) => check.label(),
+            Self::Token(_) => HeaderValue::from_static("token"),
         }
     }
 }

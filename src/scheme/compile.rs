@@ -180,6 +180,7 @@ impl<'a> Compiler<'a> {
             challenges: Vec::new(),
             event_id,
             event_id_claim,
+            signs_url: depend_on_spelling(&contents),
             contents,
             url: spec.url.as_ref().map(|at| self.url(at)).unwrap_or_default(),
             require: get(&spec.require)
@@ -970,4 +971,10 @@ fn hash_of(algorithm: Algorithm) -> Option<Hash> {
         Algorithm::HmacSha512 => Hash::Sha512,
         _ => return None,
     })
+}
+
+/// Whether how the URL is spelt makes a difference to any of these.
+fn depend_on_spelling(contents: &[Vec<Part>]) -> bool {
+    let mut parts = contents.iter().flatten();
+    parts.any(|part| part.text.depends_on_spelling())
 }

@@ -1,5 +1,7 @@
 //! What makes two deliveries the same.
 
+use smallvec::SmallVec;
+
 use super::jwt::Jwt;
 use super::locate::{Location, View, find};
 use super::parse::Presented;
@@ -22,7 +24,7 @@ impl Scheme {
             _ => {}
         }
         let fingerprint = self.with_views(message, |views| {
-            let mut parts = Vec::new();
+            let mut parts: SmallVec<[[u8; 32]; 1]> = SmallVec::new();
             for (index, view) in views.iter().enumerate() {
                 let signed = evidence.signed.get(index).copied().unwrap_or_default();
                 parts.push(self.fingerprint(*view, signed)?);
@@ -30,8 +32,13 @@ impl Scheme {
             Ok(parts)
         });
         let parts = fingerprint.ok()?;
-        let parts: Vec<&[u8]> = parts.iter().map(<[u8; 32]>::as_slice).collect();
-        Some(digest(&parts))
+        match parts.as_slice() {
+            [one] => Some(*one),
+            several => {
+                let parts: Vec<&[u8]> = several.iter().map(<[u8; 32]>::as_slice).collect();
+                Some(digest(&parts))
+            }
+        }
     }
 
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
@@ -65,7 +72,7 @@ impl Scheme {
         }
         let stamp = self.stamp(view)?;
         let id = self.signed_id(view)?;
-        let spellings = self.url.spellings(view)?;
+        let spellings = self.spellings(view)?;
         let spelling = spellings.get(signed.url);
         let scope = Scope {
             view,

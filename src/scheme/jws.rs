@@ -402,7 +402,7 @@ fn tag(hash: Hash, secret: &[u8], content: &[&[u8]]) -> Vec<u8> {
     for part in content {
         mac.update(part);
     }
-    mac.finish()
+    mac.finish().into_vec()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method};
+use smallvec::{SmallVec, smallvec};
 
 use crate::problem::Problem;
 use crate::reason::Reason;
@@ -118,7 +119,7 @@ pub struct SenderUrl {
 
 /// A body as it arrived: frames that are never copied, decoded or changed.
 #[derive(Clone, Debug, Default)]
-pub struct Content(Vec<Bytes>);
+pub struct Content(SmallVec<[Bytes; 1]>);
 
 /// What a verified signature proves.
 #[derive(Clone, Debug)]
@@ -126,11 +127,11 @@ pub struct Evidence {
     /// Which key verified it; `None` where the scheme needs none.
     pub key_id: Option<Arc<str>>,
     /// The provider's id of the event, signed or not: for logs and `X-Hookward-Event-Id`.
-    pub event_id: Option<String>,
+    pub event_id: Option<Arc<str>>,
     /// The scheme's timestamp.
     pub signed_at: Option<UnixTime>,
     /// What of the scheme's contents was signed; of each item where they are signed one by one.
-    signed: Vec<SignedContent>,
+    signed: SmallVec<[SignedContent; 1]>,
 }
 
 /// One of the contents of a scheme, in one of the spellings of the URL.
@@ -175,6 +176,8 @@ pub struct Scheme {
     /// What may have been signed: mostly one; each is a list of parts.
     contents: Vec<Vec<Part>>,
     url: UrlForm,
+    /// Whether a content depends on how the URL is written.
+    signs_url: bool,
     require: Vec<Require>,
     body_digest: Option<String>,
     json_from: Vec<Location>,
@@ -595,8 +598,8 @@ impl SenderUrl {
 
 impl Content {
     /// From frames, in order.
-    pub fn new(frames: Vec<Bytes>) -> Self {
-        Self(frames)
+    pub fn new(frames: impl IntoIterator<Item = Bytes>) -> Self {
+        Self(frames.into_iter().collect())
     }
 
     /// The frames, in order.
@@ -635,6 +638,6 @@ impl Content {
 
 impl From<Vec<u8>> for Content {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(vec![bytes.into()])
+        Self(smallvec![bytes.into()])
     }
 }

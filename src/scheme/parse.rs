@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use data_encoding::{
     BASE64, BASE64_NOPAD, BASE64URL, BASE64URL_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE, HEXUPPER,
 };
+use smallvec::SmallVec;
 
 use super::locate::{Item, Location, Pointer, TOO_MANY, Unreadable, View, find, find_all};
-use super::primitive::Hash;
+use super::primitive::{Hash, Tag};
 use super::spec::{Encoding, SecretEncoding, SecretTransform, TimeUnit};
 use super::{SignatureError, malformed, primitive};
 use crate::reason::Reason;
@@ -55,6 +56,9 @@ pub(super) struct Offered<T> {
     pub(super) value: T,
 }
 
+/// The signatures of a request: mostly one.
+pub(super) type Candidates = SmallVec<[Offered<Tag>; 1]>;
+
 /// A value and the position of the place that it stands in.
 type Placed<'a> = (usize, Cow<'a, [u8]>);
 
@@ -62,7 +66,7 @@ type Placed<'a> = (usize, Cow<'a, [u8]>);
 #[derive(Debug, Default)]
 pub(super) struct Presented<'a> {
     /// Texts that may be signatures, without list and prefix.
-    pub(super) texts: Vec<Offered<Cow<'a, [u8]>>>,
+    pub(super) texts: SmallVec<[Offered<Cow<'a, [u8]>>; 1]>,
     /// All items of the list.
     pub(super) items: Vec<Item<'a>>,
 }
@@ -119,7 +123,7 @@ impl SignatureForm {
         }
     }
 
-    fn values<'a>(&self, view: View<'a>) -> Result<Vec<Placed<'a>>, SignatureError> {
+    fn values<'a>(&self, view: View<'a>) -> Result<SmallVec<[Placed<'a>; 1]>, SignatureError> {
         let unreadable = |why| match why {
             Unreadable::Twice => malformed("the signature stands more than once"),
             Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
@@ -129,7 +133,7 @@ impl SignatureForm {
             let value = find(&self.places, view).map_err(unreadable)?;
             return Ok(value.map(|value| (0, value)).into_iter().collect());
         }
-        let mut values = Vec::new();
+        let mut values = SmallVec::new();
         for (index, place) in self.places.iter().enumerate() {
             let found = find_all(std::slice::from_ref(place), view).map_err(unreadable)?;
             values.extend(found.into_iter().map(|value| (index, value)));
@@ -164,13 +168,13 @@ impl SignatureForm {
         &self,
         presented: &Presented<'_>,
         is_length: impl Fn(Option<Hash>, usize) -> bool,
-    ) -> Result<Vec<Offered<Vec<u8>>>, SignatureError> {
+    ) -> Result<Candidates, SignatureError> {
         let bytes = |offered: &Offered<Cow<'_, [u8]>>| {
             let Offered { hash, place, .. } = *offered;
             let value = decode(self.encoding, &offered.value)?;
             is_length(hash, value.len()).then_some(Offered { hash, place, value })
         };
-        let decoded: Vec<_> = presented.texts.iter().filter_map(bytes).collect();
+        let decoded: Candidates = presented.texts.iter().filter_map(bytes).collect();
         if decoded.is_empty() {
             return Err(malformed(
                 "the signature is not in the scheme's encoding or length",
@@ -294,17 +298,20 @@ pub(super) fn inside_base64_json(
 }
 
 /// Strict: one alphabet, canonical last bits, no blanks (SECURITY A-14).
-pub(super) fn decode(encoding: Encoding, text: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn decode(encoding: Encoding, text: &[u8]) -> Option<Tag> {
     if text.is_empty() {
         return None;
     }
-    match encoding {
-        Encoding::Base64 => BASE64.decode(text),
-        Encoding::Base64url if text.contains(&b'=') => BASE64URL.decode(text),
-        Encoding::Base64url => BASE64URL_NOPAD.decode(text),
-        Encoding::Hex | Encoding::HexUpper => HEXLOWER_PERMISSIVE.decode(text),
-    }
-    .ok()
+    let alphabet = match encoding {
+        Encoding::Base64 => BASE64,
+        Encoding::Base64url if text.contains(&b'=') => BASE64URL,
+        Encoding::Base64url => BASE64URL_NOPAD,
+        Encoding::Hex | Encoding::HexUpper => HEXLOWER_PERMISSIVE,
+    };
+    let mut bytes = Tag::from_elem(0, alphabet.decode_len(text.len()).ok()?);
+    let count = alphabet.decode_mut(text, &mut bytes).ok()?;
+    bytes.truncate(count);
+    Some(bytes)
 }
 
 fn encode(encoding: Encoding, bytes: &[u8]) -> String {
@@ -423,11 +430,17 @@ mod tests {
     #[test]
     fn encodings_are_strict() {
         // SECURITY A-14
-        assert_eq!(decode(Encoding::Hex, b"0aFF"), Some(vec![0x0a, 0xff]));
+        assert_eq!(
+            decode(Encoding::Hex, b"0aFF"),
+            Some(Tag::from_slice(&[0x0a, 0xff]))
+        );
         for bad in ["", "0", "0x0a", " 0a", "0a ", "0g"] {
             assert_eq!(decode(Encoding::Hex, bad.as_bytes()), None, "{bad}");
         }
-        assert_eq!(decode(Encoding::Base64, b"AAE="), Some(vec![0, 1]));
+        assert_eq!(
+            decode(Encoding::Base64, b"AAE="),
+            Some(Tag::from_slice(&[0, 1]))
+        );
         for bad in ["AAE", "AAF=", "AA E=", "AAE=\n", "-_8=", "AAE=="] {
             assert_eq!(decode(Encoding::Base64, bad.as_bytes()), None, "{bad}");
         }

@@ -276,6 +276,11 @@ impl Template {
         self.uses(&|source| matches!(source, Source::Host | Source::Origin | Source::Url))
     }
 
+    /// Whether it depends on how the URL is written: on a spelling, or on whether a bare path is.
+    pub(super) fn depends_on_spelling(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Path | Source::Target | Source::Url))
+    }
+
     /// Whether the secret goes in.
     pub(super) fn covers_secret(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Secret))
@@ -691,7 +696,7 @@ impl Filter {
             Self::Hmac(hash) => {
                 let mut mac = Mac::new(hash, secret.unwrap_or_default());
                 mac.update(bytes);
-                mac.finish()
+                mac.finish().into_vec()
             }
             Self::JsonString => {
                 let text = String::from_utf8_lossy(bytes);

@@ -2,14 +2,31 @@
 
 use std::borrow::Cow;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::locate::View;
 use super::template::Scope;
-use super::{SenderUrl, SignatureError, UrlForm, malformed};
+use super::{Scheme, SenderUrl, SignatureError, UrlForm, malformed};
+
+/// The spellings of a URL: mostly one.
+pub(super) type Spellings = SmallVec<[Spelling; 1]>;
 
 /// A spelling of the URL.
+#[derive(Default)]
 pub(super) struct Spelling {
     pub(super) url: String,
     pub(super) without_path: bool,
+}
+
+impl Scheme {
+    /// Every spelling of the URL that may be in the content. Where it is in none, a single blank one.
+    pub(super) fn spellings(&self, view: View<'_>) -> Result<Spellings, SignatureError> {
+        if self.signs_url {
+            self.url.spellings(view)
+        } else {
+            Ok(smallvec![Spelling::default()])
+        }
+    }
 }
 
 impl UrlForm {
@@ -33,9 +50,9 @@ impl UrlForm {
     }
 
     /// Every spelling that the provider may have signed, the plain one first.
-    pub(super) fn spellings(&self, view: View<'_>) -> Result<Vec<Spelling>, SignatureError> {
+    fn spellings(&self, view: View<'_>) -> Result<Spellings, SignatureError> {
         let first = self.first(view)?.into_owned();
-        let mut spellings = vec![Spelling {
+        let mut spellings = smallvec![Spelling {
             url: first,
             without_path: false,
         }];

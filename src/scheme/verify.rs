@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use http::{HeaderMap, Method, header};
+use smallvec::SmallVec;
 
 use super::aws_sns::AwsSns;
 use super::gzip::gunzip;
@@ -16,7 +17,7 @@ use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
 use super::locate::{self, Location, TOO_MANY, Unreadable, View, find};
 use super::parse::{Offered, Presented};
-use super::primitive::{Digest, Hash, same_secret, same_tag};
+use super::primitive::{Digest, Hash, Tag, same_secret, same_tag};
 use super::protocol::Verified;
 use super::template::Scope;
 use super::timestamp::Stamp;
@@ -336,7 +337,7 @@ impl Scheme {
 
         let mut usable = keys.usable(now).peekable();
         usable.peek().ok_or(NO_KEY)?;
-        let urls = self.url.spellings(view)?;
+        let urls = self.spellings(view)?;
         let mut proven = None;
         for (position, key) in keys
             .all()
@@ -345,7 +346,7 @@ impl Scheme {
             .filter(|(_, key)| key.is_usable(now))
         {
             // Where keys and places are paired, a signature in another place is none of this key's.
-            let own: Cow<'_, [Offered<Vec<u8>>]> = if signature.paired {
+            let own: Cow<'_, [Offered<Tag>]> = if signature.paired {
                 candidates
                     .iter()
                     .filter(|offered| offered.place == position)
@@ -386,7 +387,7 @@ impl Scheme {
         scope: &Scope<'_>,
         urls: &[Spelling],
         key: &Key,
-        offered: &[Offered<Vec<u8>>],
+        offered: &[Offered<Tag>],
     ) -> Result<Option<SignedContent>, SignatureError> {
         let mut verdict = Ok(None);
         let mut any_built = false;
@@ -431,14 +432,14 @@ impl Scheme {
         parts: &[Part],
         scope: &Scope<'_>,
         key: &Key,
-        offered: &[Offered<Vec<u8>>],
+        offered: &[Offered<Tag>],
     ) -> Result<bool, SignatureError> {
         match &self.proof {
             // An HMAC under no secret could be made by anybody.
             Proof::Digest(_) | Proof::Mac(_) if key.secret_bytes().is_none() => Ok(false),
             Proof::Mac(own) => {
                 // One MAC for each hash that is offered: mostly one.
-                let mut done: Vec<(Hash, Vec<u8>)> = Vec::with_capacity(1);
+                let mut done: SmallVec<[(Hash, Tag); 1]> = SmallVec::new();
                 for Offered { hash, value, .. } in offered {
                     let hash = hash.unwrap_or(*own);
                     if !done.iter().any(|(known, _)| *known == hash) {
@@ -465,9 +466,8 @@ impl Scheme {
                 };
                 let mut content = Vec::new();
                 render(parts, scope, &mut content)?;
-                let is = |offered: &Offered<Vec<u8>>| {
-                    key.verify(*algorithm, &[&content], &offered.value)
-                };
+                let is =
+                    |offered: &Offered<Tag>| key.verify(*algorithm, &[&content], &offered.value);
                 Ok(offered.iter().any(is))
             }
             Proof::AwsSns(_)
@@ -491,7 +491,7 @@ impl Scheme {
                 let prefixed = self.signature.as_ref().and_then(|own| own.prefixes.first());
                 let mut mac = key.mac(prefixed.map_or(*hash, |(_, hash)| *hash));
                 render(parts, scope, &mut mac)?;
-                Ok(mac.finish())
+                Ok(mac.finish().into_vec())
             }
             Proof::Digest(digest) => {
                 let mut content = Vec::new();
@@ -655,7 +655,7 @@ impl Scheme {
             key_id: key.map(|key| key.id.clone()),
             event_id,
             signed_at,
-            signed: Vec::new(),
+            signed: SmallVec::new(),
         }
     }
 }
@@ -681,7 +681,7 @@ fn with_usable(
         key_id: usable.get(index).map(|key| Arc::clone(&key.id)),
         event_id: verified.event_id.as_deref().map(cut),
         signed_at: verified.signed_at,
-        signed: Vec::new(),
+        signed: SmallVec::new(),
     })
 }
 
@@ -704,9 +704,9 @@ pub(super) fn message_of(view: View<'_>) -> Result<Message<'_>, SignatureError> 
 }
 
 /// An event id as it is passed on: not longer than any provider's.
-fn cut(id: &str) -> String {
+fn cut(id: &str) -> Arc<str> {
     let end = id.floor_char_boundary(EVENT_ID_BYTES_MAX);
-    id.get(..end).unwrap_or_default().to_owned()
+    id.get(..end).unwrap_or_default().into()
 }
 
 pub(super) fn unreadable(why: Unreadable) -> SignatureError {

@@ -3,8 +3,9 @@
 //! One million places cost about 200 MB at worst. Nothing is evicted inside its window: a full store
 //! refuses (SECURITY DS-24).
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::cmp::Reverse;
+use std::collections::binary_heap::{BinaryHeap, PeekMut};
+use std::collections::hash_map::{self, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -31,15 +32,23 @@ struct Inner {
     entries_max: usize,
     entries: AtomicUsize,
     next_id: AtomicU64,
-    hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     entries: HashMap<DeliveryKey, Entry>,
-    /// One item for each entry, soonest first. Ids make equal moments distinct.
-    expiry: BTreeMap<(Duration, u64), DeliveryKey>,
+    /// When to look at which entry, soonest first: once for each claim. What has got more time since
+    /// is then put back, so that a commit costs no search.
+    due: BinaryHeap<Reverse<Due>>,
+}
+
+/// A moment at which the entry of a claim may be over.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: Duration,
+    id: u64,
+    key: DeliveryKey,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +77,6 @@ impl MemoryStore {
             entries_max,
             entries: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
-            hasher: RandomState::new(),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         }))
     }
@@ -127,10 +135,9 @@ impl MemoryClaim {
             delivered: true,
         };
         let mut shard = inner.shard(&self.key);
-        match shard.entries.get(&self.key) {
+        match shard.entries.get_mut(&self.key) {
             Some(entry) if entry.id == self.id => {
-                shard.remove(&self.key);
-                shard.insert(self.key, delivered);
+                *entry = delivered;
                 Ok(())
             }
             _ => {
@@ -143,12 +150,10 @@ impl MemoryClaim {
     pub(super) fn release(self) {
         let inner = &self.store.0;
         let mut shard = inner.shard(&self.key);
-        let ours = shard
-            .entries
-            .get(&self.key)
-            .is_some_and(|e| e.id == self.id);
-        if ours {
-            shard.remove(&self.key);
+        if let hash_map::Entry::Occupied(entry) = shard.entries.entry(self.key)
+            && entry.get().id == self.id
+        {
+            entry.remove();
             inner.entries.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -156,10 +161,11 @@ impl MemoryClaim {
 
 impl Inner {
     fn shard(&self, key: &DeliveryKey) -> MutexGuard<'_, Shard> {
-        let index = self.hasher.hash_one(key) % (SHARDS as u64);
-        let index = usize::try_from(index).unwrap_or_default();
+        // A key is a digest: any of its bytes spreads. Which of the locks it takes is all that is
+        // decided here; the maps have hashers with keys of their own (SECURITY DS-22).
+        let [first, ..] = key;
         #[expect(clippy::indexing_slicing, reason = "the remainder is below SHARDS")]
-        let shard = &self.shards[index];
+        let shard = &self.shards[usize::from(*first) % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -173,18 +179,28 @@ impl Inner {
         let mut shard = self.shard(&key);
         let expired = shard.expire(now, EXPIRED_PER_CLAIM);
         self.entries.fetch_sub(expired, Ordering::Relaxed);
-        match shard.entries.get(&key).copied() {
-            Some(other) if now < other.until => return Ok(Some(other)),
-            Some(_) => shard.remove(&key),
-            None => {
+        let Shard { entries, due } = &mut *shard;
+        match entries.entry(key) {
+            hash_map::Entry::Occupied(other) if now < other.get().until => {
+                return Ok(Some(*other.get()));
+            }
+            hash_map::Entry::Occupied(mut over) => {
+                over.insert(entry);
+            }
+            hash_map::Entry::Vacant(place) => {
                 let taken = self.entries.fetch_add(1, Ordering::Relaxed);
                 if taken >= self.entries_max {
                     self.entries.fetch_sub(1, Ordering::Relaxed);
                     return Err(StoreError::Full);
                 }
+                place.insert(entry);
             }
         }
-        shard.insert(key, entry);
+        due.push(Reverse(Due {
+            at: entry.until,
+            id: entry.id,
+            key,
+        }));
         Ok(None)
     }
 
@@ -198,27 +214,30 @@ impl Inner {
 }
 
 impl Shard {
-    fn insert(&mut self, key: DeliveryKey, entry: Entry) {
-        self.entries.insert(key, entry);
-        self.expiry.insert((entry.until, entry.id), key);
-    }
-
-    fn remove(&mut self, key: &DeliveryKey) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.expiry.remove(&(entry.until, entry.id));
-        }
-    }
-
-    /// Removes at most `most` entries whose time is over; says how many.
+    /// Looks at no more than `most` entries whose moment has come, and removes those whose time is over;
+    /// says how many.
     fn expire(&mut self, now: Duration, most: usize) -> usize {
-        for removed in 0..most {
-            match self.expiry.first_entry() {
-                Some(first) if first.key().0 <= now => {
-                    self.entries.remove(&first.remove());
-                }
-                _ => return removed,
+        let mut removed = 0;
+        for _ in 0..most {
+            let Some(first) = self.due.peek_mut().filter(|first| first.0.at <= now) else {
+                break;
+            };
+            let Reverse(due) = PeekMut::pop(first);
+            // Another claim of the same delivery has a moment of its own.
+            let hash_map::Entry::Occupied(entry) = self.entries.entry(due.key) else {
+                continue;
+            };
+            let Entry { id, until, .. } = *entry.get();
+            if id != due.id {
+                continue;
+            }
+            if until <= now {
+                entry.remove();
+                removed += 1;
+            } else {
+                self.due.push(Reverse(Due { at: until, ..due }));
             }
         }
-        most
+        removed
     }
 }

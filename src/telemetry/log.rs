@@ -12,7 +12,7 @@ use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, filter_fn};
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -236,10 +236,11 @@ where
     W: Write + 'static,
     M: Fn() -> W + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse(filter)?
-        .and(filter_fn(is_uncapped));
+    let filter = match filter.trim() {
+        "" => Targets::new().with_default(LevelFilter::INFO),
+        written => written.parse::<Targets>()?,
+    };
+    let filter = filter.and(filter_fn(is_uncapped));
     // Its complaint about a failed write would go to standard error with a macro that panics.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(make_writer)

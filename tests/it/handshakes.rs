@@ -15,7 +15,7 @@ use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
-use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
+use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::connections::Connections;
 use hookward::net::http::Farewell;
 use hookward::net::listener::{Endpoint, Worker, accept, bind};
@@ -59,14 +59,9 @@ impl Served {
         let Transport::Tls(tls) = &listener.transport else {
             panic!("the listener has no TLS")
         };
-        let states = config.routes.routes().iter().map(|route| RouteState {
-            lease: std::time::Duration::from_mins(1),
-            credentials: CredentialFields::of(&route.auth),
-            route: Arc::clone(route),
-            metrics: telemetry.metrics.route(&route.name, &route.auth.key_ids()),
-            client_limits: Vec::new(),
-            route_limits: Vec::new(),
-            upstream: Arc::new(Echo),
+        let states = config.routes.routes().iter().map(|route| {
+            let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
+            RouteState::new(route, metrics, Arc::new(Echo))
         });
         let states = states.collect();
         let policies = HashMap::from([(Arc::clone(&listener.name), ListenerPolicy::default())]);

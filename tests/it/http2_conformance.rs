@@ -574,14 +574,12 @@ fn serve(limits: Limits) -> DuplexStream {
     let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
     let fetch = Arc::new(HttpsFetch::new(system_roots));
     let gateway = Arc::new(Engine::new(snapshot, telemetry, clock, fetch).unwrap());
-    let connection = Accepted {
-        peer: "192.0.2.1:5000".parse().unwrap(),
-        listener: "https".into(),
-        tls: Some(TlsFacts {
-            certificate: None,
-            client: None,
-        }),
+    let tls = TlsFacts {
+        certificate: None,
+        client: None,
     };
+    let peer = "192.0.2.1:5000".parse().unwrap();
+    let connection = Accepted::new(peer, "https".into(), Some(tls));
     let serving = Serving {
         connection,
         gateway,

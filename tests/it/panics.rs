@@ -15,7 +15,7 @@ use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::forward::{Exchange, Outgoing, Upstream};
-use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
+use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::key_fetch::HttpsFetch;
 use hookward::net::upstream::system_roots;
 use hookward::settings::{Limits, Plaintext};
@@ -87,14 +87,9 @@ fn gateway(telemetry: &Telemetry) -> Arc<DataPath> {
     let loaded = load_text("hookward.yaml", CONFIG, Path::new(""), &env);
     let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
     let upstream = Arc::new(Faulty::default());
-    let states = config.routes.routes().iter().map(|route| RouteState {
-        lease: Duration::from_secs(5),
-        credentials: CredentialFields::of(&route.auth),
-        route: Arc::clone(route),
-        metrics: telemetry.metrics.route(&route.name, &route.auth.key_ids()),
-        client_limits: Vec::new(),
-        route_limits: Vec::new(),
-        upstream: Arc::<Faulty>::clone(&upstream),
+    let states = config.routes.routes().iter().map(|route| {
+        let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
+        RouteState::new(route, metrics, Arc::<Faulty>::clone(&upstream))
     });
     let states = states.collect();
     let policy = ListenerPolicy {
@@ -112,11 +107,7 @@ fn gateway(telemetry: &Telemetry) -> Arc<DataPath> {
 
 /// The status of one request.
 async fn status(gateway: &DataPath, panics: bool) -> u16 {
-    let connection = Connection {
-        peer: ([192, 0, 2, 1], 1).into(),
-        listener: "http".into(),
-        tls: None,
-    };
+    let connection = Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None);
     let request = Request::post("/open").header("host", "hooks.example.org");
     let request = request.body(FaultyBody { panics }).unwrap();
     let answer = gateway.handle(&connection, request).await;

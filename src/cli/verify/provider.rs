@@ -57,7 +57,7 @@ pub(super) fn judge(
     match judged {
         Ok(evidence) => {
             verdict.key_id = evidence.key_id.map(|id| id.to_string());
-            verdict.event_id = evidence.event_id;
+            verdict.event_id = evidence.event_id.as_deref().map(str::to_owned);
         }
         Err(error) => {
             verdict.refusal = Some(error.reason);

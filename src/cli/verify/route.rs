@@ -10,7 +10,7 @@ use super::Question;
 use super::verdict::{Answered, Verdict};
 use crate::config::Config;
 use crate::gateway::admit;
-use crate::gateway::connection::Connection;
+use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::handshake::{self, Question as Asked};
 use crate::gateway::head::{self, Head};
 use crate::gateway::password::Passwords;
@@ -106,11 +106,13 @@ impl Judge<'_> {
             .question
             .client_ip
             .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let connection = Connection {
-            peer: SocketAddr::new(peer, 0),
-            listener: "offline".into(),
-            tls: None,
+        // Senders call over https: what the URL says where nothing else says it.
+        let tls = TlsFacts {
+            certificate: None,
+            client: None,
         };
+        let peer = SocketAddr::new(peer, 0);
+        let connection = Connection::new(peer, "offline".into(), Some(tls));
         head::parse(parts, &connection)
     }
 
@@ -120,7 +122,7 @@ impl Judge<'_> {
         match self
             .config
             .routes
-            .find(&head.host_name, head.path(), &head.method)
+            .find(&head.host.name, head.path(), &head.method)
         {
             Found::Route(found) if Arc::ptr_eq(found, self.route) => {
                 Ok("host, path and method lead to this route")
@@ -186,9 +188,7 @@ impl Judge<'_> {
         self.note("body_size", fits, |()| {
             format!("{size} of at most {} bytes", policy.size_max.0)
         })?;
-        let syntax = admit::media_type(&head.headers)
-            .as_deref()
-            .and_then(Syntax::of);
+        let syntax = admit::media_type(&head.headers).and_then(Syntax::of);
         if let Some(syntax) = syntax.filter(|_| policy.well_formed) {
             let judged = syntax.check(&content.contiguous());
             let judged = judged.map_err(|detail| Rejection::new(Reason::BodyMalformed, detail));
@@ -306,12 +306,15 @@ impl Judge<'_> {
         verdict.provider = verdict
             .provider
             .take()
-            .or_else(|| check.provider.as_deref().map(str::to_owned));
+            .or_else(|| check.provider.as_ref().map(|own| own.name().to_owned()));
         match judged {
             Ok(evidence) => {
                 let key_id = evidence.key_id.map(|id| id.to_string());
                 verdict.key_id = key_id.or(verdict.key_id.take());
-                verdict.event_id = verdict.event_id.take().or(evidence.event_id);
+                verdict.event_id = verdict
+                    .event_id
+                    .take()
+                    .or(evidence.event_id.as_deref().map(str::to_owned));
                 Ok(())
             }
             Err(error) => {
@@ -341,7 +344,7 @@ impl Judge<'_> {
         if handshake.needs_signature() {
             self.signature(check, head, url)?;
         }
-        let provider = check.provider.as_deref().map(str::to_owned);
+        let provider = check.provider.as_ref().map(|own| own.name().to_owned());
         self.verdict.provider = self.verdict.provider.take().or(provider);
         let message = presented(head, self.route, url).message(&self.question.body);
         let reply = handshake.answer(&message, &check.scheme, &check.keys, self.question.now);
@@ -390,7 +393,7 @@ impl Judge<'_> {
             .iter()
             .filter_map(|l| l.public_url.as_ref());
         let origin = public.next().map(|url| url.origin().into());
-        head::sender_url(head, origin.as_ref(), true)
+        head::sender_url(head, origin.as_ref())
     }
 
     fn note<T>(

@@ -31,6 +31,8 @@ const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 const READ_BYTES: usize = 8 * 1024;
 /// Slices of one write: the head and that many frames but one.
 const SLICES: usize = 32;
+/// Most room for heads that an idle connection keeps, in bytes.
+const OUTPUT_KEPT: usize = 4 * 1024;
 
 /// Where the bytes go.
 pub(super) enum Stream {
@@ -44,6 +46,8 @@ pub(super) struct Connection {
     stream: Stream,
     /// What came in and is not yet taken.
     input: BytesMut,
+    /// Room for the next head that goes out.
+    output: Vec<u8>,
     /// Whether a request has been sent over it before.
     is_used: bool,
     pub(super) born: Instant,
@@ -105,6 +109,7 @@ impl Connection {
         Self {
             stream,
             input: BytesMut::new(),
+            output: Vec::new(),
             is_used: false,
             born: Instant::now(),
         }
@@ -126,8 +131,9 @@ impl Connection {
             return Err(Failure::NotTaken);
         }
         self.is_used = true;
-        let head = request_head(request);
-        let mut sending = Sending::new(&head, request.body.frames());
+        let mut output = std::mem::take(&mut self.output);
+        write_head(request, &mut output);
+        let mut sending = Sending::new(&output, request.body.frames());
         let mut broken = None;
         let (head, is_reusable) = poll_fn(|cx| {
             if broken.is_none() {
@@ -145,6 +151,10 @@ impl Connection {
             Poll::Ready(Ok((head, broken.is_none() && sending.is_done())))
         })
         .await?;
+        if output.capacity() <= OUTPUT_KEPT {
+            output.clear();
+            self.output = output;
+        }
         let (framing, is_persistent) = framing(&head, &request.method).map_err(Failure::Gone)?;
         Ok(Answered {
             head,
@@ -197,13 +207,13 @@ impl Connection {
 }
 
 /// The request line and the fields, as they go out.
-fn request_head(request: &Outgoing) -> Vec<u8> {
+fn write_head(request: &Outgoing, head: &mut Vec<u8>) {
     let fields = &request.fields;
     let size = |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len() + 4;
     let method = request.method.as_str();
     let target = request.target.as_str();
     let line = method.len() + target.len() + b"  HTTP/1.1\r\n\r\n".len();
-    let mut head = Vec::with_capacity(line + fields.iter().map(size).sum::<usize>());
+    head.reserve(line + fields.iter().map(size).sum::<usize>());
     for part in [method, " ", target, " HTTP/1.1\r\n"] {
         head.extend_from_slice(part.as_bytes());
     }
@@ -214,7 +224,6 @@ fn request_head(request: &Outgoing) -> Vec<u8> {
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
-    head
 }
 
 /// A request on its way out: the head and the frames of the body, none of them copied.

@@ -531,7 +531,7 @@ impl Algorithm {
 fn hmac_sha256(secret: &[u8], base: &[u8]) -> Vec<u8> {
     let mut mac = Mac::new(Hash::Sha256, secret);
     mac.update(base);
-    mac.finish()
+    mac.finish().into_vec()
 }
 
 impl Presented {

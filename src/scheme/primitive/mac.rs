@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac as _};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
+use smallvec::SmallVec;
 
 /// A hash under HMAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,9 @@ impl Hash {
         }
     }
 }
+
+/// A tag, or what is offered as one: room for the longest, and a heap for signatures by key pairs.
+pub(in crate::scheme) type Tag = SmallVec<[u8; 64]>;
 
 /// An HMAC under way.
 #[derive(Clone)]
@@ -60,13 +64,13 @@ impl Mac {
     }
 
     /// The whole tag; never a shortened one.
-    pub(in crate::scheme) fn finish(self) -> Vec<u8> {
+    pub(in crate::scheme) fn finish(self) -> Tag {
         match self {
-            Self::Md5(mac) => mac.finalize().into_bytes().to_vec(),
-            Self::Sha1(mac) => mac.finalize().into_bytes().to_vec(),
-            Self::Sha256(mac) => mac.finalize().into_bytes().to_vec(),
-            Self::Sha384(mac) => mac.finalize().into_bytes().to_vec(),
-            Self::Sha512(mac) => mac.finalize().into_bytes().to_vec(),
+            Self::Md5(mac) => Tag::from_slice(&mac.finalize().into_bytes()),
+            Self::Sha1(mac) => Tag::from_slice(&mac.finalize().into_bytes()),
+            Self::Sha256(mac) => Tag::from_slice(&mac.finalize().into_bytes()),
+            Self::Sha384(mac) => Tag::from_slice(&mac.finalize().into_bytes()),
+            Self::Sha512(mac) => Tag::from_slice(&mac.finalize().into_bytes()),
         }
     }
 }

@@ -40,11 +40,7 @@ pub(crate) fn run(data: &[u8]) {
     }
     let trusted: [IpNet; 2] = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
-    let connection = Connection {
-        peer: SocketAddr::new(peer, 1),
-        listener: "https".into(),
-        tls: None,
-    };
+    let connection = Connection::new(SocketAddr::new(peer, 1), "https".into(), None);
     let client = connection.client_ip(&trusted, &headers);
     let peer = peer.to_canonical();
     if !is_trusted(&peer) {

@@ -141,7 +141,7 @@ fn pointed(rest: &[u8]) {
     match (found, wanted) {
         // Numbers stand as they were written: `1.0` and `1e0` are left to their writers.
         (Some(found), Some(_)) if is_number => drop(found.parse::<f64>().unwrap()),
-        (Some(found), Some(wanted)) => assert!(wanted.starts_with(&found), "{found} for {wanted}"),
+        (Some(found), Some(wanted)) => assert!(wanted.starts_with(&*found), "{found} for {wanted}"),
         (None, Some(_)) => {
             let unambiguous = serde_json::from_slice::<Unambiguous>(body);
             assert!(

@@ -126,6 +126,6 @@ fn alone(text: &[u8]) {
             serde_json::Value::String(own) => own.clone(),
             own => own.to_string(),
         };
-        assert!(own.starts_with(&id));
+        assert!(own.starts_with(&*id));
     }
 }

@@ -16,7 +16,7 @@ use hookward::gateway::Gateway;
 use hookward::gateway::connection::Connection;
 use hookward::gateway::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
-use hookward::gateway::snapshot::{CredentialFields, ListenerPolicy, RouteState, Snapshot};
+use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::http::{Farewell, Serving, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
 use hookward::net::upstream::system_roots;
@@ -109,14 +109,9 @@ impl Stage {
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
         let telemetry = Telemetry::new(Metrics::new("fuzz"), AccessLog::capture());
         let app = Arc::new(App::default());
-        let states = config.routes.routes().iter().map(|route| RouteState {
-            route: Arc::clone(route),
-            metrics: telemetry.metrics.route(&route.name, &route.auth.key_ids()),
-            client_limits: Vec::new(),
-            route_limits: Vec::new(),
-            upstream: Arc::<App>::clone(&app),
-            lease: Duration::from_secs(5),
-            credentials: CredentialFields::of(&route.auth),
+        let states = config.routes.routes().iter().map(|route| {
+            let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
+            RouteState::new(route, metrics, Arc::<App>::clone(&app))
         });
         let states = states.collect();
         let policy = ListenerPolicy {
@@ -218,11 +213,7 @@ async fn over_http1(client: DuplexStream, mut request: Request<Chunks>, sent: &S
 }
 
 fn connection() -> Connection {
-    Connection {
-        peer: ([192, 0, 2, 1], 1).into(),
-        listener: "http".into(),
-        tls: None,
-    }
+    Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None)
 }
 
 /// A request as its sender means it.
