@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, Method, header};
 
 use super::quota::{Limiter, Refused};
 use super::rejection::Rejection;
+use super::select;
 use crate::reason::Reason;
+use crate::route::Route;
 use crate::route::policy::{BodyPolicy, Sources};
 use crate::telemetry::metrics::Metrics;
 
@@ -38,6 +40,29 @@ pub async fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Reject
         })?;
     }
     Ok(())
+}
+
+/// A method that is there for handshakes only is none of a delivery's.
+pub fn method(route: &Route, method: &Method) -> Result<(), Rejection> {
+    if route.matches.methods.contains(method) {
+        Ok(())
+    } else {
+        Err(select::method_not_allowed([route]))
+    }
+}
+
+/// What the head promises of the body. The media type is asked of deliveries only.
+pub fn promised_body(
+    policy: &BodyPolicy,
+    headers: &HeaderMap,
+    could_be_handshake: bool,
+) -> Result<(), Rejection> {
+    declared_size(policy, headers)?;
+    if could_be_handshake {
+        Ok(())
+    } else {
+        content_type(policy, headers)
+    }
 }
 
 /// `Content-Length` against `max_size`.

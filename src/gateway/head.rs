@@ -15,7 +15,7 @@ use crate::route::matcher::normalize_host;
 use crate::units::ByteSize;
 
 /// The part of a request before its body.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Head {
     /// Method.
     pub method: Method,

@@ -92,17 +92,57 @@ pub const UNASKED_BY_ONE_MAX: usize = 10;
 #[derive(Clone, Debug)]
 pub struct KeyCache(Arc<Inner>);
 
-/// The keys that were fetched for one request, by check.
+/// The published keys that a check wants for one request.
 #[derive(Debug)]
-pub struct Keyring<'r>(Vec<(&'r SignatureCheck, Result<KeySet, SignatureError>)>);
+pub struct Wanted {
+    url: Result<KeyUrl, SignatureError>,
+    key_id: Option<String>,
+}
 
-impl Keyring<'_> {
-    /// What `check` verifies with: pinned keys, and those that its provider publishes.
-    pub fn keys_of<'k>(&'k self, check: &'k SignatureCheck) -> Result<&'k KeySet, SignatureError> {
-        let mut all = self.0.iter();
-        match all.find(|(own, _)| std::ptr::eq(*own, check)) {
-            Some((_, Ok(keys))) => Ok(keys),
-            Some((_, Err(error))) => Err(*error),
+/// What the checks of a route that are published want for `message`, in the order of the file.
+pub fn wanted(policy: &AuthPolicy, message: &Message<'_>) -> Vec<Wanted> {
+    let of_check = |(check, published)| Wanted {
+        url: key_url(check, published, message),
+        key_id: check.scheme.wanted_key_id(message),
+    };
+    published_checks(policy).map(of_check).collect()
+}
+
+fn key_url(
+    check: &SignatureCheck,
+    published: &Published,
+    message: &Message<'_>,
+) -> Result<KeyUrl, SignatureError> {
+    let url = match published {
+        Published::At(url) => Some(url.clone()),
+        Published::ByProvider => check.scheme.key_url(message)?,
+    };
+    url.ok_or(SignatureError {
+        reason: Reason::KeyUnavailable,
+        detail: "the request does not say where its key is",
+    })
+}
+
+fn published_checks(policy: &AuthPolicy) -> impl Iterator<Item = (&SignatureCheck, &Published)> {
+    let checks = policy.signatures();
+    checks.filter_map(|check| Some((check, check.published.as_ref()?)))
+}
+
+/// The keys that were fetched for one request: of each check that is published, in the order of the file.
+#[derive(Debug, Default)]
+pub struct Keyring(Vec<Result<KeySet, SignatureError>>);
+
+impl Keyring {
+    /// What `check` of `policy` verifies with: pinned keys, and those that its provider publishes.
+    pub fn keys_of<'k>(
+        &'k self,
+        policy: &AuthPolicy,
+        check: &'k SignatureCheck,
+    ) -> Result<&'k KeySet, SignatureError> {
+        let mut all = self.0.iter().zip(published_checks(policy));
+        match all.find(|(_, (own, _))| std::ptr::eq(*own, check)) {
+            Some((Ok(keys), _)) => Ok(keys),
+            Some((Err(error), _)) => Err(*error),
             None => Ok(&check.keys),
         }
     }
@@ -227,19 +267,16 @@ impl KeyCache {
             .ok_or(unavailable("the keys cannot be fetched"))
     }
 
-    /// The keys for the checks of a route that are published, as far as `message` wants them.
-    pub async fn gather<'r>(
+    /// Gets what the checks of `policy` [`wanted`] for a request.
+    pub async fn gather(
         &self,
-        policy: &'r AuthPolicy,
-        message: &Message<'_>,
+        policy: &AuthPolicy,
+        wanted: Vec<Wanted>,
         client: IpAddr,
-    ) -> Keyring<'r> {
-        let mut fetched = Vec::new();
-        for check in policy.signatures() {
-            if let Some(published) = &check.published {
-                let keys = self.of_check(check, published, message, client).await;
-                fetched.push((check, keys));
-            }
+    ) -> Keyring {
+        let mut fetched = Vec::with_capacity(wanted.len());
+        for (wanted, (check, _)) in wanted.into_iter().zip(published_checks(policy)) {
+            fetched.push(self.of_check(check, wanted, client).await);
         }
         Keyring(fetched)
     }
@@ -247,20 +284,11 @@ impl KeyCache {
     async fn of_check(
         &self,
         check: &SignatureCheck,
-        published: &Published,
-        message: &Message<'_>,
+        wanted: Wanted,
         client: IpAddr,
     ) -> Result<KeySet, SignatureError> {
-        let url = match published {
-            Published::At(url) => Some(url.clone()),
-            Published::ByProvider => check.scheme.key_url(message)?,
-        };
-        let url = url.ok_or(SignatureError {
-            reason: Reason::KeyUnavailable,
-            detail: "the request does not say where its key is",
-        })?;
-        let key_id = check.scheme.wanted_key_id(message);
-        match self.keys(&url, key_id.as_deref(), client).await {
+        let Wanted { url, key_id } = wanted;
+        match self.keys(&url?, key_id.as_deref(), client).await {
             Ok(keys) => Ok(check.keys.and(&keys)),
             Err(_) if !check.needs_fetch() => Ok(check.keys.clone()),
             Err(error) => Err(error),

@@ -48,6 +48,7 @@ pub mod select;
 pub mod snapshot;
 pub mod verify;
 pub mod well_formed;
+pub mod whole;
 
 use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
@@ -60,6 +61,7 @@ use replay::Claimed;
 use respond::Answer;
 use snapshot::{ListenerPolicy, RouteState, Snapshot};
 use verify::{Presented, Proof};
+use whole::{Case, Means};
 
 /// What lives across snapshots: the state that requests share.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ pub struct Gateway {
     telemetry: Arc<Telemetry>,
     clock: Clock,
     confirmations: Confirmations,
+    aside: whole::Aside,
     deliveries: TaskTracker,
     cutoff: CancellationToken,
 }
@@ -144,6 +147,7 @@ impl Gateway {
             passwords: password::Passwords::new()?,
             telemetry: Arc::new(telemetry),
             clock,
+            aside: whole::Aside::default(),
             deliveries: TaskTracker::new(),
             cutoff: CancellationToken::new(),
         })
@@ -392,7 +396,7 @@ struct Judged {
     /// `None` where an observing route lets the request pass without one.
     proof: Option<Proof>,
     /// The answer to a handshake.
-    reply: Option<Reply>,
+    reply: Option<Box<Reply>>,
 }
 
 impl Routed<'_> {
@@ -427,7 +431,7 @@ impl Routed<'_> {
             if let Some(enrolled) = reply.enrolled.take() {
                 enrolment::hand_over(enrolled, &state.route.name).await?;
             }
-            return Ok(Ready::Reply(Box::new(reply)));
+            return Ok(Ready::Reply(reply));
         }
         let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
             Claimed::Duplicate => {
@@ -502,46 +506,38 @@ impl Routed<'_> {
         };
         let could_be_handshake = handshake::could_be(presented);
         if !could_be_handshake {
-            self.admit_method(head)?;
+            admit::method(route, &head.method)?;
         }
         let now = gateway.clock.now();
         let progress = verify::from_head(presented, &gateway.passwords, now).await;
         if progress.as_ref().is_err_and(Rejection::is_of_signature) {
             // A signature is of a body: one that would not be read is refused for that first.
-            self.admit_body(head, could_be_handshake)?;
+            admit::promised_body(&route.body, &head.headers, could_be_handshake)?;
         }
         let progress = doubts.weigh(progress)?;
-        self.admit_body(head, could_be_handshake)?;
-
-        let received = self.receive(head, body, &mut record.bytes_in).await?;
-
-        // Time may have passed while the body came in: the verdict is of the moment it is complete.
-        let content = &received.content;
-        let message = presented.message(content);
-        let fetched = gateway.keys.gather(&route.auth, &message, record.client_ip);
-        let fetched = fetched.await;
-        let presented = Presented {
-            fetched: Some(&fetched),
-            ..presented
+        admit::promised_body(&route.body, &head.headers, could_be_handshake)?;
+        let mut received = self.receive(body, &mut record.bytes_in).await?;
+        let means = Means {
+            keys: &gateway.keys,
+            clock: &gateway.clock,
+            client: record.client_ip,
         };
-        let now = gateway.clock.now();
-        let found = could_be_handshake.then(|| handshake::find(presented, content));
-        let question = found.flatten();
-        if could_be_handshake && question.is_none() {
-            self.admit_method(head)?;
-            self.admit_body(head, false)?;
-        }
-        let (proof, reply) = match (progress, question) {
-            (Some(progress), Some(question)) => {
-                let judged = question.judge(progress, presented, content, now);
-                doubts.weigh(judged)?.unzip()
-            }
-            (Some(progress), None) => {
-                let judged = verify::from_message(progress, presented, content, now);
-                (doubts.weigh(judged)?, None)
-            }
-            (None, _) => (None, None),
+        let verdict = if received.content.len() <= whole::AT_ONCE_BYTES_MAX {
+            let content = &received.content;
+            whole::judge(presented, progress, content, could_be_handshake, means).await
+        } else {
+            let case = Case {
+                progress,
+                received,
+                could_be_handshake,
+            };
+            let judged = gateway.aside.judge(presented, self.state, case, means);
+            let (back, verdict) = Box::pin(judged).await?;
+            received = back;
+            verdict
         };
+        let (proof, reply) = doubts.weigh(verdict)?.flatten().unzip();
+        let reply = reply.flatten();
         Ok(Judged {
             received,
             proof,
@@ -549,13 +545,8 @@ impl Routed<'_> {
         })
     }
 
-    /// The body, whole, and well formed where the route asks for that.
-    async fn receive<B>(
-        &self,
-        head: &Head,
-        body: &mut B,
-        bytes_in: &mut u64,
-    ) -> Result<Received, Rejection>
+    /// The body, whole.
+    async fn receive<B>(&self, body: &mut B, bytes_in: &mut u64) -> Result<Received, Rejection>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -572,11 +563,7 @@ impl Routed<'_> {
             budget: snapshot.limits.body_memory.0,
         };
         let hold = gateway.budget.hold();
-        let received = body::read(&mut *body, limits, hold, &gateway.cutoff, bytes_in).await?;
-        if state.route.body.well_formed {
-            check_syntax(head, &received.content)?;
-        }
-        Ok(received)
+        body::read(&mut *body, limits, hold, &gateway.cutoff, bytes_in).await
     }
 
     /// The right to deliver, where the route looks for replays.
@@ -604,27 +591,6 @@ impl Routed<'_> {
             None => Ok(Claimed::Unclaimed),
         }
     }
-
-    /// A method that is there for handshakes only is none of a delivery's.
-    fn admit_method(&self, head: &Head) -> Result<(), Rejection> {
-        let route = &self.state.route;
-        if route.matches.methods.contains(&head.method) {
-            Ok(())
-        } else {
-            Err(select::method_not_allowed(std::slice::from_ref(route)))
-        }
-    }
-
-    /// What the head promises of the body. The media type is asked of deliveries only.
-    fn admit_body(&self, head: &Head, could_be_handshake: bool) -> Result<(), Rejection> {
-        let policy = &self.state.route.body;
-        admit::declared_size(policy, &head.headers)?;
-        if could_be_handshake {
-            Ok(())
-        } else {
-            admit::content_type(policy, &head.headers)
-        }
-    }
 }
 
 /// Fetches the keys that requests will want, so that the first of them need not wait.
@@ -634,15 +600,6 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
             keys.prepare(url);
         }
     }
-}
-
-fn check_syntax(head: &Head, content: &crate::scheme::Content) -> Result<(), Rejection> {
-    let media_type = admit::media_type(&head.headers);
-    let Some(syntax) = media_type.and_then(well_formed::Syntax::of) else {
-        return Ok(());
-    };
-    let judged = syntax.check(&content.contiguous());
-    judged.map_err(|detail| Rejection::new(Reason::BodyMalformed, detail))
 }
 
 /// The same target over https, on the host that the operator named, else the one asked for.
@@ -673,7 +630,7 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut rejection = rejection;
     if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
-        let allowed = select::method_not_allowed(std::slice::from_ref(&state.route));
+        let allowed = select::method_not_allowed([&*state.route]);
         if rejection.fields.is_empty() {
             rejection.fields = allowed.fields;
         }

@@ -35,6 +35,7 @@ pub fn select<'s>(
                 [route] => snapshot.state(route),
                 _ => None,
             };
+            let routes = routes.iter().map(|route| &**route);
             Err((method_not_allowed(routes), only))
         }
         Found::Nothing => {
@@ -45,8 +46,9 @@ pub fn select<'s>(
 }
 
 /// The refusal of a method that none of `routes` takes, or not for such a request.
-pub fn method_not_allowed(routes: &[Arc<Route>]) -> Rejection {
-    let methods = routes.iter().flat_map(|route| route.matches.all_methods());
+pub fn method_not_allowed<'r>(routes: impl IntoIterator<Item = &'r Route>) -> Rejection {
+    let routes = routes.into_iter();
+    let methods = routes.flat_map(|route| route.matches.all_methods());
     let mut methods: Vec<&str> = methods.map(http::Method::as_str).collect();
     methods.sort_unstable();
     let mut rejection = Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");

@@ -55,7 +55,7 @@ pub struct Presented<'a> {
     /// Names in the client's certificate.
     pub client: Option<&'a CertificateNames>,
     /// Keys that were fetched for it.
-    pub fetched: Option<&'a Keyring<'a>>,
+    pub fetched: Option<&'a Keyring>,
 }
 
 impl<'a> Presented<'a> {
@@ -339,7 +339,7 @@ pub(super) fn signature(
     now: UnixTime,
 ) -> Result<Proof, Rejection> {
     let keys = match &presented.fetched {
-        Some(fetched) => fetched.keys_of(check),
+        Some(fetched) => fetched.keys_of(&presented.route.auth, check),
         None => Ok(&check.keys),
     };
     let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));

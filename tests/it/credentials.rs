@@ -124,6 +124,10 @@ fn a_query_token_leaves_the_query_and_nothing_else_does() {
         "?auth=tk-first-0123456789&auth=tk-first-0123456789",
         "?auth=tk-first-0123456789&%61uth=no",
         "?auth=tk-first-0123456789;b=1",
+        // Decoded once, never twice.
+        "?auth=tk%252Dfirst-0123456789",
+        "?%2561uth=no&auth=no",
+        "?auth=tk-first-0123456789%00",
     ] {
         unauthorized(&gateway, &ask(wrong), "credential_invalid", challenge);
     }
@@ -205,7 +209,13 @@ fn a_path_token_is_forwarded_and_masked_in_the_log() {
         &[("TOKEN", TOKEN), ("OTHER", "tk second/+ü")],
         |_| {},
     );
-    for wrong in ["/in/wrong-token-value/x", "/in/tk-first-01234567890/x"] {
+    for wrong in [
+        "/in/wrong-token-value/x",
+        "/in/tk-first-01234567890/x",
+        "/in/tk%252Dfirst-0123456789/x",
+        "/in/tk-first-0123456789%20/x",
+        "/in/tk-first-0123456789;a=b/x",
+    ] {
         let answer = gateway.post(wrong, &[], b"x");
         let event = gateway.refused(&answer, 401, "credential_invalid");
         assert_eq!(event["path"], "/in/***/x");
@@ -236,8 +246,8 @@ fn a_path_token_is_forwarded_and_masked_in_the_log() {
 }
 
 /// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by Python's bcrypt.
-const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$otbRDARhjKwa7DZnG449qg$ROc4PGUqERdBJvgNit0DJcQfLKNnVyQEmipPOzUI+Vo";
-const BCRYPT: &str = "$2y$06$uiwX.EBqUZ21d4IJSczUEuBdxtPaT6L7s75ec8Vx0V4VFQgU048ra";
+pub(crate) const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$otbRDARhjKwa7DZnG449qg$ROc4PGUqERdBJvgNit0DJcQfLKNnVyQEmipPOzUI+Vo";
+pub(crate) const BCRYPT: &str = "$2y$06$uiwX.EBqUZ21d4IJSczUEuBdxtPaT6L7s75ec8Vx0V4VFQgU048ra";
 
 fn basic_users() -> String {
     format!(

@@ -39,6 +39,7 @@ mod observe;
 mod panics;
 mod proxy_protocol;
 mod published_keys;
+mod reactor;
 mod reload;
 mod replay;
 mod routing;

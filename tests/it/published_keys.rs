@@ -1,6 +1,7 @@
 //! Keys that are fetched while serving: `jwks_url`, over real TLS, from a server that can be away.
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
+use hookward::gateway::whole::AT_ONCE_BYTES_MAX;
 use hookward::scheme::public_key::{PrivateKey, SignatureAlgorithm};
 use rcgen::{KeyPair, PublicKeyData};
 
@@ -87,6 +88,12 @@ fn keys_are_fetched_once_and_verify() {
     let answer = gateway.post("/in", &[("X-Sig", &other)], body);
     assert_eq!(answer.status, 401);
     assert_eq!(keys.count(), 1);
+    // A body that is judged on another thread finds the same keys there.
+    let large = vec![b'x'; AT_ONCE_BYTES_MAX + 1];
+    for (signature, status) in [(sender.sign(&large), 200), (sender.sign(body), 401)] {
+        let answer = gateway.post("/in", &[("X-Sig", &signature)], &large);
+        assert_eq!(answer.status, status);
+    }
     let fetched = gateway.metric("hookward_key_fetches_total", &[("result", "success")]);
     assert_eq!(fetched, Some(1));
 }
