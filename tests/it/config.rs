@@ -140,7 +140,7 @@ fn valid_files_load() {
 #[test]
 fn invalid_files_say_everything_that_is_wrong() {
     // SECURITY A-03: secret_env, secret_file and provider_secret_form; A-06: any_empty, verify_empty,
-    // verify_missing; SM-43: basic_users, forward_headers
+    // verify_missing; A-50: tls_client_ca; SM-43: basic_users, forward_headers
     let folder = Path::new(ROOT).join("tests/config/invalid");
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(folder);

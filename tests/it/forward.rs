@@ -193,6 +193,11 @@ fn paths_are_rewritten_after_the_verdict() {
         ("/hooks/", "/"),
         ("/hooks/hooks/a", "/hooks/a"),
         ("/hooks//evil.example/a", "/evil.example/a"),
+        ("/hooks///evil.example/a", "/evil.example/a"),
+        (
+            "/replaced/x?a=//evil.example",
+            "/legacy/github.php?a=//evil.example",
+        ),
         ("/bare?x=1", "/?x=1"),
     ] {
         let answer = gateway.post(path, &[], b"x");

@@ -283,6 +283,29 @@ fn trailers_are_dropped() {
 }
 
 #[test]
+fn trailers_prove_nothing_and_disprove_nothing() {
+    // SECURITY SM-24
+    let app = App::start();
+    let gateway = Gateway::start(&config(&two_routes(&app)));
+    let (name, right) = super::support::github(b"abc");
+    let (_, wrong) = super::support::github(b"other content");
+    let ask = |field: &str, trailer: &str| {
+        let request = format!(
+            "POST /github HTTP/1.1\r\n{HOST}{field}Transfer-Encoding: chunked\r\nTrailer: {name}\r\n\r\n\
+             3\r\nabc\r\n0\r\n{name}: {trailer}\r\n\r\n"
+        );
+        gateway.plain().send(request.as_bytes()).answer().unwrap()
+    };
+    gateway.refused(&ask("", &right), 401, "signature_missing");
+    let field = format!("{name}: {wrong}\r\n");
+    gateway.refused(&ask(&field, &right), 401, "signature_mismatch");
+    app.saw_nothing();
+    let field = format!("{name}: {right}\r\n");
+    gateway.forwarded(&ask(&field, &wrong), 200);
+    assert_eq!(app.last().headers(&name), [right]);
+}
+
+#[test]
 fn a_body_that_ends_early_is_incomplete() {
     // SECURITY SM-15, U-20, T-08
     let app = App::start();
@@ -487,6 +510,15 @@ fn http_1_0_is_served_without_keep_alive() {
     assert_eq!(answer.unwrap().status, 200);
     assert_eq!(app.count(), 2);
     assert_eq!(app.last().body, b"");
+    // And an empty body it is that must be signed.
+    let (name, value) = super::support::github(b"abc");
+    let request = format!("POST /github HTTP/1.0\r\n{HOST}{name}: {value}\r\n\r\nabc");
+    let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
+    for _ in 0..2 {
+        gateway.event();
+    }
+    gateway.refused(&answer, 401, "signature_mismatch");
+    assert_eq!(app.count(), 2);
 }
 
 #[test]

@@ -410,14 +410,102 @@ fn more_streams_than_offered_are_refused() {
     assert_eq!(app.count(), 64);
 }
 
-/// `VmRSS` in KiB.
+/// Memory in KiB that is taken now.
 fn memory(gateway: &Gateway) -> u64 {
+    status(gateway, "VmRSS:")
+}
+
+/// Memory in KiB that was taken when it was most.
+fn memory_at_most(gateway: &Gateway) -> u64 {
+    status(gateway, "VmHWM:")
+}
+
+fn status(gateway: &Gateway, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_header_block_that_unpacks_to_megabytes_is_not_unpacked() {
+    // SECURITY H2-09: one field of 3.9 KB in the table, and 3,000 bytes that each mean it.
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let value = vec![b'v'; 3900];
+    let entry = [&[0x40, 1, b'x', 0x7f, 0xbd, 0x1d][..], &value].concat();
+    let with = |references: usize| [&block()[..], &entry, &vec![0xbe; references]].concat();
+    let end = |references: usize| {
+        let mut raw = RawH2::open(gateway.address("https"));
+        raw.frame(HEADERS, END_HEADERS | END_STREAM, 1, &with(references));
+        raw.end_of(1)
+    };
+    for _ in 0..20 {
+        assert_eq!(end(2), StreamEnd::Status(404), "two of them are none");
+    }
+    let before = memory_at_most(&gateway);
+    for _ in 0..20 {
+        let end = end(3000);
+        assert!(
+            matches!(
+                end,
+                StreamEnd::Status(431) | StreamEnd::GoAway(_) | StreamEnd::Closed
+            ),
+            "{end:?}"
+        );
+    }
+    let grown = memory_at_most(&gateway).saturating_sub(before);
+    assert!(
+        grown < 6 * 1024,
+        "{grown} KiB more of the 11,700 that it means"
+    );
+    app.saw_nothing();
+}
+
+#[test]
+fn resets_that_a_client_provokes_end_the_connection() {
+    // SECURITY H2-07: requests that are given up by us, for an error of the client's, cost no less.
+    type Provocation<'a> = (&'a str, &'a [(&'a str, &'a [u8])], fn(&mut RawH2, u32));
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let open = [METHOD, SCHEME, AUTHORITY, (":path", &b"/open"[..])];
+    let sized = [&open[..], &[("content-length", b"1")]].concat();
+    let provocations: [Provocation<'_>; 4] = [
+        ("a window of nothing", &open, |raw, stream| {
+            raw.frame(WINDOW_UPDATE, 0, stream, &[0; 4]);
+        }),
+        ("a window above all", &open, |raw, stream| {
+            raw.frame(WINDOW_UPDATE, 0, stream, &[0x7f, 255, 255, 255]);
+        }),
+        ("a priority of itself", &open, |raw, stream| {
+            let itself = [&stream.to_be_bytes()[..], &[1]].concat();
+            raw.frame(PRIORITY, 0, stream, &itself);
+        }),
+        ("more than the length", &sized, |raw, stream| {
+            raw.frame(DATA, 0, stream, b"abc");
+        }),
+    ];
+    for (name, fields, provoke) in provocations {
+        let mut raw = RawH2::open(gateway.address("https"));
+        for n in 0..1000 {
+            raw.headers(2 * n + 1, 0, fields);
+            provoke(&mut raw, 2 * n + 1);
+        }
+        let end = raw.end_of(u32::MAX);
+        assert!(
+            matches!(end, StreamEnd::GoAway(_) | StreamEnd::Closed),
+            "{name}: {end:?}"
+        );
+        eventually("nothing is left", || {
+            (gateway.metric("hookward_requests_in_flight", &[]) == Some(0)).then_some(())
+        });
+    }
+    let begun = gateway.requests("open", "rejected", "body_incomplete");
+    assert!(begun < 4 * 250, "{begun} requests of 4,000 were begun");
+    app.saw_nothing();
+    assert_eq!(
+        gateway.h2().exchange("POST", "/open", &[], b"x").status,
+        200
+    );
 }
 
 #[test]

@@ -1,6 +1,30 @@
 //! Deliveries that come again: claimed once, acknowledged or rejected, retried after a failure.
 
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookward::clock::Clock;
+use hookward::config::{Environment, load_text};
+use hookward::gateway::Gateway as DataPath;
+use hookward::gateway::connection::Connection;
+use hookward::gateway::echo::Echo;
+use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
+use hookward::net::key_fetch::HttpsFetch;
+use hookward::net::upstream::system_roots;
+use hookward::settings::{Limits, Plaintext};
+use hookward::store::ReplayStore;
+use hookward::store::memory::MemoryStore;
+use hookward::telemetry::Telemetry;
+use hookward::telemetry::log::AccessLog;
+use hookward::telemetry::metrics::Metrics;
+use hookward::units::UnixTime;
+use http::Request;
+use http_body_util::Full;
+use serde_json::Value;
 
 use super::support::{Answer, App, Gateway, Reply, SECRET, config, github, hmac_hex, now, stripe};
 
@@ -56,12 +80,9 @@ fn a_delivered_event_is_acknowledged_and_not_forwarded_again() {
         let answer = post(&gateway, &again, body);
         let event = gateway.event();
         assert_eq!(event["outcome"], "duplicate", "{again}: {event}");
-        assert_eq!(
-            (answer.status, &event["reason"]),
-            (200, &serde_json::Value::Null)
-        );
+        assert_eq!((answer.status, &event["reason"]), (200, &Value::Null));
         assert_eq!(event["status"], 200);
-        assert_eq!(event["upstream_status"], serde_json::Value::Null);
+        assert_eq!(event["upstream_status"], Value::Null);
     }
     // Its id is signed: tried again at another time, and with another body, it is the same event.
     let later = b"{\"id\":\"evt_1\",\"attempt\":2}";
@@ -387,4 +408,76 @@ fn a_schemes_own_replay_protection() {
     gateway.refused(&ask(&tag), 409, "replayed");
     gateway.refused(&ask(&tag.to_uppercase()), 409, "replayed");
     assert_eq!(app.count(), 1);
+}
+
+/// A gateway in this process that remembers so many deliveries, what it tells, and the clock it goes by.
+fn remembering(entries_max: usize) -> (DataPath, AccessLog, Clock) {
+    let env = Environment::from_pairs([("SECRET", SECRET)]);
+    let text = config(
+        "  - name: signed
+    match: { path: /in }
+    verify: [{ provider: github, secrets: [env:SECRET] }]
+    replay: { window: 10m }
+    upstream: echo
+",
+    );
+    let loaded = load_text("hookward.yaml", &text, Path::new(""), &env);
+    let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
+    let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
+    let states = config.routes.routes().iter().map(|route| {
+        let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
+        RouteState::new(route, metrics, Arc::new(Echo))
+    });
+    let states = states.collect();
+    let policy = ListenerPolicy {
+        plaintext: Some(Plaintext::Allow),
+        ..ListenerPolicy::default()
+    };
+    let listeners = HashMap::from([("http".into(), policy)]);
+    let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
+    let store = ReplayStore::Memory(MemoryStore::new(clock.clone(), entries_max));
+    let snapshot = Snapshot::new(config.routes, Limits::default(), store, listeners, states);
+    let fetch = Arc::new(HttpsFetch::new(system_roots));
+    let log = telemetry.access.clone();
+    let gateway = DataPath::new(snapshot, telemetry, clock.clone(), fetch).unwrap();
+    (gateway, log, clock)
+}
+
+#[tokio::test]
+async fn a_full_memory_refuses_and_forgets_nothing() {
+    // SECURITY DS-24
+    let (gateway, log, clock) = remembering(3);
+    let connection = Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None);
+    let deliver = async |body: &'static str| {
+        let (name, value) = github(body.as_bytes());
+        let request = Request::post("/in").header("host", "localhost");
+        let body = Full::new(Bytes::from_static(body.as_bytes()));
+        let request = request.header(name, value).body(body).unwrap();
+        let status = gateway.handle(&connection, request).await.status();
+        let event: Value = serde_json::from_str(log.captured().lines().last().unwrap()).unwrap();
+        let what = event["reason"].as_str().or(event["outcome"].as_str());
+        (status.as_u16(), what.unwrap().to_owned())
+    };
+    let forwarded = (200, "forwarded".to_owned());
+    let duplicate = (200, "duplicate".to_owned());
+    let full = (503, "state_unavailable".to_owned());
+    for body in ["1", "2", "3"] {
+        assert_eq!(deliver(body).await, forwarded);
+    }
+    for _ in 0..3 {
+        for body in ["4", "5"] {
+            assert_eq!(deliver(body).await, full);
+        }
+        // Whoever floods it makes it forget nobody.
+        for body in ["1", "2", "3"] {
+            assert_eq!(deliver(body).await, duplicate);
+        }
+        clock.advance(Duration::from_secs(199));
+    }
+    // Its window over, each makes room.
+    clock.advance(Duration::from_secs(10));
+    for body in ["4", "5", "1"] {
+        assert_eq!(deliver(body).await, forwarded);
+    }
+    assert_eq!(deliver("2").await, full);
 }

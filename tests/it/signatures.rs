@@ -1,7 +1,7 @@
 //! Signatures of presets and of own schemes, made by openssl and judged by the gateway.
 
 use super::support::{
-    App, Gateway, SECRET, config, github, github_route, hmac_base64, hmac_hex, now, stripe,
+    App, Gateway, SECRET, config, github, github_route, hmac, hmac_base64, hmac_hex, now, stripe,
 };
 
 /// One route at `/in` with these checks.
@@ -121,6 +121,14 @@ fn what_is_no_signature_of_this_body_is_refused() {
         "sha256 = ab",
         &format!("{right}0"),
         &format!("{right}00"),
+        &format!("{right},{right}"),
+        &format!("sha256={right}"),
+        &right.replace("sha256=", "sha512="),
+        &right.replace("sha256=", "SHA1="),
+        // The beginning of the right tag: one byte, four, half of them, all but one.
+        &right[..9],
+        &right[..15],
+        &right[..39],
         &right[..right.len() - 2],
     ] {
         let answer = post(&gateway, &[(&name, malformed)], ZEN);
@@ -662,4 +670,121 @@ fn the_status_of_a_refused_signature_can_be_set() {
         "timestamp_stale",
     );
     app.saw_nothing();
+}
+
+/// A token of these claims, as HS256 signs it.
+fn token(header: &str, claims: &str) -> String {
+    let encode = |text: &[u8]| data_encoding::BASE64URL_NOPAD.encode(text);
+    let content = format!(
+        "{}.{}",
+        encode(header.as_bytes()),
+        encode(claims.as_bytes())
+    );
+    let tag = hmac("sha256", SECRET.as_bytes(), content.as_bytes());
+    format!("{content}.{}", encode(&tag))
+}
+
+const HS256: &str = r#"{"alg":"HS256"}"#;
+
+/// A route that takes tokens of `sender` for `us`, which end, and whose other times hold.
+fn start_with_tokens(app: &App) -> Gateway {
+    start(
+        app,
+        "- scheme:
+          algorithm: jwt
+          signature: { header: Authorization, prefix: \"Bearer \" }
+          jwt:
+            algorithms: [HS256]
+            claims:
+              iss: { equals: sender }
+              aud: { equals: us }
+              exp: { time: not_after }
+              nbf: { time: not_before, optional: true }
+              iat: { time: not_before, optional: true }
+        secrets: [env:SECRET]",
+    )
+}
+
+fn post_token(gateway: &Gateway, token: &str) -> super::support::Answer {
+    let value = format!("Bearer {token}");
+    post(gateway, &[("Authorization", &value)], b"x")
+}
+
+#[test]
+fn a_token_must_say_what_is_asked_of_it() {
+    // SECURITY A-30
+    let app = App::start();
+    let gateway = start_with_tokens(&app);
+    let (soon, past) = (now() + 600, now() - 600);
+    let of = |iss: &str, aud: &str, more: &str| format!("{{\"iss\":{iss},\"aud\":{aud}{more}}}");
+    let claims = |more: &str| of("\"sender\"", "\"us\"", more);
+    let exp = format!(",\"exp\":{soon}");
+    for (claims, reason) in [
+        (claims(""), "signature_mismatch"),
+        (claims(",\"exp\":null"), "signature_mismatch"),
+        (
+            claims(&format!(",\"exp\":\"{soon}\"")),
+            "timestamp_malformed",
+        ),
+        (claims(",\"exp\":true"), "timestamp_malformed"),
+        (claims(",\"exp\":[9999999999]"), "timestamp_malformed"),
+        (claims(",\"exp\":1e300"), "timestamp_malformed"),
+        (claims(",\"exp\":-1"), "timestamp_stale"),
+        (claims(&format!(",\"exp\":{past}")), "timestamp_stale"),
+        (
+            claims(&format!("{exp},\"nbf\":\"{past}\"")),
+            "timestamp_malformed",
+        ),
+        (claims(&format!("{exp},\"nbf\":{soon}")), "timestamp_ahead"),
+        (claims(&format!("{exp},\"iat\":{soon}")), "timestamp_ahead"),
+        (of("\"sender\"", "null", &exp), "signature_mismatch"),
+        (of("\"sender\"", "[\"them\",7]", &exp), "signature_mismatch"),
+        (of("\"sender\"", "[]", &exp), "signature_mismatch"),
+        (of("\"sender\"", "{\"us\":1}", &exp), "signature_mismatch"),
+        (of("\"other\"", "\"us\"", &exp), "signature_mismatch"),
+        (
+            claims(&format!("{exp},\"iss\":\"sender\"")),
+            "signature_malformed",
+        ),
+        (format!("[{soon}]"), "signature_malformed"),
+    ] {
+        let answer = post_token(&gateway, &token(HS256, &claims));
+        let event = gateway.event();
+        let found = (answer.status, event["reason"].as_str());
+        assert_eq!(found, (401, Some(reason)), "{claims}");
+    }
+    app.saw_nothing();
+    for claims in [
+        claims(&exp),
+        of("\"sender\"", "[\"them\",\"us\"]", &exp),
+        claims(&format!("{exp},\"nbf\":{past},\"iat\":{past}")),
+        claims(&format!(",\"exp\":{soon}.5")),
+    ] {
+        gateway.forwarded(&post_token(&gateway, &token(HS256, &claims)), 200);
+    }
+}
+
+#[test]
+fn a_token_does_not_choose_how_it_is_verified() {
+    // SECURITY A-28, A-29, A-30
+    let app = App::start();
+    let gateway = start_with_tokens(&app);
+    let claims = format!(
+        "{{\"iss\":\"sender\",\"aud\":\"us\",\"exp\":{}}}",
+        now() + 600
+    );
+    let right = token(HS256, &claims);
+    let (unsigned, _) = right.rsplit_once('.').unwrap();
+    for token in [
+        token(r#"{"alg":"none"}"#, &claims),
+        token(r#"{"alg":"HS512"}"#, &claims),
+        token("{}", &claims),
+        unsigned.to_owned(),
+        format!("{unsigned}."),
+        format!("{right}.a.b"),
+    ] {
+        gateway.refused(&post_token(&gateway, &token), 401, "signature_malformed");
+    }
+    app.saw_nothing();
+    gateway.forwarded(&post_token(&gateway, &right), 200);
 }

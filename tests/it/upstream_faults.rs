@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Instant;
 
-use super::support::{App, Gateway, Reply, config, eventually, numbered_fields};
+use super::support::{App, Gateway, Reply, config, eventually, numbered_fields, open_route};
 
 fn start(app: &App) -> Gateway {
     start_within(app, "500ms")
@@ -329,22 +329,30 @@ fn a_kept_connection_that_the_app_closed_costs_no_delivery() {
 #[test]
 fn concurrent_answers_are_not_mixed_up() {
     // SECURITY U-21
-    let routes = "  - { name: echo, match: { path: \"/e/{n}\" }, verify: none, upstream: echo }\n";
-    let gateway = Gateway::start(&config(routes));
+    const LANES: usize = 8;
+    const EACH: usize = 150;
+    let app = App::start();
+    app.mirror();
+    let route = open_route(&app).replace("/open", "\"/e/{n}\"");
+    let gateway = Gateway::start(&config(&route));
     thread::scope(|scope| {
-        for worker in 0..8 {
+        for lane in 0..LANES {
             let gateway = &gateway;
             scope.spawn(move || {
                 let mut wire = gateway.tls();
-                for n in 0..25 {
-                    let path = format!("/e/{worker}-{n}");
-                    let answer = wire.exchange("POST", &path, &[], path.as_bytes());
-                    assert_eq!(answer.json()["path"], path);
-                    assert_eq!(answer.json()["body"], path);
+                for n in 0..EACH {
+                    let path = format!("/e/{lane}-{n}");
+                    // Small ones overtake large ones.
+                    let body = format!("{lane}.{n}.").repeat(1 + (n * 7 + lane) % 40 * 50);
+                    let answer = wire.exchange("POST", &path, &[], body.as_bytes());
+                    assert!(answer.text() == format!("{path} {body}"), "{path}");
                 }
             });
         }
     });
+    assert_eq!(app.count(), LANES * EACH);
+    // It was about connections to the app that several senders shared.
+    assert!(app.connections() < app.count() / 4, "{}", app.connections());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +29,7 @@ struct State {
     gate: (Mutex<bool>, Condvar),
     connections: AtomicUsize,
     raw: Mutex<Vec<u8>>,
+    mirrors: AtomicBool,
 }
 
 /// A request as it arrived.
@@ -103,6 +104,12 @@ impl Reply {
     /// A plain answer.
     pub fn status(status: u16) -> Self {
         Self::Raw(format!("HTTP/1.1 {status} Status\r\nContent-Length: 2\r\n\r\nok").into_bytes())
+    }
+
+    fn mirror(seen: &Seen) -> Self {
+        let body = [seen.target().as_bytes(), b" ", &seen.body].concat();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        Self::Raw([head.as_bytes(), &body].concat())
     }
 
     /// These bytes.
@@ -222,6 +229,11 @@ impl App {
         self.state.script.lock().unwrap().extend(replies);
     }
 
+    /// From now on answers with target and body of the request, where nothing is scripted.
+    pub fn mirror(&self) {
+        self.state.mirrors.store(true, Ordering::SeqCst);
+    }
+
     /// Lets every reply go that waits, and those to come.
     pub fn open_gate(&self) {
         *self.state.gate.0.lock().unwrap() = true;
@@ -287,10 +299,15 @@ fn serve(mut stream: impl Socket, state: &State) {
         // Recorded and scripted as one, so that concurrent requests take replies in their order.
         let reply = {
             let mut seen_so_far = state.seen.lock().unwrap();
+            let unscripted = if state.mirrors.load(Ordering::SeqCst) {
+                Reply::mirror(&seen)
+            } else {
+                Reply::status(200)
+            };
             seen_so_far.push(seen);
             let mut script = state.script.lock().unwrap();
             if script.is_empty() {
-                Reply::status(200)
+                unscripted
             } else {
                 script.remove(0)
             }
