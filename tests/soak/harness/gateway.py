@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -181,6 +182,22 @@ class Gateway:
 
     def highest_rss(self):
         return self.status("VmHWM")
+
+    def forget_highest_rss(self):
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def live(self):
+        """KiB that are in use by the books of its allocator (glibc), as a debugger asks for them. `rss` counts
+        what was in use at the busiest moment as well: the allocator keeps it for the next one."""
+        said = len(self.log)
+        ask = ["-ex", "set $say = (void (*)(void)) malloc_stats", "-ex", "call $say()"]
+        subprocess.run(
+            ["gdb", "-p", str(self.pid), "-batch", "-nx", *ask],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+        )
+        total = re.compile(r"Total.*?\nin use bytes +=\s*(\d+)", re.DOTALL)
+        found = eventually("the allocator tells", lambda: total.search("\n".join(self.log[said:])))
+        return int(found[1]) // 1024
 
     def threads(self):
         return self.status("Threads")
