@@ -300,6 +300,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         "DELETE /open/ HTTP/1.1\nContent-Type: application/json\n\n{".to_owned(),
         "POST /open//evil?a HTTP/1.1\nX-Request-Id: mine\nx_forwarded_for: 1\n\nabc".to_owned(),
         "POST /none HTTP/1.1\n\nabc".to_owned(),
+        "P#ST /open/a HTTP/1.1\n\nabc".to_owned(),
     ] {
         for flags in [0, 1] {
             seeds.push([&[flags, 2], text.as_bytes()].concat());
