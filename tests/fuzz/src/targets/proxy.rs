@@ -23,7 +23,8 @@ use hookward::net::upstream::system_roots;
 use hookward::settings::{Limits, Plaintext};
 use hookward::store::ReplayStore;
 use hookward::telemetry::Telemetry;
-use hookward::telemetry::log::AccessLog;
+use hookward::telemetry::log::{AccessLog, LogFormat};
+use hookward::telemetry::lossy::FlushGuard;
 use hookward::telemetry::metrics::Metrics;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -100,6 +101,7 @@ struct Stage {
     runtime: tokio::runtime::Runtime,
     gateway: Arc<Gateway>,
     app: Arc<App>,
+    _writes: FlushGuard,
 }
 
 impl Stage {
@@ -107,7 +109,9 @@ impl Stage {
         let env = Environment::from_pairs([("SECRET", SECRET)]);
         let loaded = load_text("hookward.yaml", CONFIG, Path::new("/nonexistent"), &env);
         let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
-        let telemetry = Telemetry::new(Metrics::new("fuzz"), AccessLog::capture());
+        // Written, but not kept: a fuzzer runs for millions of requests.
+        let (log, writes) = AccessLog::to(LogFormat::Json, std::io::sink()).unwrap();
+        let telemetry = Telemetry::new(Metrics::new("fuzz"), log);
         let app = Arc::new(App::default());
         let states = config.routes.routes().iter().map(|route| {
             let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
@@ -133,6 +137,7 @@ impl Stage {
             runtime,
             gateway: Arc::new(gateway),
             app,
+            _writes: writes,
         }
     }
 
