@@ -69,7 +69,9 @@ def github_route(app, name="github", more=""):
 
 
 class Gateway:
-    """A running gateway. `wrapper` is a command that starts it; `sockets` are passed as systemd does."""
+    """A running gateway. `wrapper` is a command that starts it; `passed` is a socket as systemd passes it.
+
+    Without `events` the access log goes to a reader that forgets it: to `/dev/null` none would be written."""
 
     def __init__(self, config_text, wrapper=(), env=None, passed=None, admin=None, events=True):
         self.dir = Path(tempfile.mkdtemp(prefix="hookward-soak-"))
@@ -77,7 +79,8 @@ class Gateway:
         self.file.write_text(config_text.replace("DIR", str(self.dir)))
         self.admin_port = admin
         self.log = []
-        self.out = open(self.dir / "access.log" if events else os.devnull, "wb")
+        self.forgets = None if events else subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.out = open(self.dir / "access.log", "wb") if events else self.forgets.stdin
         environment = {**os.environ, **(env or {})}
         environment.pop("HOOKWARD_CONFIG", None)
         command = [*wrapper, BINARY, "run", "-c", str(self.file)]
@@ -139,6 +142,9 @@ class Gateway:
             self.child.kill()
             self.child.wait()
         self.out.close()
+        if self.forgets:
+            self.forgets.kill()
+            self.forgets.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def __enter__(self):
