@@ -222,8 +222,9 @@ fn after_request_line(line: &[u8]) -> Result<Next, Doubtful> {
     if line.is_empty() {
         return Ok(Next::RequestLine);
     }
-    // RFC 9112 3.2: no form of target has a fragment.
-    if line.contains(&b'#') {
+    // RFC 9112 3.2: no form of target has a fragment. A method may have the sign in its name.
+    let target = line.splitn(2, |byte| *byte == b' ').last();
+    if target.is_none_or(|target| target.contains(&b'#')) {
         return Err(Doubtful);
     }
     Ok(Next::Field(Framing::Nothing))
@@ -325,6 +326,7 @@ mod tests {
         // SECURITY SM-13, SM-20, SM-23, SM-26, SM-32, SM-33
         let messages = [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "M#SEARCH / HTTP/1.1\r\nHost: a\r\n\r\n",
             "\r\n\nPOST / HTTP/1.1\nHost: a\ncontent-length:  03 \n\nabc",
             "POST / HTTP/1.1\r\nContent-Length: 36\r\n\r\nContent-Length: 1\r\nContent-Length: 2",
             "POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
@@ -350,6 +352,8 @@ mod tests {
         );
         let refused = [
             "|POST /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "|POST  #b HTTP/1.1\r\nHost: a\r\n\r\n",
+            "|#\r\nHost: a\r\n\r\n",
             "P / HTTP/1.1\r\nContent-Length: 3\r\n|Content-Length: 3\r\n\r\nabc",
             "P / HTTP/1.1\r\nContent-Length: 3\r\n|transfer-encoding: chunked\r\n\r\n",
             "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: y\r\n|CONTENT-LENGTH:\r\n\r\n",

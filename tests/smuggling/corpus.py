@@ -202,7 +202,7 @@ def lines():
 
 
 METHODS = [
-    b"get", b"Post", b"POST ", b"P OST", b"POST\x00", b"\x00POST", b"PO\tST", b"POST,GET", b"G!T", b"G{T", b"(POST)", b'"POST"', b"POST:", b"", b"GET/", b"PRI", b"CONNECT",
+    b"get", b"Post", b"POST ", b"P OST", b"POST\x00", b"\x00POST", b"PO\tST", b"POST,GET", b"G!T", b"G#T", b"G{T", b"(POST)", b'"POST"', b"POST:", b"", b"GET/", b"PRI", b"CONNECT",
     b"TRACE", b"DEBUG", b"PURGE", b"M-SEARCH", b"X" * 31, b"X" * 33, b"X" * 9000, b"\xc3\x96PEN", b"HTTP/1.1", b"GET\r", b"POST\n", b"UPDATE", b"*",
 ]
 VERSIONS = [

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -68,7 +69,9 @@ def github_route(app, name="github", more=""):
 
 
 class Gateway:
-    """A running gateway. `wrapper` is a command that starts it; `sockets` are passed as systemd does."""
+    """A running gateway. `wrapper` is a command that starts it; `passed` is a socket as systemd passes it.
+
+    Without `events` the access log goes to a reader that forgets it: to `/dev/null` none would be written."""
 
     def __init__(self, config_text, wrapper=(), env=None, passed=None, admin=None, events=True):
         self.dir = Path(tempfile.mkdtemp(prefix="hookward-soak-"))
@@ -76,7 +79,8 @@ class Gateway:
         self.file.write_text(config_text.replace("DIR", str(self.dir)))
         self.admin_port = admin
         self.log = []
-        self.out = open(self.dir / "access.log" if events else os.devnull, "wb")
+        self.forgets = None if events else subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self.out = open(self.dir / "access.log", "wb") if events else self.forgets.stdin
         environment = {**os.environ, **(env or {})}
         environment.pop("HOOKWARD_CONFIG", None)
         command = [*wrapper, BINARY, "run", "-c", str(self.file)]
@@ -138,6 +142,9 @@ class Gateway:
             self.child.kill()
             self.child.wait()
         self.out.close()
+        if self.forgets:
+            self.forgets.kill()
+            self.forgets.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def __enter__(self):
@@ -181,6 +188,22 @@ class Gateway:
 
     def highest_rss(self):
         return self.status("VmHWM")
+
+    def forget_highest_rss(self):
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def live(self):
+        """KiB that are in use by the books of its allocator (glibc), as a debugger asks for them. `rss` counts
+        what was in use at the busiest moment as well: the allocator keeps it for the next one."""
+        said = len(self.log)
+        ask = ["-ex", "set $say = (void (*)(void)) malloc_stats", "-ex", "call $say()"]
+        subprocess.run(
+            ["gdb", "-p", str(self.pid), "-batch", "-nx", *ask],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True,
+        )
+        total = re.compile(r"Total.*?\nin use bytes +=\s*(\d+)", re.DOTALL)
+        found = eventually("the allocator tells", lambda: total.search("\n".join(self.log[said:])))
+        return int(found[1]) // 1024
 
     def threads(self):
         return self.status("Threads")

@@ -29,8 +29,8 @@ def prove(scale):
             "a ClientHello, a byte a second": (raw, HALF_HELLO, b"\0", 10), "TLS, then nothing": (tls, b"", b"", 10),
             "a head, a byte a second": (tls, b"POST /github HTTP/1.1\r\nX-A: ", b"a", 10),
             "HTTP/2, then nothing": (h2, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", b"", 10),
-            "half a body": (tls, request("half")[:-3], b"", 30),
-            "a body, a byte a second": (tls, request("slow", body=b"x" * 1000)[:-900], b"x", 30),
+            "half a body": (tls, request("half")[:-3], b"", 10),
+            "a body, a byte a second": (tls, request("slow", body=b"x" * 1000)[:-900], b"x", 10),
             "idle after a delivery": (idle, b"", b"", 75),
         }
 

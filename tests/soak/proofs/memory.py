@@ -248,19 +248,22 @@ def prove(scale, more=""):
 
 def flood(gateway, cgroup, ports, scale):
     lines = [f"at rest {gateway.rss() >> 10} MiB"]
+    highest = []
     for run in FLOODS:
+        gateway.forget_highest_rss()
         probe = Probe(gateway, ports["https"], ports["http"])
         try:
             outcome = run(ports, scale)
         finally:
             asked, slowest = probe.stop()
         check(gateway.is_running() and not cgroup.kills(), f"killed by {run.__name__}; before: {'; '.join(lines)}")
+        highest.append(gateway.highest_rss() >> 10)
         lines.append(
-            f"{run.__name__} {dict(outcome)}: now {gateway.rss() >> 10} MiB, probe {dict(asked)}, slowest {slowest:.2f} s"
+            f"{run.__name__} {dict(outcome)}: at most {highest[-1]} MiB, now {gateway.rss() >> 10}, probe {dict(asked)}, slowest {slowest:.2f} s"
         )
         refused = sum(count for what, count in asked.items() if what not in ("probe 200", "probe 503", "livez 200"))
         check(not refused, f"the probe failed: {lines[-1]}")
     return (
-        f"{'; '.join(lines)}; highest RSS {gateway.highest_rss() >> 10} MiB, "
+        f"{'; '.join(lines)}; highest RSS {max(highest)} MiB, "
         f"highest of the cgroup {cgroup.highest() >> 20} MiB of {LIMIT >> 20}, kills {cgroup.kills()}"
     )
