@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,6 +27,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -33,12 +38,15 @@ use serde_json::json;
 use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::task::LocalSet;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, LocalSet};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Connections that are opened at the same time.
 const OPENERS: usize = 16;
+/// How long the last answers may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 type Error = Box<dyn std::error::Error>;
 
@@ -81,6 +89,10 @@ struct Options {
     /// Requests at once, which take turns among the connections
     #[arg(long, default_value_t = 32)]
     at_once: usize,
+    /// Requests a second, each due at its moment and timed from it, however long the others take (open loop).
+    /// Without it each follows an answer (closed loop)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: Option<u32>,
     /// Take turns among so many routes
     #[arg(long, default_value_t = 1)]
     routes: u64,
@@ -461,33 +473,114 @@ impl Link {
     }
 }
 
+// --- when requests are sent
+
+/// Gives each request its turn.
+struct Pace {
+    /// From one request to the next; none in a closed loop.
+    interval: Option<Duration>,
+    /// When the first request was due.
+    began: Cell<Instant>,
+    /// Requests that are due, and how many were taken.
+    due: Arc<Semaphore>,
+    taken: Cell<u32>,
+    /// How late this program itself was, with a sender that waited for the moment.
+    late: RefCell<Vec<Duration>>,
+    until: Cell<Option<Instant>>,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        Self {
+            interval: rate.map(|rate| Duration::from_secs(1) / rate),
+            began: Cell::new(Instant::now()),
+            due: Arc::new(Semaphore::new(0)),
+            taken: Cell::new(0),
+            late: RefCell::default(),
+            until: Cell::new(None),
+        }
+    }
+
+    /// The moment that the next request is timed from; none after the end. When no sender was free at
+    /// the moment that a request was due, it is in the past: whoever waits for a proxy that stalls is
+    /// counted, not left out.
+    async fn turn(&self) -> Option<Instant> {
+        let moment = match self.interval {
+            None => Instant::now(),
+            Some(interval) => {
+                let asked = Instant::now();
+                self.due.acquire().await.ok()?.forget();
+                let number = self.taken.replace(self.taken.get() + 1);
+                let moment = self.began.get() + interval * number;
+                if asked < moment {
+                    self.late.borrow_mut().push(moment.elapsed());
+                }
+                moment
+            }
+        };
+        let is_over = self.until.get().is_some_and(|until| moment >= until);
+        (!is_over).then_some(moment)
+    }
+
+    /// Lets requests become due, by a timer of the kernel: tokio's goes by milliseconds.
+    fn start(&self) -> Result<(), Error> {
+        let Some(interval) = self.interval else {
+            return Ok(());
+        };
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+        let every: Timespec = interval.try_into()?;
+        let times = Itimerspec {
+            it_interval: every,
+            it_value: every,
+        };
+        self.began.set(Instant::now() + interval);
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &times)?;
+        let due = Arc::clone(&self.due);
+        thread::spawn(move || {
+            loop {
+                let mut count = [0; 8];
+                rustix::io::read(&timer, &mut count).expect("a timer can be read");
+                let count = usize::try_from(u64::from_ne_bytes(count));
+                due.add_permits(count.expect("requests fit"));
+            }
+        });
+        Ok(())
+    }
+
+    /// What is due by now is still sent; wakes senders that wait for what is not.
+    fn end(&self, senders: usize) -> Instant {
+        let now = Instant::now();
+        self.until.set(Some(now));
+        self.due.add_permits(senders);
+        now
+    }
+}
+
 // --- what is counted
 
-/// What the senders saw between the ends of the measured time.
+/// What the senders saw.
 #[derive(Default)]
 struct Seen {
-    counts: Cell<bool>,
+    /// When the measured time began: requests of an earlier moment do not count.
+    from: Cell<Option<Instant>>,
     latencies: RefCell<Vec<Duration>>,
     reconnects: Cell<u64>,
     /// An answer that was not expected, or a failure.
     wrong: RefCell<Option<String>>,
-    ended: Cell<bool>,
 }
 
 impl Seen {
-    fn note(&self, status: u16, expected: u16, took: Duration) {
+    fn note(&self, status: u16, expected: u16, since: Instant) {
         if status != expected {
             self.fail(format!("status {status} instead of {expected}"));
         }
-        if self.counts.get() {
-            self.latencies.borrow_mut().push(took);
+        if self.from.get().is_some_and(|from| since >= from) {
+            self.latencies.borrow_mut().push(since.elapsed());
         }
     }
 
     fn fail(&self, what: String) {
-        if !self.ended.get() {
-            self.wrong.borrow_mut().get_or_insert(what);
-        }
+        self.wrong.borrow_mut().get_or_insert(what);
     }
 }
 
@@ -511,56 +604,50 @@ fn processor_time(pids: &[u32]) -> Result<u64, Error> {
 
 async fn send(options: Options) -> Result<(), Error> {
     let dialler = Rc::new(Dialler::new(&options)?);
-    let (at_once, streams) = (options.at_once, options.streams);
-    let (connections, fresh) = (options.connections.max(1), options.fresh);
     let seconds = Duration::from_secs_f64(options.seconds);
     let warm_up = Duration::from_secs_f64(options.warm_up);
     let pids = options.pids.clone();
-    let deliveries = Rc::new(Deliveries::new(options));
-    let seen = Rc::new(Seen::default());
-    if let Some(streams) = streams {
-        for _ in 0..connections {
-            start_streams(&dialler, &deliveries, &seen, streams).await?;
-        }
-    } else {
-        let mut links = open(&dialler, &deliveries, if fresh { 0 } else { connections }).await?;
-        let share = links.len().div_ceil(at_once);
-        for _ in 0..at_once {
-            let own: Vec<Link> = links.split_off(links.len().saturating_sub(share));
-            let sender = Sender {
-                dialler: Rc::clone(&dialler),
-                deliveries: Rc::clone(&deliveries),
-                seen: Rc::clone(&seen),
-            };
-            if fresh || !own.is_empty() {
-                tokio::task::spawn_local(sender.run(own));
-            }
-        }
-    }
+    let runner = Runner {
+        dialler,
+        pace: Rc::new(Pace::new(options.rate)),
+        deliveries: Rc::new(Deliveries::new(options)),
+        seen: Rc::default(),
+    };
+    let senders = runner.start().await?;
+    runner.pace.start()?;
     tokio::time::sleep(warm_up).await;
     let (before, started) = (processor_time(&pids)?, Instant::now());
-    seen.counts.set(true);
+    runner.seen.from.set(Some(started));
     tokio::time::sleep(seconds).await;
-    seen.counts.set(false);
-    let (took, after) = (started.elapsed(), processor_time(&pids)?);
-    seen.ended.set(true);
-    report(&seen, took, after - before)
+    let (took, after) = (
+        runner.pace.end(senders.len()) - started,
+        processor_time(&pids)?,
+    );
+    if tokio::time::timeout(PATIENCE, all(senders)).await.is_err() {
+        runner.seen.fail(format!("no answer within {PATIENCE:?}"));
+    }
+    report(&runner.seen, &runner.pace, took, after - before)
 }
 
-fn report(seen: &Seen, took: Duration, processor: u64) -> Result<(), Error> {
+async fn all(senders: Vec<JoinHandle<()>>) {
+    for sender in senders {
+        sender.await.expect("a sender does not panic");
+    }
+}
+
+fn report(seen: &Seen, pace: &Pace, took: Duration, processor: u64) -> Result<(), Error> {
     let mut latencies = seen.latencies.take();
     latencies.sort_unstable();
+    let mut late = pace.late.take();
+    late.sort_unstable();
     let requests = latencies.len();
-    let at = |part: usize| {
-        let found = latencies.get(requests * part / 100).or(latencies.last());
-        found.map_or(0.0, |latency| latency.as_secs_f64() * 1e6)
-    };
     let result = json!({
         "requests": requests,
         "seconds": took.as_secs_f64(),
         "processor_us": processor as f64 / 1000.0,
-        "p50_us": at(50),
-        "p99_us": at(99),
+        "p50_us": percentile(&latencies, 50),
+        "p99_us": percentile(&latencies, 99),
+        "late_p99_us": percentile(&late, 99),
         "reconnects": seen.reconnects.get(),
         "wrong": *seen.wrong.borrow(),
     });
@@ -570,6 +657,11 @@ fn report(seen: &Seen, took: Duration, processor: u64) -> Result<(), Error> {
     } else {
         Ok(())
     }
+}
+
+fn percentile(sorted: &[Duration], part: usize) -> f64 {
+    let found = sorted.get(sorted.len() * part / 100).or(sorted.last());
+    found.map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }
 
 /// Opens so many connections, some at a time, and sends one delivery on each: none must wait for its first
@@ -608,31 +700,97 @@ async fn open(
     Ok(links.take())
 }
 
-/// Sends one request after the other.
-struct Sender {
+/// What all senders share.
+#[derive(Clone)]
+struct Runner {
     dialler: Rc<Dialler>,
     deliveries: Rc<Deliveries>,
+    pace: Rc<Pace>,
     seen: Rc<Seen>,
 }
 
-impl Sender {
+impl Runner {
+    /// Opens the connections and starts who sends on them.
+    async fn start(&self) -> Result<Vec<JoinHandle<()>>, Error> {
+        let options = &self.deliveries.options;
+        let mut senders = Vec::new();
+        if let Some(streams) = options.streams {
+            for _ in 0..options.connections.max(1) {
+                self.start_streams(streams, &mut senders).await?;
+            }
+            return Ok(senders);
+        }
+        let connections = if options.fresh {
+            0
+        } else {
+            options.connections.max(1)
+        };
+        let mut links = open(&self.dialler, &self.deliveries, connections).await?;
+        let share = links.len().div_ceil(options.at_once);
+        for _ in 0..options.at_once {
+            let own: Vec<Link> = links.split_off(links.len().saturating_sub(share));
+            if options.fresh || !own.is_empty() {
+                senders.push(tokio::task::spawn_local(self.clone().run(own)));
+            }
+        }
+        Ok(senders)
+    }
+
+    /// One HTTP/2 connection with so many requests at once.
+    async fn start_streams(
+        &self,
+        streams: usize,
+        senders: &mut Vec<JoinHandle<()>>,
+    ) -> Result<(), Error> {
+        let io = TokioIo::new(self.dialler.dial().await?);
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::task::spawn_local(connection);
+        for _ in 0..streams {
+            let (runner, sender) = (self.clone(), sender.clone());
+            senders.push(tokio::task::spawn_local(async move {
+                if let Err(error) = runner.stream(sender).await {
+                    runner.seen.fail(error.to_string());
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    async fn stream(&self, mut sender: SendRequest<Full<Bytes>>) -> Result<(), Error> {
+        loop {
+            let request = self.deliveries.next().as_request()?;
+            let Some(since) = self.pace.turn().await else {
+                return Ok(());
+            };
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            let status = response.status().as_u16();
+            response.into_body().collect().await?;
+            self.seen
+                .note(status, self.deliveries.options.expect, since);
+        }
+    }
+
     /// Takes turns among these connections; opens one for each request where there are none.
     async fn run(self, mut links: Vec<Link>) {
         let mut request = Vec::new();
         let mut turn = 0;
-        while !self.seen.ended.get() {
+        loop {
             self.deliveries.next().as_text(&mut request);
-            let started = Instant::now();
+            let Some(since) = self.pace.turn().await else {
+                return;
+            };
             let place = links.len().checked_sub(1).map(|last| turn % (last + 1));
             turn += 1;
             let exchanged = match place.and_then(|place| links.get_mut(place)) {
                 Some(link) => link.exchange(&request).await,
                 None => self.exchange_once(&request).await,
             };
-            let expected = self.deliveries.options.expect;
             match exchanged {
                 Ok((status, usable)) => {
-                    self.seen.note(status, expected, started.elapsed());
+                    self.seen
+                        .note(status, self.deliveries.options.expect, since);
                     if let Some(link) = place.and_then(|place| links.get_mut(place))
                         && !usable
                         && !self.reopen(link).await
@@ -665,45 +823,6 @@ impl Sender {
             }
         }
     }
-}
-
-/// One HTTP/2 connection with so many requests at once.
-async fn start_streams(
-    dialler: &Dialler,
-    deliveries: &Rc<Deliveries>,
-    seen: &Rc<Seen>,
-    streams: usize,
-) -> Result<(), Error> {
-    let io = TokioIo::new(dialler.dial().await?);
-    let (sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await?;
-    tokio::task::spawn_local(connection);
-    for _ in 0..streams {
-        let (sender, deliveries, seen) = (sender.clone(), Rc::clone(deliveries), Rc::clone(seen));
-        tokio::task::spawn_local(async move {
-            if let Err(error) = stream(sender, &deliveries, &seen).await {
-                seen.fail(error.to_string());
-            }
-        });
-    }
-    Ok(())
-}
-
-async fn stream(
-    mut sender: SendRequest<Full<Bytes>>,
-    deliveries: &Deliveries,
-    seen: &Seen,
-) -> Result<(), Error> {
-    while !seen.ended.get() {
-        let request = deliveries.next().as_request()?;
-        let started = Instant::now();
-        sender.ready().await?;
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        response.into_body().collect().await?;
-        seen.note(status, deliveries.options.expect, started.elapsed());
-    }
-    Ok(())
 }
 
 /// Keeps connections open for who wants to weigh them.
