@@ -504,6 +504,34 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_remembers_no_other_host_than_its_last() {
+        // SECURITY RT-05, RT-11
+        let names = CertificateNames {
+            dns: vec!["a.example.org".to_owned()],
+            ..Default::default()
+        };
+        let tls = TlsFacts {
+            certificate: Some(Arc::new(names)),
+            client: None,
+        };
+        let connection = Connection::new(connection().peer, "https".into(), Some(tls));
+        let judge = |host: &str| {
+            let request = Request::post("/").header("host", host).body(()).unwrap();
+            let head = parse(request.into_parts().0, &connection);
+            head.map(|head| (head.host.name.clone(), head.host.origin.to_string()))
+                .map_err(|rejection| rejection.reason)
+        };
+        let own = |host: &str| Ok(("a.example.org".to_owned(), format!("https://{host}")));
+        for _ in 0..2 {
+            assert_eq!(judge("a.example.org"), own("a.example.org"));
+            assert_eq!(judge("A.example.org:8443"), own("A.example.org:8443"));
+            assert_eq!(judge("b.example.org"), Err(Reason::HostMismatch));
+            assert_eq!(judge("b.example.org"), Err(Reason::HostMismatch));
+            assert_eq!(judge("a.example.org/"), Err(Reason::MalformedRequest));
+        }
+    }
+
+    #[test]
     fn a_host_outside_the_chosen_certificate_is_misdirected() {
         // SECURITY RT-11
         let names = CertificateNames {

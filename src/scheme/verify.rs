@@ -619,9 +619,9 @@ impl Scheme {
             "nothing that is signed covers the body",
         );
         let body = view.body.ok_or(malformed("the body has not been read"))?;
-        let is_form = body.is_empty() || locate::is_form(view.headers);
+        let is_form = || body.is_empty() || locate::is_form(view.headers);
         let Some(name) = &self.body_digest else {
-            return if self.covers_only_forms() && !is_form {
+            return if self.covers_only_forms() && !is_form() {
                 Err(UNCOVERED)
             } else {
                 Ok(())
@@ -629,7 +629,7 @@ impl Scheme {
         };
         let places = [Location::Query(name.as_str().into())];
         match find(&places, view).map_err(unreadable)? {
-            None if is_form => Ok(()),
+            None if is_form() => Ok(()),
             None => Err(UNCOVERED),
             Some(given) => {
                 let own = Digest::Sha256.of(body.frames().iter().map(AsRef::as_ref));

@@ -1,6 +1,6 @@
 //! Claims in this process: sharded, bounded, with expiry.
 //!
-//! One million places cost about 200 MB at worst. Nothing is evicted inside its window: a full store
+//! One million places cost about 200 MB, 250 where most claims are released. Nothing is evicted inside its window: a full store
 //! refuses (SECURITY DS-24).
 
 use std::cmp::Reverse;
@@ -21,6 +21,9 @@ const SHARDS: usize = 64;
 /// Expired entries that one claim removes on its way: enough that a shard shrinks faster than it
 /// grows, few enough that nobody waits for it.
 const EXPIRED_PER_CLAIM: usize = 16;
+
+/// Moments of released claims that a shard keeps at least before it forgets them.
+const RELEASED_MIN: usize = 64;
 
 /// Claims of this process. Cheap to clone; clones share the claims.
 #[derive(Clone, Debug)]
@@ -201,6 +204,7 @@ impl Inner {
             id: entry.id,
             key,
         }));
+        shard.forget_released();
         Ok(None)
     }
 
@@ -214,6 +218,15 @@ impl Inner {
 }
 
 impl Shard {
+    /// Drops the moments of claims that were released, once they are as many as the others: an app that
+    /// fails every delivery must not fill memory with them. Each is looked at once for one that was added.
+    fn forget_released(&mut self) {
+        let Self { entries, due } = self;
+        if due.len() > 2 * entries.len() + RELEASED_MIN {
+            due.retain(|Reverse(due)| entries.get(&due.key).is_some_and(|own| own.id == due.id));
+        }
+    }
+
     /// Looks at no more than `most` entries whose moment has come, and removes those whose time is over;
     /// says how many.
     fn expire(&mut self, now: Duration, most: usize) -> usize {
@@ -239,5 +252,58 @@ impl Shard {
             }
         }
         removed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::UnixTime;
+
+    const LEASE: Duration = Duration::from_secs(35);
+    const WINDOW: Duration = Duration::from_mins(10);
+
+    fn store() -> (MemoryStore, Clock) {
+        let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
+        (MemoryStore::new(clock.clone(), 1000), clock)
+    }
+
+    fn new(store: &MemoryStore, key: u8) -> MemoryClaim {
+        match store.claim([key; 32], LEASE, WINDOW) {
+            Ok(Verdict::New(claim)) => claim,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn moments(store: &MemoryStore) -> usize {
+        let count = |shard: &Mutex<Shard>| shard.lock().unwrap().due.len();
+        store.0.shards.iter().map(count).sum()
+    }
+
+    #[test]
+    fn released_claims_do_not_pile_up() {
+        // SECURITY DS-24: within one lease, and without an entry that counts
+        let (store, _) = store();
+        for _ in 0..10_000 {
+            new(&store, 1).release();
+        }
+        assert!(store.is_empty());
+        assert!(moments(&store) <= RELEASED_MIN + 1, "{}", moments(&store));
+    }
+
+    #[test]
+    fn a_committed_claim_outlives_its_lease_and_ends_with_its_window() {
+        let (store, clock) = store();
+        new(&store, 1).release();
+        new(&store, 1).commit().unwrap();
+        // Other claims of the shard look at what is due, long after the lease and before the window ends.
+        clock.advance(LEASE * 2);
+        new(&store, 65).commit().unwrap();
+        let again = store.claim([1; 32], LEASE, WINDOW).unwrap();
+        assert!(matches!(again, Verdict::Duplicate), "{again:?}");
+        clock.advance(WINDOW);
+        new(&store, 129).release();
+        assert_eq!((store.len(), moments(&store)), (0, 1));
+        new(&store, 1).release();
     }
 }
