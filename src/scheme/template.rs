@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use super::fields::Fields;
 use super::locate::{self, Location, Pointer, TOO_MANY, Unreadable, View};
 use super::primitive::{Digest, Fingerprint, Hash, Mac};
-use super::{SignatureError, malformed};
+use super::{Content, SignatureError, malformed};
 
 /// A parsed template.
 #[derive(Clone, Debug, Default)]
@@ -125,6 +125,12 @@ pub(super) struct Repeated<'t> {
 /// Takes rendered bytes, in order.
 pub(super) trait Sink {
     fn put(&mut self, bytes: &[u8]);
+
+    fn put_body(&mut self, body: &Content) {
+        for frame in body.frames() {
+            self.put(frame);
+        }
+    }
 }
 
 impl Sink for Vec<u8> {
@@ -142,6 +148,10 @@ impl Sink for Mac {
 impl Sink for Fingerprint {
     fn put(&mut self, bytes: &[u8]) {
         self.update(bytes);
+    }
+
+    fn put_body(&mut self, body: &Content) {
+        self.update_body(body.frames().iter().map(AsRef::as_ref));
     }
 }
 
@@ -404,9 +414,7 @@ impl Value {
         let url = view.url;
         let found: Option<Cow<'_, [u8]>> = match &self.source {
             Source::Body => {
-                for frame in view.body.ok_or(UNREAD)?.frames() {
-                    out.put(frame);
-                }
+                out.put_body(view.body.ok_or(UNREAD)?);
                 return Ok(());
             }
             Source::Fields(fields) => {

@@ -100,17 +100,18 @@ pub fn digest(parts: &[&[u8]]) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// A BLAKE3 digest under way, of content that is too long to be copied. It says no more than whether two
-/// contents are the same, which an HMAC has hashed already: on large ones it takes a quarter of the time.
-pub(super) struct Fingerprint(blake3::Hasher);
+/// A digest under way that tells contents apart. Of a body in it goes in its BLAKE3 digest, which takes a
+/// third of the time of SHA-256 from 20 KiB on. Only of a body by itself: behind other bytes BLAKE3 cannot
+/// hash several of its blocks at once, and is no faster.
+pub(super) struct Fingerprint(Sha256);
 
 impl Fingerprint {
     /// Begins with a label; other labels, other digests.
     pub(super) fn labelled(label: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&(label.len() as u64).to_be_bytes());
-        hasher.update(label);
-        Self(hasher)
+        let mut sha = Sha256::new();
+        sha.update((label.len() as u64).to_be_bytes());
+        sha.update(label);
+        Self(sha)
     }
 
     pub(super) fn update(&mut self, bytes: &[u8]) {
@@ -119,6 +120,15 @@ impl Fingerprint {
 
     pub(super) fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
+    }
+
+    /// The body, however it is cut into frames.
+    pub(super) fn update_body<'a>(&mut self, frames: impl IntoIterator<Item = &'a [u8]>) {
+        let mut body = blake3::Hasher::new();
+        for frame in frames {
+            body.update(frame);
+        }
+        self.update(body.finalize().as_bytes());
     }
 }
 
@@ -131,6 +141,21 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
+    }
+
+    #[test]
+    fn a_fingerprint_depends_on_the_body_and_not_on_its_frames() {
+        let of = |label: &[u8], before: &[u8], frames: &[&[u8]]| {
+            let mut fingerprint = Fingerprint::labelled(label);
+            fingerprint.update(before);
+            fingerprint.update_body(frames.iter().copied());
+            fingerprint.finish()
+        };
+        let one = of(b"l", b"1.", &[b"abc"]);
+        assert_eq!(one, of(b"l", b"1.", &[b"a", b"", b"bc"]));
+        assert_ne!(one, of(b"l", b"1.", &[b"abd"]));
+        assert_ne!(one, of(b"l", b"1.a", &[b"bc"]));
+        assert_ne!(one, of(b"m", b"1.", &[b"abc"]));
     }
 
     #[test]
