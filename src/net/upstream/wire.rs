@@ -127,6 +127,7 @@ impl Connection {
 
     /// Sends a request and reads the head of its answer.
     pub(super) async fn exchange(mut self, request: &Outgoing) -> Result<Answered, Failure> {
+        behind_the_ready().await;
         if self.is_used && self.is_stale().await {
             return Err(Failure::NotTaken);
         }
@@ -224,6 +225,24 @@ fn write_head(request: &Outgoing, head: &mut Vec<u8>) {
         head.extend_from_slice(b"\r\n");
     }
     head.extend_from_slice(b"\r\n");
+}
+
+/// Waits until all tasks that are ready have had their turn.
+///
+/// What several requests have for the app goes out in a row, after all of them were judged, and not one by
+/// one between the judgements: a process that still works need not be woken, and what writes is in the
+/// processor's caches. That saves a tenth to a quarter of a request's time (docs/performance.md), and where
+/// nothing else is ready it costs one turn. `tokio::task::yield_now` would ask the kernel for events first.
+async fn behind_the_ready() {
+    let mut has_waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// A request on its way out: the head and the frames of the body, none of them copied.
@@ -605,6 +624,8 @@ impl AsyncWrite for Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     fn head_of(text: &str) -> Result<Option<Response<()>>, UpstreamError> {
@@ -709,6 +730,24 @@ mod tests {
         }
         assert!(rest.is_done());
         Ok(String::from_utf8(read).unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_is_ready_goes_first() {
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let tasks = ["a", "b"].map(|own| {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move {
+                turns.lock().unwrap().push(format!("{own} judged"));
+                behind_the_ready().await;
+                turns.lock().unwrap().push(format!("{own} written"));
+            })
+        });
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let turns = turns.lock().unwrap();
+        assert_eq!(*turns, ["a judged", "b judged", "a written", "b written"]);
     }
 
     #[tokio::test(start_paused = true)]
