@@ -24,7 +24,6 @@ use crate::reason::Reason;
 use crate::route::policy::Mode;
 use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
-use crate::store::Claim;
 use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
@@ -57,7 +56,7 @@ use forward::{Forwarding, Outgoing};
 use head::Head;
 use record::Record;
 use rejection::{Form, Rejection};
-use replay::Claimed;
+use replay::{Claimed, Claims};
 use respond::Answer;
 use snapshot::{ListenerPolicy, RouteState, Snapshot};
 use verify::{Presented, Proof};
@@ -95,7 +94,7 @@ enum Ready {
 struct Delivery {
     state: Arc<RouteState>,
     request: Outgoing,
-    claim: Option<Claim>,
+    claims: Claims,
     doubt: Option<Reason>,
     answer_fields: AnswerFields,
     permit: admit::Permit,
@@ -433,13 +432,12 @@ impl Routed<'_> {
             }
             return Ok(Ready::Reply(reply));
         }
-        let claim = match self.claim(proof.as_ref(), &mut doubts).await? {
+        let claims = match self.claim(proof.as_ref(), &mut doubts).await? {
             Claimed::Duplicate => {
                 let fields = proof.map(|proof| proof.answer_fields).unwrap_or_default();
                 return Ok(Ready::Acknowledge(Arc::clone(state), fields));
             }
-            Claimed::New(claim) => Some(claim),
-            Claimed::Unclaimed => None,
+            Claimed::New(claims) => claims,
         };
         let proof = proof.unwrap_or_default();
         let trusted = &self.listener.trusted_proxies;
@@ -456,7 +454,7 @@ impl Routed<'_> {
         Ok(Ready::Forward(Box::new(Delivery {
             state: Arc::clone(state),
             request,
-            claim,
+            claims,
             doubt: doubts.first,
             answer_fields: proof.answer_fields,
             permit,
@@ -577,7 +575,7 @@ impl Routed<'_> {
         } = self;
         let route = &*state.route;
         let Some(proof) = proof else {
-            return Ok(Claimed::Unclaimed);
+            return Ok(Claimed::New(Claims::new()));
         };
         let policy = route.replay.as_ref();
         let claimed =
@@ -585,10 +583,10 @@ impl Routed<'_> {
         match doubts.weigh(claimed)? {
             Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
                 doubts.first.get_or_insert(Reason::Replayed);
-                Ok(Claimed::Unclaimed)
+                Ok(Claimed::New(Claims::new()))
             }
             Some(claimed) => Ok(claimed),
-            None => Ok(Claimed::Unclaimed),
+            None => Ok(Claimed::New(Claims::new())),
         }
     }
 }
@@ -645,7 +643,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
     let Delivery {
         state,
         request,
-        claim,
+        claims,
         doubt,
         answer_fields,
         permit,
@@ -661,17 +659,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
     let taken = answer
         .as_ref()
         .is_ok_and(|answer| answer.status().is_success());
-    if let Some(claim) = claim {
-        let settled = if taken {
-            claim.commit().await
-        } else {
-            claim.release().await
-        };
-        if let Err(error) = settled {
-            let route = &*state.route.name;
-            tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
-        }
-    }
+    replay::settle(claims, taken, &state.route.name).await;
     match answer {
         Ok(answer) => {
             let status = answer.status().as_u16();

@@ -177,15 +177,16 @@ impl Limiter {
     }
 
     fn check_here(&self, client: IpAddr) -> Result<(), Duration> {
-        let (refused, now) = match &self.kind {
-            Kind::Direct(limiter) => (limiter.check().err(), limiter.clock().now()),
+        let (refused, clock) = match &self.kind {
+            Kind::Direct(limiter) => (limiter.check().err(), limiter.clock()),
             Kind::PerClient(limiter) => {
                 let refused = limiter.check_key(&ClientKey::of(client)).err();
-                (refused, limiter.clock().now())
+                (refused, limiter.clock())
             }
         };
         refused.map_or(Ok(()), |until| {
-            Err(until.wait_time_from(now).max(Duration::from_nanos(1)))
+            let wait = until.wait_time_from(clock.now());
+            Err(wait.max(Duration::from_nanos(1)))
         })
     }
 

@@ -2,24 +2,25 @@
 
 use std::time::Duration;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 
 use super::rejection::Rejection;
 use super::verify::Proof;
 use crate::reason::Reason;
 use crate::route::policy::{OnDuplicate, ReplayPolicy};
 use crate::scheme;
-use crate::store::{Claim, ReplayStore, StoreError, Verdict};
+use crate::store::{Claim, DeliveryKey, ReplayStore, StoreError, Verdict};
+
+/// The claims of one delivery, one under each of its names.
+pub type Claims = SmallVec<[Claim; 1]>;
 
 /// What the store says about a delivery.
 #[derive(Debug)]
 pub enum Claimed {
     /// The app has it already; the sender may stop trying.
     Duplicate,
-    /// It is ours to deliver.
-    New(Claim),
-    /// Replays are not looked for.
-    Unclaimed,
+    /// It is ours to deliver. Without a claim where replays are not looked for.
+    New(Claims),
 }
 
 /// Claims a verified delivery of `route`.
@@ -30,35 +31,65 @@ pub async fn claim(
     proof: &Proof,
     lease: Duration,
 ) -> Result<Claimed, Rejection> {
-    let Some(policy) = policy.filter(|_| !proof.fingerprints.is_empty()) else {
-        return Ok(Claimed::Unclaimed);
+    let mut claims = Claims::new();
+    let Some(policy) = policy else {
+        return Ok(Claimed::New(claims));
     };
-    // The route is part of the key: one secret on two routes does not make them one.
-    let mut parts: SmallVec<[&[u8]; 3]> = smallvec![&b"hookward delivery"[..], route.as_bytes()];
-    parts.extend(proof.fingerprints.iter().map(<[u8; 32]>::as_slice));
-    let key = scheme::digest(&parts);
-    match store.claim(key, lease, policy.window).await {
-        Ok(Verdict::New(claim)) => Ok(Claimed::New(claim)),
-        Ok(Verdict::Duplicate) => match policy.on_duplicate {
-            OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
-            OnDuplicate::Reject => Err(Rejection::new(
-                Reason::Replayed,
-                "this delivery has been forwarded before",
-            )),
-        },
-        Ok(Verdict::InFlight { retry_after }) => {
-            let detail = "the same delivery is being forwarded right now";
-            Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after))
-        }
-        Err(error) => {
-            // That the store is not there it says itself, and not for each request.
-            if error != StoreError::Unavailable {
-                tracing::error!(route, %error, "the replay store refused a claim");
+    for key in keys(route, proof) {
+        let refused = match store.claim(key, lease, policy.window).await {
+            Ok(Verdict::New(claim)) => {
+                claims.push(claim);
+                continue;
             }
-            Err(Rejection::new(
-                Reason::StateUnavailable,
-                "the replay store cannot take the claim",
-            ))
+            Ok(Verdict::Duplicate) => match policy.on_duplicate {
+                OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
+                OnDuplicate::Reject => Err(Rejection::new(
+                    Reason::Replayed,
+                    "this delivery has been forwarded before",
+                )),
+            },
+            Ok(Verdict::InFlight { retry_after }) => {
+                let detail = "the same delivery is being forwarded right now";
+                Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after))
+            }
+            Err(error) => {
+                // That the store is not there it says itself, and not for each request.
+                if error != StoreError::Unavailable {
+                    tracing::error!(route, %error, "the replay store refused a claim");
+                }
+                Err(Rejection::new(
+                    Reason::StateUnavailable,
+                    "the replay store cannot take the claim",
+                ))
+            }
+        };
+        settle(claims, false, route).await;
+        return refused;
+    }
+    Ok(Claimed::New(claims))
+}
+
+/// Commits the claims of a delivery that the app took, and releases those of another.
+pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
+    for claim in claims {
+        let settled = if is_taken {
+            claim.commit().await
+        } else {
+            claim.release().await
+        };
+        if let Err(error) = settled {
+            tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
         }
     }
+}
+
+/// Under what a delivery is claimed: in the same order by whoever claims it, and none twice, or it would
+/// meet itself.
+fn keys(route: &str, proof: &Proof) -> SmallVec<[DeliveryKey; 1]> {
+    // The route is part of the key: one secret on two routes does not make them one.
+    let key = |name: &[u8; 32]| scheme::digest(&[b"hookward delivery", route.as_bytes(), name]);
+    let mut keys: SmallVec<[DeliveryKey; 1]> = proof.names.iter().map(key).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }

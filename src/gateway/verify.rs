@@ -23,7 +23,7 @@ use crate::route::auth::{
     AuthPolicy, BasicCheck, Check, ClientCertCheck, Provider, SignatureCheck, TokenCheck,
     TokenLocation,
 };
-use crate::scheme::{Content, Evidence, Message, SenderUrl};
+use crate::scheme::{Content, DeliveryNames, Evidence, Message, SenderUrl, digest};
 use crate::units::UnixTime;
 
 /// What a request has proved.
@@ -37,8 +37,8 @@ pub struct Proof {
     pub key_id: Option<Arc<str>>,
     /// The provider's id of the event.
     pub event_id: Option<Arc<str>>,
-    /// What makes two deliveries the same, one part for each signature.
-    pub fingerprints: SmallVec<[[u8; 32]; 1]>,
+    /// What makes two deliveries the same; none where that is not asked.
+    pub names: DeliveryNames,
     /// Fields that the provider wants to read in the answer.
     pub answer_fields: Vec<(HeaderName, HeaderValue)>,
 }
@@ -198,14 +198,23 @@ impl Proof {
         self.provider = self.provider.take().or(other.provider);
         self.event_id = self.event_id.take().or(other.event_id);
         // The key that signed says more than the one that merely opened the door.
-        self.key_id = if self.fingerprints.is_empty() && !other.fingerprints.is_empty() {
+        self.key_id = if self.names.is_empty() && !other.names.is_empty() {
             other.key_id.or(self.key_id.take())
         } else {
             self.key_id.take().or(other.key_id)
         };
-        self.fingerprints.extend(other.fingerprints);
+        self.names = joined(&self.names, &other.names);
         self.answer_fields.extend(other.answer_fields);
     }
+}
+
+/// Names of a delivery that two signatures prove: of each two names one.
+fn joined(some: &DeliveryNames, others: &DeliveryNames) -> DeliveryNames {
+    if some.is_empty() || others.is_empty() {
+        return some.iter().chain(others).copied().collect();
+    }
+    let with_each = |one| others.iter().map(move |other| digest(&[one, other]));
+    some.iter().flat_map(|name| with_each(name)).collect()
 }
 
 async fn any_from_head(
@@ -345,10 +354,10 @@ pub(super) fn signature(
     let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));
     let evidence = verdict.map_err(|error| signature_refusal(error, check, presented))?;
     // Only a route that looks for replays pays for telling deliveries apart.
-    let mut fingerprints = SmallVec::new();
+    let mut names = None;
     if presented.route.replay.is_some() {
-        fingerprints.extend(check.scheme.delivery(message, &evidence));
-        if fingerprints.is_empty() && check.scheme.is_signed() {
+        names = check.scheme.delivery(message, &evidence);
+        if names.is_none() && check.scheme.is_signed() {
             return Err(Rejection::new(
                 Reason::SignatureMalformed,
                 "nothing in it tells this delivery from others, which `replay` needs",
@@ -363,7 +372,7 @@ pub(super) fn signature(
         provider: check.provider.clone(),
         key_id,
         event_id,
-        fingerprints,
+        names: names.unwrap_or_default(),
         answer_fields: check.answers.headers(message, &check.keys, now),
     })
 }

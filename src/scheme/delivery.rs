@@ -5,23 +5,32 @@ use smallvec::SmallVec;
 use super::jwt::Jwt;
 use super::locate::{Location, View, find};
 use super::parse::Presented;
-use super::primitive::{Fingerprint, digest};
+use super::primitive::{Fingerprint, Hash, digest};
 use super::template::Scope;
 use super::verify::{presented_token, render};
 use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedContent};
+
+/// Names of a delivery: two requests are the same delivery where they share one.
+///
+/// Mostly it is one name. Content that is known by its HMAC has one for each key that counts, so that the
+/// provider may sign it again with the next secret.
+pub type DeliveryNames = SmallVec<[[u8; 32]; 1]>;
 
 impl Scheme {
     /// What makes two deliveries the same: a digest of the signed event id, else of the content that
     /// was found signed. Unsigned ids never go in (SECURITY ). `None` where a verified
     /// request holds nothing to tell it by, as where nothing is signed.
-    pub fn delivery(&self, message: &Message<'_>, evidence: &Evidence) -> Option<[u8; 32]> {
+    pub fn delivery(&self, message: &Message<'_>, evidence: &Evidence) -> Option<DeliveryNames> {
         if !self.is_signed() {
             return None;
         }
         match &self.proof {
-            Proof::AwsSns(sns) => return sns.delivery(message),
-            Proof::HttpSignature(own) => return own.delivery(message),
+            Proof::AwsSns(sns) => return sns.delivery(message).map(one),
+            Proof::HttpSignature(own) => return own.delivery(message).map(one),
             _ => {}
+        }
+        if !evidence.tags.is_empty() && !self.has_signed_event_id() {
+            return Some(evidence.tags.iter().map(|tag| named_by(tag)).collect());
         }
         let fingerprint = self.with_views(message, |views| {
             let mut parts: SmallVec<[[u8; 32]; 1]> = SmallVec::new();
@@ -33,12 +42,32 @@ impl Scheme {
         });
         let parts = fingerprint.ok()?;
         match parts.as_slice() {
-            [one] => Some(*one),
+            [name] => Some(one(*name)),
             several => {
                 let parts: Vec<&[u8]> = several.iter().map(<[u8; 32]>::as_slice).collect();
-                Some(digest(&parts))
+                Some(one(digest(&parts)))
             }
         }
+    }
+
+    /// Whether an HMAC tells what it signs from all else, so that nothing need be hashed again for that: by
+    /// SHA-256 or longer, and the only one that a key makes of a request.
+    pub(super) fn is_known_by_tag(&self) -> bool {
+        matches!(
+            self.proof,
+            Proof::Mac(Hash::Sha256 | Hash::Sha384 | Hash::Sha512)
+        ) && self.contents.len() == 1
+            && !self.signs_url
+            && self.each.is_none()
+            && self
+                .signature
+                .as_ref()
+                .is_some_and(|own| own.prefixes.is_empty() && !own.paired)
+    }
+
+    /// Whether the signature covers the provider's id of the event, where a request has one.
+    fn has_signed_event_id(&self) -> bool {
+        !self.event_id.is_empty() && self.event_id.iter().all(|place| self.pins(place))
     }
 
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
@@ -62,7 +91,7 @@ impl Scheme {
             ..view
         };
         // An id that cannot be read is none: what was signed is known all the same.
-        if self.event_id.iter().all(|place| self.pins(place))
+        if self.has_signed_event_id()
             && let Ok(Some(id)) = find(&self.event_id, view)
         {
             return Ok(digest(&[b"event id", &id]));
@@ -111,4 +140,13 @@ impl Scheme {
         }
         Ok(digest(&[b"signed content", token.payload()]))
     }
+}
+
+fn one(name: [u8; 32]) -> DeliveryNames {
+    DeliveryNames::from_buf([name])
+}
+
+/// What is written into a store tells nobody the tag.
+fn named_by(tag: &[u8]) -> [u8; 32] {
+    digest(&[b"tag", tag])
 }

@@ -69,13 +69,14 @@ pub mod x5c;
 
 use aws_sns::AwsSns;
 use charset::Charset;
+pub use delivery::DeliveryNames;
 use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
 use locate::{Location, Pointer};
 use parse::{SecretForm, SignatureForm};
 pub use primitive::digest;
-use primitive::{Digest, Hash};
+use primitive::{Digest, Hash, Tag};
 use public_key::{PrivateKey, PublicKey, SignatureAlgorithm};
 use spec::{SchemeSpec, SecretEncoding, TimeUnit};
 use template::Template;
@@ -132,6 +133,8 @@ pub struct Evidence {
     pub signed_at: Option<UnixTime>,
     /// What of the scheme's contents was signed; of each item where they are signed one by one.
     signed: SmallVec<[SignedContent; 1]>,
+    /// The HMAC of the content under each key that counts, where that is what the content is known by.
+    tags: SmallVec<[Tag; 1]>,
 }
 
 /// One of the contents of a scheme, in one of the spellings of the URL.

@@ -338,6 +338,7 @@ impl Scheme {
         let mut usable = keys.usable(now).peekable();
         usable.peek().ok_or(NO_KEY)?;
         let urls = self.spellings(view)?;
+        let mut tags = self.is_known_by_tag().then(SmallVec::new);
         let mut proven = None;
         for (position, key) in keys
             .all()
@@ -363,7 +364,7 @@ impl Scheme {
                 id: id.as_deref(),
                 secret: Some(key.bytes()),
             };
-            let signed = self.signed_content(&scope, &urls, key, &own)?;
+            let signed = self.signed_content(&scope, &urls, key, &own, tags.as_mut())?;
             note_key(trace, key, signed.is_some());
             // Whether the first or the last key fits takes the same time (SECURITY A-13).
             if let Some(signed) = signed {
@@ -377,6 +378,7 @@ impl Scheme {
         }
         let mut evidence = self.evidence(view, Some(key), signed_at);
         evidence.signed.push(signed);
+        evidence.tags = tags.unwrap_or_default();
         Ok(evidence)
     }
 
@@ -388,6 +390,7 @@ impl Scheme {
         urls: &[Spelling],
         key: &Key,
         offered: &[Offered<Tag>],
+        mut tags: Option<&mut SmallVec<[Tag; 1]>>,
     ) -> Result<Option<SignedContent>, SignatureError> {
         let mut verdict = Ok(None);
         let mut any_built = false;
@@ -398,7 +401,7 @@ impl Scheme {
                     without_path: spelling.without_path,
                     ..*scope
                 };
-                match self.matches(parts, &scope, key, offered) {
+                match self.matches(parts, &scope, key, offered, tags.as_deref_mut()) {
                     Ok(true) => {
                         self.is_no_challenge(parts, &scope)?;
                         return Ok(Some(SignedContent { content, url }));
@@ -433,6 +436,7 @@ impl Scheme {
         scope: &Scope<'_>,
         key: &Key,
         offered: &[Offered<Tag>],
+        tags: Option<&mut SmallVec<[Tag; 1]>>,
     ) -> Result<bool, SignatureError> {
         match &self.proof {
             // An HMAC under no secret could be made by anybody.
@@ -440,6 +444,7 @@ impl Scheme {
             Proof::Mac(own) => {
                 // One MAC for each hash that is offered: mostly one.
                 let mut done: SmallVec<[(Hash, Tag); 1]> = SmallVec::new();
+                let mut is_right = false;
                 for Offered { hash, value, .. } in offered {
                     let hash = hash.unwrap_or(*own);
                     if !done.iter().any(|(known, _)| *known == hash) {
@@ -448,11 +453,15 @@ impl Scheme {
                         done.push((hash, mac.finish()));
                     }
                     let known = done.iter().find(|(known, _)| *known == hash);
-                    if known.is_some_and(|(_, tag)| same_tag(tag, value)) {
-                        return Ok(true);
+                    is_right = known.is_some_and(|(_, tag)| same_tag(tag, value));
+                    if is_right {
+                        break;
                     }
                 }
-                Ok(false)
+                if let Some(tags) = tags {
+                    tags.extend(done.into_iter().map(|(_, tag)| tag));
+                }
+                Ok(is_right)
             }
             Proof::Digest(own) => {
                 let mut content = Vec::new();
@@ -656,6 +665,7 @@ impl Scheme {
             event_id,
             signed_at,
             signed: SmallVec::new(),
+            tags: SmallVec::new(),
         }
     }
 }
@@ -682,6 +692,7 @@ fn with_usable(
         event_id: verified.event_id.as_deref().map(cut),
         signed_at: verified.signed_at,
         signed: SmallVec::new(),
+        tags: SmallVec::new(),
     })
 }
 

@@ -324,6 +324,64 @@ fn without_a_signed_timestamp_it_is_off_until_asked_for() {
 }
 
 #[test]
+fn a_delivery_stays_the_same_while_its_secret_is_changed() {
+    // SECURITY A-13, A-20, A-26
+    const NEXT: &str = "the secret that is to come, as long as the old one";
+    let app = App::start();
+    let with = |secrets: &[&str]| {
+        let secrets: Vec<_> = secrets
+            .iter()
+            .map(|own| format!("\"value:{own}\""))
+            .collect();
+        config(&format!(
+            "  - name: on
+    match: {{ path: /on }}
+    verify: [{{ provider: github, secrets: [{}] }}]
+    upstream: \"{}\"
+    replay: {{ window: 10m }}
+",
+            secrets.join(", "),
+            app.url()
+        ))
+    };
+    let gateway = Gateway::start(&with(&[SECRET]));
+    let send = |secret: &str, body: &str| {
+        let value = format!("sha256={}", hmac_hex("sha256", secret, body.as_bytes()));
+        let field = ("X-Hub-Signature-256", value.as_str());
+        gateway.post("/on", &[field], body.as_bytes()).status
+    };
+    let arrived = |body: &str| {
+        let seen = app.seen();
+        seen.iter()
+            .filter(|own| own.body == body.as_bytes())
+            .count()
+    };
+    assert_eq!(send(SECRET, "before"), 200);
+
+    // While both count, what was signed with one is known under the other.
+    gateway.reload(&with(&[NEXT, SECRET]), "success");
+    for secret in [SECRET, NEXT, SECRET] {
+        assert_eq!(send(secret, "before"), 200);
+        assert_eq!(send(secret, "between"), 200);
+    }
+    for round in 0..10 {
+        let body = format!("at once {round}");
+        thread::scope(|scope| {
+            for secret in [NEXT, SECRET, NEXT, SECRET] {
+                let (send, body) = (&send, &body);
+                scope.spawn(move || assert!(matches!(send(secret, body), 200 | 409)));
+            }
+        });
+        assert_eq!(arrived(&body), 1);
+    }
+
+    gateway.reload(&with(&[NEXT]), "success");
+    assert_eq!(send(NEXT, "between"), 200);
+    assert_eq!((arrived("before"), arrived("between")), (1, 1));
+    assert_eq!(send(SECRET, "before"), 401);
+}
+
+#[test]
 fn the_signed_event_id_is_the_delivery_where_there_is_one() {
     // SECURITY A-24
     let app = App::start();

@@ -4,7 +4,7 @@
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::keys::KeySet;
 use hookward::scheme::sign::Draft;
-use hookward::scheme::{Content, Message, Params, Scheme, SenderUrl};
+use hookward::scheme::{Content, DeliveryNames, Message, Params, Scheme, SenderUrl};
 use hookward::units::UnixTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -36,7 +36,7 @@ impl Judge {
     }
 
     /// What makes the delivery itself, where it is accepted.
-    fn delivery(&self, draft: &Draft, now: UnixTime) -> Option<[u8; 32]> {
+    fn delivery(&self, draft: &Draft, now: UnixTime) -> Option<DeliveryNames> {
         let mut headers = HeaderMap::new();
         for (name, value) in &draft.headers {
             headers.append(
