@@ -441,7 +441,7 @@ impl Routed<'_> {
         };
         let proof = proof.unwrap_or_default();
         let trusted = &self.listener.trusted_proxies;
-        let request = forward::build(Forwarding {
+        let built = forward::build(Forwarding {
             head,
             body: received.content,
             state,
@@ -449,8 +449,15 @@ impl Routed<'_> {
             is_trusted: self.connection.is_trusted(trusted),
             verdict: doubts.first.map_or(Ok(&proof), Err),
             request_id: &record.request_id,
-        })
-        .map_err(|reason| Rejection::new(reason, "the forwarded target cannot be built"))?;
+        });
+        let request = match built {
+            Ok(request) => request,
+            Err(reason) => {
+                replay::settle(claims, false, &state.route.name).await;
+                let detail = "the forwarded target cannot be built";
+                return Err(Rejection::new(reason, detail));
+            }
+        };
         Ok(Ready::Forward(Box::new(Delivery {
             state: Arc::clone(state),
             request,

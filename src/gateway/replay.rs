@@ -31,42 +31,70 @@ pub async fn claim(
     proof: &Proof,
     lease: Duration,
 ) -> Result<Claimed, Rejection> {
-    let mut claims = Claims::new();
+    let mut held = Held::default();
     let Some(policy) = policy else {
-        return Ok(Claimed::New(claims));
+        return Ok(Claimed::New(held.take()));
     };
+    let (mut is_known, mut in_flight, mut failure) = (false, None, None);
     for key in keys(route, proof) {
-        let refused = match store.claim(key, lease, policy.window).await {
-            Ok(Verdict::New(claim)) => {
-                claims.push(claim);
-                continue;
-            }
-            Ok(Verdict::Duplicate) => match policy.on_duplicate {
-                OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
-                OnDuplicate::Reject => Err(Rejection::new(
-                    Reason::Replayed,
-                    "this delivery has been forwarded before",
-                )),
-            },
-            Ok(Verdict::InFlight { retry_after }) => {
-                let detail = "the same delivery is being forwarded right now";
-                Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after))
-            }
+        match store.claim(key, lease, policy.window).await {
+            Ok(Verdict::New(claim)) => held.0.push(claim),
+            Ok(Verdict::Duplicate) => is_known = true,
+            Ok(Verdict::InFlight { retry_after }) => in_flight = Some(retry_after),
             Err(error) => {
-                // That the store is not there it says itself, and not for each request.
-                if error != StoreError::Unavailable {
-                    tracing::error!(route, %error, "the replay store refused a claim");
+                failure = Some(error);
+                if error == StoreError::Unavailable {
+                    break;
                 }
-                Err(Rejection::new(
-                    Reason::StateUnavailable,
-                    "the replay store cannot take the claim",
-                ))
             }
-        };
-        settle(claims, false, route).await;
-        return refused;
+        }
     }
-    Ok(Claimed::New(claims))
+    if is_known {
+        // From now on it is known by all its names.
+        settle(held.take(), true, route).await;
+        return match policy.on_duplicate {
+            OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
+            OnDuplicate::Reject => Err(Rejection::new(
+                Reason::Replayed,
+                "this delivery has been forwarded before",
+            )),
+        };
+    }
+    if let Some(error) = failure {
+        settle(held.take(), false, route).await;
+        // That the store is not there it says itself, and not for each request.
+        if error != StoreError::Unavailable {
+            tracing::error!(route, %error, "the replay store refused a claim");
+        }
+        return Err(Rejection::new(
+            Reason::StateUnavailable,
+            "the replay store cannot take the claim",
+        ));
+    }
+    if let Some(retry_after) = in_flight {
+        settle(held.take(), false, route).await;
+        let detail = "the same delivery is being forwarded right now";
+        return Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after));
+    }
+    Ok(Claimed::New(held.take()))
+}
+
+/// Claims that are not yet all there are. Given back when it ends there, as when the sender hangs up.
+#[derive(Default)]
+struct Held(Claims);
+
+impl Held {
+    fn take(&mut self) -> Claims {
+        std::mem::take(&mut self.0)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for claim in self.take() {
+            claim.give_back();
+        }
+    }
 }
 
 /// Commits the claims of a delivery that the app took, and releases those of another.

@@ -1,5 +1,8 @@
 //! What makes two deliveries the same.
 
+use std::sync::LazyLock;
+
+use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::jwt::Jwt;
@@ -10,11 +13,25 @@ use super::template::Scope;
 use super::verify::{presented_token, render};
 use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedContent};
 
+/// The head of a request whose body is a form, as bodies are read that may be one.
+static FORM: LazyLock<HeaderMap> = LazyLock::new(|| {
+    let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+    HeaderMap::from_iter([(header::CONTENT_TYPE, form)])
+});
+
 /// Names of a delivery: two requests are the same delivery where they share one.
 ///
 /// Mostly it is one name. Content that is known by its HMAC has one for each key that counts, so that the
 /// provider may sign it again with the next secret.
 pub type DeliveryNames = SmallVec<[[u8; 32]; 1]>;
+
+impl Evidence {
+    /// Has the delivery known by its content itself. Its HMAC is no name for it where another check may
+    /// accept the same content with another key or hash.
+    pub fn forget_tags(&mut self) {
+        self.tags.clear();
+    }
+}
 
 impl Scheme {
     /// What makes two deliveries the same: a digest of the signed event id, else of the content that
@@ -70,6 +87,26 @@ impl Scheme {
         !self.event_id.is_empty() && self.event_id.iter().all(|place| self.pins(place))
     }
 
+    /// The event id, where the signature covers it. What stands in a signed body is read from its bytes
+    /// alone: a Content-Type that nobody signed must not make another delivery of them.
+    fn signed_event_id(&self, view: View<'_>) -> Option<Vec<u8>> {
+        if !self.covers_body() {
+            return first(&self.event_id, view, view);
+        }
+        let bytes = View {
+            headers: &FORM,
+            json: view.json.filter(|_| self.each.is_some()),
+            ..view
+        };
+        let json = first(&self.json_from, view, bytes);
+        let body = view.body.map(Content::joined);
+        let bytes = View {
+            json: bytes.json.or(json.as_deref()).or(body.as_deref()),
+            ..bytes
+        };
+        first(&self.event_id, view, bytes)
+    }
+
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
     /// other way round, under the same signature.
     fn pins(&self, place: &Location) -> bool {
@@ -92,7 +129,7 @@ impl Scheme {
         };
         // An id that cannot be read is none: what was signed is known all the same.
         if self.has_signed_event_id()
-            && let Ok(Some(id)) = find(&self.event_id, view)
+            && let Some(id) = self.signed_event_id(view)
         {
             return Ok(digest(&[b"event id", &id]));
         }
@@ -144,6 +181,15 @@ impl Scheme {
 
 fn one(name: [u8; 32]) -> DeliveryNames {
     DeliveryNames::from_buf([name])
+}
+
+/// The first value that can be read: in a body as `in_body` shows it, elsewhere in `view`.
+fn first(places: &[Location], view: View<'_>, in_body: View<'_>) -> Option<Vec<u8>> {
+    places.iter().find_map(|place| {
+        let view = if place.is_in_body() { in_body } else { view };
+        let found = find(std::slice::from_ref(place), view).ok().flatten()?;
+        Some(found.into_owned())
+    })
 }
 
 /// What is written into a store tells nobody the tag.

@@ -14,7 +14,7 @@ pub mod redis;
 use self::redis::{RedisClaim, RedisStore};
 use memory::{MemoryClaim, MemoryStore};
 
-/// What a delivery is known by: a digest of route and signed content or signed event id.
+/// What a delivery is known by: a digest of route and signed event id, signed content or its HMAC.
 pub type DeliveryKey = [u8; 32];
 
 /// Where claims are kept. Cheap to clone; clones share the claims.
@@ -115,6 +115,14 @@ impl Claim {
         match self.0 {
             Held::Memory(claim) => claim.commit(),
             Held::Redis(claim) => claim.commit().await,
+        }
+    }
+
+    /// As [`Claim::release`], for those who cannot wait: a shared store learns of it a little later.
+    pub fn give_back(self) {
+        match self.0 {
+            Held::Memory(claim) => claim.release(),
+            Held::Redis(claim) => claim.give_back(),
         }
     }
 

@@ -376,6 +376,7 @@ fn a_delivery_stays_the_same_while_its_secret_is_changed() {
     }
 
     gateway.reload(&with(&[NEXT]), "success");
+    assert_eq!(send(NEXT, "before"), 200);
     assert_eq!(send(NEXT, "between"), 200);
     assert_eq!((arrived("before"), arrived("between")), (1, 1));
     assert_eq!(send(SECRET, "before"), 401);
@@ -419,6 +420,62 @@ fn the_signed_event_id_is_the_delivery_where_there_is_one() {
     assert_eq!(gateway.event()["outcome"], "duplicate");
     gateway.forwarded(&ask("msg_2", now() - 1), 200);
     assert_eq!(app.count(), 3);
+}
+
+#[test]
+fn a_content_type_that_nobody_signed_makes_no_other_delivery() {
+    // SECURITY A-21, A-23: the id stands in the signed body, whatever the head calls that
+    let app = App::start();
+    let gateway = start(&app, "");
+    let time = now();
+    let send = |body: &str, time: i64, media_type: &str| {
+        let signature = stripe(body.as_bytes(), time);
+        let fields = [
+            ("Stripe-Signature", signature.as_str()),
+            ("Content-Type", media_type),
+        ];
+        gateway.post("/stripe", &fields, body.as_bytes()).status
+    };
+    let body = "{\"id\":\"evt_1\"}";
+    assert_eq!(send(body, time, "application/json"), 200);
+    for media_type in [
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/plain",
+        "application/xml",
+    ] {
+        for time in [time, time - 1] {
+            assert_eq!(send(body, time, media_type), 200, "{media_type}");
+        }
+    }
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn of_two_checks_that_may_hold_either_knows_the_delivery() {
+    // SECURITY A-20: a sender that signs with both secrets, and a stranger that leaves one signature out
+    const OTHER: &str = "another secret, which is as long as the first one";
+    let app = App::start();
+    let gateway = Gateway::start(&config(&format!(
+        "  - name: either
+    match: {{ path: /either }}
+    verify:
+      - any:
+          - {{ provider: github, secrets: [\"value:{SECRET}\"] }}
+          - {{ provider: bitbucket-cloud, secrets: [\"value:{OTHER}\"] }}
+    upstream: \"{}\"
+    replay: {{ window: 10m }}
+",
+        app.url()
+    )));
+    let one = github(b"x");
+    let other = format!("sha256={}", hmac_hex("sha256", OTHER, b"x"));
+    let one = (one.0.as_str(), one.1.as_str());
+    let other = ("X-Hub-Signature", other.as_str());
+    for signatures in [&[one, other][..], &[one], &[other]] {
+        assert_eq!(gateway.post("/either", signatures, b"x").status, 200);
+    }
+    assert_eq!(app.count(), 1);
 }
 
 #[test]

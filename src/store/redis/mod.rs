@@ -286,6 +286,14 @@ impl RedisClaim {
         self.end(Settlement::Release).await
     }
 
+    /// As [`RedisClaim::release`], in the background.
+    pub(super) fn give_back(mut self) {
+        if let Some(local) = self.local.take() {
+            local.release();
+        }
+        self.store.settle_later(Settlement::Release, &self);
+    }
+
     async fn end(mut self, settlement: Settlement) -> Result<(), StoreError> {
         let local = self.local.take();
         let is_known_here = local.is_some();
@@ -334,13 +342,9 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        let Some(mut claim) = self.0.take() else {
-            return;
-        };
-        if let Some(local) = claim.local.take() {
-            local.release();
+        if let Some(claim) = self.0.take() {
+            claim.give_back();
         }
-        claim.store.settle_later(Settlement::Release, &claim);
     }
 }
 
