@@ -453,7 +453,7 @@ impl Routed<'_> {
         let request = match built {
             Ok(request) => request,
             Err(reason) => {
-                replay::settle(claims, false, &state.route.name).await;
+                replay::give_back(claims);
                 let detail = "the forwarded target cannot be built";
                 return Err(Rejection::new(reason, detail));
             }

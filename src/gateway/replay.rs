@@ -50,8 +50,6 @@ pub async fn claim(
         }
     }
     if is_known {
-        // From now on it is known by all its names.
-        settle(held.take(), true, route).await;
         return match policy.on_duplicate {
             OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
             OnDuplicate::Reject => Err(Rejection::new(
@@ -61,7 +59,6 @@ pub async fn claim(
         };
     }
     if let Some(error) = failure {
-        settle(held.take(), false, route).await;
         // That the store is not there it says itself, and not for each request.
         if error != StoreError::Unavailable {
             tracing::error!(route, %error, "the replay store refused a claim");
@@ -72,14 +69,13 @@ pub async fn claim(
         ));
     }
     if let Some(retry_after) = in_flight {
-        settle(held.take(), false, route).await;
         let detail = "the same delivery is being forwarded right now";
         return Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after));
     }
     Ok(Claimed::New(held.take()))
 }
 
-/// Claims that are not yet all there are. Given back when it ends there, as when the sender hangs up.
+/// Claims that are not yet all there are. Given back when it ends there: one was refused, or the sender hung up.
 #[derive(Default)]
 struct Held(Claims);
 
@@ -91,9 +87,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        for claim in self.take() {
-            claim.give_back();
-        }
+        give_back(self.take());
     }
 }
 
@@ -108,6 +102,13 @@ pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
         if let Err(error) = settled {
             tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
         }
+    }
+}
+
+/// Releases the claims of a delivery that will not be forwarded.
+pub fn give_back(claims: Claims) {
+    for claim in claims {
+        claim.give_back();
     }
 }
 

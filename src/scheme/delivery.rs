@@ -1,5 +1,6 @@
 //! What makes two deliveries the same.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -11,13 +12,16 @@ use super::parse::Presented;
 use super::primitive::{Fingerprint, Hash, digest};
 use super::template::Scope;
 use super::verify::{presented_token, render};
-use super::{Content, Evidence, Message, Proof, Scheme, SignatureError, SignedContent};
+use super::{Content, Evidence, Message, Part, Proof, Scheme, SignatureError, SignedContent};
 
-/// The head of a request whose body is a form, as bodies are read that may be one.
+/// What is said of a body that is a form.
 static FORM: LazyLock<HeaderMap> = LazyLock::new(|| {
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
     HeaderMap::from_iter([(header::CONTENT_TYPE, form)])
 });
+
+/// What is said of a body that is none.
+static NO_FORM: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
 /// Names of a delivery: two requests are the same delivery where they share one.
 ///
@@ -87,24 +91,45 @@ impl Scheme {
         !self.event_id.is_empty() && self.event_id.iter().all(|place| self.pins(place))
     }
 
-    /// The event id, where the signature covers it. What stands in a signed body is read from its bytes
-    /// alone: a Content-Type that nobody signed must not make another delivery of them.
-    fn signed_event_id(&self, view: View<'_>) -> Option<Vec<u8>> {
-        if !self.covers_body() {
-            return first(&self.event_id, view, view);
-        }
+    /// The event id. In a body whose bytes are signed it is read from those alone, as JSON where they begin
+    /// like it and else as a form: a Content-Type that nobody signed must not make another delivery of
+    /// them, nor one value in them pass for another. An id that is empty or cannot be read is none.
+    pub(super) fn event_id<'a>(&self, view: View<'a>) -> Option<Cow<'a, [u8]>> {
+        let id = if self.event_id.iter().any(Location::is_in_body) && self.signs_bytes() {
+            self.event_id_in_bytes(view).map(Cow::Owned)
+        } else {
+            find(&self.event_id, view).ok().flatten()
+        };
+        id.filter(|id| !id.is_empty())
+    }
+
+    fn event_id_in_bytes(&self, view: View<'_>) -> Option<Vec<u8>> {
+        let body = view.body?.joined();
+        let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
         let bytes = View {
-            headers: &FORM,
+            headers: if is_json { &NO_FORM } else { &FORM },
             json: view.json.filter(|_| self.each.is_some()),
             ..view
         };
         let json = first(&self.json_from, view, bytes);
-        let body = view.body.map(Content::joined);
         let bytes = View {
-            json: bytes.json.or(json.as_deref()).or(body.as_deref()),
+            json: bytes.json.or(json.as_deref()),
             ..bytes
         };
         first(&self.event_id, view, bytes)
+    }
+
+    /// Whether the signature is over the bytes of the body, not over what is read in them.
+    fn signs_bytes(&self) -> bool {
+        let is_over_bytes = |part: &Part| !part.when.is_impossible() && part.text.is_over_bytes();
+        match &self.proof {
+            Proof::Jwt(jwt) => jwt.is_over_bytes(),
+            _ if self.body_digest.is_some() => true,
+            _ => {
+                let mut contents = self.contents.iter();
+                !self.contents.is_empty() && contents.all(|parts| parts.iter().any(is_over_bytes))
+            }
+        }
     }
 
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
@@ -129,7 +154,7 @@ impl Scheme {
         };
         // An id that cannot be read is none: what was signed is known all the same.
         if self.has_signed_event_id()
-            && let Some(id) = self.signed_event_id(view)
+            && let Some(id) = self.event_id(view)
         {
             return Ok(digest(&[b"event id", &id]));
         }
@@ -172,6 +197,7 @@ impl Scheme {
             .event_id_claim
             .as_ref()
             .and_then(|path| path.text(&claims))
+            .filter(|id| !id.is_empty())
         {
             return Ok(digest(&[b"event id", id.as_bytes()]));
         }

@@ -39,6 +39,11 @@ pub(super) struct Claim {
 }
 
 impl Jwt {
+    /// Whether a token vouches for the bytes of the body.
+    pub(super) fn is_over_bytes(&self) -> bool {
+        self.detached || self.claims.iter().any(Claim::is_over_bytes)
+    }
+
     /// How old a token may be, where each says when it was made.
     pub(super) fn tolerance(&self) -> Option<Tolerance> {
         let demanded = self.claims.iter().filter(|claim| claim.is_demanded());
@@ -147,6 +152,13 @@ impl Claim {
         self.when.is_certain()
             && !self.optional
             && self.optional_when.as_ref().is_none_or(only_of_empty)
+    }
+
+    /// Whether it must be there and is a digest of the bytes of the body.
+    fn is_over_bytes(&self) -> bool {
+        self.is_demanded()
+            && !self.equals.is_empty()
+            && self.equals.iter().all(Template::is_over_bytes)
     }
 
     /// Whether it must be there and is a digest of the body.

@@ -257,6 +257,11 @@ impl Template {
             || self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_body()))
     }
 
+    /// Whether the bytes of the body go in, not what is read in them.
+    pub(super) fn is_over_bytes(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Body))
+    }
+
     /// Whether only a form body goes in: another one is left out.
     pub(super) fn covers_only_form(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_form()))

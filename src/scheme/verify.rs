@@ -658,8 +658,9 @@ impl Scheme {
     fn evidence(&self, view: View<'_>, key: Option<&Key>, signed_at: Option<UnixTime>) -> Evidence {
         // An id that cannot be read decides nothing unless it is signed, and then `delivery` falls
         // back to the whole content.
-        let id = find(&self.event_id, view).ok().flatten();
-        let event_id = id.map(|id| cut(&String::from_utf8_lossy(&id)));
+        let event_id = self
+            .event_id(view)
+            .map(|id| cut(&String::from_utf8_lossy(&id)));
         Evidence {
             key_id: key.map(|key| key.id.clone()),
             event_id,
