@@ -35,14 +35,20 @@ pub async fn claim(
     let Some(policy) = policy else {
         return Ok(Claimed::New(held.take()));
     };
-    let (mut is_known, mut in_flight, mut failure) = (false, None, None);
+    let (mut is_known, mut refused) = (false, None);
     for key in keys(route, proof) {
         match store.claim(key, lease, policy.window).await {
             Ok(Verdict::New(claim)) => held.0.push(claim),
             Ok(Verdict::Duplicate) => is_known = true,
-            Ok(Verdict::InFlight { retry_after }) => in_flight = Some(retry_after),
+            // Whoever has the first name gets the others too, or two copies could refuse each other.
+            Ok(Verdict::InFlight { retry_after }) => {
+                let detail = "the same delivery is being forwarded right now";
+                let refusal = Rejection::new(Reason::DeliveryInFlight, detail);
+                refused = Some(refusal.retry_after(retry_after));
+                break;
+            }
             Err(error) => {
-                failure = Some(error);
+                refused = Some(unclaimable(error, route));
                 if error == StoreError::Unavailable {
                     break;
                 }
@@ -58,21 +64,18 @@ pub async fn claim(
             )),
         };
     }
-    if let Some(error) = failure {
-        // That the store is not there it says itself, and not for each request.
-        if error != StoreError::Unavailable {
-            tracing::error!(route, %error, "the replay store refused a claim");
-        }
-        return Err(Rejection::new(
-            Reason::StateUnavailable,
-            "the replay store cannot take the claim",
-        ));
+    refused.map_or_else(|| Ok(Claimed::New(held.take())), Err)
+}
+
+fn unclaimable(error: StoreError, route: &str) -> Rejection {
+    // That the store is not there it says itself, and not for each request.
+    if error != StoreError::Unavailable {
+        tracing::error!(route, %error, "the replay store refused a claim");
     }
-    if let Some(retry_after) = in_flight {
-        let detail = "the same delivery is being forwarded right now";
-        return Err(Rejection::new(Reason::DeliveryInFlight, detail).retry_after(retry_after));
-    }
-    Ok(Claimed::New(held.take()))
+    Rejection::new(
+        Reason::StateUnavailable,
+        "the replay store cannot take the claim",
+    )
 }
 
 /// Claims that are not yet all there are. Given back when it ends there: one was refused, or the sender hung up.

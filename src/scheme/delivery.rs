@@ -92,7 +92,7 @@ impl Scheme {
     }
 
     /// The event id. In a body whose bytes are signed it is read from those alone, as JSON where they begin
-    /// like it and else as a form: a Content-Type that nobody signed must not make another delivery of
+    /// like it and else as a form where they can be one: a Content-Type that nobody signed must not make another delivery of
     /// them, nor one value in them pass for another. An id that is empty or cannot be read is none.
     pub(super) fn event_id<'a>(&self, view: View<'a>) -> Option<Cow<'a, [u8]>> {
         let id = if self.event_id.iter().any(Location::is_in_body) && self.signs_bytes() {
@@ -106,8 +106,10 @@ impl Scheme {
     fn event_id_in_bytes(&self, view: View<'_>) -> Option<Vec<u8>> {
         let body = view.body?.joined();
         let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        let is_written = |byte: &u8| byte.is_ascii_graphic();
+        let is_form = !is_json && !body.starts_with(b"--") && body.iter().all(is_written);
         let bytes = View {
-            headers: if is_json { &NO_FORM } else { &FORM },
+            headers: if is_form { &FORM } else { &NO_FORM },
             json: view.json.filter(|_| self.each.is_some()),
             ..view
         };
@@ -119,17 +121,18 @@ impl Scheme {
         first(&self.event_id, view, bytes)
     }
 
-    /// Whether the signature is over the bytes of the body, not over what is read in them.
+    /// Whether the signature of each request is over the bytes of the body, or over all of the JSON in them,
+    /// and not over fields that could be written otherwise.
     fn signs_bytes(&self) -> bool {
-        let is_over_bytes = |part: &Part| !part.when.is_impossible() && part.text.is_over_bytes();
-        match &self.proof {
-            Proof::Jwt(jwt) => jwt.is_over_bytes(),
-            _ if self.body_digest.is_some() => true,
-            _ => {
-                let mut contents = self.contents.iter();
-                !self.contents.is_empty() && contents.all(|parts| parts.iter().any(is_over_bytes))
-            }
+        let is_over_bytes = |part: &Part| {
+            let is_over_json = || self.json_from.is_empty() && part.text.covers_any_body();
+            part.when.is_certain() && (part.text.is_over_bytes() || is_over_json())
+        };
+        if let Proof::Jwt(jwt) = &self.proof {
+            return jwt.is_over_bytes();
         }
+        let mut contents = self.contents.iter();
+        !self.contents.is_empty() && contents.all(|parts| parts.iter().any(is_over_bytes))
     }
 
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
@@ -173,10 +176,17 @@ impl Scheme {
             id: id.as_deref(),
             secret: Some(&[]),
         };
-        let mut content = Fingerprint::labelled(b"signed content");
-        if let Some(parts) = self.contents.get(signed.content) {
+        let Some(parts) = self.contents.get(signed.content) else {
+            return Ok(digest(&[b"signed content"]));
+        };
+        if self.contents.len() > 1 || parts.len() > 1 {
+            // The same bytes may be one content as the body and another as a value in it.
+            let mut content = Vec::new();
             render(parts, &scope, &mut content)?;
+            return Ok(digest(&[b"signed content", &content]));
         }
+        let mut content = Fingerprint::labelled(b"signed content");
+        render(parts, &scope, &mut content)?;
         Ok(content.finish())
     }
 

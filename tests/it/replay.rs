@@ -498,6 +498,15 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
             "{body}"
         );
     }
+    // Nor is what is neither: here the content decides.
+    let parts = "--x\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\n&id=11&\r\n--x--\r\n";
+    for (media_type, body, outcome) in [
+        ("multipart/form-data; boundary=x", parts, "forwarded"),
+        ("application/json", r#"{"id":"11"}"#, "forwarded"),
+        ("text/plain", parts, "duplicate"),
+    ] {
+        assert_eq!(send("/bytes", media_type, body, body), outcome, "{body}");
+    }
     // Where fields are signed, they are what the id is read from: the same ones written otherwise are a copy.
     let form = "application/x-www-form-urlencoded";
     assert_eq!(send("/fields", form, "id=5&a=1", "id5a1"), "forwarded");

@@ -192,6 +192,19 @@ fn blanks_around_a_token_make_no_new_delivery() {
 }
 
 #[test]
+fn an_event_signed_alone_in_a_batch_is_no_other_delivery() {
+    let params = [("batch_first_element".to_owned(), true.into())];
+    let segment = Judge::with("segment", &params.into_iter().collect());
+    let batch = segment.sign(json("[{\"a\":1}]"));
+    let alone = Draft {
+        body: b"{\"a\":1}".to_vec(),
+        ..batch.clone()
+    };
+    assert!(segment.accepts(&alone));
+    segment.is_a_copy(&batch, &alone);
+}
+
+#[test]
 fn what_a_handshake_signs_for_anybody_is_no_delivery() {
     // SECURITY A-46
     let judge = Judge::of("x-twitter");
