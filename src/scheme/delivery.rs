@@ -105,9 +105,12 @@ impl Scheme {
 
     fn event_id_in_bytes(&self, view: View<'_>) -> Option<Vec<u8>> {
         let body = view.body?.joined();
-        let is_json = matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
-        let is_written = |byte: &u8| byte.is_ascii_graphic();
-        let is_form = !is_json && !body.starts_with(b"--") && body.iter().all(is_written);
+        let mut places = self.event_id.iter().chain(&self.json_from);
+        let is_json = || matches!(body.trim_ascii_start().first(), Some(b'{' | b'['));
+        let is_form = places.any(|place| matches!(place, Location::Form(_)))
+            && !is_json()
+            && !body.starts_with(b"--")
+            && body.iter().all(u8::is_ascii_graphic);
         let bytes = View {
             headers: if is_form { &FORM } else { &NO_FORM },
             json: view.json.filter(|_| self.each.is_some()),
