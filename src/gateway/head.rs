@@ -384,6 +384,19 @@ mod tests {
         Connection::new(([192, 0, 2, 1], 1).into(), "https".into(), None)
     }
 
+    /// One whose certificate is for `a.example.org`.
+    fn connection_with_certificate() -> Connection {
+        let names = CertificateNames {
+            dns: vec!["a.example.org".to_owned()],
+            ..Default::default()
+        };
+        let tls = TlsFacts {
+            certificate: Some(Arc::new(names)),
+            client: None,
+        };
+        Connection::new(connection().peer, "https".into(), Some(tls))
+    }
+
     fn judge(target: &str, headers: &[(&str, &str)]) -> Result<Head, Reason> {
         let mut request = Request::post(target);
         for (name, value) in headers {
@@ -506,15 +519,7 @@ mod tests {
     #[test]
     fn a_connection_remembers_no_other_host_than_its_last() {
         // SECURITY RT-05, RT-11
-        let names = CertificateNames {
-            dns: vec!["a.example.org".to_owned()],
-            ..Default::default()
-        };
-        let tls = TlsFacts {
-            certificate: Some(Arc::new(names)),
-            client: None,
-        };
-        let connection = Connection::new(connection().peer, "https".into(), Some(tls));
+        let connection = connection_with_certificate();
         let judge = |host: &str| {
             let request = Request::post("/").header("host", host).body(()).unwrap();
             let head = parse(request.into_parts().0, &connection);
@@ -534,15 +539,7 @@ mod tests {
     #[test]
     fn a_host_outside_the_chosen_certificate_is_misdirected() {
         // SECURITY RT-11
-        let names = CertificateNames {
-            dns: vec!["a.example.org".to_owned()],
-            ..Default::default()
-        };
-        let tls = TlsFacts {
-            certificate: Some(Arc::new(names)),
-            client: None,
-        };
-        let connection = Connection::new(connection().peer, "https".into(), Some(tls));
+        let connection = connection_with_certificate();
         for (host, expected) in [
             ("a.example.org", Ok(())),
             ("b.example.org", Err(Reason::HostMismatch)),

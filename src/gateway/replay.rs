@@ -78,7 +78,8 @@ fn unclaimable(error: StoreError, route: &str) -> Rejection {
     )
 }
 
-/// Claims that are not yet all there are. Given back when it ends there: one was refused, or the sender hung up.
+/// Claims that are not yet all there are. Given back when it ends there: one was refused, or the sender
+/// hung up.
 #[derive(Default)]
 struct Held(Claims);
 

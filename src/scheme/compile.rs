@@ -9,6 +9,7 @@ use http::{HeaderName, Method};
 
 use super::aws_sns::AwsSns;
 use super::charset::Charset;
+use super::delivery::Identity;
 use super::fields::{Fields, Piece};
 use super::http_signature::HttpSignature;
 use super::https_url::{HttpsUrl, KeyUrl, NamedKeyUrl, Reach};
@@ -156,11 +157,7 @@ impl<'a> Compiler<'a> {
             }
         }
         let contents = self.contents(spec);
-        let id = spec
-            .id
-            .as_ref()
-            .map(|at| self.location(at))
-            .unwrap_or_default();
+        let id = self.locations(spec.id.as_ref());
         let event_id_claim = get(&spec.event_id).and_then(|own| get(&own.claim));
         let event_id_claim = event_id_claim.map(|name| ClaimPath::new(name));
         let event_id = match &spec.event_id {
@@ -187,17 +184,15 @@ impl<'a> Compiler<'a> {
                 .map(|all| all.iter().filter_map(|at| self.require(at)).collect())
                 .unwrap_or_default(),
             body_digest: get(&spec.body_digest).and_then(|own| own.query.get().cloned()),
-            json_from: spec
-                .json_from
-                .as_ref()
-                .map(|at| self.location(at))
-                .unwrap_or_default(),
+            json_from: self.locations(spec.json_from.as_ref()),
             each: spec.each.as_ref().and_then(|at| self.pointer(at)),
             body_decoded: get(&spec.body_decoded).copied().unwrap_or_default(),
             secret: self.secret(spec),
             key_source: spec.key_url.as_ref().and_then(|at| self.key_source(at)),
+            identity: Identity::default(),
         };
         scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
+        scheme.identity = scheme.identity();
         let is_jwt = algorithm == Algorithm::Jwt;
         if timestamp_spec.is_none() && tolerance.is_some() && !is_jwt {
             self.problems.push(problem(
@@ -609,6 +604,11 @@ impl<'a> Compiler<'a> {
             self.error(at, format!("say where it stands: {known} or `{word}`"));
         }
         places
+    }
+
+    /// All places of a value that a scheme may leave out.
+    fn locations(&mut self, at: Option<&At<LocationSpec>>) -> Vec<Location> {
+        at.map(|at| self.location(at)).unwrap_or_default()
     }
 
     /// All places of a value.

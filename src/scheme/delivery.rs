@@ -29,6 +29,17 @@ static NO_FORM: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 /// provider may sign it again with the next secret.
 pub type DeliveryNames = SmallVec<[[u8; 32]; 1]>;
 
+/// What a scheme says of how its deliveries are known: told when it is loaded, not for each of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Identity {
+    /// An HMAC tells what it signs from all else, so that nothing need be hashed again for that.
+    pub(super) by_tag: bool,
+    /// The signature covers the provider's id of the event, where a request has one.
+    signed_event_id: bool,
+    /// That id is read from the bytes of the body alone.
+    in_bytes: bool,
+}
+
 impl Evidence {
     /// Has the delivery known by its content itself. Its HMAC is no name for it where another check may
     /// accept the same content with another key or hash.
@@ -50,7 +61,7 @@ impl Scheme {
             Proof::HttpSignature(own) => return own.delivery(message).map(one),
             _ => {}
         }
-        if !evidence.tags.is_empty() && !self.has_signed_event_id() {
+        if !evidence.tags.is_empty() && !self.identity.signed_event_id {
             return Some(evidence.tags.iter().map(|tag| named_by(tag)).collect());
         }
         let fingerprint = self.with_views(message, |views| {
@@ -71,9 +82,17 @@ impl Scheme {
         }
     }
 
-    /// Whether an HMAC tells what it signs from all else, so that nothing need be hashed again for that: by
-    /// SHA-256 or longer, and the only one that a key makes of a request.
-    pub(super) fn is_known_by_tag(&self) -> bool {
+    pub(super) fn identity(&self) -> Identity {
+        let mut ids = self.event_id.iter();
+        Identity {
+            by_tag: self.has_one_tag(),
+            signed_event_id: !self.event_id.is_empty() && ids.all(|place| self.pins(place)),
+            in_bytes: self.event_id.iter().any(Location::is_in_body) && self.signs_bytes(),
+        }
+    }
+
+    /// Whether it signs by an HMAC with SHA-256 or longer, the only one that a key makes of a request.
+    fn has_one_tag(&self) -> bool {
         matches!(
             self.proof,
             Proof::Mac(Hash::Sha256 | Hash::Sha384 | Hash::Sha512)
@@ -86,16 +105,12 @@ impl Scheme {
                 .is_some_and(|own| own.prefixes.is_empty() && !own.paired)
     }
 
-    /// Whether the signature covers the provider's id of the event, where a request has one.
-    fn has_signed_event_id(&self) -> bool {
-        !self.event_id.is_empty() && self.event_id.iter().all(|place| self.pins(place))
-    }
-
     /// The event id. In a body whose bytes are signed it is read from those alone, as JSON where they begin
-    /// like it and else as a form where they can be one: a Content-Type that nobody signed must not make another delivery of
-    /// them, nor one value in them pass for another. An id that is empty or cannot be read is none.
+    /// like it and else as a form where they can be one: a Content-Type that nobody signed must not make
+    /// another delivery of them, nor one value in them pass for another. An id that is empty or cannot be
+    /// read is none.
     pub(super) fn event_id<'a>(&self, view: View<'a>) -> Option<Cow<'a, [u8]>> {
-        let id = if self.event_id.iter().any(Location::is_in_body) && self.signs_bytes() {
+        let id = if self.identity.in_bytes {
             self.event_id_in_bytes(view).map(Cow::Owned)
         } else {
             find(&self.event_id, view).ok().flatten()
@@ -141,7 +156,12 @@ impl Scheme {
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
     /// other way round, under the same signature.
     fn pins(&self, place: &Location) -> bool {
-        (place.is_in_body() && self.covers_body())
+        // A body that holds a token holds other values beside it.
+        let covers_all = match &self.proof {
+            Proof::Jwt(jwt) => jwt.is_over_bytes(),
+            _ => self.covers_body(),
+        };
+        (place.is_in_body() && covers_all)
             || (self.id.contains(place) && self.id_form.is_delimited() && self.covers_place(place))
     }
 
@@ -159,7 +179,7 @@ impl Scheme {
             ..view
         };
         // An id that cannot be read is none: what was signed is known all the same.
-        if self.has_signed_event_id()
+        if self.identity.signed_event_id
             && let Some(id) = self.event_id(view)
         {
             return Ok(digest(&[b"event id", &id]));

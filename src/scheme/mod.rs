@@ -70,6 +70,7 @@ pub mod x5c;
 use aws_sns::AwsSns;
 use charset::Charset;
 pub use delivery::DeliveryNames;
+use delivery::Identity;
 use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
@@ -188,6 +189,7 @@ pub struct Scheme {
     body_decoded: bool,
     secret: SecretForm,
     key_source: Option<KeySource>,
+    identity: Identity,
 }
 
 /// How a signature proves its sender.

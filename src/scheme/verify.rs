@@ -338,7 +338,7 @@ impl Scheme {
         let mut usable = keys.usable(now).peekable();
         usable.peek().ok_or(NO_KEY)?;
         let urls = self.spellings(view)?;
-        let mut tags = self.is_known_by_tag().then(SmallVec::new);
+        let mut tags = self.identity.by_tag.then(SmallVec::new);
         let mut proven = None;
         for (position, key) in keys
             .all()

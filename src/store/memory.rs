@@ -1,7 +1,7 @@
 //! Claims in this process: sharded, bounded, with expiry.
 //!
-//! One million places cost about 200 MB, 250 where most claims are released. Nothing is evicted inside its window: a full store
-//! refuses (SECURITY DS-24).
+//! One million places cost about 200 MB, 250 where most claims are released. Nothing is evicted inside its
+//! window: a full store refuses (SECURITY DS-24).
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::{BinaryHeap, PeekMut};

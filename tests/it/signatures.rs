@@ -765,6 +765,29 @@ fn a_token_must_say_what_is_asked_of_it() {
 }
 
 #[test]
+fn what_stands_beside_a_token_makes_no_other_delivery() {
+    // SECURITY A-21, A-23
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- scheme:
+          algorithm: jwt
+          signature: { json: /token }
+          event_id: { json: /id }
+          jwt: { algorithms: [HS256] }
+        secrets: [env:SECRET]
+    replay: { window: 10m }",
+    );
+    let token = token(HS256, "{\"event\":1}");
+    for (id, outcome) in [("a", "forwarded"), ("b", "duplicate")] {
+        let body = format!("{{\"id\":\"{id}\",\"token\":\"{token}\"}}");
+        assert_eq!(post(&gateway, &[], body.as_bytes()).status, 200);
+        assert_eq!(gateway.event()["outcome"], outcome);
+    }
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
 fn a_token_does_not_choose_how_it_is_verified() {
     // SECURITY A-28, A-29, A-30
     let app = App::start();
