@@ -384,7 +384,7 @@ async fn shake_hands(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
     worker: &Worker,
-) -> io::Result<Option<TlsStream<TcpStream>>> {
+) -> io::Result<Option<Box<TlsStream<TcpStream>>>> {
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     let proof = worker.challenges.tls(&hello.client_hello());
     let is_proof = proof.is_some();
@@ -393,7 +393,8 @@ async fn shake_hands(
     let handshake = hello.into_stream(proof.unwrap_or_else(|| acceptor.config()));
     tokio::task::yield_now().await;
     drop(turn);
-    let mut stream = handshake.await?;
+    // Boxed: it goes from hand to hand, and is a kilobyte.
+    let mut stream = Box::new(handshake.await?);
     if is_proof {
         stream.shutdown().await?;
         return Ok(None);

@@ -91,11 +91,12 @@ impl TlsAcceptor {
             // A resumed session would carry a client certificate past its expiry or a new CA
             // (SECURITY A-49): every connection proves itself anew.
             config.session_storage = Arc::new(NoServerSessionStorage {});
-            config.send_tls13_tickets = 0;
         } else {
             config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-            config.send_tls13_tickets = 1;
         }
+        // A ticket of TLS 1.2 saves a round trip; one of 1.3 saves none, few senders come back with it,
+        // and it costs each full handshake a fourteenth (docs/performance.md).
+        config.send_tls13_tickets = 0;
         Ok(Self {
             config: Arc::new(config),
             certificates,

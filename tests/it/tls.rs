@@ -484,21 +484,38 @@ fn sessions_are_resumed_under_the_settings_they_were_made_under_and_no_others() 
     // SECURITY T-10
     let app = App::start();
     let text = config(&open_route(&app));
-    let strict = text.replace("    tls: {", "    tls: { min_version: \"1.3\", ");
+    let other = text.replace("[localhost,", "[localhost, more.example.org,");
+    assert_ne!(other, text);
     let gateway = Gateway::start(&text);
     let address = gateway.address("https");
-    let client = super::support::wire::any_certificate(&[b"http/1.1"]);
+    let older = Tls {
+        versions: &[&TLS12],
+        ..Tls::default()
+    };
+    let client = Arc::new(older.config());
     let full = HandshakeKind::Full;
     assert_eq!(revisit(&client, address), full);
     assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
     // A reload that leaves the listener's TLS alone leaves its sessions alone.
     gateway.reload(&format!("{text}\n"), "success");
     assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
-    gateway.reload(&strict, "success");
+    gateway.reload(&other, "success");
     assert_eq!(revisit(&client, address), full);
     assert_eq!(revisit(&client, address), HandshakeKind::Resumed);
     // Nor does one survive its process: the client's ticket is politely passed over.
-    let restarted = Gateway::start(&strict);
+    let restarted = Gateway::start(&other);
     assert_eq!(revisit(&client, restarted.address("https")), full);
     assert_eq!(app.count(), 6);
+}
+
+#[test]
+fn sessions_of_tls_1_3_are_not_resumed() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let client = Arc::new(Tls::default().config());
+    for _ in 0..2 {
+        let kind = revisit(&client, gateway.address("https"));
+        assert_eq!(kind, HandshakeKind::Full);
+    }
+    assert_eq!(app.count(), 2);
 }

@@ -103,7 +103,7 @@ pub fn any_certificate(alpn: &[&[u8]]) -> Arc<ClientConfig> {
 }
 
 impl Tls<'_> {
-    fn config(self) -> ClientConfig {
+    pub fn config(self) -> ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(self.versions)
