@@ -1,10 +1,88 @@
 //! The only reader of clocks. Everything that judges time takes a [`Clock`] or a `UnixTime`.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 use crate::units::UnixTime;
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn::NONE) };
+}
+
+/// What was read of the machine's clocks in this turn.
+#[derive(Clone, Copy)]
+struct Turn {
+    is_on: bool,
+    now: Option<Instant>,
+    wall: Option<UnixTime>,
+}
+
+impl Turn {
+    const NONE: Self = Self {
+        is_on: false,
+        now: None,
+        wall: None,
+    };
+}
+
+/// Runs one turn of a task, in which time stands still: the machine's clocks are read once at most. A request
+/// wants to know the time twenty times, and its turns take microseconds.
+pub fn turn<T>(run: impl FnOnce() -> T) -> T {
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            TURN.set(Turn::NONE);
+        }
+    }
+    if TURN.get().is_on {
+        return run();
+    }
+    TURN.set(Turn {
+        is_on: true,
+        ..Turn::NONE
+    });
+    let _end = End;
+    run()
+}
+
+/// This moment, for deadlines and durations; that of the turn, in a [`turn`].
+pub fn now() -> Instant {
+    let turn = TURN.get();
+    turn.now.unwrap_or_else(|| {
+        let now = Instant::now();
+        if turn.is_on {
+            TURN.set(Turn {
+                now: Some(now),
+                ..turn
+            });
+        }
+        now
+    })
+}
+
+/// Wall-clock time of this moment.
+fn wall() -> UnixTime {
+    let turn = TURN.get();
+    turn.wall.unwrap_or_else(|| {
+        #[expect(clippy::disallowed_methods, reason = "this is the door")]
+        let millis = match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+            Err(before) => -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX),
+        };
+        let wall = UnixTime::from_millis(millis);
+        if turn.is_on {
+            TURN.set(Turn {
+                wall: Some(wall),
+                ..turn
+            });
+        }
+        wall
+    })
+}
 
 /// Time since the machine's start (`CLOCK_MONOTONIC`): what service managers compare with theirs.
 pub fn since_boot() -> Duration {
@@ -25,9 +103,7 @@ enum Source {
 impl Clock {
     /// The machine's clock.
     pub fn system() -> Self {
-        Self(Source::System {
-            start: Instant::now(),
-        })
+        Self(Source::System { start: now() })
     }
 
     /// A clock that stands at `now` until [`Clock::advance`] moves it.
@@ -40,16 +116,7 @@ impl Clock {
     /// Wall-clock time: what timestamps and `not_after` are judged against. Follows clock jumps.
     pub fn now(&self) -> UnixTime {
         match &self.0 {
-            #[expect(clippy::disallowed_methods, reason = "this is the door")]
-            Source::System { .. } => {
-                let millis = match SystemTime::now().duration_since(UNIX_EPOCH) {
-                    Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-                    Err(before) => {
-                        -i64::try_from(before.duration().as_millis()).unwrap_or(i64::MAX)
-                    }
-                };
-                UnixTime::from_millis(millis)
-            }
+            Source::System { .. } => wall(),
             Source::Manual { millis } => UnixTime::from_millis(millis.load(Ordering::Relaxed)),
         }
     }
@@ -57,7 +124,7 @@ impl Clock {
     /// Time since some fixed moment; never goes back. What leases and windows are measured with.
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
-            Source::System { start } => start.elapsed(),
+            Source::System { start } => now().saturating_duration_since(*start),
             Source::Manual { millis } => {
                 Duration::from_millis(millis.load(Ordering::Relaxed).try_into().unwrap_or(0))
             }
@@ -109,6 +176,36 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn time_stands_still_in_a_turn_and_goes_on_after_it() {
+        let clock = Clock::system();
+        let read = || (clock.monotonic(), now());
+        let pass = || {
+            let before = Instant::now();
+            while before.elapsed() < Duration::from_micros(10) {
+                std::hint::spin_loop();
+            }
+        };
+        let (first, last) = turn(|| {
+            let first = read();
+            pass();
+            // A turn inside is part of it.
+            let inner = turn(read);
+            pass();
+            assert_eq!(inner, first);
+            (first, read())
+        });
+        assert_eq!(first, last);
+        pass();
+        assert!(read() > last && now() > last.1);
+        // One that panics ends as well.
+        let panicked = std::panic::catch_unwind(|| turn(|| panic!("as if by a bug")));
+        assert!(panicked.is_err());
+        let before = read();
+        pass();
+        assert!(read() > before);
+    }
 
     #[test]
     fn a_clock_that_was_set_is_noticed_once() {

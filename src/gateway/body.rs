@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::rejection::Rejection;
+use crate::clock;
 use crate::reason::Reason;
 use crate::scheme::Content;
 
@@ -120,7 +121,7 @@ where
 {
     let mut body = std::pin::pin!(body);
     let mut frames = Gathered::default();
-    let start = Instant::now();
+    let start = clock::now();
     // Made by the first wait: most bodies come with their head.
     let mut timer = None;
     while !body.is_end_stream() {

@@ -6,7 +6,8 @@ use data_encoding::BASE64;
 use http::{HeaderValue, Response, header};
 use serde_json::json;
 
-use super::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
+use super::forward::{Exchange, Upstream, UpstreamBody};
+use super::outgoing::Outgoing;
 
 /// Answers 200 with a JSON account of the request.
 #[derive(Debug)]
@@ -17,11 +18,9 @@ impl Upstream for Echo {
         Box::pin(async move {
             let body = request.body.joined();
             let headers: Vec<_> = request
-                .fields
-                .iter()
-                .map(|(name, value)| {
-                    json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])
-                })
+                .head
+                .fields()
+                .map(|(name, value)| json!([name, String::from_utf8_lossy(value)]))
                 .collect();
             let account = json!({
                 "method": request.method.as_str(),

@@ -14,7 +14,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::connection::Connection;
 use super::head::Head;
-use super::headers::{self, X_FORWARDED_FOR, X_REQUEST_ID};
+use super::headers::{self, Names, X_FORWARDED_FOR, X_REQUEST_ID};
+use super::outgoing::{self, Outgoing};
 use super::snapshot::RouteState;
 use super::verify::Proof;
 use crate::reason::Reason;
@@ -30,36 +31,11 @@ pub enum UpstreamBody {
     Streamed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
-/// A request as it goes to an upstream.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// Method.
-    pub method: Method,
-    /// Path and query.
-    pub target: PathAndQuery,
-    /// Header fields in their order, those of the framing among them.
-    pub fields: Vec<(HeaderName, HeaderValue)>,
-    /// The body as received: the same frames, uncopied.
-    pub body: Content,
-}
-
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// An exchange under way.
 pub type Exchange<'a> =
     Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send + 'a>>;
-
-impl Outgoing {
-    /// A request of the gateway's own: whether the app is well.
-    pub fn probe(host: HeaderValue, target: PathAndQuery) -> Self {
-        Self {
-            method: Method::GET,
-            target,
-            fields: vec![(header::HOST, host)],
-            body: Content::default(),
-        }
-    }
-}
 
 /// An app behind the gateway.
 pub trait Upstream: fmt::Debug + Send + Sync {
@@ -104,7 +80,7 @@ impl UpstreamError {
 #[derive(Debug)]
 pub struct Forwarding<'a> {
     /// The head as received.
-    pub head: Head,
+    pub head: &'a Head,
     /// The body as received.
     pub body: Content,
     /// The route and what lives beside it.
@@ -130,72 +106,99 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
         verdict,
         request_id,
     } = forwarding;
-    let target = rewritten(head.target, state)?;
-    let forwarded_for = forwarded_for(&head.headers, connection, is_trusted);
-    let mut fields = Vec::with_capacity(head.headers.len() + FIELDS_ADDED);
-    fields.push((header::HOST, head.host.value.clone()));
-    received_fields(&mut fields, head.headers, state, is_trusted);
+    let target = rewritten(&head.target, state)?;
+    let mut fields = Fields {
+        head: outgoing::Head::new(&head.method, &target),
+        replaced: &state.replaced,
+    };
+    let host = &head.host.value;
+    fields.push(&header::HOST, host);
+    let received = received_fields(&mut fields.head, &head.headers, state, is_trusted);
 
     let bodiless = matches!(head.method, Method::GET | Method::HEAD) && body.is_empty();
     if !bodiless {
-        fields.push((header::CONTENT_LENGTH, HeaderValue::from(body.len())));
+        fields.push_text(&header::CONTENT_LENGTH, &body.len().to_string());
     }
-    let proto = if connection.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    fields.push((X_FORWARDED_FOR, forwarded_for));
-    if !has(&fields, &X_FORWARDED_PROTO) {
-        fields.push((X_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+    let hops = is_trusted.then(|| head.headers.get_all(X_FORWARDED_FOR));
+    let hops = hops.into_iter().flatten();
+    fields.push_list(&X_FORWARDED_FOR, ", ", hops.chain([&connection.peer_text]));
+    if !received.forwarded_proto {
+        let is_tls = connection.tls.is_some();
+        fields.push_text(&X_FORWARDED_PROTO, if is_tls { "https" } else { "http" });
     }
-    if !has(&fields, &X_FORWARDED_HOST) {
-        fields.push((X_FORWARDED_HOST, head.host.value.clone()));
+    if !received.forwarded_host {
+        fields.push(&X_FORWARDED_HOST, host);
     }
-    fields.push((X_REQUEST_ID, request_id.clone()));
+    fields.push(&X_REQUEST_ID, request_id);
     add_evidence(&mut fields, state, verdict);
 
-    let forward = &state.route.forward;
-    if !forward.remove_headers.is_empty() || !forward.set_headers.is_empty() {
-        let is_set = |name: &HeaderName| forward.set_headers.iter().any(|(own, _)| own == name);
-        fields.retain(|(name, _)| !forward.remove_headers.contains(name) && !is_set(name));
-        fields.extend(forward.set_headers.iter().cloned());
+    let mut written = fields.head;
+    for (name, value) in &state.route.forward.set_headers {
+        written.push(name, value);
     }
     Ok(Outgoing {
-        method: head.method,
+        method: head.method.clone(),
         target,
-        fields,
+        head: written,
         body,
     })
 }
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_HOOKWARD_EVENT_ID: HeaderName = HeaderName::from_static("x-hookward-event-id");
+const X_HOOKWARD_KEY_ID: HeaderName = HeaderName::from_static("x-hookward-key-id");
+const X_HOOKWARD_PROVIDER: HeaderName = HeaderName::from_static("x-hookward-provider");
+const X_HOOKWARD_ROUTE: HeaderName = HeaderName::from_static("x-hookward-route");
+const X_HOOKWARD_VERIFIED: HeaderName = HeaderName::from_static("x-hookward-verified");
 
-/// Room for the fields that the gateway adds.
-const FIELDS_ADDED: usize = 12;
+/// The head being written, for what the gateway adds: not what the operator removes or sets.
+struct Fields<'a> {
+    head: outgoing::Head,
+    replaced: &'a Names,
+}
 
-type Fields = Vec<(HeaderName, HeaderValue)>;
+impl Fields<'_> {
+    fn push(&mut self, name: &HeaderName, value: &HeaderValue) {
+        if !self.replaced.contains(name) {
+            self.head.push(name, value);
+        }
+    }
 
-fn has(fields: &Fields, name: &HeaderName) -> bool {
-    fields.iter().any(|(own, _)| own == name)
+    fn push_text(&mut self, name: &HeaderName, value: &str) {
+        if !self.replaced.contains(name) {
+            self.head.push_text(name, value);
+        }
+    }
+
+    fn push_list<'v>(
+        &mut self,
+        name: &HeaderName,
+        separator: &str,
+        values: impl IntoIterator<Item = &'v HeaderValue>,
+    ) {
+        if !self.replaced.contains(name) {
+            self.head.push_list(name, separator, values);
+        }
+    }
+}
+
+/// What was among the received fields that went on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Passed {
+    forwarded_host: bool,
+    forwarded_proto: bool,
+    cookies: bool,
 }
 
 /// The fields of the request that the app may see as they came.
 fn received_fields(
-    fields: &mut Fields,
-    mut received: HeaderMap,
+    head: &mut outgoing::Head,
+    received: &HeaderMap,
     state: &RouteState,
     is_trusted: bool,
-) {
-    let listed = headers::listed_in_connection(&received, &state.credentials.signed);
-    headers::join_cookies(&mut received);
-    let credentials = Some(&state.credentials).filter(|_| !state.route.forward.keep_credentials);
-    let is_credential = |name: &HeaderName| {
-        credentials.is_some_and(|own| {
-            (own.authorization && name == header::AUTHORIZATION) || own.headers.contains(name)
-        })
-    };
+) -> Passed {
+    let listed = headers::listed_in_connection(received, &state.credentials.signed);
     // What the gateway writes itself is left out too.
     let is_ours = |name: &HeaderName| {
         matches!(*name, header::HOST | header::CONTENT_LENGTH)
@@ -206,80 +209,58 @@ fn received_fields(
         !headers::is_hop_by_hop(name.as_str())
             && !is_ours(name)
             && (is_trusted || !headers::is_forwarding(name.as_str()))
-            && !is_credential(name)
+            && !state.withheld.contains(name)
             && !listed.contains(name)
     };
-    let mut is_passed = false;
+    let mut passed = Passed::default();
     for (name, value) in received {
-        match name {
-            Some(name) => {
-                is_passed = passes(&name);
-                if is_passed {
-                    fields.push((name, value));
-                }
-            }
-            // One more value of the same name.
-            None if is_passed => {
-                if let Some((name, _)) = fields.last() {
-                    fields.push((name.clone(), value));
-                }
-            }
-            None => {}
+        if !passes(name) {
+            continue;
+        }
+        match *name {
+            // HTTP/2 may cut it into several fields (RFC 9113 8.2.3).
+            header::COOKIE if std::mem::replace(&mut passed.cookies, true) => {}
+            header::COOKIE => head.push_list(name, "; ", received.get_all(name)),
+            _ => head.push(name, value),
+        }
+        if is_trusted {
+            passed.forwarded_host |= name == X_FORWARDED_HOST;
+            passed.forwarded_proto |= name == X_FORWARDED_PROTO;
         }
     }
+    passed
 }
 
-fn forwarded_for(fields: &HeaderMap, connection: &Connection, is_trusted: bool) -> HeaderValue {
-    let peer = &connection.peer_text;
-    if !is_trusted {
-        return peer.clone();
+fn add_evidence(fields: &mut Fields<'_>, state: &RouteState, verdict: Result<&Proof, Reason>) {
+    if let Some(name) = &state.name_value {
+        fields.push(&X_HOOKWARD_ROUTE, name);
     }
-    let mut chain = Vec::new();
-    for value in fields.get_all(X_FORWARDED_FOR) {
-        chain.extend_from_slice(value.as_bytes());
-        chain.extend_from_slice(b", ");
-    }
-    chain.extend_from_slice(peer.as_bytes());
-    HeaderValue::from_maybe_shared(Bytes::from(chain))
-        .unwrap_or_else(|_| HeaderValue::from_static("unknown"))
-}
-
-fn add_evidence(fields: &mut Fields, state: &RouteState, verdict: Result<&Proof, Reason>) {
-    let mut put = |name: &'static str, value: Option<HeaderValue>| {
-        fields.extend(value.map(|value| (HeaderName::from_static(name), value)));
-    };
-    let text = |value: &str| HeaderValue::from_str(value).ok();
-    put("x-hookward-route", state.name_value.clone());
     let proof = match verdict {
         Ok(proof) => proof,
         Err(reason) => {
-            return put("x-hookward-verified", text(&format!("no; reason={reason}")));
+            return fields.push_text(&X_HOOKWARD_VERIFIED, &format!("no; reason={reason}"));
         }
     };
-    match proof.checks.as_slice() {
-        [] => {}
-        [check] => put("x-hookward-verified", Some(check.clone())),
-        checks => {
-            let checks: Vec<&[u8]> = checks.iter().map(HeaderValue::as_bytes).collect();
-            let checks = HeaderValue::from_bytes(&checks.join(&b", "[..]));
-            put("x-hookward-verified", checks.ok());
-        }
+    if !proof.checks.is_empty() {
+        fields.push_list(&X_HOOKWARD_VERIFIED, ", ", &proof.checks);
     }
-    let provider = proof.provider.as_ref();
-    put("x-hookward-provider", provider.map(|own| own.value.clone()));
-    put("x-hookward-key-id", proof.key_id.as_deref().and_then(text));
-    put(
-        "x-hookward-event-id",
-        proof.event_id.as_deref().and_then(text),
-    );
+    if let Some(provider) = &proof.provider {
+        fields.push(&X_HOOKWARD_PROVIDER, &provider.value);
+    }
+    if let Some(key_id) = &proof.key_id {
+        fields.push_text(&X_HOOKWARD_KEY_ID, key_id);
+    }
+    if let Some(event_id) = &proof.event_id {
+        fields.push_text(&X_HOOKWARD_EVENT_ID, event_id);
+    }
 }
 
 /// The target for the upstream: path rewritten, query kept but for its token.
-fn rewritten(target: PathAndQuery, state: &RouteState) -> Result<PathAndQuery, Reason> {
+fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<PathAndQuery, Reason> {
     let forward = &state.route.forward;
     let keeps_query = forward.keep_credentials || state.credentials.query.is_empty();
     if keeps_query && matches!(forward.path, PathRewrite::Keep) {
-        return Ok(target);
+        return Ok(target.clone());
     }
     let path = target.path();
     let path = match &forward.path {

@@ -109,9 +109,18 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     if method == Method::CONNECT || (method == Method::OPTIONS && uri.path() == "*") {
         return Err(not_allowed());
     }
-    framing(&headers)?;
+    // Most requests have none of the fields that frame: to look for each of them costs more than this.
+    let mut is_framed = false;
     for name in headers.keys() {
         reserved_name(name)?;
+        let frames = matches!(
+            *name,
+            header::CONNECTION | header::EXPECT | header::TRANSFER_ENCODING
+        );
+        is_framed |= frames;
+    }
+    if is_framed {
+        framing(&headers)?;
     }
     if version == Version::HTTP_2 {
         untrimmed_values(&headers)?;

@@ -1,12 +1,40 @@
 //! The head of the forwarded request and of its answer: what is dropped, remade and added.
 
 use http::HeaderMap;
-use http::header::{self, HeaderName, HeaderValue};
+use http::header::{self, HeaderName};
 
 /// Hops on the way here.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The id of a request.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A few names, each asked for with every field of every request: mostly the length alone tells that it is
+/// none of them.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    names: Vec<HeaderName>,
+    /// A bit for each length, modulo 64.
+    lengths: u64,
+}
+
+impl Names {
+    /// Whether `name` is one of them.
+    pub fn contains(&self, name: &HeaderName) -> bool {
+        self.lengths & Self::bit(name) != 0 && self.names.contains(name)
+    }
+
+    fn bit(name: &HeaderName) -> u64 {
+        1 << (name.as_str().len() % 64)
+    }
+}
+
+impl FromIterator<HeaderName> for Names {
+    fn from_iter<I: IntoIterator<Item = HeaderName>>(names: I) -> Self {
+        let names: Vec<HeaderName> = names.into_iter().collect();
+        let lengths = names.iter().map(Self::bit).fold(0, |all, own| all | own);
+        Self { names, lengths }
+    }
+}
 
 /// RFC 9110 7.6.1 and its older kin: fields of one connection only. `Expect` is settled here too.
 pub fn is_hop_by_hop(name: &str) -> bool {
@@ -54,27 +82,13 @@ pub fn listed_in_connection(headers: &HeaderMap, kept: &[HeaderName]) -> Vec<Hea
 
 /// Removes the fields of one connection, those that `Connection` lists among them.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    for name in listed_in_connection(headers, &[]) {
-        headers.remove(name);
-    }
     let is_of_connection = |name: &&HeaderName| is_hop_by_hop(name.as_str());
-    let names: Vec<HeaderName> = headers.keys().filter(is_of_connection).cloned().collect();
+    let mut names: Vec<HeaderName> = headers.keys().filter(is_of_connection).cloned().collect();
+    if names.contains(&header::CONNECTION) {
+        names.extend(listed_in_connection(headers, &[]));
+    }
     for name in names {
         headers.remove(name);
-    }
-}
-
-/// Joins several `Cookie` fields of HTTP/2 for HTTP/1.1 (RFC 9113 8.2.3).
-pub fn join_cookies(headers: &mut HeaderMap) {
-    let cookies: Vec<&[u8]> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes)
-        .collect();
-    if cookies.len() > 1
-        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
-    {
-        headers.insert(header::COOKIE, joined);
     }
 }
 
@@ -108,6 +122,7 @@ pub fn decode_component(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;
@@ -129,6 +144,18 @@ mod tests {
         ] {
             assert_eq!(strip_query(before, &["auth"]), after);
         }
+    }
+
+    #[test]
+    fn names_are_known_by_more_than_their_length() {
+        let listed = ["x-b", "authorization"].map(HeaderName::from_static);
+        let names = Names::from_iter(listed.clone());
+        assert!(listed.iter().all(|name| names.contains(name)));
+        let long = HeaderName::from_bytes(&[b'x'; 67]).unwrap();
+        for other in [HeaderName::from_static("x-a"), header::HOST, long] {
+            assert!(!names.contains(&other), "{other}");
+        }
+        assert!(!Names::default().contains(&header::HOST));
     }
 
     proptest! {

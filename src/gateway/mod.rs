@@ -37,6 +37,7 @@ pub mod handshake;
 pub mod head;
 pub mod headers;
 pub mod keys;
+pub mod outgoing;
 pub mod password;
 pub mod quota;
 pub mod record;
@@ -52,8 +53,9 @@ pub mod whole;
 use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
 use connection::Connection;
-use forward::{Forwarding, Outgoing};
+use forward::Forwarding;
 use head::Head;
+use outgoing::Outgoing;
 use record::Record;
 use rejection::{Form, Rejection};
 use replay::{Claimed, Claims};
@@ -310,7 +312,7 @@ impl Gateway {
             connection,
             state,
         };
-        let ready = routed.judge(head, body, record).await;
+        let ready = routed.judge(&head, body, record).await;
         ready.map_err(|rejection| (rejection, Some(Arc::clone(state))))
     }
 
@@ -402,7 +404,7 @@ impl Routed<'_> {
     /// The stages of a request that has its route, in order.
     async fn judge<B>(
         &self,
-        head: Head,
+        head: &Head,
         body: &mut B,
         record: &mut Record,
     ) -> Result<Ready, Rejection>
@@ -415,7 +417,7 @@ impl Routed<'_> {
             first: None,
         };
         let permit = self.admit(record.client_ip, &mut doubts).await?;
-        let judged = self.verify(&head, body, record, &mut doubts).await?;
+        let judged = self.verify(head, body, record, &mut doubts).await?;
         let Judged {
             received,
             proof,

@@ -169,7 +169,8 @@ impl Limiter {
         let Some(shared) = &self.shared else {
             return self.check_here(client).map_err(Refused::Spent);
         };
-        match shared.check(self.key, client).await {
+        // Boxed, as most limits need no room for it.
+        match Box::pin(shared.check(self.key, client)).await {
             Some(checked) => checked.map_err(Refused::Spent),
             None if shared.store.falls_back() => self.check_here(client).map_err(Refused::Spent),
             None => Err(Refused::Unavailable),

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
 use super::forward::Upstream;
+use super::headers::Names;
 use super::quota::Limiter;
 use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::RouteTable;
@@ -25,9 +26,12 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Where deliveries are claimed.
     pub replay: ReplayStore,
-    listeners: HashMap<Arc<str>, ListenerPolicy>,
-    states: HashMap<Arc<str>, Arc<RouteState>>,
+    listeners: ByName<ListenerPolicy>,
+    states: ByName<Arc<RouteState>>,
 }
+
+/// By a name that the operator wrote. Requests only look up: none can make names collide.
+type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// What a listener adds to the judgement.
 #[derive(Debug, Default)]
@@ -59,8 +63,12 @@ pub struct RouteState {
     pub upstream: Arc<dyn Upstream>,
     /// Longest that one delivery can take: how long a replay claim is leased.
     pub lease: Duration,
-    /// What is removed from a request before it is forwarded.
+    /// The fields that its checks read.
     pub credentials: CredentialFields,
+    /// Header fields that the operator removes or sets.
+    pub replaced: Names,
+    /// Those, and the credentials that the app is not to see.
+    pub withheld: Names,
 }
 
 /// The fields that checks read: those with bare secrets, which the app need not see, and those of
@@ -100,6 +108,14 @@ impl CredentialFields {
         }
         fields
     }
+
+    /// The header fields with bare secrets.
+    fn header_names(&self) -> impl Iterator<Item = HeaderName> {
+        let authorization = self.authorization.then_some(header::AUTHORIZATION);
+        authorization
+            .into_iter()
+            .chain(self.headers.iter().cloned())
+    }
 }
 
 impl RouteState {
@@ -109,9 +125,17 @@ impl RouteState {
         metrics: Arc<RouteMetrics>,
         upstream: Arc<dyn Upstream>,
     ) -> Self {
+        let credentials = CredentialFields::of(&route.auth);
+        let forward = &route.forward;
+        let set = forward.set_headers.iter().map(|(name, _)| name);
+        let replaced = forward.remove_headers.iter().chain(set).cloned();
+        let hidden = Some(&credentials).filter(|_| !forward.keep_credentials);
+        let hidden = hidden.into_iter().flat_map(CredentialFields::header_names);
         Self {
-            lease: lease(upstream.patience(route.forward.timeout)),
-            credentials: CredentialFields::of(&route.auth),
+            lease: lease(upstream.patience(forward.timeout)),
+            withheld: replaced.clone().chain(hidden).collect(),
+            replaced: replaced.collect(),
+            credentials,
             name_value: HeaderValue::from_str(&route.name).ok(),
             route: Arc::clone(route),
             metrics,
@@ -144,7 +168,7 @@ impl Snapshot {
             routes,
             limits,
             replay,
-            listeners,
+            listeners: listeners.into_iter().collect(),
             states,
         }
     }

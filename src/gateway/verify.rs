@@ -98,7 +98,10 @@ pub async fn from_head(
     let mut unsigned = None;
     for check in checks {
         let step = match check {
-            Check::Any(choices) => any_from_head(choices, presented, passwords, now).await,
+            // Boxed, as most routes have none.
+            Check::Any(choices) => {
+                Box::pin(any_from_head(choices, presented, passwords, now)).await
+            }
             check => one_from_head(check, presented, passwords, now).await,
         };
         match step {

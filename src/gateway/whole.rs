@@ -68,7 +68,7 @@ pub async fn judge(
         Keyring::default()
     } else {
         let policy = &presented.route.auth;
-        means.keys.gather(policy, wanted, means.client).await
+        Box::pin(means.keys.gather(policy, wanted, means.client)).await
     };
     let presented = Presented {
         fetched: Some(&fetched),
@@ -183,7 +183,7 @@ impl Aside {
             Err(rejection) => return Ok((case.received, Err(rejection))),
         };
         let policy = &presented.route.auth;
-        let fetched = means.keys.gather(policy, wanted, means.client).await;
+        let fetched = Box::pin(means.keys.gather(policy, wanted, means.client)).await;
         let now = means.clock.now();
         self.run(move || {
             let Case {

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::acme::Challenges;
 use super::frames::{Counted, Tally};
 use super::strict::Strict;
+use crate::clock;
 use crate::gateway::Gateway;
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
@@ -276,7 +277,7 @@ fn service(
     move |request| {
         let exchange = Exchange::begin(&watch);
         let shared = Arc::clone(&shared);
-        Box::pin(async move {
+        ServiceFuture(Box::pin(async move {
             let (serving, leaving) = &*shared;
             let challenges = serving.challenges.as_ref();
             // An authority that looks whether a name is ours is no sender: it has no record.
@@ -292,12 +293,20 @@ fn service(
                 exchange.watch.lingers.store(true, Ordering::Relaxed);
             }
             Ok(response.map(|body| Tracked::new(body, exchange)))
-        })
+        }))
     }
 }
 
-type ServiceFuture =
-    Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send + 'static>>;
+/// A request on its way through the gateway. Each time that it is polled is one turn.
+struct ServiceFuture(Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send>>);
+
+impl Future for ServiceFuture {
+    type Output = Result<Response<Tracked>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        clock::turn(|| self.0.as_mut().poll(cx))
+    }
+}
 
 /// How a connection ended.
 enum End {
@@ -370,7 +379,7 @@ const PHASE_REST: u8 = 2;
 impl Watch {
     fn new(limits: &Limits, port: u16) -> Self {
         Self {
-            started: Instant::now(),
+            started: clock::now(),
             age_max: AGE_MAX + Duration::from_secs(u64::from(port % AGE_SPREAD)),
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
@@ -397,7 +406,8 @@ impl Watch {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let age = clock::now().saturating_duration_since(self.started);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Notes whether the client takes what is written.
@@ -471,7 +481,8 @@ impl Watch {
         });
         let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
-        let mut timer = pin!(sleep(self.header_timeout));
+        // Set for the rest at once: to bring a timer forward wakes the thread that it runs on.
+        let mut timer = pin!(sleep(self.header_timeout.min(REST_AFTER)));
         let mut waker = None;
         poll_fn(|cx| {
             // Once it is known whom to wake, looking is cheaper than polling.
@@ -488,14 +499,14 @@ impl Watch {
             draining |= begin;
             let mut call = if begin { Call::Drain } else { Call::Go };
             loop {
-                if let Poll::Ready(result) = poll(cx, call) {
+                if let Poll::Ready(result) = clock::turn(|| poll(cx, call)) {
                     return Poll::Ready(End::Finished(result));
                 }
                 let Some(deadline) = self.deadline() else {
                     return Poll::Pending;
                 };
                 // Mostly the deadline moves away: the timer is set again when it has fired too early.
-                if is_new || timer.deadline() > deadline.at {
+                if timer.deadline() > deadline.at {
                     timer.as_mut().reset(deadline.at);
                 }
                 ready!(timer.as_mut().poll(cx));
@@ -550,7 +561,7 @@ impl Exchange {
 
     /// A part of the answer is handed over: from here on the client is waited for.
     fn hands_over(&self) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut untaken = self.watch.untaken();
         match untaken.iter_mut().find(|(id, _)| *id == self.id) {
             Some((_, since)) => *since = now,

@@ -198,16 +198,19 @@ impl PathPattern {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    exact: HashMap<Arc<str>, Node>,
-    wildcard: HashMap<Arc<str>, Node>,
+    exact: ByName<Node>,
+    wildcard: ByName<Node>,
     any: Node,
     literals: HashSet<Arc<str>>,
 }
 
+/// By a name that the operator wrote. Requests only look up: none can make names collide.
+type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
 /// A place in the tree of paths under one host.
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Arc<str>, Self>,
+    literals: ByName<Self>,
     param: Option<Box<Self>>,
     here: Vec<Arc<Route>>,
     rest: Vec<Arc<Route>>,

@@ -50,7 +50,7 @@ pub struct Claim(Held);
 #[derive(Debug)]
 enum Held {
     Memory(MemoryClaim),
-    Redis(RedisClaim),
+    Redis(Box<RedisClaim>),
 }
 
 /// Why a claim could not be made or settled. The request must not pass.
@@ -72,6 +72,7 @@ impl ReplayStore {
 
     /// Claims a delivery: for `lease` while it is being forwarded, remembered for `window` once
     /// committed.
+    // What waits for Redis is boxed, here and below: every request would carry the room for it.
     pub async fn claim(
         &self,
         key: DeliveryKey,
@@ -84,8 +85,8 @@ impl ReplayStore {
                 Ok(found.map(|claim| Claim(Held::Memory(claim))))
             }
             Self::Redis(store) => {
-                let found = store.claim(&key, lease, window).await?;
-                Ok(found.map(|claim| Claim(Held::Redis(claim))))
+                let found = Box::pin(store.claim(&key, lease, window)).await?;
+                Ok(found.map(|claim| Claim(Held::Redis(Box::new(claim)))))
             }
         }
     }
@@ -114,7 +115,7 @@ impl Claim {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.0 {
             Held::Memory(claim) => claim.commit(),
-            Held::Redis(claim) => claim.commit().await,
+            Held::Redis(claim) => Box::pin(claim.commit()).await,
         }
     }
 
@@ -133,7 +134,7 @@ impl Claim {
                 claim.release();
                 Ok(())
             }
-            Held::Redis(claim) => claim.release().await,
+            Held::Redis(claim) => Box::pin(claim.release()).await,
         }
     }
 }

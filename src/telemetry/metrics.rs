@@ -195,7 +195,7 @@ pub struct RouteMetrics {
     /// By outcome and reason (the last column is `none`), resolved when first needed.
     requests: Box<[OnceLock<IntCounter>]>,
     durations: [OnceLock<Histogram>; Outcome::ALL.len()],
-    keys_used: HashMap<Arc<str>, IntCounter>,
+    keys_used: HashMap<Arc<str>, IntCounter, foldhash::fast::RandomState>,
     last_accepted: IntGauge,
     upstream_durations: Histogram,
 }

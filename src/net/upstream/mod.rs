@@ -22,9 +22,9 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::{provider, roots_of};
-use crate::gateway::forward::{
-    BoxError, Exchange, Outgoing, Upstream, UpstreamBody, UpstreamError,
-};
+use crate::clock;
+use crate::gateway::forward::{BoxError, Exchange, Upstream, UpstreamBody, UpstreamError};
+use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
 mod wire;
@@ -143,7 +143,8 @@ impl Cluster {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let age = clock::now().saturating_duration_since(self.started);
+        u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn exchange(
@@ -152,17 +153,14 @@ impl Cluster {
         wait: Duration,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         if let [server] = self.servers.as_slice() {
-            let refusal = match self.ask(server, request, wait).await? {
-                Asked::Answered(response) => return Ok(*response),
-                Asked::Refused(refusal) => refusal,
-            };
-            return Err(UpstreamError::Unreachable(refusal));
+            let asked = self.ask(server, request, wait).await?;
+            return asked.map_err(UpstreamError::Unreachable);
         }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
             refusal = match self.ask(server, request, wait).await? {
-                Asked::Answered(response) => return Ok(*response),
-                Asked::Refused(refusal) => refusal,
+                Ok(response) => return Ok(response),
+                Err(refusal) => refusal,
             };
             let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
             server
@@ -182,28 +180,24 @@ impl Cluster {
         while let Some(connection) = take_idle(server.id) {
             match send(server, connection, request, wait).await? {
                 None => {}
-                Some(response) => return Ok(Asked::Answered(Box::new(response))),
+                Some(response) => return Ok(Ok(response)),
             }
         }
         let connect_timeout = self.settings.connect_timeout;
         let refusal = match timeout(connect_timeout, Box::pin(server.connect())).await {
             Ok(Ok(connection)) => match send(server, connection, request, wait).await? {
-                Some(response) => return Ok(Asked::Answered(Box::new(response))),
+                Some(response) => return Ok(Ok(response)),
                 None => format!("{}: closed at once", server.address),
             },
             Ok(Err(error)) => format!("{}: {error:#}", server.address),
             Err(_) => format!("{}: connect timeout", server.address),
         };
-        Ok(Asked::Refused(refusal))
+        Ok(Err(refusal))
     }
 }
 
-/// What became of asking a server.
-enum Asked {
-    Answered(Box<Response<UpstreamBody>>),
-    /// Nothing was sent; this is why.
-    Refused(String),
-}
+/// What became of asking a server: its answer, or why nothing was sent.
+type Asked = Result<Response<UpstreamBody>, String>;
 
 impl Upstream for Cluster {
     fn send(&self, request: Outgoing, limit: Option<Duration>) -> Exchange<'_> {
@@ -259,14 +253,15 @@ fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
 
 /// The youngest idle connection that is still young enough.
 fn take_idle(server: u64) -> Option<Connection> {
+    let now = clock::now();
     POOL.with_borrow_mut(|pool| {
         let (_, idle) = pool.servers.iter_mut().find(|(id, _)| *id == server)?;
         while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() > POOL_IDLE {
+            if now.saturating_duration_since(since) > POOL_IDLE {
                 idle.clear(); // What lies below is older still.
                 return None;
             }
-            if connection.born.elapsed() <= POOL_AGE {
+            if now.saturating_duration_since(connection.born) <= POOL_AGE {
                 return Some(connection);
             }
         }
@@ -284,7 +279,7 @@ fn give_back(server: u64, rest: Rest) {
         }
         let idle = Idle {
             connection,
-            since: Instant::now(),
+            since: clock::now(),
         };
         match pool.servers.iter_mut().find(|(id, _)| *id == server) {
             Some((_, pooled)) if pooled.len() < POOL_SIZE => pooled.push(idle),
@@ -459,7 +454,7 @@ async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) 
     let exchange = async {
         let connection = server.connect().await.ok()?;
         let host = server.authority().parse().ok()?;
-        let request = Outgoing::probe(host, check.path.parse().ok()?);
+        let request = Outgoing::probe(&host, check.path.parse().ok()?);
         let answered = connection.exchange(&request).await.ok()?;
         Some(answered.head.status())
     };

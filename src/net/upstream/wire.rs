@@ -19,7 +19,9 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use crate::gateway::forward::{Outgoing, UpstreamError};
+use crate::clock;
+use crate::gateway::forward::UpstreamError;
+use crate::gateway::outgoing::Outgoing;
 
 /// Longest that the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -31,8 +33,6 @@ const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 const READ_BYTES: usize = 8 * 1024;
 /// Slices of one write: the head and that many frames but one.
 const SLICES: usize = 32;
-/// Most room for heads that an idle connection keeps, in bytes.
-const OUTPUT_KEPT: usize = 4 * 1024;
 
 /// Where the bytes go.
 pub(super) enum Stream {
@@ -46,8 +46,6 @@ pub(super) struct Connection {
     stream: Stream,
     /// What came in and is not yet taken.
     input: BytesMut,
-    /// Room for the next head that goes out.
-    output: Vec<u8>,
     /// Whether a request has been sent over it before.
     is_used: bool,
     pub(super) born: Instant,
@@ -109,9 +107,8 @@ impl Connection {
         Self {
             stream,
             input: BytesMut::new(),
-            output: Vec::new(),
             is_used: false,
-            born: Instant::now(),
+            born: clock::now(),
         }
     }
 
@@ -132,9 +129,7 @@ impl Connection {
             return Err(Failure::NotTaken);
         }
         self.is_used = true;
-        let mut output = std::mem::take(&mut self.output);
-        write_head(request, &mut output);
-        let mut sending = Sending::new(&output, request.body.frames());
+        let mut sending = Sending::new(request.head.bytes(), request.body.frames());
         let mut broken = None;
         let (head, is_reusable) = poll_fn(|cx| {
             if broken.is_none() {
@@ -152,10 +147,6 @@ impl Connection {
             Poll::Ready(Ok((head, broken.is_none() && sending.is_done())))
         })
         .await?;
-        if output.capacity() <= OUTPUT_KEPT {
-            output.clear();
-            self.output = output;
-        }
         let (framing, is_persistent) = framing(&head, &request.method).map_err(Failure::Gone)?;
         Ok(Answered {
             head,
@@ -205,26 +196,6 @@ impl Connection {
         self.input.reserve(READ_BYTES);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)
     }
-}
-
-/// The request line and the fields, as they go out.
-fn write_head(request: &Outgoing, head: &mut Vec<u8>) {
-    let fields = &request.fields;
-    let size = |(name, value): &(HeaderName, HeaderValue)| name.as_str().len() + value.len() + 4;
-    let method = request.method.as_str();
-    let target = request.target.as_str();
-    let line = method.len() + target.len() + b"  HTTP/1.1\r\n\r\n".len();
-    head.reserve(line + fields.iter().map(size).sum::<usize>());
-    for part in [method, " ", target, " HTTP/1.1\r\n"] {
-        head.extend_from_slice(part.as_bytes());
-    }
-    for (name, value) in fields {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
 }
 
 /// Waits until all tasks that are ready have had their turn.
@@ -370,46 +341,97 @@ fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamErr
 
 /// How the body is framed (RFC 9112 6.3), and whether the connection outlives it.
 fn framing(head: &Response<()>, method: &Method) -> Result<(Framing, bool), UpstreamError> {
-    let fields = head.headers();
     let is_old = head.version() == http::Version::HTTP_10;
-    let mut codings = fields.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    let lengths = fields.get_all(header::CONTENT_LENGTH);
-    let has_length = lengths.iter().next().is_some();
-    let is_closing = fields
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+    let Said {
+        coding,
+        length,
+        is_closing,
+    } = Said::by(head.headers());
     let is_persistent = !is_old && !is_closing;
     let status = head.status();
     if method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
         return Ok((Framing::Length(0), is_persistent));
     }
-    if let Some(coding) = coding {
-        let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-        if !is_chunked || codings.next().is_some() || is_old {
-            return Err(invalid(&"its Transfer-Encoding is not exactly `chunked`"));
+    match (coding, length) {
+        (Coding::Chunked, length) if !is_old => {
+            // With a length beside it, somebody in between may see another end: the connection is done.
+            let is_persistent = is_persistent && length == Length::None;
+            Ok((Framing::Chunked(Chunk::Size), is_persistent))
         }
-        // With a length beside it, somebody in between may see another end: the connection is done.
-        let is_persistent = is_persistent && !has_length;
-        return Ok((Framing::Chunked(Chunk::Size), is_persistent));
+        (Coding::Chunked | Coding::Other, _) => {
+            Err(invalid(&"its Transfer-Encoding is not exactly `chunked`"))
+        }
+        (Coding::None, Length::None) => Ok((Framing::Close, false)),
+        (Coding::None, Length::Known(length)) => Ok((Framing::Length(length), is_persistent)),
+        (Coding::None, Length::Several) => Err(invalid(&"it has two Content-Lengths")),
+        (Coding::None, Length::Bad) => Err(invalid(&"its Content-Length is not a number")),
     }
-    let mut length = None;
-    for value in lengths {
-        for text in value.as_bytes().split(|byte| *byte == b',') {
-            let own = decimal(text.trim_ascii());
-            let own = own.ok_or_else(|| invalid(&"its Content-Length is not a number"))?;
-            if length.is_some_and(|known| known != own) {
-                return Err(invalid(&"it has two Content-Lengths"));
+}
+
+/// What the fields of a head say of its body's framing.
+struct Said {
+    coding: Coding,
+    length: Length,
+    is_closing: bool,
+}
+
+enum Coding {
+    None,
+    Chunked,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    None,
+    Known(u64),
+    Several,
+    Bad,
+}
+
+impl Said {
+    fn by(fields: &HeaderMap) -> Self {
+        let mut said = Self {
+            coding: Coding::None,
+            length: Length::None,
+            is_closing: false,
+        };
+        for (name, value) in fields {
+            let mut items = value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .map(<[u8]>::trim_ascii);
+            match *name {
+                header::CONNECTION => {
+                    said.is_closing |= items.any(|option| option.eq_ignore_ascii_case(b"close"));
+                }
+                header::CONTENT_LENGTH => {
+                    said.length = items.fold(said.length, Length::with);
+                }
+                header::TRANSFER_ENCODING => {
+                    let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
+                    said.coding = match said.coding {
+                        Coding::None if is_chunked => Coding::Chunked,
+                        _ => Coding::Other,
+                    };
+                }
+                _ => {}
             }
-            length = Some(own);
+        }
+        said
+    }
+}
+
+impl Length {
+    /// With one more that says the same, or not.
+    fn with(self, text: &[u8]) -> Self {
+        match (self, decimal(text)) {
+            (Self::Bad, _) | (_, None) => Self::Bad,
+            (Self::None, Some(length)) => Self::Known(length),
+            (Self::Known(known), Some(length)) if known == length => self,
+            (Self::Known(_) | Self::Several, Some(_)) => Self::Several,
         }
     }
-    Ok(match length {
-        Some(length) => (Framing::Length(length), is_persistent),
-        None => (Framing::Close, false),
-    })
 }
 
 /// Digits and nothing else.

@@ -14,8 +14,9 @@ use hookward::clock::Clock;
 use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway;
 use hookward::gateway::connection::Connection;
-use hookward::gateway::forward::{Exchange, Outgoing, Upstream, UpstreamBody};
+use hookward::gateway::forward::{Exchange, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
+use hookward::gateway::outgoing::Outgoing;
 use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::http::{Farewell, Serving, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
@@ -27,7 +28,7 @@ use hookward::telemetry::log::{AccessLog, LogFormat};
 use hookward::telemetry::lossy::FlushGuard;
 use hookward::telemetry::metrics::Metrics;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::{Body, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::DuplexStream;
@@ -78,8 +79,9 @@ impl Upstream for App {
     fn send(&self, request: Outgoing, _: Option<Duration>) -> Exchange<'_> {
         Box::pin(async move {
             let mut headers = HeaderMap::new();
-            for (name, value) in request.fields {
-                headers.append(name, value);
+            for (name, value) in request.head.fields() {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                headers.append(name, HeaderValue::from_bytes(value).unwrap());
             }
             self.0.lock().unwrap().push(Seen {
                 method: request.method,
