@@ -309,7 +309,8 @@ impl Places {
 /// The clients of one limiter.
 struct ClientStore {
     places: Arc<Places>,
-    hasher: RandomState,
+    /// Spreads clients over the shards: odd, and another one in each process.
+    spread: u64,
     shards: Vec<Mutex<Clients>>,
     /// Shared by those who find no place.
     overflow: InMemoryState,
@@ -321,14 +322,20 @@ impl ClientStore {
     fn new(places: Arc<Places>) -> Self {
         Self {
             places,
-            hasher: RandomState::new(),
+            spread: RandomState::new().hash_one(SHARDS) | 1,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             overflow: InMemoryState::default(),
         }
     }
 
     fn shard(&self, key: &ClientKey) -> MutexGuard<'_, Clients> {
-        let index = self.hasher.hash_one(key) % (SHARDS as u64);
+        // Which of the locks it takes is all that is decided here; the maps have hashers of their own.
+        let bits = match *key {
+            ClientKey::V4(address) => u64::from(address),
+            ClientKey::V6(network) => network,
+        };
+        let spread = bits.wrapping_mul(self.spread);
+        let index = (spread >> 32) % (SHARDS as u64);
         let index = usize::try_from(index).unwrap_or_default();
         #[expect(clippy::indexing_slicing, reason = "the remainder is below SHARDS")]
         let shard = &self.shards[index];

@@ -49,6 +49,11 @@ impl Answer {
         }
     }
 
+    /// Whether it is the gateway's and not the app's.
+    pub fn is_own(&self) -> bool {
+        self.origin.is_none()
+    }
+
     /// Keeps `permit` until the body has been sent or given up.
     pub fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
 use super::frames::{Counted, Tally};
+use super::ready::behind_the_ready;
 use super::strict::Strict;
 use crate::clock;
 use crate::gateway::Gateway;
@@ -273,6 +274,7 @@ fn service(
     watch: Arc<Watch>,
     leaving: Option<CancellationToken>,
 ) -> impl Fn(Request<Incoming>) -> ServiceFuture {
+    let is_http1 = leaving.is_some();
     let shared = Arc::new((serving, leaving));
     move |request| {
         let exchange = Exchange::begin(&watch);
@@ -285,6 +287,10 @@ fn service(
                 Some(answer) => respond::challenge(answer),
                 None => serving.gateway.handle(&serving.connection, request).await,
             };
+            // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
+            if is_http1 && response.body().is_own() {
+                behind_the_ready().await;
+            }
             let is_leaving = leaving.as_ref();
             if is_leaving.is_some_and(CancellationToken::is_cancelled) {
                 respond::close_connection(response.headers_mut());

@@ -7,6 +7,7 @@ pub mod http;
 pub mod key_fetch;
 pub mod listener;
 pub mod proxy_protocol;
+mod ready;
 pub mod strict;
 pub mod tls;
 pub mod upstream;

@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
+use super::super::ready::behind_the_ready;
 use crate::clock;
 use crate::gateway::forward::UpstreamError;
 use crate::gateway::outgoing::Outgoing;
@@ -196,24 +197,6 @@ impl Connection {
         self.input.reserve(READ_BYTES);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)
     }
-}
-
-/// Waits until all tasks that are ready have had their turn.
-///
-/// What several requests have for the app goes out in a row, after all of them were judged, and not one by
-/// one between the judgements: a process that still works need not be woken, and what writes is in the
-/// processor's caches. That saves a tenth to a quarter of a request's time (docs/performance.md), and where
-/// nothing else is ready it costs one turn. `tokio::task::yield_now` would ask the kernel for events first.
-async fn behind_the_ready() {
-    let mut has_waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 /// A request on its way out: the head and the frames of the body, none of them copied.
