@@ -1,7 +1,7 @@
 //! What is wrong with a file: every problem of it, each with its place and what to change.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -113,23 +113,50 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            let severity = match problem.severity {
-                Severity::Error => "error",
-                Severity::Warning => "warning",
-            };
-            let Mark { line, column } = problem.mark;
-            let file = self.file.display();
-            write!(f, "{file}:{line}:{column}: {severity}: ")?;
-            if !problem.path.is_empty() {
-                write!(f, "{}: ", problem.path)?;
-            }
-            writeln!(f, "{}", problem.message)?;
-            if let Some(hint) = &problem.hint {
-                writeln!(f, "  hint: {hint}")?;
-            }
+        self.problems
+            .iter()
+            .try_for_each(|problem| problem.write(&self.file, f))
+    }
+}
+
+impl Problem {
+    fn write(&self, file: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        let Mark { line, column } = self.mark;
+        let file = file.display();
+        write!(f, "{file}:{line}:{column}: {severity}: ")?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        writeln!(f, "{}", self.message)?;
+        if let Some(hint) = &self.hint {
+            writeln!(f, "  hint: {hint}")?;
         }
         Ok(())
+    }
+}
+
+/// The first problems of a report, and how many there are besides.
+#[derive(Debug)]
+pub struct Beginning<'a>(pub &'a Report);
+
+/// Problems of a [`Beginning`].
+const BEGINNING_MAX: usize = 20;
+
+impl fmt::Display for Beginning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { file, problems } = self.0;
+        let mut problems = problems.iter();
+        for problem in problems.by_ref().take(BEGINNING_MAX) {
+            problem.write(file, f)?;
+        }
+        match problems.len() {
+            0 => Ok(()),
+            left => writeln!(f, "{left} more: `hookward validate` lists all"),
+        }
     }
 }
 
@@ -141,4 +168,28 @@ pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().max(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beginning_says_what_it_leaves_out() {
+        for (problems, more) in [(20, ""), (25, "5 more: `hookward validate` lists all\n")] {
+            let mut report = Report::new("hookward.yaml");
+            for line in 1..=problems {
+                report.push(Problem {
+                    mark: Mark { line, column: 1 },
+                    path: String::new(),
+                    message: "somebody should look".to_owned(),
+                    hint: None,
+                    severity: Severity::Warning,
+                });
+            }
+            let all = report.to_string();
+            let lines: String = all.split_inclusive('\n').take(20).collect();
+            assert_eq!(Beginning(&report).to_string(), format!("{lines}{more}"));
+        }
+    }
 }

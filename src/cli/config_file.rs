@@ -6,6 +6,7 @@ use anyhow::bail;
 
 use super::output::Output;
 use crate::config::{self, Config, Environment, Loaded};
+use crate::problem::{Beginning, Report};
 
 /// Where `-c` leads when it is not given.
 const DEFAULT_FILE: &str = "hookward.yaml";
@@ -55,9 +56,16 @@ impl ConfigArgs {
 }
 
 /// Prints every problem of a configuration, if there is any.
-pub(super) fn note_report(report: &crate::problem::Report, output: &Output) {
+pub(super) fn note_report(report: &Report, output: &Output) {
     if !report.problems().is_empty() {
         output.note(report.to_string().trim_end());
+    }
+}
+
+/// Prints the first warnings of a configuration that is used all the same.
+pub(super) fn note_warnings(report: &Report, output: &Output) {
+    if !report.problems().is_empty() {
+        output.note(Beginning(report).to_string().trim_end());
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 
 use super::ExitStatus;
-use super::config_file::{ConfigArgs, note_report};
+use super::config_file::{ConfigArgs, note_report, note_warnings};
 use super::output::Output;
 use super::quickstart::Quickstart;
 use crate::config::{self, Config, Environment, Loaded};
@@ -76,11 +76,12 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
             watched,
             ..
         } = source.load(env);
-        note_report(&report, output);
-        match config {
-            None => Ok(ExitStatus::BadConfig),
-            Some(config) => serve(args, config, source, watched, env, output),
-        }
+        let Some(config) = config else {
+            note_report(&report, output);
+            return Ok(ExitStatus::BadConfig);
+        };
+        note_warnings(&report, output);
+        serve(args, config, source, watched, env, output)
     });
     // Unlike for other verbs, not to be able is a failure of serving.
     ended.unwrap_or_else(|error| {

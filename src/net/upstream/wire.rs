@@ -11,6 +11,10 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use crate::clock;
+use crate::gateway::forward::UpstreamError;
+use crate::gateway::outgoing::Outgoing;
+use crate::net::ready::behind_the_ready;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -18,11 +22,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
-
-use super::super::ready::behind_the_ready;
-use crate::clock;
-use crate::gateway::forward::UpstreamError;
-use crate::gateway::outgoing::Outgoing;
 
 /// Longest that the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
