@@ -49,6 +49,14 @@ pub fn turn<T>(run: impl FnOnce() -> T) -> T {
     run()
 }
 
+/// Has the next look in this turn be at the clocks themselves: for what measures the turn.
+pub fn look_again() {
+    TURN.set(Turn {
+        is_on: TURN.get().is_on,
+        ..Turn::NONE
+    });
+}
+
 /// This moment, for deadlines and durations; that of the turn, in a [`turn`].
 pub fn now() -> Instant {
     let turn = TURN.get();
@@ -197,6 +205,15 @@ mod tests {
             (first, read())
         });
         assert_eq!(first, last);
+        turn(|| {
+            let first = read();
+            pass();
+            look_again();
+            let last = read();
+            assert!(last > first);
+            pass();
+            assert_eq!(read(), last);
+        });
         pass();
         assert!(read() > last && now() > last.1);
         // One that panics ends as well.

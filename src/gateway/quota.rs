@@ -309,7 +309,7 @@ impl Places {
 /// The clients of one limiter.
 struct ClientStore {
     places: Arc<Places>,
-    /// Spreads clients over the shards: odd, and another one in each process.
+    /// Spreads clients over the shards: odd, and drawn for each limit.
     spread: u64,
     shards: Vec<Mutex<Clients>>,
     /// Shared by those who find no place.

@@ -18,7 +18,7 @@ use super::rejection::Rejection;
 use super::select;
 use super::snapshot::{RouteState, Snapshot};
 use super::verify::Proof;
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::reason::{Fault, Reason};
 use crate::route::auth::Provider;
 use crate::telemetry::log::AccessEvent;
@@ -137,8 +137,9 @@ impl Record {
         self.metrics().upstream(code.unwrap_or(0), took);
     }
 
-    /// Moment on the clock that durations are measured with.
+    /// Time since it was opened, what is left of this turn among it.
     pub fn elapsed(&self) -> Duration {
+        clock::look_again();
         self.clock.monotonic().saturating_sub(self.started)
     }
 

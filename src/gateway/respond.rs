@@ -49,7 +49,7 @@ impl Answer {
         }
     }
 
-    /// Whether it is the gateway's and not the app's.
+    /// Whether none of it comes from the app.
     pub fn is_own(&self) -> bool {
         self.origin.is_none()
     }
@@ -235,11 +235,7 @@ pub fn redirect(location: HeaderValue, request_id: &HeaderValue) -> Response<Ans
 /// The app's own answer, whatever its status, unchanged but for the fields of one connection.
 pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     let (mut parts, body) = response.into_parts();
-    if parts
-        .headers
-        .keys()
-        .any(|name| name == header::TRANSFER_ENCODING)
-    {
+    if parts.headers.contains_key(header::TRANSFER_ENCODING) {
         // RFC 9112 6.3: it overrides a length, which is then of nothing (SECURITY U-11).
         parts.headers.remove(header::CONTENT_LENGTH);
     }

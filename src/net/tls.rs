@@ -91,11 +91,11 @@ impl TlsAcceptor {
             // A resumed session would carry a client certificate past its expiry or a new CA
             // (SECURITY A-49): every connection proves itself anew.
             config.session_storage = Arc::new(NoServerSessionStorage {});
-        } else {
+        } else if settings.min_version == TlsVersion::Tls12 {
             config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
         }
-        // A ticket of TLS 1.2 saves a round trip; one of 1.3 saves none, few senders come back with it,
-        // and it costs each full handshake a fourteenth (docs/performance.md).
+        // A ticket of TLS 1.2 saves a round trip; one of 1.3 saves none, few senders come back with it, and
+        // every full handshake pays for it (docs/performance.md).
         config.send_tls13_tickets = 0;
         Ok(Self {
             config: Arc::new(config),

@@ -324,18 +324,24 @@ fn basic_users_from_htpasswd_under_a_realm_of_their_own() {
     let app = App::start();
     let verify = "[{ basic: { realm: hooks, htpasswd: DIR/users } }]";
     let gateway = Gateway::start_with(&config(&route(&app, verify, "")), &[], |dir| {
-        std::fs::write(dir.join("users"), format!("# people\nci:{BCRYPT}\n")).unwrap();
+        let users = format!("# people\nci:{BCRYPT}\nj\u{fc}rgen:{BCRYPT}\n");
+        std::fs::write(dir.join("users"), users).unwrap();
     });
-    let ask =
-        |password: &str| gateway.post("/in", &[("Authorization", &basic("ci", password))], b"x");
-    let answer = ask("wrong");
+    let ask = |user: &str, password: &str| {
+        gateway.post("/in", &[("Authorization", &basic(user, password))], b"x")
+    };
+    let answer = ask("ci", "wrong");
     gateway.refused(&answer, 401, "credential_invalid");
     assert_eq!(
         answer.header("www-authenticate"),
         Some("Basic realm=\"hooks\"")
     );
     app.saw_nothing();
-    assert_eq!(gateway.forwarded(&ask("secret"), 200)["key_id"], "ci");
+    for user in ["ci", "j\u{fc}rgen"] {
+        let event = gateway.forwarded(&ask(user, "secret"), 200);
+        assert_eq!(event["key_id"], user);
+        assert_eq!(app.last().header("x-hookward-key-id"), Some(user));
+    }
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn post(session: &mut Driven, body: &[u8]) -> String {
 
 #[test]
 fn no_session_may_send_early_data() {
-    // SECURITY T-07
+    // SECURITY T-07: there is no ticket to send it under
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
     let mut client = (*any_certificate(&[b"http/1.1"])).clone();

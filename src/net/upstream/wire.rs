@@ -11,10 +11,6 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crate::clock;
-use crate::gateway::forward::UpstreamError;
-use crate::gateway::outgoing::Outgoing;
-use crate::net::ready::behind_the_ready;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -22,6 +18,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
+
+use crate::clock;
+use crate::gateway::forward::UpstreamError;
+use crate::gateway::outgoing::Outgoing;
+use crate::net::ready::behind_the_ready;
 
 /// Longest that the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;

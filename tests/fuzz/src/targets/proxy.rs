@@ -79,10 +79,16 @@ impl Upstream for App {
     fn send(&self, request: Outgoing, _: Option<Duration>) -> Exchange<'_> {
         Box::pin(async move {
             let mut headers = HeaderMap::new();
+            let line = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+            let mut written = line.into_bytes();
             for (name, value) in request.head.fields() {
+                written.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
                 let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
                 headers.append(name, HeaderValue::from_bytes(value).unwrap());
             }
+            // Nothing else is in the bytes.
+            written.extend(b"\r\n");
+            assert_eq!(written, request.head.bytes());
             self.0.lock().unwrap().push(Seen {
                 method: request.method,
                 target: request.target.to_string(),
