@@ -1,21 +1,14 @@
 //! The wall clock of the machine is set while it serves.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::support::{App, Gateway, SECRET, Wire, config, eventually, now, pause, stripe};
+use super::support::{
+    App, Gateway, SECRET, Wire, config, eventually, faketime, now, pause, stripe,
+};
 
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
-
-/// What makes another program's clock ours to set (Debian: faketime).
-fn library() -> PathBuf {
-    let folders = fs::read_dir("/usr/lib").unwrap();
-    let mut files =
-        folders.map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"));
-    let found = files.find(|file| file.exists());
-    found.expect("libfaketime is installed")
-}
 
 /// Sets the gateway's clock to so many seconds from ours.
 fn set(file: &Path, offset: i64) {
@@ -40,7 +33,7 @@ fn start(app: &App, file: &Path) -> Gateway {
 ",
         app.url()
     );
-    let library = library();
+    let library = faketime();
     let env = [
         ("LD_PRELOAD", library.to_str().unwrap()),
         ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),

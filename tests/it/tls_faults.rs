@@ -12,8 +12,8 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::support::authority::Identity;
 use super::support::{
-    App, Authority, Gateway, SECRET, Tls, any_certificate, config, github, now, open_route, stripe,
-    two_routes,
+    App, Authority, Gateway, SECRET, Tls, any_certificate, config, faketime, github, now,
+    open_route, stripe, two_routes,
 };
 
 /// What public authorities put into certificates: where that of their intermediate is (RFC 5280 4.2.2.1).
@@ -194,15 +194,14 @@ fn a_wrong_clock_refuses_what_it_dates_and_serves_the_rest() {
         two_routes(&app),
         app.url()
     );
+    let library = faketime();
     for (offset, reason) in [("+2d", "timestamp_stale"), ("-2d", "timestamp_ahead")] {
         let clock = [
-            "env",
-            "FAKETIME_DONT_FAKE_MONOTONIC=1",
-            "faketime",
-            "-f",
-            offset,
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME", offset),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        let gateway = Gateway::start_through(&clock, &config(&routes));
+        let gateway = Gateway::start_with(&config(&routes), &clock, |_| {});
         for path in ["/open", "/github"] {
             let (name, value) = github(b"x");
             let answer = gateway.post(path, &[(&name, &value)], b"x");

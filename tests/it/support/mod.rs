@@ -19,7 +19,9 @@ pub use h2::{H2, RawH2, StreamEnd};
 pub use wire::{Answer, Tls, Wire, any_certificate};
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +35,16 @@ pub const SECRET: &str = "an example secret of 32 characters";
 /// which stand two columns in.
 pub fn config(routes: &str) -> String {
     format!("{}routes:\n{routes}", listeners())
+}
+
+/// What makes another program's clock ours to set (Debian: faketime). The command of that name leaves the
+/// program behind when it is killed.
+pub fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap();
+    let mut files =
+        folders.map(|folder| folder.unwrap().path().join("faketime/libfaketimeMT.so.1"));
+    let found = files.find(|file| file.exists());
+    found.expect("libfaketime is installed")
 }
 
 /// As [`config`], with more top-level keys before the routes.
