@@ -29,8 +29,8 @@ impl Turn {
     };
 }
 
-/// Runs one turn of a task, in which time stands still: the machine's clocks are read once at most. A request
-/// wants to know the time twenty times, and its turns take microseconds.
+/// Runs one turn of a task, in which time stands still until somebody wants to [`look_again`]: the machine's
+/// clocks are read once. A request wants to know the time twenty times, and its turns take microseconds.
 pub fn turn<T>(run: impl FnOnce() -> T) -> T {
     struct End;
     impl Drop for End {

@@ -90,6 +90,11 @@ impl Report {
         (errors, self.problems.len() - errors)
     }
 
+    /// The first problems, and how many there are besides: for a log, where the same is said of each route.
+    pub fn beginning(&self) -> impl fmt::Display {
+        Beginning(self)
+    }
+
     /// The problems as `validate --format json` prints them.
     pub fn to_json(&self) -> serde_json::Value {
         let problems: Vec<_> = self
@@ -139,9 +144,7 @@ impl Problem {
     }
 }
 
-/// The first problems of a report, and how many there are besides.
-#[derive(Debug)]
-pub struct Beginning<'a>(pub &'a Report);
+struct Beginning<'a>(&'a Report);
 
 /// Problems of a [`Beginning`].
 const BEGINNING_MAX: usize = 20;
@@ -189,7 +192,7 @@ mod tests {
             }
             let all = report.to_string();
             let lines: String = all.split_inclusive('\n').take(20).collect();
-            assert_eq!(Beginning(&report).to_string(), format!("{lines}{more}"));
+            assert_eq!(report.beginning().to_string(), format!("{lines}{more}"));
         }
     }
 }

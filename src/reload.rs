@@ -127,7 +127,7 @@ impl Reloader {
                 if !report.problems().is_empty() {
                     tracing::warn!(
                         "the configuration is doubtful:\n{}",
-                        report.to_string().trim_end()
+                        report.beginning().to_string().trim_end()
                     );
                 }
                 Ok(config)

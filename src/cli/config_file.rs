@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::output::Output;
 use crate::config::{self, Config, Environment, Loaded};
-use crate::problem::{Beginning, Report};
+use crate::problem::Report;
 
 /// Where `-c` leads when it is not given.
 const DEFAULT_FILE: &str = "hookward.yaml";
@@ -65,7 +65,7 @@ pub(super) fn note_report(report: &Report, output: &Output) {
 /// Prints the first warnings of a configuration that is used all the same.
 pub(super) fn note_warnings(report: &Report, output: &Output) {
     if !report.problems().is_empty() {
-        output.note(Beginning(report).to_string().trim_end());
+        output.note(report.beginning().to_string().trim_end());
     }
 }
 
