@@ -245,6 +245,11 @@ impl Document {
         }
     }
 
+    /// Gives back the memory of the values, once they were read; places stay known.
+    pub fn forget_values(&mut self) {
+        self.value = Value::Null;
+    }
+
     /// The place of a path, or of what is nearest above it.
     pub fn place(&self, path: &str) -> Place {
         self.marks.key_place(path)

@@ -121,6 +121,7 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
     document.interpolate(&|name| env.get(name).map(str::to_owned), &mut unset);
     let mut problems = Vec::new();
     let spec = document.decode(&mut problems);
+    document.forget_values();
     let config = spec.and_then(|spec| compile::config(&spec, &document, resolver, &mut problems));
     // A text whose variable is unset is no good value either; saying so once is enough.
     problems.retain(|problem| unset.iter().all(|first| first.path != problem.path));

@@ -379,7 +379,7 @@ pub(super) struct CheckSpec {
     /// A preset: `NAME`, or `NAME/SCHEME` for another of its schemes.
     pub(super) provider: Option<At<String>>,
     /// A scheme of your own, in the language of presets.
-    pub(super) scheme: Option<At<SchemeSpec>>,
+    pub(super) scheme: Option<At<Box<SchemeSpec>>>,
     /// A client certificate.
     pub(super) client_cert: Option<At<ClientCertSpec>>,
     /// Checks of which one must hold.

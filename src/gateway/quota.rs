@@ -30,7 +30,7 @@ use crate::store::redis::RedisStore;
 /// Clients that a limiter of its own remembers.
 pub const CLIENTS_MAX: usize = 1_000_000;
 
-const SHARDS: usize = 64;
+const SHARDS: usize = 16;
 
 /// Longest time from a spent bucket to a full one. governor counts nanoseconds in 64 bits and
 /// multiplies unchecked; nobody waits for a year.

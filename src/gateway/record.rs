@@ -22,7 +22,8 @@ use crate::clock::{self, Clock};
 use crate::reason::{Fault, Reason};
 use crate::route::auth::Provider;
 use crate::telemetry::log::AccessEvent;
-use crate::telemetry::metrics::{ROUTE_NONE, RouteMetrics};
+use crate::telemetry::metrics::ROUTE_NONE;
+use crate::telemetry::routes::RouteMetrics;
 use crate::telemetry::{Outcome, Telemetry};
 
 /// Facts of one request, gathered while it passes the stages.

@@ -15,7 +15,7 @@ use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
 use crate::settings::{Limits, Plaintext};
 use crate::store::ReplayStore;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::routes::RouteMetrics;
 
 /// What the requests of one moment are judged by.
 #[derive(Debug)]

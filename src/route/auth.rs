@@ -14,7 +14,7 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub enum AuthPolicy {
     /// Every check must hold. Never empty.
-    All(Vec<Check>),
+    All(Box<[Check]>),
     /// `verify: none`, written out by the operator.
     Open,
 }
@@ -197,7 +197,7 @@ impl AuthPolicy {
     /// Every signature that it may ask for, in the order of the file.
     pub fn signatures(&self) -> impl Iterator<Item = &SignatureCheck> {
         let checks = match self {
-            Self::All(checks) => checks.as_slice(),
+            Self::All(checks) => &**checks,
             Self::Open => &[],
         };
         let choices = checks.iter().flat_map(|check| match check {

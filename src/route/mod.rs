@@ -29,7 +29,7 @@ pub struct Route {
     /// Addresses that may call.
     pub sources: Sources,
     /// Rate limits.
-    pub quotas: Vec<Quota>,
+    pub quotas: Box<[Quota]>,
     /// What a body may be.
     pub body: BodyPolicy,
     /// What a request must prove.

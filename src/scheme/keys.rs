@@ -33,7 +33,7 @@ pub enum Material {
 
 /// The keys of one check, in the order of the file. Never empty.
 #[derive(Clone, Debug)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet(Box<[Key]>);
 
 impl Key {
     /// A key of bytes that both sides know, as they are.
@@ -118,7 +118,7 @@ impl Key {
 impl KeySet {
     /// `None` when there is no key: a check without keys must not exist.
     pub fn new(keys: Vec<Key>) -> Option<Self> {
-        (!keys.is_empty()).then_some(Self(keys))
+        (!keys.is_empty()).then(|| Self(keys.into()))
     }
 
     /// Whether one of them is not a secret.

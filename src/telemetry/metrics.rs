@@ -1,59 +1,25 @@
-//! Every metric of the program, with typed labels, in one file.
+//! The metrics of the program, with typed labels; those of its routes are in [`super::routes`].
 //!
 //! Labels come only from enums and configured names, so that no request can add a series
-//! (SECURITY DS-27). Each route resolves its counters once; a request then costs only atomics.
-//! The series of a route that a reload removed stay until the program ends: a counter that vanishes
-//! looks like a reset, and only the operator can make new ones.
+//! (SECURITY DS-27), and a request costs only atomics. The series of a route that a reload removed stay
+//! until the program ends: a counter that vanishes looks like a reset, and only the operator can make new ones.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
-use http::StatusCode;
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
-use super::Outcome;
-use crate::reason::Reason;
+use super::routes::{RouteMetrics, Routes};
 use crate::units::UnixTime;
 
 /// The route label of requests that no route took.
 pub const ROUTE_NONE: &str = "_none";
 
-/// The key label of a key that the configuration does not name (a provider's key set, a client
-/// certificate).
-pub const KEY_OTHER: &str = "_other";
-
-/// The code label of an upstream that gave no answer.
-pub const CODE_NONE: &str = "none";
-
-/// Seconds. 3, 5 and 10 are the deadlines after which providers hang up.
-const BUCKETS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 3.0, 5.0, 10.0, 30.0,
-];
-
-/// Refusals that every route shows from the start, at zero.
-const REASONS_KNOWN: &[Reason] = &[
-    Reason::RateLimited,
-    Reason::CredentialMissing,
-    Reason::CredentialInvalid,
-    Reason::SignatureMissing,
-    Reason::SignatureMalformed,
-    Reason::SignatureMismatch,
-    Reason::TimestampMissing,
-    Reason::TimestampMalformed,
-    Reason::TimestampStale,
-    Reason::TimestampAhead,
-];
-
 /// All metrics, in a registry of their own.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    vectors: Vectors,
+    routes: Routes,
     none: Arc<RouteMetrics>,
     reload_success: IntCounter,
     reload_failure: IntCounter,
@@ -176,35 +142,11 @@ impl StateMetrics {
     }
 }
 
-/// The metrics that have a route label.
-#[derive(Clone, Debug)]
-struct Vectors {
-    requests: IntCounterVec,
-    durations: HistogramVec,
-    keys_used: IntCounterVec,
-    last_accepted: IntGaugeVec,
-    upstream_requests: IntCounterVec,
-    upstream_durations: HistogramVec,
-}
-
-/// The counters of one route. Made anew by a reload, over the same series.
-#[derive(Debug)]
-pub struct RouteMetrics {
-    route: Box<str>,
-    vectors: Vectors,
-    /// By outcome and reason (the last column is `none`), resolved when first needed.
-    requests: Box<[OnceLock<IntCounter>]>,
-    durations: [OnceLock<Histogram>; Outcome::ALL.len()],
-    keys_used: HashMap<Arc<str>, IntCounter, foldhash::fast::RandomState>,
-    last_accepted: IntGauge,
-    upstream_durations: Histogram,
-}
-
 impl Metrics {
     /// Every metric, with the series that are known before any route is.
     pub fn new(version: &str) -> Self {
         let registry = Registry::new();
-        let vectors = Vectors::new(&registry);
+        let routes = Routes::new(&registry);
         let [reload_success, reload_failure] = results(
             &registry,
             "hookward_config_reloads_total",
@@ -228,10 +170,10 @@ impl Metrics {
         )
         .with_label_values(&[version])
         .set(1);
-        let none = Arc::new(RouteMetrics::new(&vectors, ROUTE_NONE, &[]));
+        let none = Arc::new(routes.route(ROUTE_NONE, &[]));
         Self {
             none,
-            vectors,
+            routes,
             reload_success,
             reload_failure,
             key_fetch_success,
@@ -278,7 +220,7 @@ impl Metrics {
     /// The counters of a route, with every configured key at zero. Asking again for a name, as a
     /// reload does, gives the same series.
     pub fn route(&self, name: &str, key_ids: &[Arc<str>]) -> Arc<RouteMetrics> {
-        Arc::new(RouteMetrics::new(&self.vectors, name, key_ids))
+        Arc::new(self.routes.route(name, key_ids))
     }
 
     /// The counters of requests that no route took.
@@ -340,140 +282,6 @@ impl Metrics {
     }
 }
 
-impl Vectors {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            requests: counters(
-                registry,
-                "hookward_requests_total",
-                "Requests, by how they ended and why they were refused.",
-                &["route", "outcome", "reason"],
-            ),
-            durations: histograms(
-                registry,
-                "hookward_request_duration_seconds",
-                "From a request's head to the head of its answer.",
-                &["route", "outcome"],
-            ),
-            keys_used: counters(
-                registry,
-                "hookward_verification_key_used_total",
-                "Requests that a key proved. A key that stays at zero can be retired.",
-                &["route", "key_id"],
-            ),
-            last_accepted: gauges(
-                registry,
-                "hookward_route_last_accepted_timestamp_seconds",
-                "When a route last accepted a request, in Unix seconds; 0 before the first.",
-                &["route"],
-            ),
-            upstream_requests: counters(
-                registry,
-                "hookward_upstream_requests_total",
-                "Requests to upstreams, by the status they answered; `none` without an answer.",
-                &["route", "code"],
-            ),
-            upstream_durations: histograms(
-                registry,
-                "hookward_upstream_request_duration_seconds",
-                "From the call of an upstream to the head of its answer, or to giving up.",
-                &["route"],
-            ),
-        }
-    }
-}
-
-impl RouteMetrics {
-    fn new(vectors: &Vectors, route: &str, key_ids: &[Arc<str>]) -> Self {
-        let cells = Outcome::ALL.len() * (Reason::ALL.len() + 1);
-        let key = |id: &Arc<str>| {
-            let counter = vectors.keys_used.with_label_values(&[route, id]);
-            (Arc::clone(id), counter)
-        };
-        let metrics = Self {
-            route: route.into(),
-            requests: (0..cells).map(|_| OnceLock::new()).collect(),
-            durations: std::array::from_fn(|_| OnceLock::new()),
-            keys_used: key_ids.iter().map(key).collect(),
-            last_accepted: vectors.last_accepted.with_label_values(&[route]),
-            upstream_durations: vectors.upstream_durations.with_label_values(&[route]),
-            vectors: vectors.clone(),
-        };
-        metrics.requests(Outcome::Forwarded, None);
-        metrics.duration(Outcome::Forwarded);
-        for code in [StatusCode::OK.as_str(), CODE_NONE] {
-            vectors.upstream_requests.with_label_values(&[route, code]);
-        }
-        for reason in REASONS_KNOWN {
-            metrics.requests(Outcome::Rejected, Some(*reason));
-        }
-        metrics
-    }
-
-    /// Counts a request. `reason` is why it was refused or, observed, would have been.
-    pub fn count(&self, outcome: Outcome, reason: Option<Reason>) {
-        if let Some(counter) = self.requests(outcome, reason) {
-            counter.inc();
-        }
-    }
-
-    /// How long a request took, to the end of its answer.
-    pub fn observe_duration(&self, outcome: Outcome, duration: Duration) {
-        if let Some(histogram) = self.duration(outcome) {
-            histogram.observe(duration.as_secs_f64());
-        }
-    }
-
-    /// Counts a request that this key proved; one that is not configured counts as [`KEY_OTHER`].
-    pub fn key_used(&self, key_id: &str) {
-        match self.keys_used.get(key_id) {
-            Some(counter) => counter.inc(),
-            None => self
-                .vectors
-                .keys_used
-                .with_label_values(&[&*self.route, KEY_OTHER])
-                .inc(),
-        }
-    }
-
-    /// A request was accepted just now.
-    pub fn accepted(&self, now: UnixTime) {
-        self.last_accepted.set(now.secs());
-    }
-
-    /// Counts a call of the upstream. `code` is the status it answered; anything that is not a
-    /// status, by convention 0, counts as [`CODE_NONE`].
-    pub fn upstream(&self, code: u16, duration: Duration) {
-        let status = StatusCode::from_u16(code).ok();
-        let label = status.as_ref().map_or(CODE_NONE, StatusCode::as_str);
-        self.vectors
-            .upstream_requests
-            .with_label_values(&[&*self.route, label])
-            .inc();
-        self.upstream_durations.observe(duration.as_secs_f64());
-    }
-
-    fn requests(&self, outcome: Outcome, reason: Option<Reason>) -> Option<&IntCounter> {
-        let column = reason.map_or(Reason::ALL.len(), Reason::index);
-        let cell = self
-            .requests
-            .get(outcome.index() * (Reason::ALL.len() + 1) + column)?;
-        Some(cell.get_or_init(|| {
-            let reason = reason.map_or("none", Reason::code);
-            let labels = [&*self.route, outcome.code(), reason];
-            self.vectors.requests.with_label_values(&labels)
-        }))
-    }
-
-    fn duration(&self, outcome: Outcome) -> Option<&Histogram> {
-        let cell = self.durations.get(outcome.index())?;
-        Some(cell.get_or_init(|| {
-            let labels = [&*self.route, outcome.code()];
-            self.vectors.durations.with_label_values(&labels)
-        }))
-    }
-}
-
 /// What the operational log counts its losses with.
 pub(super) fn log_dropped() -> IntCounter {
     fixed(IntCounter::new(
@@ -520,11 +328,6 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
     registered(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(BUCKETS.to_vec());
-    registered(registry, HistogramVec::new(options, labels))
-}
-
 fn registered<C: Collector + Clone + 'static>(
     registry: &Registry,
     made: prometheus::Result<C>,
@@ -538,13 +341,17 @@ fn registered<C: Collector + Clone + 'static>(
     clippy::expect_used,
     reason = "names are constants; every test would fail"
 )]
-fn fixed<T>(made: prometheus::Result<T>) -> T {
+pub(super) fn fixed<T>(made: prometheus::Result<T>) -> T {
     made.expect("metric names are valid and unique")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::reason::Reason;
+    use crate::telemetry::Outcome;
     use crate::telemetry::Telemetry;
     use crate::telemetry::log::AccessLog;
 
@@ -593,7 +400,7 @@ mod tests {
         ] {
             assert!(page.lines().any(|line| line == series), "{series}\n{page}");
         }
-        for reason in REASONS_KNOWN {
+        for reason in [Reason::SignatureMismatch, Reason::RateLimited] {
             let series = format!(
                 r#"hookward_requests_total{{outcome="rejected",reason="{reason}",route="github"}} 0"#
             );

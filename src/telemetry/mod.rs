@@ -10,6 +10,7 @@ mod line;
 pub mod log;
 pub mod lossy;
 pub mod metrics;
+pub mod routes;
 
 use log::AccessLog;
 use metrics::Metrics;

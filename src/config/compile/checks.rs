@@ -55,7 +55,7 @@ impl Compiler<'_, '_> {
             return None;
         }
         let mut facts = Facts::default();
-        let checks: Vec<_> = items
+        let checks: Box<[_]> = items
             .iter()
             .filter_map(|item| self.check(item, scope, &mut facts))
             .collect();

@@ -17,7 +17,7 @@ use crate::units::{Rate, Span};
 const WINDOW_DEFAULT: Duration = Duration::from_mins(10);
 
 impl Compiler<'_, '_> {
-    pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Vec<Quota> {
+    pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Box<[Quota]> {
         let items = values(at).unwrap_or_default();
         items
             .into_iter()

@@ -336,7 +336,7 @@ fn probe(matches: &RouteMatch) -> Route {
         matches: matches.clone(),
         mode: Mode::Enforce,
         sources: Sources::default(),
-        quotas: Vec::new(),
+        quotas: Box::default(),
         body: BodyPolicy {
             size_max: BODY_SIZE_MAX_DEFAULT,
             content_types: None,

@@ -362,7 +362,7 @@ impl Compiler<'_, '_> {
 
     // === schemes of the operator's own ===
 
-    fn own_scheme(&mut self, at: &At<SchemeSpec>, spec: &CheckSpec) -> Option<Ready> {
+    fn own_scheme(&mut self, at: &At<Box<SchemeSpec>>, spec: &CheckSpec) -> Option<Ready> {
         let (scheme, place) = value(Some(at))?;
         let key = self.key(&place.path);
         if let Some(params) = spec.params.as_ref().and_then(At::place) {

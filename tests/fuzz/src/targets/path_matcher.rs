@@ -101,7 +101,7 @@ fn route(index: usize, line: &str) -> Option<Route> {
         },
         mode: Mode::Enforce,
         sources: Sources::default(),
-        quotas: Vec::new(),
+        quotas: Box::default(),
         body: BodyPolicy {
             size_max: BODY_SIZE_MAX_DEFAULT,
             content_types: None,
