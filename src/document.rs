@@ -943,42 +943,50 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-// === JSON Schema: the wrappers are invisible in it ===
+/// The wrappers are invisible in a JSON Schema.
+#[cfg(test)]
+mod schema {
+    use std::borrow::Cow;
 
-macro_rules! schema_as {
-    ($ty:ident as $inner:ident, |$generator:ident| $schema:expr) => {
-        impl<$inner: schemars::JsonSchema> schemars::JsonSchema for $ty<$inner> {
-            fn inline_schema() -> bool {
-                true
+    use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+    use super::{At, OneOrMany, Parsed, TextOr};
+
+    macro_rules! schema_as {
+        ($ty:ident as $inner:ident, |$generator:ident| $schema:expr) => {
+            impl<$inner: JsonSchema> JsonSchema for $ty<$inner> {
+                fn inline_schema() -> bool {
+                    true
+                }
+                fn schema_name() -> Cow<'static, str> {
+                    $inner::schema_name()
+                }
+                fn json_schema($generator: &mut SchemaGenerator) -> Schema {
+                    $schema
+                }
             }
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                $inner::schema_name()
-            }
-            fn json_schema($generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $schema
-            }
+        };
+    }
+
+    schema_as!(At as T, |generator| generator.subschema_for::<T>());
+    schema_as!(TextOr as T, |generator| json_schema!({
+        "anyOf": [{ "type": "string" }, generator.subschema_for::<T>()]
+    }));
+    schema_as!(OneOrMany as T, |generator| {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
+    });
+
+    impl<T> JsonSchema for Parsed<T> {
+        fn inline_schema() -> bool {
+            true
         }
-    };
-}
-
-schema_as!(At as T, |generator| generator.subschema_for::<T>());
-schema_as!(TextOr as T, |generator| schemars::json_schema!({
-    "anyOf": [{ "type": "string" }, generator.subschema_for::<T>()]
-}));
-schema_as!(OneOrMany as T, |generator| {
-    let one = generator.subschema_for::<T>();
-    schemars::json_schema!({ "anyOf": [one, { "type": "array", "items": one }] })
-});
-
-impl<T> schemars::JsonSchema for Parsed<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Scalar".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": ["string", "integer"] })
+        fn schema_name() -> Cow<'static, str> {
+            "Scalar".into()
+        }
+        fn json_schema(_: &mut SchemaGenerator) -> Schema {
+            json_schema!({ "type": ["string", "integer"] })
+        }
     }
 }
 

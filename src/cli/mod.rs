@@ -119,7 +119,7 @@ impl Verb {
             Self::Providers(args) => providers::run(&args, output),
             Self::Routes(args) => routes::run(&args, env, output),
             Self::HashPassword(args) => hash_password::run(&args, output),
-            Self::Schema(args) => schema::run(&args, output),
+            Self::Schema(args) => Ok(schema::run(&args, output)),
             Self::Completions(args) => Ok(completions::run(&args, Cli::command(), output)),
             Self::Man(args) => man::run(&args, Cli::command(), output),
         }

@@ -17,7 +17,7 @@ mod spec;
 mod value;
 
 pub use resolve::Environment;
-pub use schema::schema;
+pub use schema::SCHEMA;
 
 use crate::document::Document;
 use crate::problem::{Mark, Problem, Report, Severity};

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+#[cfg(test)]
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -15,10 +16,11 @@ use crate::scheme::spec::{Ordered, SchemeSpec};
 use crate::units::{ByteSize, Rate, Span, UnixTime};
 
 /// The configuration of Hookward: `hookward.yaml`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct ConfigSpec {
     /// Version of this format: 1.
-    #[schemars(range(min = 1, max = 1))]
+    #[cfg_attr(test, schemars(range(min = 1, max = 1)))]
     pub(super) version: At<u64>,
     /// The listener for probes and metrics; absent, there is none.
     pub(super) admin: Option<At<AdminSpec>>,
@@ -37,14 +39,16 @@ pub(super) struct ConfigSpec {
 }
 
 /// The admin listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct AdminSpec {
     /// Address and port for `/livez`, `/readyz` and `/metrics`; never that of a data listener.
     pub(super) address: At<Parsed<Address>>,
 }
 
 /// A listener: TLS, or plaintext when that is written out.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct ListenerSpec {
     /// Address and port; port 0 takes a free one.
     pub(super) address: At<Parsed<Address>>,
@@ -63,7 +67,8 @@ pub(super) struct ListenerSpec {
 }
 
 /// TLS of a listener: exactly one of `certificates`, `self_signed` and `acme`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct TlsSpec {
     /// Certificates from files, chosen by SNI; the first is the default.
     pub(super) certificates: Option<At<OneOrMany<CertificateSpec>>>,
@@ -79,7 +84,8 @@ pub(super) struct TlsSpec {
 }
 
 /// A certificate and its key.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct CertificateSpec {
     /// PEM file of the chain, leaf first.
     pub(super) cert: At<String>,
@@ -88,7 +94,8 @@ pub(super) struct CertificateSpec {
 }
 
 /// An ACME account and the names to get certificates for.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct AcmeSpec {
     /// Names of the certificate, without wildcards.
     pub(super) domains: At<OneOrMany<String>>,
@@ -103,7 +110,8 @@ pub(super) struct AcmeSpec {
 }
 
 /// A TLS version.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) enum TlsVersionSpec {
     /// TLS 1.2.
     #[serde(rename = "1.2")]
@@ -114,7 +122,8 @@ pub(super) enum TlsVersionSpec {
 }
 
 /// What plain HTTP gets.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum PlaintextSpec {
     /// The same as over TLS: for a listener behind something that ends TLS.
@@ -127,7 +136,8 @@ pub(super) enum PlaintextSpec {
 
 /// Limits that hold for the whole gateway. All are optional. Inside a control group with little
 /// memory those of connections, requests and bodies are lower, so that they fit into it.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct LimitsSpec {
     /// Open connections of all listeners; further ones are closed. Default 10000.
     pub(super) connections: Option<At<usize>>,
@@ -159,7 +169,8 @@ pub(super) struct LimitsSpec {
 }
 
 /// Where replay claims and shared rate limits are kept.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct StateSpec {
     /// `memory` (default) or `redis`.
     pub(super) store: Option<At<StoreSpec>>,
@@ -168,7 +179,8 @@ pub(super) struct StateSpec {
 }
 
 /// A store.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum StoreSpec {
     /// In this process: forgotten when it ends.
@@ -178,7 +190,8 @@ pub(super) enum StoreSpec {
 }
 
 /// How Redis or Valkey is reached.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct RedisSpec {
     /// Secret reference to the URL: `redis://`, `rediss://` (TLS) or `redis+unix://`.
     pub(super) url: At<String>,
@@ -195,7 +208,8 @@ pub(super) struct RedisSpec {
 }
 
 /// What happens without the shared store.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnFailureSpec {
     /// Each replica counts and claims on its own.
@@ -205,7 +219,8 @@ pub(super) enum OnFailureSpec {
 }
 
 /// The app behind: one server or several.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct UpstreamSpec {
     /// `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:/PATH`; several share the load.
     pub(super) servers: At<OneOrMany<String>>,
@@ -220,7 +235,8 @@ pub(super) struct UpstreamSpec {
 }
 
 /// An active health check: any answer from 200 to 399 is health.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct HealthSpec {
     /// Path to GET.
     pub(super) path: At<String>,
@@ -229,7 +245,8 @@ pub(super) struct HealthSpec {
 }
 
 /// TLS towards an upstream.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct UpstreamTlsSpec {
     /// PEM file of authorities. Default: those of the system.
     pub(super) ca: Option<At<String>>,
@@ -242,7 +259,8 @@ pub(super) struct UpstreamTlsSpec {
 }
 
 /// A route: which requests it takes, what they must prove and where they go.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct RouteSpec {
     /// Unique name: metric label, log field, `X-Hookward-Route`.
     pub(super) name: At<String>,
@@ -272,7 +290,8 @@ pub(super) struct RouteSpec {
 }
 
 /// Which requests a route takes. The most specific route wins, whatever the order.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct MatchSpec {
     /// A host, or `*.example.org` for one label before it. Default: any.
     pub(super) host: Option<At<String>>,
@@ -283,7 +302,8 @@ pub(super) struct MatchSpec {
 }
 
 /// Whether a refusal bites.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum ModeSpec {
     /// Refused requests are refused.
@@ -293,7 +313,8 @@ pub(super) enum ModeSpec {
 }
 
 /// A rate limit.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct QuotaSpec {
     /// `client_ip`: each client, before the body is read; `route`: all requests, after verification.
     pub(super) key: At<QuotaKeySpec>,
@@ -304,7 +325,8 @@ pub(super) struct QuotaSpec {
 }
 
 /// What a rate limit counts by.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum QuotaKeySpec {
     /// Each client address; IPv6 by its /64.
@@ -314,7 +336,8 @@ pub(super) enum QuotaKeySpec {
 }
 
 /// What a body may be.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct BodySpec {
     /// Largest body. Default: what the preset's provider documents, else 1MiB.
     pub(super) max_size: Option<At<Parsed<ByteSize>>>,
@@ -325,7 +348,8 @@ pub(super) struct BodySpec {
 }
 
 /// How a delivery that comes again is met.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct ReplaySpec {
     /// How long a delivery is remembered. Default: the tolerance both ways, else 10m.
     pub(super) window: Option<At<Parsed<Span>>>,
@@ -334,7 +358,8 @@ pub(super) struct ReplaySpec {
 }
 
 /// What a duplicate of a delivered event gets.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum OnDuplicateSpec {
     /// 200, and it is not forwarded.
@@ -346,7 +371,8 @@ pub(super) enum OnDuplicateSpec {
 }
 
 /// How the forwarded request differs from the one received.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct ForwardSpec {
     /// This path instead of the one received.
     pub(super) path: Option<At<String>>,
@@ -363,14 +389,16 @@ pub(super) struct ForwardSpec {
 }
 
 /// What a request without proof gets.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct RejectSpec {
     /// Status instead of 401.
     pub(super) status: At<u16>,
 }
 
 /// One check: exactly one of `token`, `basic`, `provider`, `scheme`, `client_cert` and `any`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct CheckSpec {
     /// A static token.
     pub(super) token: Option<At<TokenSpec>>,
@@ -400,7 +428,8 @@ pub(super) struct CheckSpec {
 pub(super) type Secrets = OneOrMany<TextOr<SecretSpec>>;
 
 /// A secret with its id and its end. The short form is the reference alone.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct SecretSpec {
     /// Name in logs, metrics and `X-Hookward-Key-Id`. Default: the variable's or the file's name.
     pub(super) id: Option<At<String>>,
@@ -411,7 +440,8 @@ pub(super) struct SecretSpec {
 }
 
 /// A static token: exactly one of `query`, `header`, `bearer` and `path`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct TokenSpec {
     /// Query field that holds it.
     pub(super) query: Option<At<String>>,
@@ -426,7 +456,8 @@ pub(super) struct TokenSpec {
 }
 
 /// HTTP Basic: `users`, or `htpasswd`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct BasicSpec {
     /// Shown by clients that ask for a password. Default: the route's name.
     pub(super) realm: Option<At<String>>,
@@ -437,7 +468,8 @@ pub(super) struct BasicSpec {
 }
 
 /// A user: exactly one of `password` and `password_hash`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct UserSpec {
     /// User name.
     pub(super) name: At<String>,
@@ -448,7 +480,8 @@ pub(super) struct UserSpec {
 }
 
 /// A client certificate, issued by the listener's `client_ca`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct ClientCertSpec {
     /// DNS names, addresses, e-mail addresses or URIs of which the certificate must carry one.
     pub(super) san: At<OneOrMany<String>>,
@@ -482,6 +515,7 @@ impl<'de> Deserialize<'de> for Fields {
     }
 }
 
+#[cfg(test)]
 impl JsonSchema for Fields {
     fn inline_schema() -> bool {
         true

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+#[cfg(test)]
 use schemars::JsonSchema;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -16,7 +17,8 @@ use crate::document::{At, OneOrMany, Parsed};
 use crate::units::{ByteSize, Span};
 
 /// A preset file: one provider, its schemes and what an operator should know.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct PresetSpec {
     /// Name that routes use; the same as the file's.
     pub provider: At<String>,
@@ -53,7 +55,8 @@ pub struct PresetSpec {
 }
 
 /// How sure the facts of a preset are.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// Read in the provider's documentation or library.
@@ -65,7 +68,8 @@ pub enum Confidence {
 }
 
 /// Answers that a provider insists on.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct AnswersSpec {
     /// Status of a refused request instead of 401.
     pub reject_status: Option<At<u16>>,
@@ -84,7 +88,8 @@ pub struct AnswersSpec {
 }
 
 /// What an operator gives beside secrets.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ParamSpec {
     /// What it is and where it is found.
     pub about: At<String>,
@@ -99,7 +104,8 @@ pub struct ParamSpec {
 }
 
 /// A value of a param.
-#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(untagged)]
 pub enum ParamValue {
     /// `true` or `false`.
@@ -113,7 +119,8 @@ pub enum ParamValue {
 }
 
 /// One way to sign.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct SchemeSpec {
     /// A remark for `providers show`.
     pub about: Option<At<String>>,
@@ -165,7 +172,8 @@ pub struct PartSpec {
 }
 
 /// When something applies: every condition given must hold.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct WhenSpec {
     /// The method.
     pub method: Option<At<String>>,
@@ -194,7 +202,8 @@ pub struct WhenSpec {
 }
 
 /// What a body is, by its content type.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BodyKind {
     /// Without a byte.
@@ -206,7 +215,8 @@ pub enum BodyKind {
 }
 
 /// How a signature is computed.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
     /// The protocol of Amazon SNS: RSA over fields of the JSON body, key by certificate.
@@ -265,7 +275,8 @@ pub enum Algorithm {
 
 /// Where a value stands. Several places may be given: the first that is there counts, in the order
 /// header, query, form, json, xml. Names are templates of params only.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct LocationSpec {
     /// Header field, or several to try in turn.
     pub header: Option<At<OneOrMany<String>>>,
@@ -288,7 +299,8 @@ pub struct LocationSpec {
 }
 
 /// Where a signature stands and how it is written.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct SignatureSpec {
     /// Header field, or several to try in turn. `{n}` in a name counts from 1.
     pub header: Option<At<OneOrMany<String>>>,
@@ -323,7 +335,8 @@ pub struct SignatureSpec {
 }
 
 /// A list of items in one value.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ListSpec {
     /// Between items, such as `,`. Blanks around items do not count.
     pub separator: At<String>,
@@ -338,7 +351,8 @@ pub struct ListSpec {
 }
 
 /// How bytes are written as text.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
     /// RFC 4648 section 4, with padding.
@@ -353,7 +367,8 @@ pub enum Encoding {
 }
 
 /// A scheme's timestamp.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct TimestampSpec {
     /// Header field, or several to try in turn.
     pub header: Option<At<OneOrMany<String>>>,
@@ -379,7 +394,8 @@ pub struct TimestampSpec {
 }
 
 /// How a timestamp is written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
     /// Milliseconds since 1970.
@@ -396,7 +412,8 @@ pub enum TimeUnit {
 }
 
 /// How `{url}` is written.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct UrlSpec {
     /// Further spellings that the provider may have signed.
     pub variants: Option<At<Vec<At<UrlVariant>>>>,
@@ -407,7 +424,8 @@ pub struct UrlSpec {
 }
 
 /// A spelling of a URL.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UrlVariant {
     /// With `:443` or `:80` where no port was written.
@@ -419,7 +437,8 @@ pub enum UrlVariant {
 }
 
 /// How a configured secret becomes key bytes.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct SecretSpec {
     /// `utf8` (default: the text itself), `base64` or `hex`.
     pub encoding: Option<At<SecretEncoding>>,
@@ -430,7 +449,8 @@ pub struct SecretSpec {
 }
 
 /// How a secret is written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SecretEncoding {
     /// RFC 4648 section 4, with or without padding.
@@ -443,7 +463,8 @@ pub enum SecretEncoding {
 }
 
 /// What is done to the bytes of a secret.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SecretTransform {
     /// HTML entities of the text are decoded.
@@ -455,7 +476,8 @@ pub enum SecretTransform {
 }
 
 /// A value that must hold.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct RequireSpec {
     /// Header field.
     pub header: Option<At<String>>,
@@ -479,14 +501,16 @@ pub struct RequireSpec {
 }
 
 /// A hex SHA-256 of the body in a query field.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct BodyDigestSpec {
     /// Query field.
     pub query: At<String>,
 }
 
 /// A list of name-value pairs, written in one way.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct FieldsSpec {
     /// Where the pairs come from; several: the first that has any.
     pub from: At<OneOrMany<FieldsFrom>>,
@@ -513,7 +537,8 @@ pub struct FieldsSpec {
 }
 
 /// Where pairs come from.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FieldsFrom {
     /// A form body.
@@ -527,7 +552,8 @@ pub enum FieldsFrom {
 }
 
 /// Order of pairs.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FieldsSort {
     /// By name, then by value.
@@ -537,7 +563,8 @@ pub enum FieldsSort {
 }
 
 /// How names and values are escaped.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum FieldsEscape {
     /// As forms are (`+` for a blank).
@@ -547,7 +574,8 @@ pub enum FieldsEscape {
 }
 
 /// What a JSON Web Token must say.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct JwtSpec {
     /// Algorithms that count, such as `HS256`: the token chooses among these only.
     pub algorithms: At<Vec<At<String>>>,
@@ -560,7 +588,8 @@ pub struct JwtSpec {
 }
 
 /// What a claim must be.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ClaimSpec {
     /// A template, or several of which one must hold. A claim that is a list holds when one item does.
     pub equals: Option<At<OneOrMany<String>>>,
@@ -580,7 +609,8 @@ pub struct ClaimSpec {
 }
 
 /// What a time in a token means.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimTime {
     /// When it was made.
@@ -592,7 +622,8 @@ pub enum ClaimTime {
 }
 
 /// A certificate chain in a token.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct X5cSpec {
     /// Object identifier of an extension that the leaf must have.
     pub leaf_oid: Option<At<String>>,
@@ -601,7 +632,8 @@ pub struct X5cSpec {
 }
 
 /// Where a provider publishes its keys.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct KeyUrlSpec {
     /// A fixed https URL of a JWKS or PEM; a template of params.
     pub url: Option<At<String>>,
@@ -616,7 +648,8 @@ pub struct KeyUrlSpec {
 }
 
 /// A provider's URL validation.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct HandshakeSpec {
     /// A remark for `providers show`.
     pub about: Option<At<String>>,
@@ -638,7 +671,8 @@ pub struct HandshakeSpec {
 }
 
 /// What proves a handshake: all that is given must hold.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ProofSpec {
     /// Nothing: the reply tells nothing that its asker did not send.
     pub none: Option<At<bool>>,
@@ -654,7 +688,8 @@ pub struct ProofSpec {
 }
 
 /// A secret that a request brings.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct EnrolmentSpec {
     /// Header field.
     pub header: Option<At<String>>,
@@ -667,7 +702,8 @@ pub struct EnrolmentSpec {
 }
 
 /// A URL to GET.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct FetchSpec {
     /// JSON pointer to the URL.
     pub json: At<String>,
@@ -676,7 +712,8 @@ pub struct FetchSpec {
 }
 
 /// The answer to a handshake.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Deserialize)]
+#[cfg_attr(test, derive(JsonSchema))]
 pub struct ReplySpec {
     /// Status. Default 200.
     pub status: Option<At<u16>>,
@@ -711,6 +748,7 @@ impl<'de> Deserialize<'de> for PartSpec {
     }
 }
 
+#[cfg(test)]
 impl JsonSchema for PartSpec {
     fn inline_schema() -> bool {
         true
@@ -769,6 +807,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Ordered<T> {
     }
 }
 
+#[cfg(test)]
 impl<T: JsonSchema> JsonSchema for Ordered<T> {
     fn inline_schema() -> bool {
         true
