@@ -24,10 +24,12 @@ mod tests {
         if std::env::var_os("HOOKWARD_BLESS").is_some() {
             fs::write(FILE, made).unwrap();
         } else {
-            let is_current = made == SCHEMA;
+            let same = made.lines().zip(SCHEMA.lines());
+            let same = same.take_while(|(made, kept)| made == kept).count();
             assert!(
-                is_current,
-                "{FILE} is not what the types say: HOOKWARD_BLESS=1 cargo test schema_is_current"
+                made == SCHEMA,
+                "{FILE} is not what the types say, from line {}: HOOKWARD_BLESS=1 cargo test schema_is_current",
+                same + 1
             );
         }
     }

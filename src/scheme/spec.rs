@@ -18,7 +18,6 @@ use crate::units::{ByteSize, Span};
 
 /// A preset file: one provider, its schemes and what an operator should know.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct PresetSpec {
     /// Name that routes use; the same as the file's.
     pub provider: At<String>,
@@ -56,7 +55,6 @@ pub struct PresetSpec {
 
 /// How sure the facts of a preset are.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[cfg_attr(test, derive(JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Confidence {
     /// Read in the provider's documentation or library.
@@ -69,7 +67,6 @@ pub enum Confidence {
 
 /// Answers that a provider insists on.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct AnswersSpec {
     /// Status of a refused request instead of 401.
     pub reject_status: Option<At<u16>>,
@@ -89,7 +86,6 @@ pub struct AnswersSpec {
 
 /// What an operator gives beside secrets.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct ParamSpec {
     /// What it is and where it is found.
     pub about: At<String>,
@@ -105,7 +101,6 @@ pub struct ParamSpec {
 
 /// A value of a param.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[cfg_attr(test, derive(JsonSchema))]
 #[serde(untagged)]
 pub enum ParamValue {
     /// `true` or `false`.
@@ -649,7 +644,6 @@ pub struct KeyUrlSpec {
 
 /// A provider's URL validation.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct HandshakeSpec {
     /// A remark for `providers show`.
     pub about: Option<At<String>>,
@@ -672,7 +666,6 @@ pub struct HandshakeSpec {
 
 /// What proves a handshake: all that is given must hold.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct ProofSpec {
     /// Nothing: the reply tells nothing that its asker did not send.
     pub none: Option<At<bool>>,
@@ -689,7 +682,6 @@ pub struct ProofSpec {
 
 /// A secret that a request brings.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct EnrolmentSpec {
     /// Header field.
     pub header: Option<At<String>>,
@@ -703,7 +695,6 @@ pub struct EnrolmentSpec {
 
 /// A URL to GET.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct FetchSpec {
     /// JSON pointer to the URL.
     pub json: At<String>,
@@ -713,7 +704,6 @@ pub struct FetchSpec {
 
 /// The answer to a handshake.
 #[derive(Debug, Deserialize)]
-#[cfg_attr(test, derive(JsonSchema))]
 pub struct ReplySpec {
     /// Status. Default 200.
     pub status: Option<At<u16>>,
