@@ -81,6 +81,7 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
             return Ok(ExitStatus::BadConfig);
         };
         note_warnings(&report, output);
+        drop(report); // it may be long, and serving is longer
         serve(args, config, source, watched, env, output)
     });
     // Unlike for other verbs, not to be able is a failure of serving.
