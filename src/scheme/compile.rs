@@ -691,7 +691,9 @@ impl<'a> Compiler<'a> {
     ) -> Option<Timestamp> {
         let spec = at.get()?;
         let places = self.places(at, &written!(spec), item(&spec.item), "item");
-        let covered = places.iter().all(|place| scheme.covers_place(place))
+        let covered = places
+            .iter()
+            .all(|place| scheme.covers_place(place) || scheme.covers_pair(place))
             || scheme
                 .contents
                 .iter()
@@ -701,7 +703,8 @@ impl<'a> Compiler<'a> {
         if signed && !covered && spec.signed.is_none() {
             self.error(
                 at,
-                "the signature does not cover this timestamp; write `signed: false`",
+                "nothing in `signed` shows that the signature covers this timestamp; write `signed: false`, or \
+                 `signed: true` where you know that it does",
             );
         }
         if !signed && tolerance.is_some() {

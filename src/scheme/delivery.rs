@@ -156,10 +156,10 @@ impl Scheme {
     /// Whether the signature pins the value at `place`: no byte of it can become a neighbour's, or the
     /// other way round, under the same signature.
     fn pins(&self, place: &Location) -> bool {
-        // A body that holds a token holds other values beside it.
         let covers_all = match &self.proof {
+            // A body that holds a token holds other values beside it.
             Proof::Jwt(jwt) => jwt.is_over_bytes(),
-            _ => self.covers_body(),
+            _ => self.covers_body_around(place),
         };
         (place.is_in_body() && covers_all)
             || (self.id.contains(place) && self.id_form.is_delimited() && self.covers_place(place))

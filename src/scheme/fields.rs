@@ -74,6 +74,20 @@ impl Fields {
         self.from.contains(&FieldsFrom::Form) && !self.from.contains(&FieldsFrom::Json)
     }
 
+    /// Whether what is written of a body shows where the value of the pair `name` begins and ends: it is not left
+    /// out, and something stands between it and its neighbours.
+    pub(super) fn shows(&self, name: &str) -> bool {
+        let is_literal = |piece: &Piece| matches!(piece, Piece::Literal(_));
+        let ends = [self.write.first(), self.write.last()];
+        let is_apart = !self.join.is_empty() || ends.into_iter().flatten().any(is_literal);
+        let is_split = self
+            .write
+            .windows(2)
+            .any(|pair| pair.iter().any(is_literal));
+        let is_kept = !self.skip.iter().any(|skip| skip == name);
+        self.is_of_body() && is_kept && is_apart && is_split
+    }
+
     /// Writes the pairs of a request.
     pub(super) fn write(&self, view: View<'_>) -> Result<Vec<u8>, Unreadable> {
         let mut pairs = Vec::new();

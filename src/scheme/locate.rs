@@ -366,6 +366,14 @@ impl Pointer {
         self.0.is_empty()
     }
 
+    /// The key of the document itself that it points to, where it goes no deeper.
+    pub(super) fn member(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [key] => Some(key),
+            _ => None,
+        }
+    }
+
     /// The raw text that it points to. A key that stands twice on the way makes the body unreadable
     /// (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {

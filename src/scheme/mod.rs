@@ -562,12 +562,29 @@ impl Scheme {
             && !parts.any(|part| part.text.covers_any_body())
     }
 
+    /// Whether the signature covers all of a body that has a value at `place`. Pairs that are read in it do not
+    /// count: a `skip` leaves some out, and written one after the other, one can begin in its neighbour.
+    fn covers_body_around(&self, place: &Location) -> bool {
+        if self.contents.is_empty() {
+            return self.covers_body();
+        }
+        let is_whole = |part: &Part| !part.when.is_impossible() && part.text.covers_any_body();
+        let by_digest = self.body_digest.is_some() && !matches!(place, Location::Form(_));
+        by_digest || self.contents.iter().all(|parts| parts.iter().any(is_whole))
+    }
+
     /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.
     fn covers_place(&self, place: &Location) -> bool {
         let mut parts = self.contents.iter().flatten();
         let by_id = self.id.contains(place);
-        (place.is_in_body() && self.covers_body())
+        (place.is_in_body() && self.covers_body_around(place))
             || parts.any(|part| part.text.covers(place) || (by_id && part.text.covers_id()))
+    }
+
+    /// Whether the signature covers the value at `place` as one of pairs that are told apart.
+    fn covers_pair(&self, place: &Location) -> bool {
+        let mut parts = self.contents.iter().flatten();
+        parts.any(|part| part.text.shows_pair(place))
     }
 }
 

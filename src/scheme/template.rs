@@ -310,6 +310,19 @@ impl Template {
         })
     }
 
+    /// Whether the value at `place` goes in as one of pairs, see [`Fields::shows`].
+    pub(super) fn shows_pair(&self, place: &Location) -> bool {
+        let name = match place {
+            Location::Form(name) => Some(&**name),
+            Location::Json(pointer) => pointer.member(),
+            _ => None,
+        };
+        self.uses(&|source| match (source, name) {
+            (Source::Fields(fields), Some(name)) => fields.shows(name),
+            _ => false,
+        })
+    }
+
     /// The place whose value it is, where it is nothing else.
     pub(super) fn place(&self) -> Option<&Location> {
         match self.segments.as_slice() {

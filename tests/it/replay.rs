@@ -455,6 +455,11 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
     // SECURITY A-21, A-23
     let app = App::start();
     let route = |name: &str, signed: &str, event_id: &str| {
+        let skip = if name == "skipped" {
+            "skip: [id]"
+        } else {
+            "write: \"{name}{value}\""
+        };
         format!(
             "  - name: {name}
     match: {{ path: /{name} }}
@@ -462,7 +467,7 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
       - scheme:
           algorithm: hmac-sha256
           signature: {{ header: X-Sig, encoding: hex }}
-          fields: {{ form: {{ from: form, write: \"{{name}}{{value}}\" }} }}
+          fields: {{ form: {{ from: form, {skip} }} }}
           signed: \"{signed}\"
           event_id: {event_id}
         secrets: [\"value:{SECRET}\"]
@@ -475,6 +480,7 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
     let routes = [
         route("bytes", "{body}", "{ form: id, json: /id }"),
         route("fields", "{fields:form}", "{ form: id }"),
+        route("skipped", "{fields:form}", "{ form: id }"),
     ];
     let gateway = Gateway::start(&config(&routes.concat()));
     let send = |path: &str, media_type: &str, body: &str, signed: &str| {
@@ -507,9 +513,15 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
     ] {
         assert_eq!(send("/bytes", media_type, body, body), outcome, "{body}");
     }
-    // Where fields are signed, they are what the id is read from: the same ones written otherwise are a copy.
+    // Where pairs are signed, they are the delivery: written otherwise, or cut in other places, they are a copy.
     let form = "application/x-www-form-urlencoded";
     assert_eq!(send("/fields", form, "id=5&a=1", "id5a1"), "forwarded");
+    for copy in ["id=5a1", "id=5a&1=", "i=d5&a=1", "id=5&a1="] {
+        assert_eq!(send("/fields", form, copy, "id5a1"), "duplicate", "{copy}");
+    }
+    // An id that is left out of them is anybody's.
+    assert_eq!(send("/skipped", form, "id=5&a=2", "a=2"), "forwarded");
+    assert_eq!(send("/skipped", form, "id=6&a=2", "a=2"), "duplicate");
     let part = |name: &str, more: &str, value: &str| {
         format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n{more}\r\n{value}\r\n")
     };
