@@ -206,14 +206,24 @@ pub(super) fn path(text: &str) -> Result<(), String> {
             "`{text}` is not a path; it begins with `/` and has no query"
         ));
     }
-    match text.split('/').find_map(unreachable) {
+    match unreachable(text) {
         Some(why) => Err(format!("`{text}`: {why}")),
         None => Ok(()),
     }
 }
 
-/// Why no request can have this path segment: such requests are refused before they are routed.
-pub(super) fn unreachable(segment: &str) -> Option<&'static str> {
+/// Why no request can have this path: such requests are refused before they are routed.
+pub(super) fn unreachable(path: &str) -> Option<&'static str> {
+    if path.starts_with("//") {
+        return Some("paths that begin with two slashes are refused, so this never matches");
+    }
+    path.split('/').find_map(unreachable_segment)
+}
+
+fn unreachable_segment(segment: &str) -> Option<&'static str> {
+    if segment.contains('\\') {
+        return Some("paths with a backslash are refused, so this never matches");
+    }
     let dots = segment.replace("%2e", ".").replace("%2E", ".");
     if matches!(dots.as_str(), "." | "..") {
         return Some("paths with dot segments are refused, so this never matches");

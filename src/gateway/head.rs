@@ -259,6 +259,12 @@ pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
             "the target is longer than 8 KiB",
         ));
     }
+    // SECURITY A-44, RT-13, RT-16: made whole with a base, as apps do, these name another host.
+    if target.path().starts_with("//") {
+        return Err(malformed(
+            "the path begins with two slashes, after which some read a host",
+        ));
+    }
     // Nearly all paths: nothing in them could be read as anything else.
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_');
     if !target.path().as_bytes().iter().all(is_plain) {
@@ -269,7 +275,7 @@ pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
     Ok(target)
 }
 
-/// Refuses what decoders read differently: dot segments in any spelling, controls, bad escapes.
+/// Refuses what is read differently: dot segments in any spelling, controls, backslashes, bad escapes.
 fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
     let mut decoded = Vec::with_capacity(if segment.contains(&b'%') {
         segment.len()
@@ -293,6 +299,11 @@ fn segment_is_plain(segment: &[u8]) -> Result<(), Rejection> {
             decoded.push(byte);
         }
         plain = &decoded;
+    }
+    if segment.contains(&b'\\') {
+        return Err(malformed(
+            "the path holds a backslash, which some read as a slash",
+        ));
     }
     if plain.iter().any(u8::is_ascii_control) {
         return Err(malformed("the path holds a control character"));
@@ -350,18 +361,20 @@ fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Refuses `Content_Length` and its like: apps that read `_` as `-` would take it for the real one.
+/// Refuses `Content_Length`, `X.Hookward.Verified` and their like: apps that read these signs as `-` would take
+/// them for the real ones.
 fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
-    if !name.as_str().as_bytes().contains(&b'_') {
+    let Some(dashed) = super::headers::dashed(name) else {
         return Ok(());
-    }
-    let dashed = name.as_str().replace('_', "-");
+    };
     let reserved = super::headers::is_hop_by_hop(&dashed)
         || super::headers::is_forwarding(&dashed)
         || dashed.starts_with("x-hookward-")
         || matches!(dashed.as_str(), "content-length" | "host");
     if reserved {
-        Err(malformed("a reserved field name is spelt with `_`"))
+        Err(malformed(
+            "a reserved field name is spelt with other signs than `-`",
+        ))
     } else {
         Ok(())
     }
@@ -478,12 +491,17 @@ mod tests {
             "/a/..%5cb",
             "/\u{fc}",
             "/a?\u{fc}",
+            "//evil/p",
+            "//",
+            "/\\evil/p",
+            "/a\\b",
         ] {
             assert_eq!(judge(path, &[HOST]).map(drop), BAD, "{path}");
         }
         for path in [
-            "//evil/p",
+            "/a//b",
             "/a%2fb",
+            "/a?b=//c\\d",
             "/a/...",
             "/a;x=1/b",
             "/%252e%252e/",
@@ -514,6 +532,9 @@ mod tests {
             ("x_forwarded_for", "192.0.2.9"),
             ("x_hookward_verified", "token"),
             ("x-hookward_verified", "token"),
+            ("x.hookward.verified", "token"),
+            ("x-hookward~verified", "token"),
+            ("x.forwarded.for", "192.0.2.9"),
         ] {
             assert_eq!(judge("/a", &[HOST, header]).map(drop), BAD, "{header:?}");
         }

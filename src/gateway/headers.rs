@@ -18,9 +18,9 @@ pub struct Names {
 }
 
 impl Names {
-    /// Whether `name` is one of them.
+    /// Whether `name` is one of them, or reads like one.
     pub fn contains(&self, name: &HeaderName) -> bool {
-        self.lengths & Self::bit(name) != 0 && self.names.contains(name)
+        self.lengths & Self::bit(name) != 0 && self.names.iter().any(|own| read_alike(own, name))
     }
 
     fn bit(name: &HeaderName) -> u64 {
@@ -34,6 +34,24 @@ impl FromIterator<HeaderName> for Names {
         let lengths = names.iter().map(Self::bit).fold(0, |all, own| all | own);
         Self { names, lengths }
     }
+}
+
+/// Whether some apps take the one for the other: CGI and what descends from it know letters and digits, and
+/// have one sign for all else (SECURITY RT-33).
+fn read_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    let alike =
+        |(a, b): (&u8, &u8)| a == b || !(a.is_ascii_alphanumeric() || b.is_ascii_alphanumeric());
+    one.len() == other.len() && one.iter().zip(other).all(alike)
+}
+
+/// What `name` reads like where it holds other signs than `-`, see [`Names::contains`].
+pub fn dashed(name: &HeaderName) -> Option<String> {
+    let is_odd = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
+    let name = name.as_str();
+    // Without a branch for each byte: mostly there is none.
+    let has_odd = name.bytes().fold(false, |odd, byte| odd | is_odd(byte));
+    has_odd.then(|| name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 
 /// RFC 9110 7.6.1 and its older kin: fields of one connection only. `Expect` is settled here too.
@@ -156,6 +174,14 @@ mod tests {
             assert!(!names.contains(&other), "{other}");
         }
         assert!(!Names::default().contains(&header::HOST));
+        // SECURITY RT-33
+        let odd = Names::from_iter(["x-b", "my_name"].map(HeaderName::from_static));
+        for name in ["x_b", "x.b", "my-name", "my_name", "my~name"] {
+            assert!(odd.contains(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in ["x1b", "x-c", "myname"] {
+            assert!(!odd.contains(&HeaderName::from_static(name)), "{name}");
+        }
     }
 
     proptest! {

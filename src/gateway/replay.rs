@@ -35,11 +35,12 @@ pub async fn claim(
     let Some(policy) = policy else {
         return Ok(Claimed::New(held.take()));
     };
-    let (mut is_known, mut refused) = (false, None);
-    for key in keys(route, proof) {
-        match store.claim(key, lease, policy.window).await {
+    let (mut known, mut refused) = (0, None);
+    let keys = keys(route, proof);
+    for key in &keys {
+        match store.claim(*key, lease, policy.window).await {
             Ok(Verdict::New(claim)) => held.0.push(claim),
-            Ok(Verdict::Duplicate) => is_known = true,
+            Ok(Verdict::Duplicate) => known += 1,
             // Whoever has the first name gets the others too, or two copies could refuse each other.
             Ok(Verdict::InFlight { retry_after }) => {
                 let detail = "the same delivery is being forwarded right now";
@@ -55,7 +56,13 @@ pub async fn claim(
             }
         }
     }
-    if is_known {
+    // Of items that come together some may be new: acknowledged, they would be lost.
+    let is_known = if proof.has_items {
+        known == keys.len()
+    } else {
+        known > 0
+    };
+    if is_known && !keys.is_empty() {
         return match policy.on_duplicate {
             OnDuplicate::Acknowledge => Ok(Claimed::Duplicate),
             OnDuplicate::Reject => Err(Rejection::new(

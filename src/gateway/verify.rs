@@ -39,6 +39,8 @@ pub struct Proof {
     pub event_id: Option<Arc<str>>,
     /// What makes two deliveries the same; none where that is not asked.
     pub names: DeliveryNames,
+    /// Whether each name is that of an item, which may come with others the next time.
+    pub has_items: bool,
     /// Fields that the provider wants to read in the answer.
     pub answer_fields: Vec<(HeaderName, HeaderValue)>,
 }
@@ -207,6 +209,7 @@ impl Proof {
             self.key_id.take().or(other.key_id)
         };
         self.names = joined(&self.names, &other.names);
+        self.has_items |= other.has_items;
         self.answer_fields.extend(other.answer_fields);
     }
 }
@@ -379,6 +382,7 @@ pub(super) fn signature(
         key_id,
         event_id,
         names: names.unwrap_or_default(),
+        has_items: check.scheme.signs_items(),
         answer_fields: check.answers.headers(message, &check.keys, now),
     })
 }

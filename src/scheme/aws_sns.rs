@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::https_url::{HttpsUrl, KeyUrl};
 use super::keys::Key;
+use super::locate::reads_alike;
 use super::primitive::digest;
 use super::protocol::{Verified, malformed, note, refused};
 use super::public_key::SignatureAlgorithm;
@@ -561,7 +562,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
         let mut fields = BTreeMap::new();
         let mut seen = BTreeSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            match FIELDS.iter().find(|name| name.eq_ignore_ascii_case(&key)) {
+            match FIELDS.iter().find(|name| reads_alike(&key, name)) {
                 None => drop(map.next_value::<IgnoredAny>()?),
                 Some(name) if **name != key => {
                     return Err(de::Error::custom("a field is spelt in another way"));

@@ -26,7 +26,8 @@ static NO_FORM: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 /// Names of a delivery: two requests are the same delivery where they share one.
 ///
 /// Mostly it is one name. Content that is known by its HMAC has one for each key that counts, so that the
-/// provider may sign it again with the next secret.
+/// provider may sign it again with the next secret. Where items are signed each by itself, nobody signed which
+/// of them come together: each has a name, and only who shares all of them is the same delivery.
 pub type DeliveryNames = SmallVec<[[u8; 32]; 1]>;
 
 /// What a scheme says of how its deliveries are known: told when it is loaded, not for each of them.
@@ -64,22 +65,19 @@ impl Scheme {
         if !evidence.tags.is_empty() && !self.identity.signed_event_id {
             return Some(evidence.tags.iter().map(|tag| named_by(tag)).collect());
         }
-        let fingerprint = self.with_views(message, |views| {
-            let mut parts: SmallVec<[[u8; 32]; 1]> = SmallVec::new();
-            for (index, view) in views.iter().enumerate() {
+        let names = self.with_views(message, |views| {
+            let name = |(index, view): (usize, &View<'_>)| {
                 let signed = evidence.signed.get(index).copied().unwrap_or_default();
-                parts.push(self.fingerprint(*view, signed)?);
-            }
-            Ok(parts)
+                self.fingerprint(*view, signed)
+            };
+            views.iter().enumerate().map(name).collect()
         });
-        let parts = fingerprint.ok()?;
-        match parts.as_slice() {
-            [name] => Some(one(*name)),
-            several => {
-                let parts: Vec<&[u8]> = several.iter().map(<[u8; 32]>::as_slice).collect();
-                Some(one(digest(&parts)))
-            }
-        }
+        names.ok()
+    }
+
+    /// Whether each item of a body is signed by itself, and so has a name by itself.
+    pub fn signs_items(&self) -> bool {
+        self.each.is_some()
     }
 
     pub(super) fn identity(&self) -> Identity {

@@ -12,6 +12,9 @@ use super::locate::{Pair, Unreadable, View, form_pairs, query_pairs};
 use super::spec::{FieldsEscape, FieldsFrom, FieldsSort};
 use super::template::{form_encode, url_encode};
 
+/// Most names that `listed_in` may list: no head has so many fields that a provider signs.
+const LISTED_MAX: usize = 100;
+
 /// Which pairs, in which order, and how they are written.
 #[derive(Clone, Debug)]
 pub(super) struct Fields {
@@ -147,9 +150,18 @@ impl Fields {
         let list = list.to_str().map_err(|_bad| Unreadable::Body)?;
         let names = list
             .split(',')
-            .map(str::trim)
+            .map(|name| name.trim().to_ascii_lowercase())
             .filter(|name| !name.is_empty());
-        let pair = |name: &str| {
+        let names: Vec<String> = names.take(LISTED_MAX + 1).collect();
+        if names.len() > LISTED_MAX {
+            return Err(Unreadable::TooMany);
+        }
+        // Each value is copied: one that is listed again and again would be much larger than the head.
+        let mut seen = HashSet::new();
+        if !names.iter().all(|name| seen.insert(name)) {
+            return Err(Unreadable::Twice);
+        }
+        let pair = |name: &String| {
             let mut fields = view.headers.get_all(name).iter();
             let value = fields
                 .next()
@@ -157,10 +169,10 @@ impl Fields {
                 .unwrap_or_default();
             match fields.next() {
                 Some(_) => Err(Unreadable::Twice),
-                None => Ok((name.to_ascii_lowercase().into_bytes(), value)),
+                None => Ok((name.clone().into_bytes(), value)),
             }
         };
-        names.map(pair).collect()
+        names.iter().map(pair).collect()
     }
 
     /// Replaced and escaped.

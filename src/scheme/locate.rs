@@ -10,7 +10,7 @@ use quick_xml::events::Event;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::multipart;
+use super::multipart::Form;
 use super::{Content, SenderUrl};
 
 /// A place for a value.
@@ -108,8 +108,11 @@ impl Location {
             }
             Self::Query(name) => field_values(view.url.query().unwrap_or_default(), name),
             Self::Form(name) => {
-                let pairs = form_pairs(view)?;
-                let own = pairs
+                let Form { fields, files } = form(view)?;
+                if files.iter().any(|own| *own == *name.as_bytes()) {
+                    return Err(Unreadable::Body); // a field to who signs, a file to the app
+                }
+                let own = fields
                     .into_iter()
                     .filter(|(own, _)| *own == *name.as_bytes());
                 Ok(own.map(|(_, value)| Cow::Owned(value)).collect())
@@ -221,15 +224,25 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 const FIELDS_MAX: usize = 1000;
 
 /// What is said of a request with more.
-pub(super) const TOO_MANY: &str = "there are more than 1000 fields to look at";
+pub(super) const TOO_MANY: &str = "there are more fields than are looked at";
 
 /// Name and value, decoded.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
 
-/// The pairs of a form body in their order; none when it is no form.
+/// The pairs of a form body in their order; none when it is no form. One with files has more than pairs.
 pub(super) fn form_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
+    let Form { fields, files } = form(view)?;
+    if files.is_empty() {
+        Ok(fields)
+    } else {
+        Err(Unreadable::Body)
+    }
+}
+
+/// What a form body holds; nothing when it is no form.
+fn form(view: View<'_>) -> Result<Form, Unreadable> {
     let Some(body) = view.body.filter(|_| is_form(view.headers)) else {
-        return Ok(Vec::new());
+        return Ok(Form::default());
     };
     let bytes = body.joined();
     if is_multipart(view.headers) {
@@ -237,11 +250,14 @@ pub(super) fn form_pairs(view: View<'_>) -> Result<Vec<Pair>, Unreadable> {
         let field = field
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        let pairs = multipart::pairs(field, &bytes).ok_or(Unreadable::Body)?;
-        few(pairs.len()).map(|()| pairs)
+        let form = Form::read(field, &bytes).ok_or(Unreadable::Body)?;
+        few(form.fields.len()).map(|()| form)
     } else {
         let text = std::str::from_utf8(&bytes).map_err(|_bad| Unreadable::Body)?;
-        query_pairs(text)
+        Ok(Form {
+            fields: query_pairs(text)?,
+            files: Vec::new(),
+        })
     }
 }
 
@@ -374,8 +390,8 @@ impl Pointer {
         }
     }
 
-    /// The raw text that it points to. A key that stands twice on the way makes the body unreadable
-    /// (SECURITY DS-18).
+    /// The raw text that it points to. A key that stands twice on the way, or once more in another case, makes
+    /// the body unreadable: the app may read the other one (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
         // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
         let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
@@ -477,6 +493,20 @@ impl Pointer {
     }
 }
 
+/// Whether readers that do not tell cases apart, such as Go's, take `key` for `name`. They know more letters
+/// than ASCII: to them a long s is an s.
+pub(super) fn reads_alike(key: &str, name: &str) -> bool {
+    fn folded(text: &str) -> impl Iterator<Item = char> {
+        let upper = text.chars().flat_map(char::to_uppercase);
+        upper.flat_map(char::to_lowercase)
+    }
+    if key.is_ascii() && name.is_ascii() {
+        key.eq_ignore_ascii_case(name)
+    } else {
+        folded(key).eq(folded(name))
+    }
+}
+
 /// An index is written in one way (RFC 6901 4): no sign, no leading zero.
 fn index_of(token: &str) -> Option<usize> {
     let index = token.parse::<usize>().ok()?;
@@ -518,6 +548,9 @@ impl<'de> Visitor<'de> for Step<'_> {
         let mut found = None;
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if *key != **token {
+                if reads_alike(&key, token) {
+                    return Err(de::Error::custom("a key stands twice, in another case"));
+                }
                 map.next_value::<IgnoredAny>()?;
             } else if found.is_some() {
                 return Err(de::Error::custom("a key stands twice"));
@@ -594,6 +627,21 @@ mod tests {
         }
         assert_eq!(read("/a", body), Err(Unreadable::Body));
         assert_eq!(read("/id", "{\"id\":1,\"id\":2}"), Err(Unreadable::Body));
+        // SECURITY DS-18: to Go these are all the same key.
+        for other in ["ID", "Id", "\u{131}d"] {
+            let body = format!("{{\"id\":1,\"{other}\":2}}");
+            assert_eq!(read("/id", &body), Err(Unreadable::Body), "{other}");
+            assert_eq!(
+                read(&format!("/{other}"), "{\"id\":1}"),
+                Err(Unreadable::Body)
+            );
+        }
+        let long_s = "{\"items\":[],\"item\u{17f}\":[2]}";
+        assert_eq!(read("/items/0", long_s), Err(Unreadable::Body));
+        assert_eq!(
+            read("/id", "{\"id\":1,\"x\":{\"ID\":2},\"ids\":3}"),
+            Ok(Some("1".to_owned()))
+        );
         assert_eq!(read("/id", "{\"id\":1}x"), Err(Unreadable::Body));
         assert_eq!(read("/id", "not json"), Err(Unreadable::Body));
         let id = Pointer::parse("/id").unwrap();

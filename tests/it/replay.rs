@@ -450,78 +450,83 @@ fn a_content_type_that_nobody_signed_makes_no_other_delivery() {
     assert_eq!(app.count(), 1);
 }
 
-#[test]
-fn what_an_event_id_is_nobody_but_its_sender_decides() {
-    // SECURITY A-21, A-23
-    let app = App::start();
-    let route = |name: &str, signed: &str, event_id: &str| {
-        let skip = if name == "skipped" {
-            "skip: [id]"
-        } else {
-            "write: \"{name}{value}\""
-        };
-        format!(
-            "  - name: {name}
+/// A route at `/NAME` with a scheme of the operator's own.
+fn own_scheme(app: &App, name: &str, pairs: &str, signed: &str, event_id: &str) -> String {
+    format!(
+        "  - name: {name}
     match: {{ path: /{name} }}
     verify:
       - scheme:
           algorithm: hmac-sha256
           signature: {{ header: X-Sig, encoding: hex }}
-          fields: {{ form: {{ from: form, {skip} }} }}
+          fields: {{ form: {{ from: form, {pairs} }} }}
           signed: \"{signed}\"
           event_id: {event_id}
         secrets: [\"value:{SECRET}\"]
     upstream: \"{}\"
     replay: {{ window: 10m }}
 ",
-            app.url()
-        )
-    };
-    let routes = [
-        route("bytes", "{body}", "{ form: id, json: /id }"),
-        route("fields", "{fields:form}", "{ form: id }"),
-        route("skipped", "{fields:form}", "{ form: id }"),
-    ];
-    let gateway = Gateway::start(&config(&routes.concat()));
-    let send = |path: &str, media_type: &str, body: &str, signed: &str| {
-        let signature = hmac_hex("sha256", SECRET, signed.as_bytes());
-        let fields = [("X-Sig", signature.as_str()), ("Content-Type", media_type)];
-        let status = gateway.post(path, &fields, body.as_bytes()).status;
-        assert_eq!(status, 200, "{body}");
-        gateway.event()["outcome"].as_str().unwrap().to_owned()
-    };
+        app.url()
+    )
+}
+
+/// What becomes of a body for which `signed` was signed.
+fn outcome(gateway: &Gateway, path: &str, media_type: &str, body: &str, signed: &str) -> String {
+    let signature = hmac_hex("sha256", SECRET, signed.as_bytes());
+    let fields = [("X-Sig", signature.as_str()), ("Content-Type", media_type)];
+    let status = gateway.post(path, &fields, body.as_bytes()).status;
+    assert_eq!(status, 200, "{body}");
+    gateway.event()["outcome"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_an_event_id_is_nobody_but_its_sender_decides() {
+    // SECURITY A-21, A-23
+    let app = App::start();
+    let places = "{ form: id, json: /id }";
+    let route = own_scheme(&app, "bytes", "sort: name", "{body}", places);
+    let gateway = Gateway::start(&config(&route));
     // Text in a JSON body is no form, and an empty id is none.
-    for (body, outcome) in [
+    for (body, expected) in [
         (r#"{"id":"9","text":"&id=10&"}"#, "forwarded"),
         (r#"{"id":"10"}"#, "forwarded"),
         (r#"{"id":"9"}"#, "duplicate"),
         (r#"{"id":"","n":1}"#, "forwarded"),
         (r#"{"id":"","n":2}"#, "forwarded"),
     ] {
-        assert_eq!(
-            send("/bytes", "application/json", body, body),
-            outcome,
-            "{body}"
-        );
+        let found = outcome(&gateway, "/bytes", "application/json", body, body);
+        assert_eq!(found, expected, "{body}");
     }
     // Nor is what is neither: here the content decides.
     let parts = "--x\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\n&id=11&\r\n--x--\r\n";
-    for (media_type, body, outcome) in [
+    for (media_type, body, expected) in [
         ("multipart/form-data; boundary=x", parts, "forwarded"),
         ("application/json", r#"{"id":"11"}"#, "forwarded"),
         ("text/plain", parts, "duplicate"),
     ] {
-        assert_eq!(send("/bytes", media_type, body, body), outcome, "{body}");
+        let found = outcome(&gateway, "/bytes", media_type, body, body);
+        assert_eq!(found, expected, "{body}");
     }
-    // Where pairs are signed, they are the delivery: written otherwise, or cut in other places, they are a copy.
+}
+
+#[test]
+fn where_pairs_are_signed_they_are_the_delivery() {
+    // SECURITY A-21, A-23
+    let app = App::start();
+    let id = "{ form: id }";
+    let routes = [
+        own_scheme(&app, "row", "write: \"{name}{value}\"", "{fields:form}", id),
+        own_scheme(&app, "skipped", "skip: [id]", "{fields:form}", id),
+    ];
+    let gateway = Gateway::start(&config(&routes.concat()));
+    // Written otherwise, or cut in other places, they are a copy.
     let form = "application/x-www-form-urlencoded";
-    assert_eq!(send("/fields", form, "id=5&a=1", "id5a1"), "forwarded");
+    let send =
+        |path, media_type, body: &str, signed| outcome(&gateway, path, media_type, body, signed);
+    assert_eq!(send("/row", form, "id=5&a=1", "id5a1"), "forwarded");
     for copy in ["id=5a1", "id=5a&1=", "i=d5&a=1", "id=5&a1="] {
-        assert_eq!(send("/fields", form, copy, "id5a1"), "duplicate", "{copy}");
+        assert_eq!(send("/row", form, copy, "id5a1"), "duplicate", "{copy}");
     }
-    // An id that is left out of them is anybody's.
-    assert_eq!(send("/skipped", form, "id=5&a=2", "a=2"), "forwarded");
-    assert_eq!(send("/skipped", form, "id=6&a=2", "a=2"), "duplicate");
     let part = |name: &str, more: &str, value: &str| {
         format!("--x\r\nContent-Disposition: form-data; name=\"{name}\"\r\n{more}\r\n{value}\r\n")
     };
@@ -531,12 +536,67 @@ fn what_an_event_id_is_nobody_but_its_sender_decides() {
             part("a", "", "1"),
             "--x--\r\n".to_owned(),
         ];
-        let media_type = "multipart/form-data; boundary=x";
-        assert_eq!(
-            send("/fields", media_type, &body.concat(), "id5a1"),
-            "duplicate"
+        let found = send(
+            "/row",
+            "multipart/form-data; boundary=x",
+            &body.concat(),
+            "id5a1",
         );
+        assert_eq!(found, "duplicate");
     }
+    // An id that is left out of them is anybody's.
+    assert_eq!(send("/skipped", form, "id=5&a=2", "a=2"), "forwarded");
+    assert_eq!(send("/skipped", form, "id=6&a=2", "a=2"), "duplicate");
+}
+
+#[test]
+fn items_that_are_signed_one_by_one_are_known_one_by_one() {
+    // SECURITY A-21, A-23: nobody signed which of them come together
+    let app = App::start();
+    let key = "44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056";
+    let gateway = Gateway::start(&config(&format!(
+        "  - name: adyen
+    match: {{ path: /adyen }}
+    verify: [{{ provider: adyen/standard, secrets: [\"value:{key}\"] }}]
+    upstream: \"{}\"
+    replay: {{ window: 10m }}
+",
+        app.url()
+    )));
+    let key = data_encoding::HEXUPPER.decode(key.as_bytes()).unwrap();
+    let item = |reference: &str| {
+        let content = format!("{reference}::M:r:100:EUR:AUTHORISATION:true");
+        let tag = super::support::hmac_base64("sha256", &key, content.as_bytes());
+        format!(
+            r#"{{"NotificationRequestItem":{{"pspReference":"{reference}","merchantAccountCode":"M","merchantReference":"r","amount":{{"value":100,"currency":"EUR"}},"eventCode":"AUTHORISATION","success":"true","additionalData":{{"hmacSignature":"{tag}"}}}}}}"#
+        )
+    };
+    let send = |references: &[&str]| {
+        let items: Vec<_> = references.iter().map(|own| item(own)).collect();
+        let body = format!(r#"{{"notificationItems":[{}]}}"#, items.join(","));
+        let fields = [("Content-Type", "application/json")];
+        let answer = gateway.post("/adyen", &fields, body.as_bytes());
+        assert!(matches!(answer.status, 200 | 503), "{}", answer.status);
+        gateway.event()["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(send(&["a", "b"]), "forwarded");
+    for copy in [
+        &["a"][..],
+        &["b"],
+        &["a", "a"],
+        &["b", "a"],
+        &["b", "a", "b"],
+    ] {
+        assert_eq!(send(copy), "duplicate", "{copy:?}");
+    }
+    // One that is new is not lost for company that is known.
+    assert_eq!(send(&["a", "c"]), "forwarded");
+    assert_eq!(send(&["c", "b", "a"]), "duplicate");
+    app.script([Reply::status(503)]);
+    assert_eq!(send(&["d", "e"]), "forwarded");
+    assert_eq!(send(&["e"]), "forwarded");
+    assert_eq!(send(&["d", "e"]), "forwarded");
+    assert_eq!(app.count(), 5);
 }
 
 #[test]

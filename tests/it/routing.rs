@@ -87,7 +87,6 @@ fn what_no_route_matches_is_404_and_matching_is_byte_exact() {
         ("a.example", "/Hooks/github"),
         ("a.example", "/%68ooks/github"),
         ("a.example", "/hooks%2fgithub"),
-        ("a.example", "//hooks/github"),
         ("a.example", "/hooks//github"),
         ("a.example", "/hooks/github;x=1"),
         ("a.example", "/one"),
@@ -259,6 +258,10 @@ fn paths_that_decoders_read_differently_are_malformed() {
         "/a%g0b",
         "/..%2f",
         "/..%5c",
+        "//evil.example/p",
+        "//hooks/github",
+        "/\\evil.example/p",
+        "/a\\b",
     ] {
         let answer = gateway.plain().exchange("POST", path, &[], b"");
         gateway.refused(&answer, 400, "malformed_request");
@@ -266,7 +269,6 @@ fn paths_that_decoders_read_differently_are_malformed() {
     app.saw_nothing();
     // None of these is folded: they match literally and arrive as they were sent.
     for path in [
-        "//evil.example/p",
         "/a//b",
         "/a%2fb",
         "/a%2Fb",

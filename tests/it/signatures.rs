@@ -489,6 +489,77 @@ routes:
 }
 
 #[test]
+fn what_is_signed_in_a_form_is_what_the_app_finds_in_it() {
+    // Whoever has one genuine delivery may write it anew as multipart, as long as the pairs are the same.
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- scheme:
+          algorithm: hmac-sha256
+          signature: { header: X-Sig }
+          fields: { form: { from: form, sort: name, write: \"{name}{value}\" } }
+          signed: \"{fields:form}\"
+        secrets: [env:SECRET]",
+    );
+    let signature = hmac_hex("sha256", SECRET, b"Bodyhello");
+    let ask = |media_type: &str, body: &str| {
+        let fields = [("Content-Type", media_type), ("X-Sig", &*signature)];
+        post(&gateway, &fields, body.as_bytes())
+    };
+    let multipart = "multipart/form-data; boundary=x";
+    let part = |more: &str| {
+        let head = format!("Content-Disposition: form-data; name=\"Body\"{more}");
+        format!("--x\r\n{head}\r\n\r\nhello\r\n--x--\r\n")
+    };
+    gateway.forwarded(&ask(multipart, &part("")), 200);
+    let other_boundary = "multipart/form-data; boundary=x; boundary*=utf-8''y";
+    for (media_type, body) in [
+        // PHP, Go and Werkzeug end the head of a part at the first empty line, whatever ends that.
+        (multipart, part("\r\nX: y\n\nEVIL\n--x\nX: z")),
+        (multipart, part("; name*=utf-8''From")),
+        (multipart, part("; filename=\"f\"")),
+        (multipart, part("\r\nContent-Transfer-Encoding: base64")),
+        (other_boundary, part("")),
+    ] {
+        gateway.refused(&ask(media_type, &body), 401, "signature_malformed");
+    }
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn a_list_of_signed_headers_names_each_once() {
+    // SECURITY DS-33: each value is copied, and one that is named a thousand times is a thousand times as large
+    let app = App::start();
+    let gateway = start(&app, "- { provider: contentful, secrets: [env:SECRET] }");
+    let time = (now() * 1000).to_string();
+    let own = "x-contentful-signed-headers,x-contentful-timestamp";
+    let ask = |listed: &str, signature: &str| {
+        let fields = [
+            ("X-Contentful-Signature", signature),
+            ("X-Contentful-Timestamp", &time),
+            ("X-Contentful-Signed-Headers", listed),
+            ("X-A", "1"),
+        ];
+        post(&gateway, &fields, b"{}")
+    };
+    let listed = format!("x-a,{own}");
+    let pairs = format!("x-a:1;x-contentful-signed-headers:{listed};x-contentful-timestamp:{time}");
+    let signature = hmac_hex(
+        "sha256",
+        SECRET,
+        format!("POST\n/in\n{pairs}\n{{}}").as_bytes(),
+    );
+    gateway.forwarded(&ask(&listed, &signature), 200);
+    let many: Vec<_> = (0..200).map(|n| format!("x-{n}")).collect();
+    for listed in [
+        format!("X-A,x-a,{own}"),
+        format!("{},{own}", many.join(",")),
+    ] {
+        gateway.refused(&ask(&listed, &signature), 401, "signature_malformed");
+    }
+}
+
+#[test]
 fn a_preset_by_token_loses_the_token_on_the_way() {
     let app = App::start();
     let gateway = start(

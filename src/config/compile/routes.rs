@@ -220,8 +220,18 @@ impl Compiler<'_, '_> {
                 return None;
             }
         };
-        if let Some(why) = text.split('/').find_map(unreachable) {
+        if let Some(why) = unreachable(text) {
             self.error(&place, format!("`{text}`: {why}"), None);
+        }
+        let is_pattern = |part: &&str| part.contains('*') || part.starts_with(':');
+        let pattern = text
+            .split('/')
+            .filter(|part| !part.starts_with('{'))
+            .find(is_pattern);
+        if let Some(part) = pattern {
+            let message = format!("`{part}` stands for these characters and nothing else");
+            let hint = "write `{name}` for one segment, `{*rest}` at the end for all that follows";
+            self.warn(&place, message, hint);
         }
         Some(RouteMatch {
             host: host?,
