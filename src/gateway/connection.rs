@@ -20,6 +20,9 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
+    /// Whether the PROXY protocol named nobody: the proxy does not write forwarding headers, so that those of
+    /// its connections are a stranger's (SECURITY SM-42).
+    pub is_anonymous: bool,
     /// The peer's address as text.
     pub(super) peer_text: HeaderValue,
     pub(super) known_host: KnownHost,
@@ -105,6 +108,7 @@ impl Connection {
             peer,
             listener,
             tls,
+            is_anonymous: false,
             peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
                 .unwrap_or(HeaderValue::from_static("unknown")),
             known_host: KnownHost::default(),
@@ -114,7 +118,7 @@ impl Connection {
     /// Whether the peer is a proxy whose forwarding headers are believed.
     pub fn is_trusted(&self, trusted: &[IpNet]) -> bool {
         let peer = self.peer.ip().to_canonical();
-        trusted.iter().any(|net| net.contains(&peer))
+        !self.is_anonymous && trusted.iter().any(|net| net.contains(&peer))
     }
 
     /// The client: the peer, or, behind trusted proxies, the rightmost hop of `X-Forwarded-For` that

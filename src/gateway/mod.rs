@@ -201,6 +201,10 @@ impl Gateway {
     {
         let (parts, mut body) = request.into_parts();
         let (version, expects) = (parts.version, parts.headers.contains_key(header::EXPECT));
+        // A sender of old that says no length means that its body ends with the connection: what follows the head
+        // is no request (SECURITY SM-10).
+        let is_unframed =
+            version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
         let is_head = parts.method == Method::HEAD;
         let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
         let (telemetry, clock) = (&self.telemetry, &self.clock);
@@ -251,6 +255,7 @@ impl Gateway {
             }
         } else {
             let reusable = !hopeless
+                && !is_unframed
                 && (is_read
                     || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
             if !reusable {

@@ -177,6 +177,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     let accepted = Accepted {
         stream,
         peer,
+        is_anonymous: false,
         place,
         endpoint: Arc::clone(endpoint),
         worker: worker.clone(),
@@ -249,6 +250,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
+    /// Whether the PROXY protocol named nobody.
+    is_anonymous: bool,
     place: Place,
     endpoint: Arc<Endpoint>,
     worker: Worker,
@@ -287,7 +290,7 @@ impl Accepted {
         let mut is_proxy = is_among(self.peer, &policy.trusted_proxies);
         if policy.proxy_protocol {
             match self.proxied(is_proxy).await {
-                Ok(None) => {}
+                Ok(None) => self.is_anonymous = true,
                 Ok(Some(client)) => {
                     self.peer = client;
                     is_proxy = false;
@@ -316,7 +319,8 @@ impl Accepted {
     }
 
     fn plaintext(self, limits: &Limits) -> Established {
-        let connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), None);
+        let mut connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), None);
+        connection.is_anonymous = self.is_anonymous;
         let Worker {
             gateway,
             challenges,
@@ -358,7 +362,9 @@ impl Accepted {
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
         let facts = acceptor.facts(session);
-        let connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), Some(facts));
+        let mut connection =
+            Connection::new(self.peer, Arc::clone(&self.endpoint.name), Some(facts));
+        connection.is_anonymous = self.is_anonymous;
         let service = Serving {
             connection,
             gateway,

@@ -272,7 +272,7 @@ fn few(count: usize) -> Result<(), Unreadable> {
 }
 
 /// Name and value of the fields of `a=1&b=2` as they are written.
-fn fields(text: &str) -> Result<impl Iterator<Item = (&str, &str)>, Unreadable> {
+pub(super) fn fields(text: &str) -> Result<impl Iterator<Item = (&str, &str)>, Unreadable> {
     let fields = || text.split('&').filter(|field| !field.is_empty());
     few(fields().take(FIELDS_MAX + 1).count())?;
     Ok(fields().map(|field| field.split_once('=').unwrap_or((field, ""))))

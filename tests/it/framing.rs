@@ -506,7 +506,7 @@ fn http_1_0_is_served_without_keep_alive() {
     // Without a length the body is empty, and what follows is nothing.
     let answer = gateway
         .plain()
-        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\n\r\nPOST /open HTTP/1.0\r\n\r\n");
+        .last_answer(b"POST /open HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\nPOST /open HTTP/1.0\r\n\r\n");
     assert_eq!(answer.unwrap().status, 200);
     assert_eq!(app.count(), 2);
     assert_eq!(app.last().body, b"");

@@ -61,12 +61,20 @@ fn the_header_of_a_trusted_proxy_names_the_client() {
 fn whom_the_header_names_is_not_a_proxy() {
     let app = App::start();
     let gateway = Gateway::start(&behind("127.0.0.0/8", &app));
-    let bytes =
-        b"PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\nPOST /open HTTP/1.1\r\nHost: localhost\r\n\
-        X-Forwarded-For: 203.0.113.9\r\nContent-Length: 1\r\n\r\nx";
-    let answer = gateway.plain().send(bytes).answer();
-    let event = gateway.forwarded(&answer.unwrap(), 200);
-    assert_eq!(event["client_ip"], "192.0.2.7");
+    // Nor is there anybody to believe where it names nobody: such a proxy writes no fields.
+    for (header, client) in [
+        ("PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\n", "192.0.2.7"),
+        ("PROXY UNKNOWN\r\n", "127.0.0.1"),
+    ] {
+        let bytes = format!(
+            "{header}POST /open HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 203.0.113.9\r\n\
+             Content-Length: 1\r\n\r\nx"
+        );
+        let answer = gateway.plain().send(bytes.as_bytes()).answer();
+        let event = gateway.forwarded(&answer.unwrap(), 200);
+        assert_eq!(event["client_ip"], client);
+        assert_eq!(app.last().header("x-forwarded-for"), Some(client));
+    }
 }
 
 #[test]

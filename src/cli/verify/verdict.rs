@@ -62,11 +62,11 @@ impl fmt::Display for Answered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "answer: {}", self.reply.status.as_u16())?;
         for (name, value) in self.headers() {
-            writeln!(f, "  {name}: {value}")?;
+            writeln!(f, "  {name}: {}", printable(&value))?;
         }
         match self.body() {
             body if body.is_empty() => Ok(()),
-            body => writeln!(f, "\n  {body}"),
+            body => writeln!(f, "\n  {}", printable(&body)),
         }
     }
 }
@@ -139,6 +139,22 @@ fn in_words(step: Step) -> Step {
     }
 }
 
+/// What comes from the request, so that it forges no line and steers no terminal.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.word())?;
@@ -152,7 +168,7 @@ impl fmt::Display for Verdict {
             ("event", &self.event_id),
         ] {
             if let Some(value) = value {
-                writeln!(f, "  {name}: {value}")?;
+                writeln!(f, "  {name}: {}", printable(value))?;
             }
         }
         let width = self
@@ -172,14 +188,14 @@ impl fmt::Display for Verdict {
                 StepResult::Ok => "ok     ",
                 StepResult::Skipped => "skipped",
             };
-            let line = format!("  {mark}  {step:width$}  {detail}");
+            let line = format!("  {mark}  {step:width$}  {}", printable(detail));
             writeln!(f, "{}", line.trim_end())?;
         }
         if let Some(answered) = &self.answered {
             write!(f, "{answered}")?;
         }
         for hint in &self.hints {
-            writeln!(f, "hint: {}", hint.message)?;
+            writeln!(f, "hint: {}", printable(&hint.message))?;
         }
         Ok(())
     }

@@ -148,7 +148,9 @@ impl Connection {
             Poll::Ready(Ok((head, broken.is_none() && sending.is_done())))
         })
         .await?;
-        let (framing, is_persistent) = framing(&head, &request.method).map_err(Failure::Gone)?;
+        let mut head = head;
+        let framed = framing(&mut head, &request.method).map_err(Failure::Gone)?;
+        let (framing, is_persistent) = framed;
         Ok(Answered {
             head,
             rest: Rest {
@@ -322,16 +324,29 @@ fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamErr
     Ok(Some(head))
 }
 
-/// How the body is framed (RFC 9112 6.3), and whether the connection outlives it.
-fn framing(head: &Response<()>, method: &Method) -> Result<(Framing, bool), UpstreamError> {
+/// How the body is framed (RFC 9112 6.3), and whether the connection outlives it. Leaves no length in `head` that
+/// another reader would refuse or take for a body's.
+fn framing(head: &mut Response<()>, method: &Method) -> Result<(Framing, bool), UpstreamError> {
     let is_old = head.version() == http::Version::HTTP_10;
     let Said {
         coding,
         length,
+        is_plain,
         is_closing,
     } = Said::by(head.headers());
     let is_persistent = !is_old && !is_closing;
     let status = head.status();
+    match length {
+        Length::Known(_) if is_plain && status != StatusCode::NO_CONTENT => {}
+        Length::Known(length) if status != StatusCode::NO_CONTENT => {
+            head.headers_mut()
+                .insert(header::CONTENT_LENGTH, length.into());
+        }
+        Length::None => {}
+        Length::Known(_) | Length::Several | Length::Bad => {
+            head.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+    }
     if method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
         return Ok((Framing::Length(0), is_persistent));
     }
@@ -355,6 +370,8 @@ fn framing(head: &Response<()>, method: &Method) -> Result<(Framing, bool), Upst
 struct Said {
     coding: Coding,
     length: Length,
+    /// Whether the length is written once, and as everybody writes it.
+    is_plain: bool,
     is_closing: bool,
 }
 
@@ -377,6 +394,7 @@ impl Said {
         let mut said = Self {
             coding: Coding::None,
             length: Length::None,
+            is_plain: true,
             is_closing: false,
         };
         for (name, value) in fields {
@@ -389,6 +407,10 @@ impl Said {
                     said.is_closing |= items.any(|option| option.eq_ignore_ascii_case(b"close"));
                 }
                 header::CONTENT_LENGTH => {
+                    let leads_with_zero = value.len() > 1 && value.as_bytes().starts_with(b"0");
+                    said.is_plain = said.length == Length::None
+                        && !leads_with_zero
+                        && value.as_bytes().iter().all(u8::is_ascii_digit);
                     said.length = items.fold(said.length, Length::with);
                 }
                 header::TRANSFER_ENCODING => {
@@ -638,7 +660,46 @@ mod tests {
     }
 
     fn framed(text: &str, method: &Method) -> Result<(Framing, bool), UpstreamError> {
-        framing(&head_of(text)?.unwrap(), method)
+        framing(&mut head_of(text)?.unwrap(), method)
+    }
+
+    #[test]
+    fn a_length_that_goes_on_is_one_that_everybody_reads_alike() {
+        // SECURITY U-11, U-13
+        for (status, method, fields, expected) in [
+            ("200 OK", Method::POST, "Content-Length: 5", Some("5")),
+            (
+                "200 OK",
+                Method::POST,
+                "Content-Length: 5\r\nContent-Length: 5",
+                Some("5"),
+            ),
+            ("200 OK", Method::POST, "Content-Length: 5, 5", Some("5")),
+            ("200 OK", Method::POST, "Content-Length: 005", Some("5")),
+            ("200 OK", Method::POST, "Content-Length: 0", Some("0")),
+            ("200 OK", Method::HEAD, "Content-Length: 5,5", Some("5")),
+            ("200 OK", Method::HEAD, "Content-Length: 5, 6", None),
+            ("200 OK", Method::HEAD, "Content-Length: x", None),
+            ("204 No Content", Method::POST, "Content-Length: 5", None),
+            (
+                "304 Not Modified",
+                Method::GET,
+                "Content-Length: 5",
+                Some("5"),
+            ),
+        ] {
+            let mut head = head_of(&format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n"))
+                .unwrap()
+                .unwrap();
+            framing(&mut head, &method).unwrap();
+            let lengths: Vec<_> = head
+                .headers()
+                .get_all(header::CONTENT_LENGTH)
+                .iter()
+                .collect();
+            let expected: Vec<_> = expected.into_iter().collect();
+            assert_eq!(lengths, expected, "{status} {fields}");
+        }
     }
 
     #[test]

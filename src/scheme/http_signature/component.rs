@@ -1,6 +1,8 @@
 //! What a signature may cover: fields of the request and what is derived from it (RFC 9421
 //! section 2).
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
@@ -90,7 +92,11 @@ impl Component {
             }
     }
 
-    pub(super) fn value(&self, message: &Message<'_>) -> Result<String, SignatureError> {
+    pub(super) fn value<'m>(
+        &self,
+        message: &Message<'m>,
+        params: &QueryParams<'m>,
+    ) -> Result<String, SignatureError> {
         let url = message.url;
         let (path, query) = match url.target.split_once('?') {
             Some((path, query)) => (path, query),
@@ -102,7 +108,7 @@ impl Component {
             Self::Method => message.method.as_str().to_owned(),
             Self::Path => path.to_owned(),
             Self::Query => format!("?{query}"),
-            Self::QueryParam(name) => query_param(query, name)?,
+            Self::QueryParam(name) => params.only(query, name)?,
             Self::RequestTarget => url.target.to_string(),
             Self::Scheme => authority(url).0,
             Self::TargetUri => {
@@ -176,18 +182,34 @@ pub(super) fn authority(url: &SenderUrl) -> (String, String) {
     (scheme.to_owned(), authority.to_owned())
 }
 
-/// The only value of a query field, decoded and encoded anew (RFC 9421 section 2.2.8).
-fn query_param(query: &str, name: &str) -> Result<String, SignatureError> {
-    let encoded = |text| encode(&locate::decode(text));
-    let fields = query.split('&').filter(|field| !field.is_empty());
-    let mut values = fields
-        .map(|field| field.split_once('=').unwrap_or((field, "")))
-        .filter(|(own, _)| encoded(own) == name)
-        .map(|(_, value)| encoded(value));
-    match (values.next(), values.next()) {
-        (Some(value), None) => Ok(value),
-        (Some(_), Some(_)) => Err(malformed("a covered query field stands twice")),
-        (None, _) => Err(malformed("a covered query field is not in the request")),
+/// The fields of a query by their name as a signature writes it: read when the first of them is asked for, and
+/// once, for a request may cover many and have many (SECURITY DS-33).
+#[derive(Debug, Default)]
+pub(super) struct QueryParams<'q>(OnceCell<HashMap<String, Vec<&'q str>>>);
+
+impl<'q> QueryParams<'q> {
+    /// The only value of a field, decoded and encoded anew (RFC 9421 section 2.2.8).
+    fn only(&self, query: &'q str, name: &str) -> Result<String, SignatureError> {
+        let encoded = |text| encode(&locate::decode(text));
+        if self.0.get().is_none() {
+            let fields = locate::fields(query).map_err(|_many| malformed(locate::TOO_MANY))?;
+            let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
+            for (name, value) in fields {
+                by_name.entry(encoded(name)).or_default().push(value);
+            }
+            // It was empty a moment ago.
+            drop(self.0.set(by_name));
+        }
+        match self
+            .0
+            .get()
+            .and_then(|by_name| by_name.get(name))
+            .map(Vec::as_slice)
+        {
+            Some([value]) => Ok(encoded(value)),
+            Some(_) => Err(malformed("a covered query field stands twice")),
+            None => Err(malformed("a covered query field is not in the request")),
+        }
     }
 }
 
@@ -233,7 +255,8 @@ mod tests {
         // RFC 9421 section 2.2, with the examples given there.
         let value = |component: &str, url: &SenderUrl| {
             let case = case(url, &[]);
-            Component::parse(component).unwrap().value(&case.message())
+            let component = Component::parse(component).unwrap();
+            component.value(&case.message(), &QueryParams::default())
         };
         let example = url(
             "https://WWW.Example.com:443",
@@ -307,7 +330,10 @@ mod tests {
             ("X-Empty-Header", ""),
         ];
         let case = case(&url("https://example.com", "/"), &fields);
-        let value = |name| Component::parse(name).unwrap().value(&case.message());
+        let value = |name| {
+            let component = Component::parse(name).unwrap();
+            component.value(&case.message(), &QueryParams::default())
+        };
         for (name, expected) in [
             ("x-ows-header", "Leading and trailing whitespace."),
             ("cache-control", "max-age=60, must-revalidate"),

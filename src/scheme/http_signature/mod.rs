@@ -28,7 +28,7 @@ use crate::units::UnixTime;
 mod component;
 mod content_digest;
 
-use component::{Component, authority};
+use component::{Component, QueryParams, authority};
 use content_digest::{CONTENT_DIGEST, Digests};
 
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
@@ -561,8 +561,12 @@ fn signature_base(
     message: &Message<'_>,
 ) -> Result<String, SignatureError> {
     let mut lines = Vec::with_capacity(components.len() + 1);
+    let params = QueryParams::default();
     for component in components {
-        lines.push(format!("{component}: {}", component.value(message)?));
+        lines.push(format!(
+            "{component}: {}",
+            component.value(message, &params)?
+        ));
     }
     lines.push(format!("\"@signature-params\": {input}"));
     Ok(lines.join("\n"))

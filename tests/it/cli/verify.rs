@@ -83,6 +83,30 @@ fn accepted_exits_0() {
 }
 
 #[test]
+fn what_is_captured_steers_no_terminal() {
+    // SECURITY S-25, L-07
+    let body = "sale_id=x%1b[2J%0arejected: signature_mismatch";
+    let head = "POST /?t=tokentokentoken16 HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded";
+    let args = [
+        "verify",
+        "--provider",
+        "gumroad/url-key",
+        "--param",
+        "query=t",
+        "--secret",
+        "value:tokentokentoken16",
+        "--request",
+        "-",
+    ];
+    let request = format!("{head}\r\n\r\n{body}");
+    let ended = Shell::new().feed(&args, request.as_bytes()).code(0);
+    let event = ended.stdout.lines().find(|line| line.contains("event:"));
+    let shown = r"  event: x\u{1b}[2J\nrejected: signature_mismatch";
+    assert_eq!(event, Some(shown));
+    assert!(!ended.stdout.contains('\u{1b}'));
+}
+
+#[test]
 fn the_second_secret_counts_too() {
     let secrets = [
         "--secret",
