@@ -4,6 +4,7 @@
 //! rest: signals, reloads, health checks, the admin listener.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
@@ -29,7 +30,7 @@ use crate::net::acme::{self, Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
 use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
-use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind};
+use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind, nobody_listens};
 use crate::net::tls::{TlsAcceptor, Validity};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
@@ -413,6 +414,17 @@ impl Server {
     fn sockets(&self, settings: &ListenerSettings) -> anyhow::Result<Vec<std::net::TcpListener>> {
         let mut address = settings.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
+        let is_passed = self.manager.holds(&settings.name, address);
+        if !is_passed
+            && nobody_listens(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
+        {
+            tracing::warn!(
+                listener = &*settings.name,
+                %address,
+                "somebody listens on this address already; where that is a process of the same user, both get a \
+                 part of the connections"
+            );
+        }
         for _ in &self.workers {
             let context = || format!("listener `{}` cannot listen on {address}", settings.name);
             let passed = self.manager.listener(&settings.name, address);
@@ -519,7 +531,12 @@ impl Server {
             Some(address) => {
                 let context = || format!("the admin listener cannot listen on {address}");
                 let passed = self.manager.listener("admin", address);
-                let socket = passed.unwrap_or_else(|| bind(address));
+                // A second process would answer every other probe and scrape of the first.
+                let alone = || match running {
+                    None => nobody_listens(address).and_then(|()| bind(address)),
+                    Some(_) => bind(address),
+                };
+                let socket = passed.unwrap_or_else(alone);
                 Ok(AdminChange::Open(address, socket.with_context(context)?))
             }
         }

@@ -124,6 +124,14 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     }
     if version == Version::HTTP_2 {
         untrimmed_values(&headers)?;
+        if headers
+            .get_all(header::CONTENT_LENGTH)
+            .iter()
+            .nth(1)
+            .is_some()
+        {
+            return Err(malformed("Content-Length stands more than once"));
+        }
     }
     let host = host(&uri, version, &headers, connection)?;
     let target = target(uri)?;

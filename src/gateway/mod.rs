@@ -431,7 +431,10 @@ impl Routed<'_> {
         if let Some(proof) = &proof {
             record.verified(proof);
         }
-        doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
+        // It is for verified requests: what anybody may ask, and what is only let pass, must not use it up.
+        if reply.is_none() && doubts.first.is_none() {
+            doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
+        }
         // Where anything is held against it, an observing route leaves the answer to the app.
         if let Some(mut reply) = reply.filter(|_| doubts.first.is_none()) {
             if let Some(enrolled) = reply.enrolled.take() {

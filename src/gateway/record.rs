@@ -128,8 +128,8 @@ impl Record {
         self.provider.clone_from(&proof.provider);
         self.event_id.clone_from(&proof.event_id);
         self.key_id.clone_from(&proof.key_id);
-        if let Some(key_id) = &proof.key_id {
-            self.metrics().key_used(key_id);
+        for key in &proof.keys {
+            self.metrics().key_used(key);
         }
     }
 

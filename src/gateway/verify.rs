@@ -33,8 +33,13 @@ pub struct Proof {
     pub checks: SmallVec<[HeaderValue; 1]>,
     /// Whose signature it is.
     pub provider: Option<Arc<Provider>>,
-    /// Which key proved it.
+    /// Which key proved it: of several the one that signed, which says more than the one that merely opened
+    /// the door.
     pub key_id: Option<Arc<str>>,
+    /// All keys that had a part in it.
+    pub keys: SmallVec<[Arc<str>; 1]>,
+    /// Whether `key_id` is that of a signature.
+    pub is_signed: bool,
     /// The provider's id of the event.
     pub event_id: Option<Arc<str>>,
     /// What makes two deliveries the same; none where that is not asked.
@@ -193,6 +198,7 @@ impl Proof {
     fn of(check: &Check, key_id: Option<Arc<str>>) -> Self {
         Self {
             checks: smallvec![check.label()],
+            keys: key_id.iter().cloned().collect(),
             key_id,
             ..Self::default()
         }
@@ -202,12 +208,13 @@ impl Proof {
         self.checks.extend(other.checks);
         self.provider = self.provider.take().or(other.provider);
         self.event_id = self.event_id.take().or(other.event_id);
-        // The key that signed says more than the one that merely opened the door.
-        self.key_id = if self.names.is_empty() && !other.names.is_empty() {
+        self.keys.extend(other.keys);
+        self.key_id = if other.is_signed && !self.is_signed {
             other.key_id.or(self.key_id.take())
         } else {
             self.key_id.take().or(other.key_id)
         };
+        self.is_signed |= other.is_signed;
         self.names = joined(&self.names, &other.names);
         self.has_items |= other.has_items;
         self.answer_fields.extend(other.answer_fields);
@@ -376,10 +383,13 @@ pub(super) fn signature(
     let Evidence {
         key_id, event_id, ..
     } = evidence;
+    let proves = check.scheme.proves_anything();
     Ok(Proof {
-        checks: smallvec![check.label()],
+        checks: proves.then(|| check.label()).into_iter().collect(),
         provider: check.provider.clone(),
+        keys: key_id.iter().cloned().collect(),
         key_id,
+        is_signed: check.scheme.is_signed(),
         event_id,
         names: names.unwrap_or_default(),
         has_items: check.scheme.signs_items(),

@@ -285,7 +285,13 @@ fn service(
             // An authority that looks whether a name is ours is no sender: it has no record.
             let mut response = match challenges.and_then(|challenges| challenges.http(&request)) {
                 Some(answer) => respond::challenge(answer),
-                None => serving.gateway.handle(&serving.connection, request).await,
+                None => {
+                    let request = request.map(|body| Whole {
+                        body,
+                        is_http2: !is_http1,
+                    });
+                    serving.gateway.handle(&serving.connection, request).await
+                }
             };
             // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
             if is_http1 && response.body().is_own() {
@@ -300,6 +306,38 @@ fn service(
             }
             Ok(response.map(|body| Tracked::new(body, exchange)))
         }))
+    }
+}
+
+/// A request's body, which ends where its sender ended it. hyper takes a stream that was reset with `NO_ERROR` for
+/// one that came to its end; RFC 9113 8.1 has only servers do that, and of a request it is the half.
+struct Whole {
+    body: Incoming,
+    is_http2: bool,
+}
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None if self.is_http2 && !self.body.is_end_stream() => {
+                Poll::Ready(Some(Err("the stream was reset".into())))
+            }
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

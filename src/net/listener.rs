@@ -90,6 +90,18 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+/// Fails when a socket listens on `address`, one of [`bind`] too.
+pub fn nobody_listens(address: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // What was closed just now is no obstacle.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
 /// Accepts connections until the endpoint is closed.
 pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Worker) {
     tokio::select! {

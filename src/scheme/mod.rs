@@ -484,6 +484,11 @@ impl Scheme {
         }
     }
 
+    /// Whether it asks its sender for any proof.
+    pub fn proves_anything(&self) -> bool {
+        !matches!(self.proof, Proof::None)
+    }
+
     /// Whether it carries the secret itself, which must be removed before a request is forwarded.
     pub fn is_bare_secret(&self) -> bool {
         matches!(self.proof, Proof::Basic | Proof::Token)

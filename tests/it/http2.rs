@@ -168,6 +168,9 @@ fn lengths_and_connection_fields_that_http2_does_not_have() {
         let end = ask(&gateway, &[METHOD, SCHEME, AUTHORITY, PATH, field]);
         assert!(is_refusal(&end), "{field:?}: {end:?}");
     }
+    let length = ("content-length", &b"3"[..]);
+    let twice = ask(&gateway, &[METHOD, SCHEME, AUTHORITY, PATH, length, length]);
+    assert!(is_refusal(&twice), "{twice:?}");
     app.saw_nothing();
     assert_eq!(
         ask(
@@ -514,12 +517,28 @@ fn a_reset_before_the_body_is_complete_claims_nothing_and_one_after_it_undoes_no
     // SECURITY U-20
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
-    let mut raw = RawH2::open(gateway.address("https"));
-    raw.headers(1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
-    raw.frame(DATA, 0, 1, b"ab");
-    raw.frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes());
-    assert_eq!(gateway.event()["reason"], "body_incomplete");
+    let length = ("content-length", &b"3"[..]);
+    // CANCEL, and NO_ERROR, which is no end either.
+    for code in [8_u32, 0] {
+        for fields in [
+            &[METHOD, SCHEME, AUTHORITY, PATH][..],
+            &[METHOD, SCHEME, AUTHORITY, PATH, length],
+        ] {
+            for sent in [&b""[..], b"ab"] {
+                let mut raw = RawH2::open(gateway.address("https"));
+                raw.headers(1, 0, fields);
+                raw.frame(DATA, 0, 1, sent);
+                raw.frame(RST_STREAM, 0, 1, &code.to_be_bytes());
+                assert_eq!(
+                    gateway.event()["reason"],
+                    "body_incomplete",
+                    "{code} {sent:?}"
+                );
+            }
+        }
+    }
     app.saw_nothing();
+    let mut raw = RawH2::open(gateway.address("https"));
     app.script([Reply::AfterGate(
         b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
     )]);

@@ -180,6 +180,39 @@ fn the_rate_of_a_route_counts_only_what_was_verified() {
 }
 
 #[test]
+fn questions_that_anybody_may_ask_do_not_use_up_the_rate_of_a_route() {
+    let app = App::start();
+    let secret = super::support::SECRET;
+    let gateway = Gateway::start(&config(&format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    rate_limits: [{{ key: route, rate: 1/h, burst: 1 }}]
+    verify: [{{ provider: x-twitter, secrets: [\"value:{secret}\"] }}]
+    upstream: \"{}\"
+",
+        app.url()
+    )));
+    for _ in 0..3 {
+        let answer = gateway
+            .plain()
+            .exchange("GET", "/in?crc_token=abc", &[], b"");
+        assert_eq!(answer.status, 200);
+        assert_eq!(gateway.event()["outcome"], "handshake");
+    }
+    let signature = super::support::hmac_base64("sha256", secret.as_bytes(), b"{}");
+    let signature = format!("sha256={signature}");
+    let signed = || {
+        gateway.post(
+            "/in",
+            &[("X-Twitter-Webhooks-Signature", &signature)],
+            b"{}",
+        )
+    };
+    gateway.forwarded(&signed(), 200);
+    gateway.refused(&signed(), 429, "rate_limited");
+}
+
+#[test]
 fn without_a_burst_it_is_a_second_worth() {
     let app = App::start();
     let gateway = Gateway::start(&config(&route(

@@ -194,6 +194,15 @@ fn sources_rates_and_replays() {
         "rate_limited",
     );
     let (name, value) = github(b"x");
+    // What would be refused before it comes to that does not use up the limit of the route.
+    for _ in 0..2 {
+        observed(
+            &gateway,
+            &app,
+            &gateway.post("/quota", &[], b"x"),
+            "signature_missing",
+        );
+    }
     for (path, reason) in [
         ("/quota", "rate_limited"),
         ("/rejects", "replayed"),
@@ -207,7 +216,7 @@ fn sources_rates_and_replays() {
             reason,
         );
     }
-    assert_eq!(app.count(), 9);
+    assert_eq!(app.count(), 11);
 }
 
 #[test]

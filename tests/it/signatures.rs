@@ -697,6 +697,34 @@ fn a_signature_and_a_token_together_and_either() {
 }
 
 #[test]
+fn every_key_of_a_proof_is_counted_and_the_one_that_signed_is_named() {
+    let app = App::start();
+    let verify = "- token: { bearer: true, secrets: [{ id: door, from: env:OTHER }] }
+      - { provider: github, secrets: [{ id: new, from: \"value:the next secret, which is long enough\" }, { id: old, from: env:SECRET }] }";
+    for more in ["", "    replay: { window: 10m }\n"] {
+        let gateway = start_with(&app, verify, more);
+        let (name, value) = github(ZEN);
+        let bearer = ("Authorization", "Bearer another secret of its own length");
+        let event = gateway.forwarded(&post(&gateway, &[bearer, (&name, &value)], ZEN), 200);
+        assert_eq!(event["key_id"], "old");
+        assert_eq!(app.last().header("x-hookward-key-id"), Some("old"));
+        for (key, count) in [("door", 1), ("old", 1), ("new", 0)] {
+            let labels = [("route", "signed"), ("key_id", key)];
+            let found = gateway.metric("hookward_verification_key_used_total", &labels);
+            assert_eq!(found, Some(count), "{key}");
+        }
+    }
+}
+
+#[test]
+fn what_proves_nothing_is_not_called_verified() {
+    let app = App::start();
+    let gateway = start(&app, "- { provider: gumroad }");
+    gateway.forwarded(&post(&gateway, &[], b"a=1"), 200);
+    assert_eq!(app.last().header("x-hookward-verified"), None);
+}
+
+#[test]
 fn connection_options_cannot_take_the_signature_away() {
     // SECURITY RT-28
     let app = App::start();
