@@ -468,7 +468,10 @@ impl Server {
             self.endpoints.insert(name, running);
         }
         for running in before.into_values() {
+            let listener = &*running.settings.name;
+            tracing::info!(target: START, listener, "no longer listening");
             running.endpoint.closed.cancel();
+            running.endpoint.leaving.cancel();
         }
         self.show_expiries();
     }
@@ -514,6 +517,7 @@ impl Server {
             tls: ArcSwap::from_pointee(tls),
             held: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
+            leaving: self.farewell.said.child_token(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
             // A worker only stops listening for work when the program ends.
@@ -545,7 +549,12 @@ impl Server {
     fn apply_admin(&mut self, change: AdminChange) {
         let (address, socket) = match change {
             AdminChange::Keep => return,
-            AdminChange::Close => (None, None),
+            AdminChange::Close => {
+                if self.admin_listener.is_some() {
+                    tracing::info!(target: START, listener = "admin", "no longer listening");
+                }
+                (None, None)
+            }
             AdminChange::Open(address, socket) => (Some(address), Some(socket)),
         };
         if let Some(old) = self.admin_listener.take() {
@@ -717,6 +726,7 @@ impl Living {
                     Transport::Tls(_) => None,
                 };
                 let policy = ListenerPolicy {
+                    address: Some(listener.address),
                     plaintext,
                     public_origin: listener.public_url.as_ref().map(|url| url.origin().into()),
                     trusted_proxies: listener.trusted_proxies.clone(),

@@ -18,6 +18,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Name of the listener that accepted it.
     pub listener: Arc<str>,
+    /// Where that listened, if it is known.
+    pub address: Option<SocketAddr>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
     /// Whether the PROXY protocol named nobody: the proxy does not write forwarding headers, so that those of
@@ -107,6 +109,7 @@ impl Connection {
         Self {
             peer,
             listener,
+            address: None,
             tls,
             is_anonymous: false,
             peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))

@@ -281,7 +281,8 @@ impl Gateway {
     {
         let snapshot = self.snapshot.load_full();
         let fallback = ListenerPolicy::default();
-        let listener = snapshot.listener(&connection.listener).unwrap_or(&fallback);
+        let listener = snapshot.listener(&connection.listener, connection.address);
+        let listener = listener.unwrap_or(&fallback);
         record.client_ip = connection.client_ip(&listener.trusted_proxies, &parts.headers);
         if connection.is_trusted(&listener.trusted_proxies) {
             record.keep_request_id(&parts.headers);

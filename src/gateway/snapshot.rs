@@ -1,6 +1,7 @@
 //! Everything a request reads: immutable, swapped whole by a reload.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 /// What a listener adds to the judgement.
 #[derive(Debug, Default)]
 pub struct ListenerPolicy {
+    /// Where it listens, as the operator wrote it.
+    pub address: Option<SocketAddr>,
     /// What plain HTTP gets; `None` on a TLS listener.
     pub plaintext: Option<Plaintext>,
     /// Scheme and authority that senders call, with a path prefix if there is one.
@@ -183,8 +186,11 @@ impl Snapshot {
         self.states.values()
     }
 
-    /// The policy of a listener; `None` once a reload removed it.
-    pub fn listener(&self, name: &str) -> Option<&ListenerPolicy> {
-        self.listeners.get(name)
+    /// The policy of a listener; `None` once a reload removed it. One with another name at the same `address`
+    /// has taken its place.
+    pub fn listener(&self, name: &str, address: Option<SocketAddr>) -> Option<&ListenerPolicy> {
+        let same_place = |own: &&ListenerPolicy| address.is_some() && own.address == address;
+        let named = self.listeners.get(name);
+        named.or_else(|| self.listeners.values().find(same_place))
     }
 }

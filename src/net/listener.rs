@@ -24,7 +24,7 @@ use super::http::{Farewell, Serving, serve_http1, serve_http2};
 use super::proxy_protocol;
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
-use crate::gateway::connection::Connection;
+use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
 use crate::tasks::keep;
@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub held: bool,
     /// Stops accepting.
     pub closed: CancellationToken,
+    /// [`Farewell::said`] of its connections: when the program stops, or when a reload removes it.
+    pub leaving: CancellationToken,
 }
 
 /// What all accept loops of a worker share.
@@ -284,7 +286,7 @@ impl Accepted {
         let snapshot = self.worker.gateway.snapshot();
         let limits = &snapshot.limits;
         // There is none when a reload has just removed the listener.
-        let policy = snapshot.listener(&self.endpoint.name)?;
+        let policy = snapshot.listener(&self.endpoint.name, Some(self.endpoint.address))?;
         if !self.introduce(policy, limits).await {
             return None;
         }
@@ -330,15 +332,28 @@ impl Accepted {
         Ok(timeout(PROXY_HEADER_TIME, header).await??)
     }
 
+    /// What is known of the connection once it is established.
+    fn connection(
+        endpoint: &Endpoint,
+        peer: SocketAddr,
+        is_anonymous: bool,
+        tls: Option<TlsFacts>,
+    ) -> Connection {
+        let mut connection = Connection::new(peer, Arc::clone(&endpoint.name), tls);
+        connection.address = Some(endpoint.address);
+        connection.is_anonymous = is_anonymous;
+        connection
+    }
+
     fn plaintext(self, limits: &Limits) -> Established {
-        let mut connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), None);
-        connection.is_anonymous = self.is_anonymous;
+        let connection = Self::connection(&self.endpoint, self.peer, self.is_anonymous, None);
         let Worker {
             gateway,
             challenges,
-            farewell,
+            mut farewell,
             ..
         } = self.worker;
+        farewell.said = self.endpoint.leaving.clone();
         let service = Serving {
             connection,
             gateway,
@@ -354,8 +369,11 @@ impl Accepted {
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
         let Worker {
-            gateway, farewell, ..
+            gateway,
+            mut farewell,
+            ..
         } = self.worker;
+        farewell.said = self.endpoint.leaving.clone();
         let failed = |error: Option<io::Error>| {
             tracing::debug!(peer = %self.peer, ?error, "TLS handshake failed");
             gateway.telemetry().metrics.tls_handshake_failures.inc();
@@ -374,9 +392,8 @@ impl Accepted {
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
         let facts = acceptor.facts(session);
-        let mut connection =
-            Connection::new(self.peer, Arc::clone(&self.endpoint.name), Some(facts));
-        connection.is_anonymous = self.is_anonymous;
+        let connection =
+            Self::connection(&self.endpoint, self.peer, self.is_anonymous, Some(facts));
         let service = Serving {
             connection,
             gateway,

@@ -76,6 +76,7 @@ impl Served {
             address,
             tls: ArcSwap::from_pointee(Some(TlsAcceptor::new(tls).unwrap())),
             held: false,
+            leaving: CancellationToken::new(),
             closed: CancellationToken::new(),
         });
         let worker = Worker {

@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use super::support::redis::free_port;
 use super::support::{
     App, Authority, Gateway, Reply, SECRET, Tls, Wire, config, eventually, github, github_route,
     hmac_hex, open_route, two_routes,
@@ -33,6 +34,42 @@ fn a_changed_file_is_loaded_by_itself() {
     assert_eq!(open.exchange("POST", "/open", &[], b"x").status, 404);
     assert_eq!(gateway.reloads("failure"), 0);
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn a_listener_that_goes_tells_its_connections_and_one_in_its_place_takes_them_over() {
+    let app = App::start();
+    let listener = |name: &str, port: u16| {
+        format!(
+            "version: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners: {{ {name}: {{ address: \"127.0.0.1:{port}\", plaintext: allow }} }}
+routes:
+{}",
+            open_route(&app)
+        )
+    };
+    let (port, other) = (free_port(), free_port());
+    let gateway = Gateway::start(&listener("http", port));
+    let mut kept = gateway.plain();
+    let answer = kept.exchange("POST", "/open", &[], b"x");
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+    // Another name at the same address: whoever is connected is served by it, and told to connect anew.
+    gateway.reload(&listener("renamed", port), "success");
+    let answer = kept.exchange("POST", "/open", &[], b"x");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    // None at all: what was allowed is allowed no longer.
+    let mut kept = Wire::plain(gateway.address("renamed"));
+    assert_eq!(kept.exchange("POST", "/open", &[], b"x").status, 200);
+    gateway.reload(&listener("http", other), "success");
+    let answer = kept.exchange("POST", "/open", &[], b"x");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (403, Some("close"))
+    );
 }
 
 #[test]
