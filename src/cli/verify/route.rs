@@ -51,6 +51,8 @@ pub(super) fn judge(
     };
     if let Err(rejection) = runtime.block_on(judge.stages()) {
         judge.verdict.refusal = Some(rejection.reason);
+        // As in the log: nothing is proved by one key where another check fails.
+        judge.verdict.key_id = None;
     }
     Ok(judge.verdict)
 }
@@ -80,6 +82,7 @@ impl Judge<'_> {
         let asked = handshake::find(presented(&head, &route, &url), &self.question.body);
         if asked.is_none() {
             self.note_if_failed("method", self.method(&head))?;
+            self.refused_by_head(&head, &url).await?;
         }
         let without = asked.map(Asked::check);
         self.checks(&head, &url, Stage::Head, without).await?;
@@ -151,6 +154,41 @@ impl Judge<'_> {
         Err(Rejection::new(Reason::MethodNotAllowed, detail))
     }
 
+    /// What the gateway refuses before it reads the body, with the steps that explain it. A client certificate is
+    /// not in the capture, so that routes that ask for one are not judged by this.
+    async fn refused_by_head(&mut self, head: &Head, url: &SenderUrl) -> Result<(), Rejection> {
+        let route = Arc::clone(self.route);
+        let AuthPolicy::All(checks) = &route.auth else {
+            return Ok(());
+        };
+        let is_certificate = |check: &Check| matches!(check, Check::ClientCert(_));
+        let asks_for_one = |check: &Check| match check {
+            Check::Any(choices) => choices.iter().any(is_certificate),
+            check => is_certificate(check),
+        };
+        if checks.iter().any(asks_for_one) {
+            return Ok(());
+        }
+        let presented = presented(head, &route, url);
+        let judged = verify::from_head(presented, &self.passwords, self.question.now).await;
+        let Err(refusal) = judged else {
+            return Ok(());
+        };
+        if refusal.is_of_signature() {
+            self.promised(head, false)?;
+        }
+        for check in checks {
+            let judged = match check {
+                Check::Any(choices) => self.any(choices, head, url).await,
+                check => self.one(check, head, url).await,
+            };
+            if judged.is_err_and(|own| own.reason == refusal.reason) {
+                break;
+            }
+        }
+        Err(refusal)
+    }
+
     fn source(&mut self) -> Result<(), Rejection> {
         let sources = &self.route.sources;
         if sources.allow.is_none() && sources.deny.is_empty() {
@@ -168,14 +206,21 @@ impl Judge<'_> {
         self.note("source", judged, |()| format!("{client} may call"))
     }
 
-    fn body(&mut self, head: &Head, is_handshake: bool) -> Result<(), Rejection> {
-        let (policy, content) = (&self.route.body, &self.question.body);
+    /// What the head says of the body.
+    fn promised(&mut self, head: &Head, is_handshake: bool) -> Result<(), Rejection> {
+        let policy = &self.route.body;
         let declared = admit::declared_size(policy, &head.headers);
         self.note_if_failed("body_size", declared)?;
         if !is_handshake {
             let typed = admit::content_type(policy, &head.headers);
             self.note_if_failed("content_type", typed)?;
         }
+        Ok(())
+    }
+
+    fn body(&mut self, head: &Head, is_handshake: bool) -> Result<(), Rejection> {
+        self.promised(head, is_handshake)?;
+        let (policy, content) = (&self.route.body, &self.question.body);
         let size = content.len();
         let fits = if size as u64 > policy.size_max.0 {
             Err(Rejection::new(

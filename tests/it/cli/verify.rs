@@ -316,6 +316,20 @@ const ROUTES: &str = "  - name: all
     verify:
       - basic: { users: [{ name: ops, password_hash: '${env:HASH}' }] }
     upstream: echo
+  - name: first
+    match: { path: /first }
+    body: { max_size: 32, content_types: [application/json], well_formed: true }
+    verify:
+      - any:
+          - token: { query: q, secrets: [env:TOKEN] }
+          - { provider: github, secrets: [env:S] }
+      - token: { bearer: true, secrets: [env:OLD] }
+    upstream: echo
+  - name: signed
+    match: { path: /signed }
+    body: { max_size: 32, content_types: [application/json], well_formed: true }
+    verify: [{ provider: github, secrets: [env:S] }]
+    upstream: echo
   - { name: open, match: { path: /open }, verify: none, upstream: echo }
 ";
 const TOKEN: &str = "a-token-of-thirty-characters..";
@@ -347,6 +361,58 @@ fn by_route(route: &str, request: &str, more: &[&str]) -> Ended {
     ];
     args.extend(more);
     shell.feed(&args, request.as_bytes())
+}
+
+#[test]
+fn what_the_gateway_refuses_first_is_the_reason() {
+    let json = ("Content-Type", "application/json");
+    let text = ("Content-Type", "text/plain");
+    let mismatch = signature(SECRET, "another body");
+    for (route, path, headers, body, reason) in [
+        ("signed", "/signed", &[json][..], "{", "signature_missing"),
+        (
+            "signed",
+            "/signed",
+            &[text],
+            "{",
+            "content_type_unsupported",
+        ),
+        (
+            "signed",
+            "/signed",
+            &[json, ("X-Hub-Signature-256", "zz")],
+            "{",
+            "signature_malformed",
+        ),
+        (
+            "signed",
+            "/signed",
+            &[json, ("X-Hub-Signature-256", &mismatch)],
+            "{",
+            "body_malformed",
+        ),
+        (
+            "first",
+            "/first?q=wrong",
+            &[json],
+            "{}",
+            "credential_invalid",
+        ),
+        (
+            "first",
+            "/first",
+            &[json, ("Authorization", "Bearer wrong")],
+            "{}",
+            "credential_missing",
+        ),
+    ] {
+        let ended = by_route(route, &request(path, headers, body), &[]).code(1);
+        let verdict = ended.json();
+        assert_eq!(verdict["reason"], reason, "{path} {headers:?}");
+        assert_eq!(verdict["key_id"], serde_json::Value::Null);
+        let mut steps = verdict["steps"].as_array().unwrap().iter();
+        assert!(steps.any(|step| step["result"] == "failed"), "{verdict}");
+    }
 }
 
 fn authority() -> String {
