@@ -123,6 +123,8 @@ pub struct OneOrMany<T>(pub Vec<At<T>>);
 impl Document {
     /// Parses YAML. Syntax errors and duplicate keys are reported, and then there is no document.
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        // Editors of Windows write it; it is no character of the file (YAML 1.2 section 5.2).
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let at = |mark, path: &str, message: String, hint| Problem {
             mark,
             path: path.to_owned(),

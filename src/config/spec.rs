@@ -416,7 +416,7 @@ pub(super) struct CheckSpec {
     pub(super) secrets: Option<At<Secrets>>,
     /// Public keys of `provider` or `scheme`, as references.
     pub(super) public_keys: Option<At<Secrets>>,
-    /// URL of a JWKS with the public keys. Not in this build.
+    /// URL of a JWKS with the public keys, which are fetched and kept fresh: https.
     pub(super) jwks_url: Option<At<String>>,
     /// What the preset asks for beside secrets.
     pub(super) params: Option<At<Ordered<serde_json::Value>>>,

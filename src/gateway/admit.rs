@@ -96,6 +96,16 @@ pub fn content_type(policy: &BodyPolicy, headers: &HeaderMap) -> Result<(), Reje
             return Err(Rejection::new(Reason::ContentTypeUnsupported, detail));
         }
     }
+    if policy.well_formed
+        && headers
+            .get_all(header::CONTENT_TYPE)
+            .iter()
+            .nth(1)
+            .is_some()
+    {
+        let detail = "there is more than one Content-Type, and the body would be judged by none";
+        return Err(Rejection::new(Reason::ContentTypeUnsupported, detail));
+    }
     let judged = policy.well_formed
         && media_type
             .and_then(super::well_formed::Syntax::of)
@@ -212,6 +222,13 @@ mod tests {
             ("content-type", "application/json"),
         ];
         assert_eq!(judge(&twice), unsupported);
+        // Nor is one judged for its syntax that could be of two kinds.
+        let any = BodyPolicy {
+            content_types: None,
+            ..policy()
+        };
+        let judged = content_type(&any, &headers(&twice)).map_err(|r| r.reason);
+        assert_eq!(judged, unsupported);
         let encoded = [
             ("content-type", "application/json"),
             ("content-encoding", "gzip"),

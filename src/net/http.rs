@@ -283,15 +283,13 @@ fn service(
             let (serving, leaving) = &*shared;
             let challenges = serving.challenges.as_ref();
             // An authority that looks whether a name is ours is no sender: it has no record.
-            let mut response = match challenges.and_then(|challenges| challenges.http(&request)) {
-                Some(answer) => respond::challenge(answer),
-                None => {
-                    let request = request.map(|body| Whole {
-                        body,
-                        is_http2: !is_http1,
-                    });
-                    serving.gateway.handle(&serving.connection, request).await
-                }
+            let answer = challenges.and_then(|challenges| challenges.http(&request));
+            let mut response = if let Some(answer) = answer {
+                respond::challenge(answer)
+            } else {
+                let is_http2 = !is_http1;
+                let request = request.map(|body| Whole { body, is_http2 });
+                serving.gateway.handle(&serving.connection, request).await
             };
             // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
             if is_http1 && response.body().is_own() {

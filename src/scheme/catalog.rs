@@ -263,6 +263,9 @@ impl Preset {
             let default = compile::get(&spec.default).map(to_json);
             let optional = compile::get(&spec.optional).copied().unwrap_or_default();
             match (params.get(name), default) {
+                (Some(value), _) if value.as_str() == Some("") && !optional => {
+                    wrong.push(format!("param `{name}` is empty"));
+                }
                 (Some(value), _) => {
                     let known = compile::get(&spec.one_of);
                     if known

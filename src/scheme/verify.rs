@@ -40,7 +40,7 @@ const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
 
 const NO_KEY: SignatureError = refuse(
     Reason::KeyUnavailable,
-    "every key of the check has passed `not_after`",
+    "no key of the check counts: it has none, or all have passed `not_after`",
 );
 
 const MISMATCH: SignatureError = refuse(

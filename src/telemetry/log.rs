@@ -124,7 +124,10 @@ impl AccessLog {
         output: W,
     ) -> std::io::Result<(Self, FlushGuard)> {
         let dropped = metrics::access_log_dropped();
-        let (writer, guard) = LossyWriter::start("access-log", output, dropped.clone())?;
+        let refused = |error: &std::io::Error| {
+            tracing::warn!(%error, "the access log cannot be written");
+        };
+        let (writer, guard) = LossyWriter::start("access-log", output, dropped.clone(), refused)?;
         let log = Self {
             format,
             sink: Sink::Writer(writer),
@@ -202,7 +205,8 @@ const CAPPED_TARGETS: &[&str] = &["h2", "hyper", "hyper_util", "rustls", "tokio_
 pub fn init(format: LogFormat, filter: &str) -> Result<FlushGuard, LogError> {
     let output = std::io::stderr().as_fd().try_clone_to_owned()?;
     let output = std::fs::File::from(output);
-    let (writer, guard) = LossyWriter::start("log", output, metrics::log_dropped())?;
+    // There is nobody else to tell.
+    let (writer, guard) = LossyWriter::start("log", output, metrics::log_dropped(), |_| {})?;
     let ansi = std::io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::registry().with(layer(format, filter, ansi, move || writer.clone())?);

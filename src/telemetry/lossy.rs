@@ -5,9 +5,9 @@
 //! ones. `tracing-appender` bounds lines instead, does not count what the system refused to take, and
 //! prints to standard output (which may block for ever) when it is dropped while the reader is stuck.
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 
@@ -20,6 +20,9 @@ const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// Enough to be written at once.
 const GATHER_BYTES: usize = 64 << 10;
+
+/// Between two words about an output that refuses what it is given.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long the end of the program waits for a slow reader.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,7 +47,6 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     bytes: Vec<u8>,
-    lines: u64,
     /// The thread sleeps until there is a line.
     idle: bool,
     /// The thread is writing a batch that it took.
@@ -53,12 +55,14 @@ struct State {
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to `output`; lines lost are counted by `dropped`.
+    /// Starts the thread that writes to `output`; lines lost are counted by `dropped`, and `refused` is told now
+    /// and then why.
     pub fn start<W: Write + Send + 'static>(
         name: &str,
         output: W,
         dropped: IntCounter,
-    ) -> std::io::Result<(Self, FlushGuard)> {
+        refused: fn(&io::Error),
+    ) -> io::Result<(Self, FlushGuard)> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
@@ -68,7 +72,7 @@ impl LossyWriter {
         let worker = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || worker.drain(output))?;
+            .spawn(move || worker.drain(output, refused))?;
         Ok((Self(Arc::clone(&shared)), FlushGuard(shared)))
     }
 
@@ -82,7 +86,6 @@ impl LossyWriter {
         }
         let before = state.bytes.len();
         state.bytes.extend_from_slice(line);
-        state.lines += 1;
         let enough = before < GATHER_BYTES && state.bytes.len() >= GATHER_BYTES;
         let due = enough || std::mem::take(&mut state.idle);
         drop(state);
@@ -94,13 +97,60 @@ impl LossyWriter {
 
 /// One call is one line: what tracing's formatter does.
 impl Write for LossyWriter {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.line(line);
         Ok(line.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// An output, and in what state it was left.
+struct Output<W> {
+    to: W,
+    /// Whether it ends in the middle of a line.
+    is_cut: bool,
+    refused: fn(&io::Error),
+    said: Option<Instant>,
+}
+
+impl<W: Write> Output<W> {
+    /// Writes whole lines, and says how many of them were lost.
+    fn put(&mut self, lines: &mut Vec<u8>) -> u64 {
+        let is_mended = self.is_cut;
+        if is_mended {
+            // What comes now is no part of the line that was cut.
+            lines.insert(0, b'\n');
+        }
+        let mut rest = lines.as_slice();
+        let failure = loop {
+            match self.to.write(rest) {
+                Ok(0) if !rest.is_empty() => break ErrorKind::WriteZero.into(),
+                Ok(count) => rest = rest.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+            if rest.is_empty() {
+                self.is_cut = false;
+                match self.to.flush() {
+                    Ok(()) => return 0,
+                    Err(error) => break error,
+                }
+            }
+        };
+        let written = lines.len() - rest.len();
+        self.is_cut = match written.checked_sub(1).and_then(|last| lines.get(last)) {
+            Some(last) => *last != b'\n',
+            None => self.is_cut,
+        };
+        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
+            self.said = Some(Instant::now());
+            (self.refused)(&failure);
+        }
+        let mending = u64::from(is_mended && written == 0);
+        (memchr::memchr_iter(b'\n', rest).count() as u64).saturating_sub(mending)
     }
 }
 
@@ -110,7 +160,13 @@ impl Shared {
     }
 
     /// The thread: takes everything that waits, writes it at once, again and again.
-    fn drain<W: Write>(&self, mut output: W) {
+    fn drain<W: Write>(&self, output: W, refused: fn(&io::Error)) {
+        let mut output = Output {
+            to: output,
+            is_cut: false,
+            refused,
+            said: None,
+        };
         let mut batch = Vec::new();
         loop {
             let mut state = self.lock();
@@ -132,16 +188,9 @@ impl Shared {
                 .wait_timeout_while(state, GATHER_TIME, gathering);
             state = gathered.unwrap_or_else(PoisonError::into_inner).0;
             std::mem::swap(&mut batch, &mut state.bytes);
-            let lines = std::mem::take(&mut state.lines);
             state.busy = true;
             drop(state);
-            if output
-                .write_all(&batch)
-                .and_then(|()| output.flush())
-                .is_err()
-            {
-                self.dropped.inc_by(lines);
-            }
+            self.dropped.inc_by(output.put(&mut batch));
             batch.clear();
         }
     }
@@ -177,11 +226,11 @@ mod tests {
     struct Refusing;
 
     impl Write for Refusing {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -190,12 +239,12 @@ mod tests {
     struct Stuck(mpsc::Receiver<()>);
 
     impl Write for Stuck {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.recv().ok();
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -204,18 +253,18 @@ mod tests {
     struct Kept(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Kept {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
 
     fn start<W: Write + Send + 'static>(output: W) -> (LossyWriter, FlushGuard, IntCounter) {
         let dropped = IntCounter::new("dropped", "Lines.").unwrap();
-        let (writer, guard) = LossyWriter::start("test", output, dropped.clone()).unwrap();
+        let (writer, guard) = LossyWriter::start("test", output, dropped.clone(), |_| {}).unwrap();
         (writer, guard, dropped)
     }
 
@@ -248,6 +297,55 @@ mod tests {
         }
         drop(guard);
         assert_eq!(dropped.get(), 10);
+    }
+
+    /// A disk that has room for so many bytes, until it is given more.
+    struct Full(Arc<Mutex<(usize, Vec<u8>)>>);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (room, kept) = &mut *self.0.lock().unwrap();
+            if *room == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let count = bytes.len().min(*room);
+            kept.extend_from_slice(&bytes[..count]);
+            *room -= count;
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_cut_spoils_no_other() {
+        // SECURITY DS-26
+        for (room, kept, lost) in [
+            (0, "c\nd\n", [2, 0]),
+            (2, "a\nc\nd\n", [1, 0]),
+            (3, "a\nb\nc\nd\n", [1, 0]),
+            (4, "a\nb\nc\nd\n", [0, 0]),
+        ] {
+            let disk = Arc::new(Mutex::new((room, Vec::new())));
+            let mut output = Output {
+                to: Full(Arc::clone(&disk)),
+                is_cut: false,
+                refused: |_| {},
+                said: None,
+            };
+            let first = output.put(&mut b"a\nb\n".to_vec());
+            let still_full = output.put(&mut Vec::new());
+            disk.lock().unwrap().0 = 100;
+            let second = output.put(&mut b"c\nd\n".to_vec());
+            let text = String::from_utf8(disk.lock().unwrap().1.clone()).unwrap();
+            assert_eq!(
+                (text.as_str(), [first, second], still_full),
+                (kept, lost, 0),
+                "{room}"
+            );
+        }
     }
 
     #[test]

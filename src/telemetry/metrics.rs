@@ -21,8 +21,7 @@ pub struct Metrics {
     registry: Registry,
     routes: Routes,
     none: Arc<RouteMetrics>,
-    reload_success: IntCounter,
-    reload_failure: IntCounter,
+    reloads: Reloads,
     key_fetch_success: IntCounter,
     key_fetch_failure: IntCounter,
     acme_order_success: IntCounter,
@@ -142,16 +141,38 @@ impl StateMetrics {
     }
 }
 
+/// Attempts to load the configuration again.
+#[derive(Debug)]
+struct Reloads {
+    /// Those that succeeded, and the others.
+    attempts: [IntCounter; 2],
+    last_successful: IntGauge,
+}
+
+impl Reloads {
+    fn new(registry: &Registry) -> Self {
+        let reloads = Self {
+            attempts: results(
+                registry,
+                "hookward_config_reloads_total",
+                "Attempts to load the configuration again.",
+            ),
+            last_successful: gauge(
+                registry,
+                "hookward_config_last_reload_successful",
+                "1 where the last attempt to load the configuration succeeded, 0 where the one before it is still served.",
+            ),
+        };
+        reloads.last_successful.set(1);
+        reloads
+    }
+}
+
 impl Metrics {
     /// Every metric, with the series that are known before any route is.
     pub fn new(version: &str) -> Self {
         let registry = Registry::new();
         let routes = Routes::new(&registry);
-        let [reload_success, reload_failure] = results(
-            &registry,
-            "hookward_config_reloads_total",
-            "Attempts to load the configuration again.",
-        );
         let [key_fetch_success, key_fetch_failure] = results(
             &registry,
             "hookward_key_fetches_total",
@@ -174,8 +195,7 @@ impl Metrics {
         Self {
             none,
             routes,
-            reload_success,
-            reload_failure,
+            reloads: Reloads::new(&registry),
             key_fetch_success,
             key_fetch_failure,
             acme_order_success,
@@ -230,11 +250,9 @@ impl Metrics {
 
     /// Counts an attempt to load the configuration again.
     pub fn config_reload(&self, succeeded: bool) {
-        if succeeded {
-            self.reload_success.inc();
-        } else {
-            self.reload_failure.inc();
-        }
+        let [success, failure] = &self.reloads.attempts;
+        self.reloads.last_successful.set(succeeded.into());
+        if succeeded { success } else { failure }.inc();
     }
 
     /// Counts an attempt to fetch keys that a provider publishes.

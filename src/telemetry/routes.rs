@@ -50,6 +50,10 @@ const BUCKETS: [Duration; 15] = [
 
 /// Refusals that every route shows from the start, at zero.
 const REASONS_KNOWN: &[Reason] = &[
+    Reason::Internal,
+    Reason::KeyUnavailable,
+    Reason::Overloaded,
+    Reason::StateUnavailable,
     Reason::RateLimited,
     Reason::CredentialMissing,
     Reason::CredentialInvalid,

@@ -55,10 +55,20 @@ impl Compiler<'_, '_> {
         spec: Option<&At<BodySpec>>,
         signatures: Option<&Facts>,
         limits: &Limits,
+        route: &Place,
     ) -> BodyPolicy {
-        let size_default = signatures
-            .and_then(|facts| facts.body_size_max)
-            .unwrap_or(BODY_SIZE_MAX_DEFAULT);
+        let of_preset = signatures.and_then(|facts| facts.body_size_max);
+        let size_default = of_preset.unwrap_or(BODY_SIZE_MAX_DEFAULT);
+        let is_said = value(spec).is_some_and(|(spec, _)| spec.max_size.is_some());
+        if !is_said && size_default > limits.body_memory {
+            let from = of_preset.map_or("by default", |_| "by its preset");
+            let message = format!(
+                "takes bodies of up to {size_default} {from}, but `limits.body_memory` is {}",
+                limits.body_memory
+            );
+            let hint = "larger ones are answered 503; raise `limits.body_memory`, or lower `body.max_size`";
+            self.warn(route, message, hint);
+        }
         let Some((spec, _)) = value(spec) else {
             return BodyPolicy {
                 size_max: size_default,

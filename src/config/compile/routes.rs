@@ -171,7 +171,7 @@ impl Compiler<'_, '_> {
             }
         }
         let facts = auth.as_ref().map(|auth| &auth.facts);
-        let body = self.body(spec.body.as_ref(), facts, world.limits);
+        let body = self.body(spec.body.as_ref(), facts, world.limits, place);
         let replay = self.replay(spec.replay.as_ref(), facts);
         let upstream = self.upstream_of(&spec.upstream, path, upstreams);
         let forward = self.forward(spec.forward.as_ref(), scope.path);
