@@ -267,10 +267,10 @@ fn rewritten(target: &PathAndQuery, state: &RouteState) -> Result<PathAndQuery, 
         PathRewrite::Keep => Cow::Borrowed(path),
         PathRewrite::Replace(path) => Cow::Borrowed(&**path),
         PathRewrite::StripPrefix(prefix) => match path.strip_prefix(&**prefix) {
-            // One slash, or an app could take what follows for a host (SECURITY A-44).
-            Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-                Cow::Owned(format!("/{}", rest.trim_start_matches('/')))
-            }
+            // An app could take what follows two slashes for a host (SECURITY A-44).
+            Some(rest) if rest.starts_with("//") => return Err(Reason::MalformedRequest),
+            Some("") => Cow::Borrowed("/"),
+            Some(rest) if rest.starts_with('/') => Cow::Borrowed(rest),
             _ => Cow::Borrowed(path),
         },
     };
