@@ -200,12 +200,19 @@ impl Document {
         match value {
             Value::String(text) if text.contains("${env:") => match expand(text, lookup) {
                 Ok(expanded) => *text = expanded,
-                Err(message) => {
+                Err((message, hint)) => {
                     let place = self.marks.value_place(path);
-                    let hint = "set it, or write a default: `${env:NAME:-default}`".to_owned();
-                    problems.push(place.error(message, Some(hint)));
+                    problems.push(place.error(message, Some(hint.to_owned())));
                 }
             },
+            Value::String(text) if text.contains("${") => {
+                if let Some(name) = shell_variable(text) {
+                    let place = self.marks.value_place(path);
+                    let message = format!("`${{{name}}}` stays as it is written");
+                    let hint = format!("for the environment variable, write `${{env:{name}}}`");
+                    problems.push(place.warning(message, Some(hint)));
+                }
+            }
             Value::Sequence(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
                     let path = format!("{path}[{index}]");
@@ -285,14 +292,31 @@ fn unclear_breaks(text: &str) -> Vec<(Mark, char)> {
     found
 }
 
-fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// The name in `${NAME}`, as shells and Compose write what is `${env:NAME}` here.
+fn shell_variable(text: &str) -> Option<&str> {
+    let mut references = text
+        .split("${")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'));
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    references.find_map(|(name, _)| is_name(name).then_some(name))
+}
+
+/// The text with its variables, or what is wrong and a hint.
+fn expand(
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<String, (String, &'static str)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${env:") {
         out.push_str(before);
         let (reference, tail) = after
             .split_once('}')
-            .ok_or_else(|| "`${env:` lacks its closing `}`".to_owned())?;
+            .ok_or(("`${env:` lacks its `}`".to_owned(), "write `${env:NAME}`"))?;
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
@@ -300,7 +324,13 @@ fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String,
         match (lookup(name), default) {
             (Some(value), _) if !value.is_empty() || default.is_none() => out.push_str(&value),
             (_, Some(default)) => out.push_str(default),
-            _ => return Err(format!("environment variable `{name}` is not set")),
+            _ => {
+                let message = format!("environment variable `{name}` is not set");
+                return Err((
+                    message,
+                    "set it, or write a default: `${env:NAME:-default}`",
+                ));
+            }
         }
         rest = tail;
     }

@@ -426,7 +426,7 @@ impl Server {
             );
         }
         for _ in &self.workers {
-            let context = || format!("listener `{}` cannot listen on {address}", settings.name);
+            let context = || cannot_listen(&format!("listener `{}`", settings.name), address);
             let passed = self.manager.listener(&settings.name, address);
             let socket = passed
                 .unwrap_or_else(|| bind(address))
@@ -533,7 +533,7 @@ impl Server {
             None => Ok(AdminChange::Close),
             Some(_) if running == address => Ok(AdminChange::Keep),
             Some(address) => {
-                let context = || format!("the admin listener cannot listen on {address}");
+                let context = || cannot_listen("the admin listener", address);
                 let passed = self.manager.listener("admin", address);
                 // A second process would answer every other probe and scrape of the first.
                 let alone = || match running {
@@ -778,6 +778,17 @@ impl Living {
             ..RouteState::new(route, metrics, upstream)
         })
     }
+}
+
+/// What is said where a socket cannot be had, before the system's own words.
+fn cannot_listen(who: &str, address: SocketAddr) -> String {
+    // Linux keeps these for root, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
+    let hint = if (1..1024).contains(&address.port()) && !rustix::process::geteuid().is_root() {
+        " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+    } else {
+        ""
+    };
+    format!("{who} cannot listen on {address}{hint}")
 }
 
 fn start_workers(

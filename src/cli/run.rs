@@ -16,7 +16,7 @@ use crate::reload::Reloader;
 use crate::server::{self, Bound};
 use crate::systemd::ServiceManager;
 use crate::telemetry::Telemetry;
-use crate::telemetry::log::{self, AccessLog};
+use crate::telemetry::log::{self, AccessLog, LogError};
 use crate::telemetry::metrics::Metrics;
 
 /// Serve: verify requests and forward what is authentic
@@ -119,7 +119,13 @@ fn serve(
     let manager = ServiceManager::new(env.get("NOTIFY_SOCKET"), env.get("LISTEN_FDNAMES"))
         .context("what the service manager passed cannot be used")?;
     let format = args.log_format.into();
-    let log = log::init(format, &log_filter(env))?;
+    let log = match log::init(format, &log_filter(env)) {
+        Err(error @ LogError::Filter(_)) => {
+            output.note(format_args!("error: {error}"));
+            return Ok(ExitStatus::BadConfig);
+        }
+        started => started?,
+    };
     let (access, access_guard) = AccessLog::stdout(format)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     metrics.show(log.dropped());

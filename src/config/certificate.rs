@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
@@ -25,8 +25,7 @@ pub(super) fn chain(
 ) -> Result<Vec<CertificateDer<'static>>, Trouble> {
     let pem = resolver.file(path)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain =
-        read.map_err(|error| Trouble::new(format!("`{path}` is not valid PEM: {error}")))?;
+    let chain = read.map_err(|error| not_pem(path, &error))?;
     if chain.is_empty() {
         let trouble = Trouble::new(format!("there is no certificate in `{path}`"));
         return Err(trouble.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
@@ -73,7 +72,12 @@ pub(super) fn identity(
             .hint(
                 "compare `openssl x509 -pubkey -noout -in CERT` and `openssl pkey -pubout -in KEY`",
             ),
-            error => Trouble::new(format!("the key in `{path}` cannot be used: {error}")),
+            rustls::Error::InvalidCertificate(error) => {
+                let hint = "rustls wants version 3 and a subjectAltName; `openssl x509 -req` needs `-extfile` for them";
+                Trouble::new(format!("the certificate cannot be used: {error}")).hint(hint)
+            }
+            error => Trouble::new(format!("the key in `{path}` cannot be used: {error}"))
+                .hint("it must be RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, or Ed25519"),
         },
     )?;
     let mut doubts = Vec::new();
@@ -170,6 +174,17 @@ fn validity(leaf: &X509Certificate<'_>, path: &str, now: UnixTime) -> Option<Tro
     } else {
         None
     }
+}
+
+fn not_pem(path: &str, error: &pem::Error) -> Trouble {
+    let what = match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let marker = String::from_utf8_lossy(end_marker);
+            format!("it is cut off: `-----END {marker}-----` is missing")
+        }
+        error => error.to_string(),
+    };
+    Trouble::new(format!("`{path}` is not valid PEM: {what}"))
 }
 
 fn parse<'c>(

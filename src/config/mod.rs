@@ -123,9 +123,27 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
     let spec = document.decode(&mut problems);
     document.forget_values();
     let config = spec.and_then(|spec| compile::config(&spec, &document, resolver, &mut problems));
-    // A text whose variable is unset is no good value either; saying so once is enough.
+    // A text whose variable is unset is no good value either; saying so once is enough. One that only looks like
+    // a variable is explained better where it is read.
+    let (unset, doubtful): (Vec<_>, Vec<_>) = unset
+        .into_iter()
+        .partition(|problem| problem.severity == Severity::Error);
     problems.retain(|problem| unset.iter().all(|first| first.path != problem.path));
-    problems.append(&mut unset);
+    let names_env = |problem: &Problem| {
+        problem
+            .hint
+            .as_ref()
+            .is_some_and(|hint| hint.contains("env:"))
+    };
+    let is_explained = |doubt: &Problem| {
+        let mut there = problems.iter().filter(|other| other.path == doubt.path);
+        there.any(names_env)
+    };
+    let doubtful: Vec<_> = doubtful
+        .into_iter()
+        .filter(|own| !is_explained(own))
+        .collect();
+    problems.extend(doubtful.into_iter().chain(unset));
     (config, problems)
 }
 

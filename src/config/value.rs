@@ -29,9 +29,16 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         text.parse().map(Self).or_else(|_| {
+            let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+            let why = if !port.is_empty() && port.parse::<u16>().is_err() {
+                format!("`{port}` is not a port")
+            } else if !port.is_empty() && host.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                format!("`{host}` is a name, and it listens on addresses")
+            } else {
+                format!("`{text}` is not an address with a port")
+            };
             refuse(format!(
-                "`{text}` is not an address with a port; write `127.0.0.1:8080`, `0.0.0.0:8443` or \
-                 `[::]:8443`"
+                "{why}; write `127.0.0.1:8080`, `0.0.0.0:8443` or `[::]:8443`"
             ))
         })
     }
@@ -325,11 +332,12 @@ mod tests {
 
     #[test]
     fn paths() {
-        for text in ["/", "/a/b.php", "/a%20b", "//a", "/..a"] {
+        for text in ["/", "/a/b.php", "/a%20b", "/a//b", "/..a"] {
             assert_eq!(path(text), Ok(()));
         }
         for text in [
-            "", "a", "/a?b", "/a b", "/a/../b", "/%2e%2E", "/%", "/%zz", "/%00", "/é",
+            "", "a", "/a?b", "/a b", "/a/../b", "/%2e%2E", "/%", "/%zz", "/%00", "/é", "//a",
+            "/a\\b",
         ] {
             assert!(path(text).is_err(), "{text}");
         }

@@ -57,14 +57,26 @@ pub enum UpstreamError {
     #[error("the upstream's answer is not valid: {0}")]
     Invalid(String),
     /// No answer in time.
-    #[error("the upstream did not answer within {0:?}")]
-    Timeout(Duration),
+    #[error("the upstream did not answer in time: {0}")]
+    Timeout(String),
     /// No connection.
     #[error("no server of the upstream can be reached: {0}")]
     Unreachable(String),
 }
 
 impl UpstreamError {
+    /// With the server that it is about.
+    #[must_use]
+    pub fn of(self, server: &impl fmt::Display) -> Self {
+        let about = |why: &str| format!("{server}: {why}");
+        match self {
+            Self::Aborted(why) => Self::Aborted(about(&why)),
+            Self::Invalid(why) => Self::Invalid(about(&why)),
+            Self::Timeout(why) => Self::Timeout(about(&why)),
+            Self::Unreachable(why) => Self::Unreachable(about(&why)),
+        }
+    }
+
     /// Row of the reason table.
     pub fn reason(&self) -> Reason {
         match self {

@@ -699,7 +699,8 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
             record.upstream(None, took);
             let (route, request_id) =
                 (&*state.route.name, record.request_id.to_str().unwrap_or(""));
-            tracing::warn!(route, request_id, %error, "a delivery failed");
+            let reason = error.reason().code();
+            tracing::warn!(route, request_id, reason, %error, "a delivery failed");
             let rejection = Rejection::new(error.reason(), "the delivery failed");
             refuse(rejection, Some(&state), record)
         }

@@ -161,10 +161,8 @@ impl Record {
             Fault::Gateway => {
                 tracing::error!(route, request_id, reason = reason.code(), "{detail}");
             }
-            Fault::Upstream => {
-                tracing::warn!(route, request_id, reason = reason.code(), "{detail}");
-            }
-            Fault::Load | Fault::Sender => {
+            // Of an upstream's it is said where it is found, with the server.
+            Fault::Load | Fault::Sender | Fault::Upstream => {
                 tracing::debug!(route, request_id, reason = reason.code(), "{detail}");
             }
         }

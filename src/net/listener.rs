@@ -375,7 +375,8 @@ impl Accepted {
         } = self.worker;
         farewell.said = self.endpoint.leaving.clone();
         let failed = |error: Option<io::Error>| {
-            tracing::debug!(peer = %self.peer, ?error, "TLS handshake failed");
+            let why = error.map_or_else(|| "it took too long".to_owned(), |own| own.to_string());
+            tracing::debug!(peer = %self.peer, error = why, "TLS handshake failed");
             gateway.telemetry().metrics.tls_handshake_failures.inc();
         };
         let stream = match handshake {

@@ -220,6 +220,14 @@ impl AuthPolicy {
             })
     }
 
+    /// Whether a token of it stands in the path.
+    pub fn takes_path_tokens(&self) -> bool {
+        self.checks().into_iter().any(|check| match check {
+            Check::Token(token) => matches!(token.location, TokenLocation::Path(_)),
+            _ => false,
+        })
+    }
+
     /// Ids of every configured key, for the metric that shows which are in use.
     pub fn key_ids(&self) -> Vec<Arc<str>> {
         let mut ids = Vec::new();

@@ -202,6 +202,8 @@ pub struct RouteTable {
     wildcard: ByName<Node>,
     any: Node,
     literals: HashSet<Arc<str>>,
+    /// Whether some route takes a token from the path.
+    has_path_tokens: bool,
 }
 
 /// By a name that the operator wrote. Requests only look up: none can make names collide.
@@ -263,6 +265,7 @@ impl RouteTable {
             }
             leaf.push(Arc::clone(route));
             indexes.insert(Arc::as_ptr(route), index);
+            table.has_path_tokens |= route.auth.takes_path_tokens();
             for segment in &route.matches.path.segments {
                 if let Segment::Literal(text) = segment {
                     table.literals.insert(Arc::clone(text));
@@ -312,9 +315,12 @@ impl RouteTable {
             .unwrap_or(&[])
     }
 
-    /// A path for the log of a request that no route took: segments that stand in no route might be
-    /// a mistyped token and are masked (SECURITY L-08).
+    /// A path for the log of a request that no route took. Where tokens stand in paths, segments that stand in
+    /// no route might be a mistyped one and are masked (SECURITY L-08).
     pub fn mask_unmatched(&self, path: &str) -> String {
+        if !self.has_path_tokens {
+            return path.to_owned();
+        }
         let shown = |part: &&str| part.is_empty() || self.literals.contains(*part);
         let masked = path
             .split('/')

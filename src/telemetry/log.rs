@@ -222,7 +222,7 @@ pub enum LogError {
     #[error("the log is already running")]
     AlreadyStarted,
     /// The filter does not parse.
-    #[error("not a log filter (write `info` or `hookward=debug,warn`): {0}")]
+    #[error("`RUST_LOG` is no log filter ({0}); write `info` or `hookward=debug,warn`")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
     /// No thread, or standard error is closed.
     #[error("cannot write the log: {0}")]

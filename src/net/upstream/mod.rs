@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, InvalidMessage, RootCertStore};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -117,8 +118,8 @@ impl Cluster {
         };
         loop {
             for server in &self.servers {
-                let healthy = probe(server, &check, self.settings.connect_timeout).await;
-                server.note_health(&self.settings.name, healthy);
+                let found = probe(server, &check, self.settings.connect_timeout).await;
+                server.note_health(&self.settings.name, found);
             }
             tokio::select! {
                 () = closed.cancelled() => return,
@@ -222,7 +223,8 @@ async fn send(
     wait: Duration,
 ) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
     let Ok(answered) = timeout(wait, connection.exchange(request)).await else {
-        return Err(UpstreamError::Timeout(wait));
+        let late = UpstreamError::Timeout(format!("no answer within {wait:?}"));
+        return Err(late.of(&server.address));
     };
     match answered {
         Ok(Answered { head, rest }) => {
@@ -230,7 +232,7 @@ async fn send(
             Ok(Some(head.map(|()| body)))
         }
         Err(Failure::NotTaken) => Ok(None),
-        Err(Failure::Gone(error)) => Err(error),
+        Err(Failure::Gone(error)) => Err(error.of(&server.address)),
     }
 }
 
@@ -347,6 +349,17 @@ pub fn system_roots() -> RootCertStore {
     roots
 }
 
+/// What went wrong with TLS towards a server, with what is mostly the reason.
+fn tls_trouble(error: std::io::Error) -> anyhow::Error {
+    let source = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match source {
+        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+            anyhow::anyhow!("it does not speak TLS; write `http://`")
+        }
+        _ => error.into(),
+    }
+}
+
 impl Server {
     fn new(address: &ServerAddress, tls: &UpstreamTls, lazy: &LazyTls) -> anyhow::Result<Self> {
         let tls = match address {
@@ -366,15 +379,18 @@ impl Server {
     }
 
     /// Remembers what a check found; says so when it is news.
-    fn note_health(&self, upstream: &str, healthy: bool) {
+    fn note_health(&self, upstream: &str, found: anyhow::Result<()>) {
+        let healthy = found.is_ok();
         if self.healthy.swap(healthy, Ordering::Relaxed) == healthy {
             return;
         }
         let server = self.address.to_string();
-        if healthy {
-            tracing::info!(upstream, server, "server is healthy again");
-        } else {
-            tracing::warn!(upstream, server, "server failed its health check");
+        match found {
+            Ok(()) => tracing::info!(upstream, server, "server is healthy again"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(upstream, server, error, "server failed its health check");
+            }
         }
     }
 
@@ -392,7 +408,8 @@ impl Server {
                     None => Stream::Tcp(stream),
                     Some((name, config)) => {
                         let connector = tokio_rustls::TlsConnector::from(Arc::clone(config));
-                        let stream = connector.connect(name.clone(), stream).await?;
+                        let stream = connector.connect(name.clone(), stream).await;
+                        let stream = stream.map_err(tls_trouble)?;
                         Stream::Tls(Box::new(stream))
                     }
                 }
@@ -450,19 +467,29 @@ fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
 }
 
 /// One active health check: any answer from 200 to 399 is health.
-async fn probe(server: &Server, check: &HealthCheck, connect_timeout: Duration) -> bool {
+async fn probe(
+    server: &Server,
+    check: &HealthCheck,
+    connect_timeout: Duration,
+) -> anyhow::Result<()> {
     let exchange = async {
-        let connection = server.connect().await.ok()?;
-        let host = server.authority().parse().ok()?;
-        let request = Outgoing::probe(&host, check.path.parse().ok()?);
-        let answered = connection.exchange(&request).await.ok()?;
-        Some(answered.head.status())
+        let connection = server.connect().await?;
+        let host = server.authority().parse()?;
+        let request = Outgoing::probe(&host, check.path.parse()?);
+        match connection.exchange(&request).await {
+            Ok(answered) => Ok(answered.head.status()),
+            Err(Failure::NotTaken) => Err(anyhow::anyhow!("it closed the connection at once")),
+            Err(Failure::Gone(error)) => Err(error.into()),
+        }
     };
-    let answered = timeout(connect_timeout + check.interval, exchange).await;
-    answered
-        .ok()
-        .flatten()
-        .is_some_and(|status| status.is_success() || status.is_redirection())
+    let patience = connect_timeout + check.interval;
+    let answered = timeout(patience, exchange).await;
+    let status = answered.with_context(|| format!("no answer within {patience:?}"))??;
+    anyhow::ensure!(
+        status.is_success() || status.is_redirection(),
+        "it answered {status}"
+    );
+    Ok(())
 }
 
 /// An answer's body that must keep coming: each wait is bounded. Trailers are not passed on.
@@ -492,7 +519,8 @@ impl Body for Paced {
                 let wait = this.wait;
                 let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
                 ready!(timer.as_mut().poll(cx));
-                Some(Err(UpstreamError::Timeout(wait)))
+                let late = format!("no more of its answer within {wait:?}");
+                Some(Err(UpstreamError::Timeout(late)))
             }
         };
         this.timer = None;

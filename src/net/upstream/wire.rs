@@ -293,7 +293,12 @@ fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamErr
     let config = httparse::ParserConfig::default();
     let status =
         config.parse_response_with_uninit_headers(&mut parsed, input.as_ref(), &mut fields);
-    let length = match status.map_err(|error| invalid(&error))? {
+    // An alert of TLS: what it sends to who does not speak it.
+    let is_tls = input.starts_with(&[0x15, 0x03]);
+    let length = match status.map_err(|error| match error {
+        _ if is_tls => invalid(&"it speaks TLS; write `https://`"),
+        error => invalid(&error),
+    })? {
         httparse::Status::Complete(length) => length,
         httparse::Status::Partial => return Ok(None),
     };

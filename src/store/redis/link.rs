@@ -116,6 +116,11 @@ impl Server {
     }
 }
 
+/// Host and port, or path: what may be logged of a URL.
+pub(super) fn address(settings: &RedisSettings) -> RedisResult<String> {
+    Ok(connection_info(settings.url.expose())?.addr().to_string())
+}
+
 /// The parts of a URL. No error repeats it.
 fn connection_info(url: &[u8]) -> RedisResult<ConnectionInfo> {
     std::str::from_utf8(url)

@@ -41,6 +41,8 @@ pub struct RedisStore(Arc<Inner>);
 struct Inner {
     id: u64,
     server: Server,
+    /// Where it is, without user and password.
+    address: String,
     prefix: Arc<str>,
     timeout: Duration,
     /// What this replica claims and counts by while there is no server; `None` where it then refuses.
@@ -101,6 +103,7 @@ impl RedisStore {
         let store = Self(Arc::new(Inner {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             server: Server::new(settings)?,
+            address: link::address(settings)?,
             prefix: Arc::clone(&settings.prefix),
             timeout: settings.timeout,
             local,
@@ -409,10 +412,11 @@ impl Inner {
         }
         *warned = Some(Instant::now());
         drop(warned);
+        let server = &*self.address;
         if self.local.is_some() {
-            tracing::warn!(%failure, "the shared state is not available: this replica claims and counts on its own");
+            tracing::warn!(server, %failure, "the shared state is not available: this replica claims and counts on its own");
         } else {
-            tracing::warn!(%failure, "the shared state is not available: requests that need it are refused");
+            tracing::warn!(server, %failure, "the shared state is not available: requests that need it are refused");
         }
     }
 }

@@ -139,8 +139,11 @@ fn a_port_that_is_taken_exits_1() {
     let ended = shell
         .env("RUST_LOG", "hookward=nonsense")
         .run(&["run"])
-        .code(1);
-    assert!(ended.stderr.contains("log filter"), "{ended:?}");
+        .code(78);
+    assert!(
+        ended.stderr.contains("`RUST_LOG` is no log filter"),
+        "{ended:?}"
+    );
 }
 
 #[test]
