@@ -126,6 +126,14 @@ fn serve(
         }
         started => started?,
     };
+    let connections = config.limits.connections;
+    if let Some(limit) = descriptors::limit().filter(|limit| *limit < connections as u64) {
+        tracing::warn!(
+            limit,
+            connections,
+            "fewer files may be open than `limits.connections` says: raise `ulimit -n`, or `LimitNOFILE` of the unit"
+        );
+    }
     let (access, access_guard) = AccessLog::stdout(format)?;
     let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
     metrics.show(log.dropped());

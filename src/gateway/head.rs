@@ -136,6 +136,7 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     let host = host(&uri, version, &headers, connection)?;
     let target = target(uri)?;
     if !host.is_covered {
+        tracing::debug!(host = &*host.name, "outside the certificate that SNI chose");
         let detail = "the certificate that SNI chose does not cover this host";
         return Err(Rejection::new(Reason::HostMismatch, detail));
     }

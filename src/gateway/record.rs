@@ -107,7 +107,13 @@ impl Record {
 
     /// The request belongs to no route of `snapshot`.
     pub fn unrouted(&mut self, snapshot: &Snapshot, head: &Head) {
-        self.path = Path::Masked(snapshot.routes.mask_unmatched(head.path()));
+        let path = snapshot.routes.mask_unmatched(head.path());
+        let (host, request_id) = (
+            &*head.host.name,
+            self.request_id.to_str().unwrap_or_default(),
+        );
+        tracing::debug!(host, path, request_id, "it belongs to no route");
+        self.path = Path::Masked(path);
     }
 
     /// Name of the route, as logs and metrics have it.

@@ -61,6 +61,13 @@ impl Cache {
         self.write(&self.certificate, pem)
     }
 
+    /// Whether anything can be kept: writes a file, and removes it.
+    pub(super) fn try_out(&self) -> io::Result<()> {
+        let trial = self.folder.join("trial");
+        self.write(&trial, "")?;
+        fs::remove_file(trial)
+    }
+
     fn write(&self, path: &Path, content: &str) -> io::Result<()> {
         let mut folder = DirBuilder::new();
         folder.recursive(true).mode(0o700).create(&self.folder)?;

@@ -156,6 +156,7 @@ impl Keeper {
                     let retry_seconds = wait.as_secs();
                     tracing::error!(
                         listener = &*self.endpoint.name,
+                        authority = &*self.settings.directory,
                         retry_seconds,
                         "no certificate from the ACME authority: {error:#}"
                     );
@@ -177,6 +178,11 @@ impl Keeper {
     }
 
     async fn renew(&mut self) -> anyhow::Result<()> {
+        // Better known before an order is spent than after it.
+        if let Err(error) = self.cache.try_out() {
+            let cache = self.settings.cache.display();
+            tracing::error!(%cache, %error, "the ACME cache cannot be written: after a restart all is ordered anew");
+        }
         let account = self.account().await?;
         let ordered = self.order(&account).await;
         if ordered.as_ref().is_err_and(is_unknown_account) {
@@ -192,7 +198,8 @@ impl Keeper {
         self.issued.send(()).ok();
         // It is served all the same: the next process would have to order anew.
         if let Err(error) = self.cache.keep_certificate(&pem) {
-            tracing::error!(%error, "the ACME certificate cannot be kept");
+            let cache = self.settings.cache.display();
+            tracing::error!(%cache, %error, "the ACME certificate cannot be kept");
         }
         Ok(())
     }
@@ -225,7 +232,8 @@ impl Keeper {
             let (account, credentials) = builder.create(&wanted, directory, None).await?;
             let json = Zeroizing::new(serde_json::to_string(&credentials)?);
             if let Err(error) = self.cache.keep_account(&json) {
-                tracing::error!(%error, "the ACME account cannot be kept");
+                let cache = self.settings.cache.display();
+                tracing::error!(%cache, %error, "the ACME account cannot be kept");
             }
             account
         };
