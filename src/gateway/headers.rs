@@ -45,12 +45,26 @@ fn read_alike(one: &HeaderName, other: &HeaderName) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(alike)
 }
 
+/// By byte, whether it is neither letter nor digit nor `-`. Every byte of every name is looked up.
+#[expect(clippy::indexing_slicing, reason = "the array has all bytes")]
+const ODD: [bool; 256] = {
+    let mut odd = [true; 256];
+    let mut byte: u8 = 0;
+    loop {
+        odd[byte as usize] = !byte.is_ascii_alphanumeric() && byte != b'-';
+        if byte == u8::MAX {
+            break odd;
+        }
+        byte += 1;
+    }
+};
+
 /// What `name` reads like where it holds other signs than `-`, see [`Names::contains`].
 pub fn dashed(name: &HeaderName) -> Option<String> {
-    let is_odd = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-';
     let name = name.as_str();
-    // Without a branch for each byte: mostly there is none.
-    let has_odd = name.bytes().fold(false, |odd, byte| odd | is_odd(byte));
+    let has_odd = name
+        .bytes()
+        .any(|byte| ODD.get(usize::from(byte)) == Some(&true));
     has_odd.then(|| name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
 }
 

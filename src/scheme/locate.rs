@@ -500,6 +500,14 @@ pub(super) fn reads_alike(key: &str, name: &str) -> bool {
         let upper = text.chars().flat_map(char::to_uppercase);
         upper.flat_map(char::to_lowercase)
     }
+    // Most keys begin with another letter.
+    if let ([first, ..], [wanted, ..]) = (key.as_bytes(), name.as_bytes())
+        && first.is_ascii()
+        && wanted.is_ascii()
+        && !first.eq_ignore_ascii_case(wanted)
+    {
+        return false;
+    }
     if key.is_ascii() && name.is_ascii() {
         key.eq_ignore_ascii_case(name)
     } else {
