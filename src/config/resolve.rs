@@ -202,7 +202,13 @@ impl<'e> Resolver<'e> {
             )
             .hint("make one with `openssl rand -hex 32`"));
         }
-        if bytes.ends_with(b"\r") {
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            let warning =
+                Trouble::new("the secret begins with a byte order mark, which is part of it");
+            resolved
+                .warnings
+                .push(warning.hint("save the file as UTF-8 without one"));
+        } else if bytes.ends_with(b"\r") {
             let warning =
                 Trouble::new("the secret ends with a carriage return, which is part of it");
             resolved

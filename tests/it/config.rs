@@ -70,6 +70,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     file("empty", "");
     file("blank", " \n");
     file("crlf", "a secret with a carriage return\r\n");
+    file("marked", "\u{feff}a secret of an editor of Windows\n");
     file("secret.txt", "an example secret from a file\n");
     let hash = "$2y$05$abcdefghijklmnopqrstuuWvOUsMZ2IJrVQ.f2fOGKZWdJcJEZVEe";
     file(
