@@ -387,13 +387,18 @@ impl Server {
 
     /// Builds what the listeners need and binds the new ones; changes nothing that runs.
     fn plan(&self, listeners: Vec<ListenerSettings>) -> anyhow::Result<Vec<Planned>> {
-        listeners
-            .into_iter()
-            .map(|settings| self.plan_one(settings))
-            .collect()
+        let addresses = self.endpoints.values().map(|own| own.endpoint.address);
+        let mut own_ports: Vec<u16> = addresses.map(|address| address.port()).collect();
+        let mut planned = Vec::with_capacity(listeners.len());
+        for settings in listeners {
+            let port = settings.address.port();
+            planned.push(self.plan_one(settings, &own_ports)?);
+            own_ports.push(port);
+        }
+        Ok(planned)
     }
 
-    fn plan_one(&self, settings: ListenerSettings) -> anyhow::Result<Planned> {
+    fn plan_one(&self, settings: ListenerSettings, own_ports: &[u16]) -> anyhow::Result<Planned> {
         let running = self.endpoints.get(&settings.name);
         let running = running.filter(|running| running.settings.address == settings.address);
         let fresh = || match &settings.transport {
@@ -405,19 +410,24 @@ impl Server {
         let change = match running {
             Some(running) if running.settings.transport == settings.transport => Change::Keep,
             Some(_) => Change::Swap(fresh()?),
-            None => Change::Open(fresh()?, self.sockets(&settings)?),
+            None => Change::Open(fresh()?, self.sockets(&settings, own_ports)?),
         };
         Ok(Planned { settings, change })
     }
 
     /// A socket for each worker, all on one address; or one for all that the manager opened.
-    fn sockets(&self, settings: &ListenerSettings) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    fn sockets(
+        &self,
+        settings: &ListenerSettings,
+        own_ports: &[u16],
+    ) -> anyhow::Result<Vec<std::net::TcpListener>> {
         let mut address = settings.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
-        let is_passed = self.manager.holds(&settings.name, address);
-        if !is_passed
-            && nobody_listens(address).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
-        {
+        // Sockets of our own are no surprise.
+        let is_ours =
+            own_ports.contains(&address.port()) || self.manager.holds(&settings.name, address);
+        let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
+        if !is_ours && nobody_listens(address).is_err_and(|error| is_taken(&error)) {
             tracing::warn!(
                 listener = &*settings.name,
                 %address,

@@ -3,6 +3,8 @@
 //! hyper reads the bytes; what it lets through and a gateway must not (SECURITY SM, RT) ends here.
 //! Nothing is decoded, folded or repaired: what passes is forwarded as it came.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use http::uri::{Authority, PathAndQuery};
@@ -110,9 +112,12 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
         return Err(not_allowed());
     }
     // Most requests have none of the fields that frame: to look for each of them costs more than this.
-    let mut is_framed = false;
+    let (mut is_framed, mut has_odd_names) = (false, false);
     for name in headers.keys() {
-        reserved_name(name)?;
+        if let Some(dashed) = super::headers::dashed(name) {
+            reserved_name(&dashed)?;
+            has_odd_names = true;
+        }
         let frames = matches!(
             *name,
             header::CONNECTION | header::EXPECT | header::TRANSFER_ENCODING
@@ -121,6 +126,9 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     }
     if is_framed {
         framing(&headers)?;
+    }
+    if has_odd_names {
+        twin_names(&headers)?;
     }
     if version == Version::HTTP_2 {
         untrimmed_values(&headers)?;
@@ -372,14 +380,11 @@ fn framing(headers: &HeaderMap) -> Result<(), Rejection> {
 
 /// Refuses `Content_Length`, `X.Hookward.Verified` and their like: apps that read these signs as `-` would take
 /// them for the real ones.
-fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
-    let Some(dashed) = super::headers::dashed(name) else {
-        return Ok(());
-    };
-    let reserved = super::headers::is_hop_by_hop(&dashed)
-        || super::headers::is_forwarding(&dashed)
+fn reserved_name(dashed: &str) -> Result<(), Rejection> {
+    let reserved = super::headers::is_hop_by_hop(dashed)
+        || super::headers::is_forwarding(dashed)
         || dashed.starts_with("x-hookward-")
-        || matches!(dashed.as_str(), "content-length" | "host");
+        || matches!(dashed, "content-length" | "host");
     if reserved {
         Err(malformed(
             "a reserved field name is spelt with other signs than `-`",
@@ -387,6 +392,20 @@ fn reserved_name(name: &HeaderName) -> Result<(), Rejection> {
     } else {
         Ok(())
     }
+}
+
+/// Refuses `X_Topic` beside `X-Topic`: what is verified is the one, and such apps may read the other.
+fn twin_names(headers: &HeaderMap) -> Result<(), Rejection> {
+    let mut seen = HashSet::new();
+    for name in headers.keys() {
+        let dashed = super::headers::dashed(name);
+        if !seen.insert(dashed.map_or(Cow::Borrowed(name.as_str()), Cow::Owned)) {
+            return Err(malformed(
+                "two field names differ only in signs that some read alike",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// HTTP/1.1 trims values, HTTP/2 does not: a value with outer blanks would be two values (RT-35).
@@ -556,7 +575,11 @@ mod tests {
         let expect = ("expect", "100-continue");
         assert_eq!(judge("/a", &[HOST, expect, expect]).map(drop), BAD);
         assert!(judge("/a", &[HOST, ("transfer-encoding", "Chunked")]).is_ok());
-        assert!(judge("/a", &[HOST, ("my_header", "1")]).is_ok());
+        assert!(judge("/a", &[HOST, ("my_header", "1"), ("my-other", "1")]).is_ok());
+        for name in ["x_topic", "x.topic"] {
+            let twins = [HOST, ("x-topic", "signed"), (name, "other")];
+            assert_eq!(judge("/a", &twins).map(drop), BAD, "{name}");
+        }
     }
 
     #[test]

@@ -23,11 +23,11 @@ static FORM: LazyLock<HeaderMap> = LazyLock::new(|| {
 /// What is said of a body that is none.
 static NO_FORM: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
-/// Names of a delivery: two requests are the same delivery where they share one.
+/// Names of a delivery: two requests are the same delivery where they share one, or all where those are of items.
 ///
 /// Mostly it is one name. Content that is known by its HMAC has one for each key that counts, so that the
 /// provider may sign it again with the next secret. Where items are signed each by itself, nobody signed which
-/// of them come together: each has a name, and only who shares all of them is the same delivery.
+/// of them come together, and each has a name.
 pub type DeliveryNames = SmallVec<[[u8; 32]; 1]>;
 
 /// What a scheme says of how its deliveries are known: told when it is loaded, not for each of them.

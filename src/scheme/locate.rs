@@ -10,7 +10,7 @@ use quick_xml::events::Event;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::multipart::Form;
+use super::multipart::{self, Form};
 use super::{Content, SenderUrl};
 
 /// A place for a value.
@@ -106,16 +106,16 @@ impl Location {
                     .filter(|(own, _)| **own == *name.as_bytes());
                 Ok(own.map(|(_, value)| Cow::Borrowed(&**value)).collect())
             }
-            Self::Query(name) => field_values(view.url.query().unwrap_or_default(), name),
+            Self::Query(name) => {
+                let fields = query_pairs(view.url.query().unwrap_or_default())?;
+                values_of(fields, name)
+            }
             Self::Form(name) => {
                 let Form { fields, files } = form(view)?;
-                if files.iter().any(|own| *own == *name.as_bytes()) {
+                if files.iter().any(|own| names_alike(own, name)) {
                     return Err(Unreadable::Body); // a field to who signs, a file to the app
                 }
-                let own = fields
-                    .into_iter()
-                    .filter(|(own, _)| *own == *name.as_bytes());
-                Ok(own.map(|(_, value)| Cow::Owned(value)).collect())
+                values_of(fields, name)
             }
             Self::Json(pointer) => {
                 let is_form = view.json.is_none() && is_form(view.headers);
@@ -245,17 +245,22 @@ fn form(view: View<'_>) -> Result<Form, Unreadable> {
         return Ok(Form::default());
     };
     let bytes = body.joined();
+    let content_type = view.headers.get(http::header::CONTENT_TYPE);
+    let content_type = content_type
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     if is_multipart(view.headers) {
-        let field = view.headers.get(http::header::CONTENT_TYPE);
-        let field = field
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let form = Form::read(field, &bytes).ok_or(Unreadable::Body)?;
+        let form = Form::read(content_type, &bytes).ok_or(Unreadable::Body)?;
         few(form.fields.len()).map(|()| form)
     } else {
         let text = std::str::from_utf8(&bytes).map_err(|_bad| Unreadable::Body)?;
+        let fields = query_pairs(text)?;
+        let mut values = fields.iter().map(|(_, value)| value.as_slice());
+        if !multipart::is_read_in_one_charset(content_type, &mut values) {
+            return Err(Unreadable::Body);
+        }
         Ok(Form {
-            fields: query_pairs(text)?,
+            fields,
             files: Vec::new(),
         })
     }
@@ -284,10 +289,31 @@ pub(super) fn query_pairs(text: &str) -> Result<Vec<Pair>, Unreadable> {
     Ok(fields(text)?.map(pair).collect())
 }
 
-/// Decoded values of the fields called `name`.
-fn field_values<'a>(text: &'a str, name: &str) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
-    let own = fields(text)?.filter(|(own, _)| decode(own) == name.as_bytes());
-    Ok(own.map(|(_, value)| Cow::Owned(decode(value))).collect())
+/// Values of the fields called `name`. Unreadable where another one is called so by some readers.
+fn values_of<'a>(fields: Vec<Pair>, name: &str) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
+    let mut values = Vec::new();
+    for (own, value) in fields {
+        if *own == *name.as_bytes() {
+            values.push(Cow::Owned(value));
+        } else if names_alike(&own, name) {
+            return Err(Unreadable::Twice);
+        }
+    }
+    Ok(values)
+}
+
+/// Whether some readers take a field called `own` for `name`. PHP passes over blanks before it, ends it at a NUL,
+/// takes `name[...]` for `name`, and has `_` for a blank, `.` and a lone `[`; others do not tell cases apart.
+fn names_alike(own: &[u8], name: &str) -> bool {
+    let own = own.trim_ascii_start();
+    let own = own.split(|byte| *byte == 0).next().unwrap_or_default();
+    let spelt = |byte: &u8| match byte {
+        b' ' | b'.' | b'[' => b'_',
+        byte => byte.to_ascii_lowercase(),
+    };
+    let is_name = |own: &[u8]| own.iter().map(spelt).eq(name.as_bytes().iter().map(spelt));
+    let before_brackets = own.split(|byte| *byte == b'[').next().unwrap_or_default();
+    is_name(own) || is_name(before_brackets)
 }
 
 /// Texts of the elements at a path of local names. A document type makes the body unreadable.
@@ -557,7 +583,7 @@ impl<'de> Visitor<'de> for Step<'_> {
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
             if *key != **token {
                 if reads_alike(&key, token) {
-                    return Err(de::Error::custom("a key stands twice, in another case"));
+                    return Err(de::Error::custom("a key is spelt in another case"));
                 }
                 map.next_value::<IgnoredAny>()?;
             } else if found.is_some() {
@@ -662,21 +688,33 @@ mod tests {
 
     #[test]
     fn fields_decode_to_their_name() {
-        let values = |name| field_values("a=1&%61=2&b=x+y%21&c", name).unwrap();
+        let read = |text: &str, name: &str| values_of(query_pairs(text)?, name);
+        let values = |name| read("a=1&%61=2&b=x+y%21&c", name).unwrap();
         assert_eq!(values("a").len(), 2);
         assert_eq!(values("b"), [&b"x y!"[..]]);
         assert_eq!(values("c"), [&b""[..]]);
-        assert!(values("A").is_empty());
+        // Not what PHP, or who does not tell cases apart, would call so too.
+        for other in ["A", "+a", "%20a", "a%00x", "a[]", "a[x]"] {
+            let text = format!("a=1&{other}=2");
+            assert_eq!(read(&text, "a"), Err(Unreadable::Twice), "{other}");
+            assert_eq!(read(&text, "b").unwrap().len(), 0);
+        }
+        for other in ["a.b", "a+b", "a[b", "A_B"] {
+            let text = format!("a_b=1&{other}=2");
+            assert_eq!(read(&text, "a_b"), Err(Unreadable::Twice), "{other}");
+        }
+        assert_eq!(read("a=1&ab=2&_a=3&a_=4&%C3%A4=5", "a").unwrap().len(), 1);
     }
 
     #[test]
     fn fields_that_are_too_many_are_refused_and_never_left_out() {
         // SECURITY DS-33
         let filled = |count: usize| format!("a=1{}", "&b".repeat(count - 1));
-        assert_eq!(field_values(&filled(FIELDS_MAX), "a").unwrap().len(), 1);
+        let read = |text: &str| values_of(query_pairs(text)?, "a");
+        assert_eq!(read(&filled(FIELDS_MAX)).unwrap().len(), 1);
         assert_eq!(query_pairs(&filled(FIELDS_MAX)).unwrap().len(), FIELDS_MAX);
         let hidden = filled(FIELDS_MAX) + "&a=2";
-        assert_eq!(field_values(&hidden, "a"), Err(Unreadable::TooMany));
+        assert_eq!(read(&hidden), Err(Unreadable::TooMany));
         assert_eq!(query_pairs(&hidden), Err(Unreadable::TooMany));
     }
 }

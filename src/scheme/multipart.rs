@@ -1,8 +1,9 @@
 //! The text fields of a `multipart/form-data` body (RFC 7578), for schemes that sign them.
 //!
 //! Signed are names and values, not the bytes around them: whoever has one genuine body may write those anew.
-//! So they are read strictly. What readers of such bodies take apart differently is nothing here, or an app
-//! would find other values than those that were verified.
+//! So they are read strictly. What known readers of such bodies (PHP, Go, busboy, Werkzeug, commons-fileupload)
+//! take apart differently is nothing here, or an app would find other values than those that were verified.
+//! Files are not signed: of them it only counts that they are no fields.
 
 use memchr::memmem;
 
@@ -18,7 +19,7 @@ const BOUNDARY_MAX: usize = 70;
 pub(super) struct Form {
     /// Names and values of the text fields, in their order.
     pub(super) fields: Vec<Pair>,
-    /// Names of the files.
+    /// Names of the files, and of what is a file to some.
     pub(super) files: Vec<Vec<u8>>,
 }
 
@@ -26,19 +27,18 @@ impl Form {
     /// `None` when `body` is not what `content_type` says, or when there are readers that take it apart
     /// differently.
     pub(super) fn read(content_type: &str, body: &[u8]) -> Option<Self> {
-        let (_, parameters) = parameters(content_type)?;
-        let boundary = only(&parameters, "boundary")?;
-        if !(1..=BOUNDARY_MAX).contains(&boundary.len()) || !boundary.bytes().all(is_of_boundary) {
-            return None;
-        }
+        let boundary = boundary(content_type)?;
         let delimiter = format!("--{boundary}");
         let delimiters = memmem::Finder::new(&delimiter);
         let mut rest = body.strip_prefix(delimiter.as_bytes())?;
         let mut form = Self::default();
         for _ in 0..=PARTS_MAX {
-            if let Some(end) = rest.strip_prefix(b"--") {
+            if let Some(mut end) = rest.strip_prefix(b"--") {
                 // There are readers that look for parts in what follows.
-                return matches!(end, b"" | b"\r\n").then_some(form);
+                while let Some(more) = end.strip_prefix(b"\r\n") {
+                    end = more;
+                }
+                return end.is_empty().then_some(form);
             }
             rest = rest.strip_prefix(b"\r\n")?;
             // Wherever it stands it ends the part: there are readers to which a bare LF before it is enough.
@@ -53,6 +53,7 @@ impl Form {
         let (head, value) = part.split_at_checked(memmem::find(part, b"\r\n\r\n")?)?;
         let value = value.get(4..)?;
         let mut dispositions = Vec::new();
+        let (mut media_type, mut is_verbatim) = (None, true);
         for line in std::str::from_utf8(head).ok()?.split("\r\n") {
             let (name, text) = line.split_once(':')?;
             if !is_token(name) || text.contains(|c: char| c.is_ascii_control()) {
@@ -61,55 +62,89 @@ impl Form {
             match name.to_ascii_lowercase().as_str() {
                 "content-disposition" => dispositions.push(parameters(text)?),
                 "content-length" if text.trim() != value.len().to_string() => return None,
-                "content-transfer-encoding" if !is_verbatim(text) => return None,
-                "content-type" if !is_text_or_file(text) => return None,
+                "content-transfer-encoding" => {
+                    is_verbatim = is_one_of(text, &["7bit", "8bit", "binary"])
+                }
+                "content-type" if media_type.replace(text).is_some() => return None,
                 _ => {}
             }
         }
         let [(kind, parameters)] = dispositions.as_slice() else {
             return None;
         };
-        if !kind.eq_ignore_ascii_case("form-data") {
+        if !is(kind, "form-data") {
             return None;
         }
-        let name = only(parameters, "name")?.as_bytes().to_vec();
+        let name = only(parameters, "name")?;
+        // PHP takes single quotes away, others decode `=?utf-8?...` (RFC 2047).
+        if name.contains(['\'', '\\']) || name.contains("=?") {
+            return None;
+        }
+        let is_of_file = |own: &str| is(own, "filename") || is(own, "filename*");
         let mut others = parameters.iter().filter(|(own, _)| !is(own, "name"));
-        if others.clone().next().is_none() {
-            self.fields.push((name, value.to_vec()));
+        if !others.all(|(own, _)| is_of_file(own)) {
+            return None;
+        }
+        let (media_type, of_type) = self::parameters(media_type.unwrap_or("text/plain"))?;
+        if media_type.to_ascii_lowercase().starts_with("multipart/") {
+            return None; // some look for parts in it
+        }
+        let name = name.as_bytes().to_vec();
+        if parameters.len() > 1 || is(media_type, "application/octet-stream") {
+            self.files.push(name);
             return Some(());
         }
-        // To some readers `filename*` alone makes a file, to others it does not.
-        only(parameters, "filename")?;
-        let is_of_file = |own: &str| is(own, "filename") || is(own, "filename*");
-        others
-            .all(|(own, _)| is_of_file(own))
-            .then(|| self.files.push(name))
+        let is_nested = media_type.to_ascii_lowercase().starts_with("message/");
+        if is_nested || !is_verbatim || !is_read_alike(&of_type, value) {
+            return None;
+        }
+        self.fields.push((name, value.to_vec()));
+        Some(())
     }
 }
 
-/// What stands in a part as it is.
-fn is_verbatim(encoding: &str) -> bool {
-    ["7bit", "8bit", "binary"]
-        .iter()
-        .any(|own| encoding.trim().eq_ignore_ascii_case(own))
+/// The boundary, where all readers find the same one: some take the first word that ends in `boundary=`.
+fn boundary(content_type: &str) -> Option<&str> {
+    let (_, parameters) = parameters(content_type)?;
+    let is_known = |(own, _): &(&str, &str)| is(own, "boundary") || is(own, "charset");
+    let boundary = only(&parameters, "boundary")?;
+    let is_of_boundary = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.=_".contains(&byte);
+    let is_fine = (1..=BOUNDARY_MAX).contains(&boundary.len())
+        && boundary.bytes().all(is_of_boundary)
+        && parameters.iter().all(is_known)
+        && is_read_alike(&parameters, b"");
+    is_fine.then_some(boundary)
 }
 
-/// Whether a part of this media type is read as UTF-8 or as bytes, and not taken apart itself.
-fn is_text_or_file(media_type: &str) -> bool {
-    let Some((media_type, parameters)) = parameters(media_type) else {
-        return false;
+/// Whether a form that says this of itself is read alike by all: in UTF-8, or in another charset where `values`
+/// are ASCII, which is the same in those.
+pub(super) fn is_read_in_one_charset<'v>(
+    content_type: &str,
+    mut values: impl Iterator<Item = &'v [u8]>,
+) -> bool {
+    parameters(content_type)
+        .is_some_and(|(_, parameters)| values.all(|value| is_read_alike(&parameters, value)))
+}
+
+fn is_read_alike(parameters: &[(&str, &str)], value: &[u8]) -> bool {
+    let mut charsets = parameters.iter().filter(|(own, _)| {
+        let base = own.split_once('*').map_or(*own, |(base, _)| base);
+        is(base, "charset")
+    });
+    let (charset, more) = (charsets.next(), charsets.next());
+    let Some((own, charset)) = charset else {
+        return true;
     };
-    let media_type = media_type.to_ascii_lowercase();
-    let is_plain = |(name, value): &(&str, &str)| {
-        !name.contains('*')
-            && (!is(name, "charset")
-                || ["utf-8", "utf8", "us-ascii"]
-                    .iter()
-                    .any(|own| is(value, own)))
-    };
-    !media_type.starts_with("multipart/")
-        && !media_type.starts_with("message/")
-        && parameters.iter().all(is_plain)
+    let lower = charset.to_ascii_lowercase();
+    let is_ascii_and_more = lower.starts_with("iso-8859-") || lower.starts_with("windows-125");
+    more.is_none()
+        && is(own, "charset")
+        && (is_one_of(&lower, &["utf-8", "utf8", "us-ascii", "ascii"])
+            || (is_ascii_and_more && value.is_ascii()))
+}
+
+fn is_one_of(text: &str, known: &[&str]) -> bool {
+    known.iter().any(|own| is(text.trim(), own))
 }
 
 fn is(text: &str, lower: &str) -> bool {
@@ -121,7 +156,7 @@ fn only<'a>(parameters: &[(&'a str, &'a str)], name: &str) -> Option<&'a str> {
     // `name*` and `name*0` are other ways to write it (RFC 2231), which not every reader knows.
     let is_another_way = |own: &str| {
         let base = own.split_once('*').map(|(base, _)| base);
-        base.is_some_and(|base| is(base, name)) && name != "filename"
+        base.is_some_and(|base| is(base, name))
     };
     if parameters.iter().any(|(own, _)| is_another_way(own)) {
         return None;
@@ -136,44 +171,37 @@ fn only<'a>(parameters: &[(&'a str, &'a str)], name: &str) -> Option<&'a str> {
 /// A header value and its parameters. `None` where readers may differ: quotes inside quotes, blanks around `=`,
 /// values that are no token and not quoted.
 fn parameters(text: &str) -> Option<(&str, Vec<(&str, &str)>)> {
-    let (main, mut rest) = match text.split_once(';') {
-        Some((main, rest)) => (main, Some(rest)),
-        None => (text, None),
-    };
+    let (main, mut rest) = text.split_once(';').unwrap_or((text, ""));
     let mut parameters = Vec::new();
-    while let Some(text) = rest {
-        let (name, text) = text.trim_start_matches(' ').split_once('=')?;
-        if !is_token(name) {
-            return None;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t']);
+        if rest.is_empty() {
+            return Some((main.trim(), parameters));
         }
+        let (name, text) = rest.split_once('=')?;
         let (value, tail) = match text.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"')?,
-            None => text.split_at(text.find([';', ' ']).unwrap_or(text.len())),
+            None => text.split_at(text.find([';', ' ', '\t']).unwrap_or(text.len())),
         };
-        let is_quoted = text.starts_with('"');
-        if value.contains('\\') || !(is_quoted || is_token(value)) {
+        // To some a quote after a backslash is none.
+        let is_clear = !value.ends_with('\\') && (text.starts_with('"') || is_token(value));
+        if !is_token(name) || !is_clear {
             return None;
         }
         parameters.push((name, value));
-        let tail = tail.trim_start_matches(' ');
+        let tail = tail.trim_start_matches([' ', '\t']);
         rest = match tail.strip_prefix(';') {
-            Some(more) => Some(more),
-            None if tail.is_empty() => None,
+            Some(more) => more,
+            None if tail.is_empty() => tail,
             None => return None,
         };
     }
-    Some((main.trim(), parameters))
 }
 
 /// RFC 9110 section 5.6.2.
 fn is_token(text: &str) -> bool {
     let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     !text.is_empty() && text.bytes().all(is_of_token)
-}
-
-/// RFC 2046 section 5.1.1, without the blank.
-fn is_of_boundary(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"'()+_,-./:=?".contains(&byte)
 }
 
 #[cfg(test)]
@@ -205,12 +233,24 @@ mod tests {
             b"--y--",
             b"--x--\r\n\r\n--x\r\nContent-Disposition: form-data; name=b\r\n\r\n2\r\n--x--\r\n",
             b"--x--x",
+            b"--x--\r\n ",
             b"",
         ] {
             assert_eq!(Form::read(MEDIA_TYPE, bad), None);
         }
         for media_type in ["multipart/form-data", "multipart/form-data; boundary=\"\""] {
             assert_eq!(Form::read(media_type, b"--x--"), None);
+        }
+        // As some write it.
+        for media_type in [
+            "multipart/form-data;boundary=\"x\"",
+            "multipart/form-data;\tboundary=x;",
+            "multipart/form-data; charset=UTF-8; boundary=x",
+        ] {
+            assert!(
+                Form::read(media_type, b"--x--\r\n\r\n").is_some(),
+                "{media_type}"
+            );
         }
     }
 
@@ -222,6 +262,8 @@ mod tests {
             BODY.to_lowercase(),
             format!("{BODY}\r\nContent-Type: text/plain; charset=UTF-8\r\nContent-Length: 1"),
             format!("Content-Transfer-Encoding: 8bit\r\nX-Other: y\r\n{BODY}"),
+            // Apache HttpClient: what it says is true of ASCII.
+            format!("{BODY}\r\nContent-Type: text/plain; charset=ISO-8859-1"),
         ];
         for head in fine {
             assert_eq!(with_head(&head).unwrap().fields.len(), 1, "{head}");
@@ -244,12 +286,15 @@ mod tests {
             "Content-Disposition: form-data; name=Body x".to_owned(),
             "Content-Disposition: attachment; name=Body".to_owned(),
             format!("{BODY}\r\n{BODY}"),
-            // A file to some, and not to others.
-            format!("{BODY}; filename*=utf-8''f"),
+            "Content-Disposition: form-data; name='Body'".to_owned(),
+            "Content-Disposition: form-data; name=\"'Body'\"".to_owned(),
+            "Content-Disposition: form-data; name=\"=?utf-8?B?Qm9keQ==?=\"".to_owned(),
             // Other values.
             format!("{BODY}\r\nContent-Transfer-Encoding: base64"),
             format!("{BODY}\r\nContent-Type: text/plain; charset=utf-16"),
             format!("{BODY}\r\nContent-Type: multipart/mixed; boundary=y"),
+            format!("{BODY}\r\nContent-Type: message/rfc822"),
+            format!("{BODY}\r\nContent-Type: text/plain\r\nContent-Type: text/plain"),
             format!("{BODY}\r\nContent-Length: 9"),
         ];
         for head in bad {
@@ -257,6 +302,26 @@ mod tests {
         }
         // Other boundaries.
         let body = format!("--x\r\n{BODY}\r\n\r\nv\r\n--x--\r\n");
+        let questioned = body.replace("--x", "--x?");
+        for (media_type, body) in [
+            ("multipart/form-data; xboundary=y; boundary=x", &body),
+            (
+                "multipart/form-data; charset=\"boundary=y\"; boundary=x",
+                &body,
+            ),
+            ("multipart/form-data; boundary=x; charset=utf-16", &body),
+            (
+                "multipart/form-data; boundary=x; charset*=utf-8''utf-16",
+                &body,
+            ),
+            ("multipart/form-data; boundary=\"x?\"", &questioned),
+        ] {
+            assert_eq!(
+                Form::read(media_type, body.as_bytes()),
+                None,
+                "{media_type}"
+            );
+        }
         for more in [
             "; boundary*=utf-8''y",
             "; boundary*0=y",
@@ -278,13 +343,49 @@ mod tests {
     }
 
     #[test]
+    fn a_charset_holds_for_what_is_the_same_in_it() {
+        let latin = format!("{BODY}\r\nContent-Type: text/plain; charset=ISO-8859-1");
+        for (value, fields) in [(&b"ascii"[..], Some(1)), (b"\xe4", None)] {
+            let mut body = format!("--x\r\n{latin}\r\n\r\n").into_bytes();
+            body.extend_from_slice(value);
+            body.extend_from_slice(b"\r\n--x--");
+            let form = Form::read(MEDIA_TYPE, &body);
+            assert_eq!(form.map(|form| form.fields.len()), fields, "{value:?}");
+        }
+        let judge = |media_type: &str, value: &[u8]| {
+            is_read_in_one_charset(media_type, std::iter::once(value))
+        };
+        let form = "application/x-www-form-urlencoded";
+        assert!(judge(form, b"\xc3\xa4"));
+        assert!(judge(&format!("{form}; charset=UTF-8"), b"\xc3\xa4"));
+        assert!(judge(&format!("{form};charset=windows-1252"), b"a"));
+        assert!(!judge(&format!("{form};charset=windows-1252"), b"\xc3\xa4"));
+        for other in ["utf-16", "ibm037", "utf-7"] {
+            assert!(!judge(&format!("{form}; charset={other}"), b"a"), "{other}");
+        }
+    }
+
+    #[test]
     fn files_are_told_from_fields() {
+        // What is in them, and how it is written, is nobody's matter: mail is often forwarded.
         for head in [
             format!("{BODY}; filename=\"a b.png\"\r\nContent-Type: image/png"),
             format!("{BODY}; filename=\"a.png\"; filename*=UTF-8''%c3%a4.png"),
+            format!("{BODY}; filename*=UTF-8''%c3%a4.png"),
+            format!("{BODY}; filename=\"C:\\a'.eml\"\r\nContent-Type: message/rfc822"),
+            format!("{BODY}; filename=a\r\nContent-Type: text/csv; charset=windows-1252"),
+            format!("{BODY}; filename=a\r\nContent-Transfer-Encoding: base64"),
+            format!("{BODY}\r\nContent-Type: application/octet-stream"),
         ] {
             let form = with_head(&head).unwrap();
-            assert_eq!((form.fields.len(), form.files), (0, vec![b"Body".to_vec()]));
+            let told = (form.fields.len(), form.files);
+            assert_eq!(told, (0, vec![b"Body".to_vec()]), "{head}");
+        }
+        for head in [
+            format!("{BODY}; filename=\"a\\\"; name=\"other\"\""),
+            format!("{BODY}; filename=a\r\nContent-Type: multipart/mixed; boundary=y"),
+        ] {
+            assert_eq!(with_head(&head), None, "{head}");
         }
     }
 }

@@ -431,8 +431,6 @@ fn bombs_are_errors_at_once() {
     }
 }
 
-/// What YAML 1.1 and 1.2 read as different lines is refused: no reader is deceived about what is a
-/// comment, a key or a value.
 #[test]
 fn a_byte_order_mark_is_no_part_of_the_file() {
     let text = "version: 1\nlisteners: { http: { address: 127.0.0.1:0, plaintext: allow } }\n";
@@ -440,6 +438,8 @@ fn a_byte_order_mark_is_no_part_of_the_file() {
     assert_eq!(report(&with), report(&without));
 }
 
+/// What YAML 1.1 and 1.2 read as different lines is refused: no reader is deceived about what is a
+/// comment, a key or a value.
 #[test]
 fn line_ends_that_readers_disagree_about_are_errors() {
     for separator in ['\u{85}', '\u{2028}', '\u{2029}'] {

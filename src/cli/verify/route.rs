@@ -51,8 +51,9 @@ pub(super) fn judge(
     };
     if let Err(rejection) = runtime.block_on(judge.stages()) {
         judge.verdict.refusal = Some(rejection.reason);
-        // As in the log: nothing is proved by one key where another check fails.
+        // As in the log: nothing is proved, and no event known, where one check fails.
         judge.verdict.key_id = None;
+        judge.verdict.event_id = None;
     }
     Ok(judge.verdict)
 }

@@ -63,7 +63,8 @@ impl Cache {
 
     /// Whether anything can be kept: writes a file, and removes it.
     pub(super) fn try_out(&self) -> io::Result<()> {
-        let trial = self.folder.join("trial");
+        // Processes may share a folder.
+        let trial = self.folder.join(format!("trial-{}", std::process::id()));
         self.write(&trial, "")?;
         fs::remove_file(trial)
     }
