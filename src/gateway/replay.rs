@@ -23,6 +23,9 @@ pub enum Claimed {
     New(Claims),
 }
 
+/// Timestamps are judged in whole seconds, so that a delivery can be fresh for a part of one more.
+const ROUNDING: Duration = Duration::from_secs(1);
+
 /// Claims a verified delivery of `route`.
 pub async fn claim(
     store: &ReplayStore,
@@ -38,7 +41,7 @@ pub async fn claim(
     let (mut known, mut refused) = (0, None);
     let keys = keys(route, proof);
     for key in &keys {
-        match store.claim(*key, lease, policy.window).await {
+        match store.claim(*key, lease, policy.window + ROUNDING).await {
             Ok(Verdict::New(claim)) => held.0.push(claim),
             Ok(Verdict::Duplicate) => known += 1,
             // Whoever has the first name gets the others too, or two copies could refuse each other.

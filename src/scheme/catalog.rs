@@ -261,10 +261,28 @@ impl Preset {
         }
         for (name, spec) in self.params() {
             let default = compile::get(&spec.default).map(to_json);
+            let like = default
+                .clone()
+                .or_else(|| compile::get(&spec.example).map(to_json));
+            if let (Some(value), Some(like)) = (params.get_mut(name), like)
+                && let Err(kind) = take_kind(value, &like)
+            {
+                wrong.push(format!("param `{name}` is {kind}"));
+                continue;
+            }
             let optional = compile::get(&spec.optional).copied().unwrap_or_default();
             match (params.get(name), default) {
-                (Some(value), _) if value.as_str() == Some("") && !optional => {
+                (Some(value), default)
+                    if is_empty(value) && !optional && default.as_ref() != Some(value) =>
+                {
                     wrong.push(format!("param `{name}` is empty"));
+                }
+                // None of them would be asked for, as if it had been left out by mistake.
+                (Some(value), Some(default)) if holds_empty(value) && *value != default => {
+                    wrong.push(format!("param `{name}` holds an empty value; leave it out"));
+                }
+                (Some(value), None) if holds_empty(value) => {
+                    wrong.push(format!("param `{name}` holds an empty value; leave it out"));
                 }
                 (Some(value), _) => {
                     let known = compile::get(&spec.one_of);
@@ -289,6 +307,46 @@ impl Preset {
             Err(wrong)
         }
     }
+}
+
+/// Gives `value` the kind that the param has, as far as they say the same: one text for a list of one, the text
+/// that an environment variable has for `true`, `false` or a number.
+fn take_kind(value: &mut serde_json::Value, like: &serde_json::Value) -> Result<(), &'static str> {
+    use serde_json::Value as V;
+    let read = match (&*value, like) {
+        (V::String(text), V::Array(_)) => Some(vec![text.clone()].into()),
+        (V::String(text), V::Bool(_)) => text.parse::<bool>().ok().map(V::from),
+        (V::String(text), V::Number(_)) => text.parse::<i64>().ok().map(V::from),
+        // A list of several for one text: a choice, where presets make one of it.
+        (V::Bool(_), V::Bool(_))
+        | (V::Number(_), V::Number(_))
+        | (V::Array(_), V::Array(_) | V::String(_)) => return Ok(()),
+        (V::String(_) | V::Number(_) | V::Bool(_), V::String(_)) => return Ok(()),
+        _ => None,
+    };
+    match (read, like) {
+        (Some(read), _) => *value = read,
+        (None, V::Array(_)) => return Err("not a list of texts"),
+        (None, V::Bool(_)) => return Err("neither `true` nor `false`"),
+        (None, V::Number(_)) => return Err("not a whole number"),
+        (None, _) => return Err("not a text"),
+    }
+    Ok(())
+}
+
+fn is_empty(value: &serde_json::Value) -> bool {
+    value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
+}
+
+/// Whether it is empty, or one of its items is, or is no value at all.
+fn holds_empty(value: &serde_json::Value) -> bool {
+    let is_no_item = |item: &serde_json::Value| {
+        item.as_str() == Some("") || item.is_array() || item.is_object() || item.is_null()
+    };
+    is_empty(value)
+        || value
+            .as_array()
+            .is_some_and(|items| items.iter().any(is_no_item))
 }
 
 fn to_json(value: &ParamValue) -> serde_json::Value {

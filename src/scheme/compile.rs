@@ -115,6 +115,11 @@ impl Names for Compiler<'_> {
     }
 }
 
+/// Whether a param says no: `false`, also as the environment writes it.
+fn is_off(value: &serde_json::Value) -> bool {
+    *value == serde_json::Value::Bool(false) || value.as_str() == Some("false")
+}
+
 /// A param as text; `None` for a list, which has no one text.
 fn param_text(value: &serde_json::Value) -> Option<String> {
     match value {
@@ -352,11 +357,7 @@ impl<'a> Compiler<'a> {
             let leeway = get(&claim.leeway).map_or(fallback, |parsed| parsed.0.0);
             jwt.claims.push(Claim {
                 path: ClaimPath::new(name),
-                equals: claim
-                    .equals
-                    .as_ref()
-                    .map(|at| self.choices(at))
-                    .unwrap_or_default(),
+                equals: claim.equals.as_ref().map(|at| self.some_choices(at)),
                 ignore_case: get(&claim.ignore_case).copied().unwrap_or_default(),
                 time: meaning.map(|meaning| (meaning, leeway)),
                 optional: get(&claim.optional).copied().unwrap_or_default(),
@@ -466,6 +467,15 @@ impl<'a> Compiler<'a> {
                 }
                 None => choices.extend(self.template(one)),
             }
+        }
+        choices
+    }
+
+    /// As [`Compiler::choices`], where none would let nobody, or anybody, pass.
+    fn some_choices(&mut self, at: &At<OneOrMany<String>>) -> Vec<Template> {
+        let choices = self.choices(at);
+        if choices.is_empty() {
+            self.error(at, "there is no value that it may have");
         }
         choices
     }
@@ -843,7 +853,7 @@ impl<'a> Compiler<'a> {
         }
         if let Some(name) = get(&spec.param) {
             let value = self.params.get(name);
-            when.never = value.is_none_or(|value| *value == serde_json::Value::Bool(false));
+            when.never = value.is_none_or(is_off);
         }
         for (name, value) in get(&spec.header_equals)
             .map(Ordered::iter)

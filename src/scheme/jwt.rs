@@ -30,7 +30,8 @@ pub(super) struct Jwt {
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     pub(super) path: ClaimPath,
-    pub(super) equals: Vec<Template>,
+    /// The values that it may have; `None` where it need only be there.
+    pub(super) equals: Option<Vec<Template>>,
     pub(super) ignore_case: bool,
     pub(super) time: Option<(ClaimTime, Duration)>,
     pub(super) optional: bool,
@@ -156,16 +157,18 @@ impl Claim {
 
     /// Whether it must be there and is a digest of the bytes of the body.
     fn is_over_bytes(&self) -> bool {
-        self.is_demanded()
-            && !self.equals.is_empty()
-            && self.equals.iter().all(Template::is_over_bytes)
+        self.is_demanded() && self.equals_are(Template::is_over_bytes)
     }
 
     /// Whether it must be there and is a digest of the body.
     pub(super) fn covers_body(&self) -> bool {
-        self.is_demanded()
-            && !self.equals.is_empty()
-            && self.equals.iter().all(Template::covers_body)
+        self.is_demanded() && self.equals_are(Template::covers_body)
+    }
+
+    /// Whether each value that it may have is such a one.
+    fn equals_are(&self, wanted: impl Fn(&Template) -> bool) -> bool {
+        let equals = self.equals.as_deref().unwrap_or_default();
+        !equals.is_empty() && equals.iter().all(wanted)
     }
 
     fn judge(
@@ -192,7 +195,10 @@ impl Claim {
             Value::Array(items) => items.iter().filter_map(text_of).collect(),
             value => text_of(value).into_iter().collect(),
         };
-        for wanted in &self.equals {
+        let Some(equals) = &self.equals else {
+            return if given.is_empty() { Err(WRONG) } else { Ok(()) };
+        };
+        for wanted in equals {
             let wanted = wanted.text(scope)?;
             let is = |given: &Cow<'_, str>| {
                 if self.ignore_case {
@@ -205,11 +211,7 @@ impl Claim {
                 return Ok(());
             }
         }
-        if self.equals.is_empty() && !given.is_empty() {
-            Ok(())
-        } else {
-            Err(WRONG)
-        }
+        Err(WRONG)
     }
 }
 

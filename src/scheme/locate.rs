@@ -137,14 +137,19 @@ impl Location {
     }
 }
 
-/// Whether a place has a value, whatever it is. What cannot be read is not there.
+/// Whether a place has a value, whatever it is. What cannot be read is not there; what stands twice is, and is
+/// refused where it is read.
 pub(super) fn is_present(location: &Location, view: View<'_>) -> bool {
     match location {
         Location::Json(pointer) if view.json.is_some() || !is_form(view.headers) => {
             let json = view.json_bytes();
             json.is_ok_and(|json| matches!(pointer.raw(&json), Ok(Some(raw)) if *raw != *"null"))
         }
-        _ => find(std::slice::from_ref(location), view).is_ok_and(|found| found.is_some()),
+        _ => match find(std::slice::from_ref(location), view) {
+            Ok(found) => found.is_some(),
+            Err(Unreadable::Twice | Unreadable::TooMany) => true,
+            Err(Unreadable::Body) => false,
+        },
     }
 }
 

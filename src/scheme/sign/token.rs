@@ -49,7 +49,7 @@ impl Signing<'_> {
             let has = claims
                 .as_object()
                 .is_some_and(|members| claim.path.find(members).is_some());
-            let written = claim.equals.is_empty() && claim.time.is_none();
+            let written = claim.equals.is_none() && claim.time.is_none();
             if claim.optional || (has && written) || !self.is_asked(claim)? {
                 continue;
             }
@@ -84,7 +84,7 @@ impl Signing<'_> {
                 ClaimTime::NotAfter => now.saturating_add(LIFE_SECONDS).into(),
             });
         }
-        let Some(wanted) = claim.equals.first() else {
+        let Some(wanted) = claim.equals.as_ref().and_then(|equals| equals.first()) else {
             return Ok(self.drawn_id().into());
         };
         Ok(match self.render(wanted)?.as_str() {
