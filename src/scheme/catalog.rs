@@ -443,7 +443,9 @@ impl Selected {
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
         let mut scheme = compile::compile(spec, &params, tolerance).map_err(messages)?;
         let handshakes = self.preset.handshakes(&params).map_err(messages)?;
+        let answers = self.preset.answers(&params).map_err(messages)?;
         scheme.challenges = handshakes.iter().flat_map(Handshake::challenges).collect();
+        scheme.challenges.extend(answers.challenges());
         Ok(scheme)
     }
 

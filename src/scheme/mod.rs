@@ -297,10 +297,26 @@ impl Scheme {
         match &self.proof {
             Proof::AwsSns(sns) => Some(sns.tolerance),
             Proof::HttpSignature(own) => Some(own.tolerance),
-            // Tokens that cover no body are the same for several events.
             Proof::Jwt(jwt) if self.covers_body() => jwt.tolerance(),
             _ => self.timestamp.as_ref()?.tolerance,
         }
+    }
+
+    /// Whether what is signed is known to tell each delivery from all others: it is the body, or holds an id that
+    /// does. Single values may do so as well; a time and a type do not.
+    pub fn tells_deliveries_apart(&self) -> bool {
+        let holds_id = |part: &Part| {
+            let is_event_id = |place| part.text.covers(place);
+            part.text.covers_id() || self.event_id.iter().any(is_event_id)
+        };
+        let mut contents = self.contents.iter();
+        self.covers_body()
+            || (!self.contents.is_empty() && contents.all(|parts| parts.iter().any(holds_id)))
+    }
+
+    /// Whether it is a token that several events may carry.
+    pub fn is_shared_token(&self) -> bool {
+        matches!(self.proof, Proof::Jwt(_)) && !self.covers_body()
     }
 
     /// Which kind of key it verifies with.

@@ -325,6 +325,7 @@ impl Scheme {
             items: &presented.items,
             ..view
         };
+        self.meets_no_extension(view)?;
         let candidates = signature.decode(&presented, |hash, length| self.is_length(hash, length));
         let candidates = traced("encoding", candidates, trace)?;
         let stamp = traced("timestamp", self.stamp(view), trace)?;
@@ -412,6 +413,18 @@ impl Scheme {
             }
         }
         if any_built { Ok(None) } else { verdict }
+    }
+
+    /// Whoever has the plain hash of a secret and what follows it can go on hashing: what it appends begins with
+    /// the padding of the hash, a byte 0x80 that is no beginning of a character.
+    fn meets_no_extension(&self, view: View<'_>) -> Result<(), SignatureError> {
+        let is_text = |body: &Content| std::str::from_utf8(&body.joined()).is_ok();
+        if matches!(self.proof, Proof::Digest(_)) && !view.body.is_none_or(is_text) {
+            return Err(malformed(
+                "the body is not UTF-8, as one is that was appended to a plain hash",
+            ));
+        }
+        Ok(())
     }
 
     /// Refuses content that a handshake would sign for anybody who asks (SECURITY A-46).

@@ -130,7 +130,8 @@ impl Compiler<'_, '_> {
     ) -> Option<ReplayPolicy> {
         let facts = signatures?;
         let Some(at) = at else {
-            let window = facts.tolerance_both_ways?;
+            // One event must not be swallowed for another.
+            let window = facts.tolerance_both_ways.filter(|_| !facts.may_be_shared)?;
             return Some(ReplayPolicy {
                 window,
                 on_duplicate: OnDuplicate::Acknowledge,
@@ -147,7 +148,14 @@ impl Compiler<'_, '_> {
                 );
                 return None;
             }
-            (TextOr::Full(spec), _) => spec,
+            (TextOr::Full(spec), place) => {
+                if facts.has_shared_token {
+                    let message = "several events may carry the same token: all but the first would be taken for copies";
+                    let hint = "write `replay: off`, unless each delivery has a token of its own";
+                    self.warn(&place, message, hint);
+                }
+                spec
+            }
         };
         let on_duplicate = match value(spec.on_duplicate.as_ref()) {
             None | Some((OnDuplicateSpec::Acknowledge, _)) => OnDuplicate::Acknowledge,

@@ -32,6 +32,10 @@ const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
 pub(super) struct Facts {
     /// Whether any of them signs something: replays can be told from fresh deliveries.
     pub(super) signed: bool,
+    /// Whether one of them may be the same for several deliveries, so that a new one could pass for a copy.
+    pub(super) may_be_shared: bool,
+    /// Whether one of them is a token that several events carry.
+    pub(super) has_shared_token: bool,
     /// How long a delivery is fresh: past and future, the longest of all.
     pub(super) tolerance_both_ways: Option<Duration>,
     /// Largest body that a provider documents.
@@ -468,6 +472,8 @@ fn unused_key() -> Key {
 impl Facts {
     fn note(&mut self, scheme: &Scheme, place: &Place) {
         self.signed |= scheme.is_signed();
+        self.may_be_shared |= scheme.is_signed() && !scheme.tells_deliveries_apart();
+        self.has_shared_token |= scheme.is_shared_token();
         if let Some(tolerance) = scheme.signed_tolerance() {
             let both = tolerance.past.saturating_add(tolerance.future);
             self.tolerance_both_ways = self.tolerance_both_ways.max(Some(both));

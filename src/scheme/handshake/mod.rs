@@ -47,11 +47,9 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// What it puts into an HMAC for anybody who asks.
+    /// What it puts into an HMAC. A signature that it must have is no guard where it does not cover that.
     pub(super) fn challenges(&self) -> impl Iterator<Item = Charset> {
-        let is_open = self.reply.is_signed && !self.proof.signature;
-        let charsets = self.charset.iter().filter(move |_| is_open);
-        charsets.map(|(_, charset)| charset.clone())
+        challenges(self.reply.is_signed, &self.charset)
     }
 }
 
@@ -144,6 +142,18 @@ pub struct Answers {
     charset: Vec<(Location, Charset)>,
     /// Whether an HMAC goes into the fields.
     is_signed: bool,
+}
+
+impl Answers {
+    /// What they put into an HMAC, for whoever sends a captured delivery again.
+    pub(super) fn challenges(&self) -> impl Iterator<Item = Charset> {
+        challenges(self.is_signed, &self.charset)
+    }
+}
+
+fn challenges(is_signed: bool, charset: &[(Location, Charset)]) -> impl Iterator<Item = Charset> {
+    let charsets = charset.iter().filter(move |_| is_signed);
+    charsets.map(|(_, charset)| charset.clone())
 }
 
 const fn invalid(detail: &'static str) -> SignatureError {

@@ -85,6 +85,45 @@ fn every_preset_compiles() {
     }
 }
 
+/// Replay protection is off by default where what is signed may be the same for two events: one would be
+/// swallowed for the other. These sign a token, or values of which it is not known what they tell.
+#[test]
+fn of_these_it_is_not_known_whether_they_tell_deliveries_apart() {
+    let presets = presets();
+    let same = presets
+        .iter()
+        .flat_map(|preset| schemes(preset))
+        .filter(|(_, scheme)| scheme.is_signed() && !scheme.tells_deliveries_apart());
+    let same: Vec<_> = same.map(|(reference, _)| reference).collect();
+    assert_eq!(
+        same,
+        [
+            "adyen/standard",
+            "atlassian-connect/jwt",
+            "braintree/bt",
+            "dropbox-sign/event-hash",
+            "exact-online/hashcode",
+            "forgejo/form",
+            "forgejo/query",
+            "gitea/form",
+            "gitea/query",
+            "gogs/form",
+            "google-pubsub/oidc",
+            "iyzico/v3-hpp",
+            "iyzico/v3-direct",
+            "iyzico/v3-subscription",
+            "jira-oauth-webhook/jwt",
+            "microsoft-graph-rich/v2",
+            "microsoft-graph-rich/v1",
+            "midtrans/signature-key",
+            "monday/jwt",
+            "opennode/hashed-order",
+            "transloadit/sha384",
+            "transloadit/sha1"
+        ]
+    );
+}
+
 /// A preset without vectors is a claim without proof.
 #[test]
 fn every_preset_has_an_accepted_and_a_refused_case() {
