@@ -242,8 +242,9 @@ impl<'a> Compiler<'a> {
                 .any(|part| wanted(&part.text))
         };
         need(
-            !matches!(scheme.proof, Proof::Digest(_)) || covers(&Template::covers_secret),
-            "a plain hash proves nothing unless `{secret}` is in `signed`",
+            !matches!(scheme.proof, Proof::Digest(_))
+                || scheme.always_signs(Template::covers_secret),
+            "a plain hash proves nothing unless `{secret}` is in all of `signed` and `signed_or`, on no condition",
         );
         need(
             !covers(&Template::covers_id) || spec.id.is_some(),
@@ -704,11 +705,7 @@ impl<'a> Compiler<'a> {
         let covered = places
             .iter()
             .all(|place| scheme.covers_place(place) || scheme.covers_pair(place))
-            || scheme
-                .contents
-                .iter()
-                .flatten()
-                .any(|part| part.text.covers_timestamp());
+            || scheme.always_signs(Template::covers_timestamp);
         let signed = get(&spec.signed).copied().unwrap_or(true);
         if signed && !covered && spec.signed.is_none() {
             self.error(

@@ -159,8 +159,16 @@ impl Scheme {
             Proof::Jwt(jwt) => jwt.is_over_bytes(),
             _ => self.covers_body_around(place),
         };
-        (place.is_in_body() && covers_all)
+        (place.is_in_body() && covers_all && self.fixes_body())
             || (self.id.contains(place) && self.id_form.is_delimited() && self.covers_place(place))
+    }
+
+    /// Whether the body begins and ends where it did when it was signed: beside a URL, or a value that nothing
+    /// ends, a byte of it can be moved there under the same signature.
+    fn fixes_body(&self) -> bool {
+        let has_id_form = self.id_form.is_delimited();
+        let mut parts = self.contents.iter().flatten();
+        parts.all(|part| part.text.fixes_body(has_id_form))
     }
 
     fn fingerprint(
@@ -200,8 +208,8 @@ impl Scheme {
         let Some(parts) = self.contents.get(signed.content) else {
             return Ok(digest(&[b"signed content"]));
         };
-        if self.contents.len() > 1 || parts.len() > 1 {
-            // The same bytes may be one content as the body and another as a value in it.
+        if self.contents.len() > 1 || parts.len() > 1 || !self.fixes_body() {
+            // The same bytes may be one content as the body and another as a value in it, or beside it.
             let mut content = Vec::new();
             render(parts, &scope, &mut content)?;
             return Ok(digest(&[b"signed content", &content]));

@@ -596,16 +596,22 @@ impl Scheme {
 
     /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.
     fn covers_place(&self, place: &Location) -> bool {
-        let mut parts = self.contents.iter().flatten();
         let by_id = self.id.contains(place);
         (place.is_in_body() && self.covers_body_around(place))
-            || parts.any(|part| part.text.covers(place) || (by_id && part.text.covers_id()))
+            || self.always_signs(|text| text.covers(place) || (by_id && text.covers_id()))
+    }
+
+    /// Whether such a text is in whatever the provider may have signed, and under any condition: a stranger
+    /// chooses both.
+    fn always_signs(&self, wanted: impl Fn(&Template) -> bool) -> bool {
+        let is_there = |part: &Part| part.when.is_certain() && wanted(&part.text);
+        let mut contents = self.contents.iter();
+        !self.contents.is_empty() && contents.all(|parts| parts.iter().any(is_there))
     }
 
     /// Whether the signature covers the value at `place` as one of pairs that are told apart.
     fn covers_pair(&self, place: &Location) -> bool {
-        let mut parts = self.contents.iter().flatten();
-        parts.any(|part| part.text.shows_pair(place))
+        self.always_signs(|text| text.shows_pair(place))
     }
 }
 

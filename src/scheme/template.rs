@@ -4,12 +4,11 @@
 //! being copied.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
-use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::locate::{self, Location, Pointer, TOO_MANY, Unreadable, View};
@@ -257,6 +256,24 @@ impl Template {
             || self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_body()))
     }
 
+    /// Whether nothing of a body can become a part of what stands beside it. `has_id_form` says that the id has an
+    /// end of its own; a time has, or it is another one.
+    pub(super) fn fixes_body(&self, has_id_form: bool) -> bool {
+        self.segments.iter().all(|segment| match segment {
+            Segment::Literal(_) => true,
+            Segment::Value(value) => match &value.source {
+                Source::Body
+                | Source::Json(..)
+                | Source::Method
+                | Source::Secret
+                | Source::Timestamp => true,
+                Source::Id => has_id_form,
+                Source::Text(inner) => inner.fixes_body(has_id_form),
+                _ => value.has_fixed_length(),
+            },
+        })
+    }
+
     /// Whether the bytes of the body go in, not what is read in them.
     pub(super) fn is_over_bytes(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Body))
@@ -407,6 +424,12 @@ impl Value {
             optional,
             filters,
         }))
+    }
+
+    /// Whether it is a digest, which is as long whatever it is of.
+    fn has_fixed_length(&self) -> bool {
+        let is_digest = |filter: &Filter| matches!(filter, Filter::Digest(_) | Filter::Hmac(_));
+        self.filters.iter().any(is_digest)
     }
 
     fn render(&self, scope: &Scope<'_>, out: &mut impl Sink) -> Result<(), SignatureError> {
@@ -759,7 +782,7 @@ impl Shape {
                     "the JSON that the signature covers cannot be read",
                 ))?;
                 let mut out = Vec::with_capacity(raw.len());
-                sort_into(raw, 0, &mut out)?;
+                sort_into(raw, &mut out)?;
                 Ok(out)
             }
         }
@@ -783,44 +806,137 @@ fn compact(raw: &str) -> Vec<u8> {
     out
 }
 
-/// Writes compact JSON with the keys of every object sorted by bytes, every scalar as it stands.
-fn sort_into(raw: &str, depth: usize, out: &mut Vec<u8>) -> Result<(), SignatureError> {
-    let bad = malformed("the body is not the JSON that the signature covers");
-    if depth > JSON_NESTING_MAX {
-        return Err(bad);
-    }
-    let raw = raw.trim();
-    match raw.as_bytes().first() {
-        Some(b'{') => {
-            let members: BTreeMap<Cow<'_, str>, &RawValue> =
-                serde_json::from_str(raw).map_err(|_bad| bad)?;
-            out.push(b'{');
-            for (index, (name, value)) in members.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                let name = serde_json::Value::from(name.as_ref()).to_string();
-                out.extend_from_slice(name.as_bytes());
-                out.push(b':');
-                sort_into(value.get(), depth + 1, out)?;
-            }
-            out.push(b'}');
-        }
-        Some(b'[') => {
-            let items: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_bad| bad)?;
-            out.push(b'[');
-            for (index, value) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(b',');
-                }
-                sort_into(value.get(), depth + 1, out)?;
-            }
-            out.push(b']');
-        }
-        _ => out.extend(compact(raw)),
-    }
-    Ok(())
+const NOT_THE_JSON: SignatureError =
+    malformed("the body is not the JSON that the signature covers");
+
+/// Writes compact JSON with the keys of every object sorted by bytes, every scalar as it stands. `raw` is JSON,
+/// no deeper than `serde_json` reads, in which no key stands twice.
+fn sort_into(raw: &str, out: &mut Vec<u8>) -> Result<(), SignatureError> {
+    let end = sort_value(raw, out)?;
+    end.trim().is_empty().then_some(()).ok_or(NOT_THE_JSON)
 }
 
-/// Deepest JSON that is re-serialised.
-const JSON_NESTING_MAX: usize = 128;
+/// Writes the value at the beginning of `json`, and gives back what follows it. Each byte is read once; members
+/// that are not in order are moved once for each object around them.
+fn sort_value<'j>(json: &'j str, out: &mut Vec<u8>) -> Result<&'j str, SignatureError> {
+    let json = json.trim_start();
+    let Some(open @ (b'{' | b'[')) = json.as_bytes().first().copied() else {
+        let (scalar, rest) = split_scalar(json)?;
+        out.extend_from_slice(scalar.as_bytes());
+        return Ok(rest);
+    };
+    let close = if open == b'{' { '}' } else { ']' };
+    out.push(open);
+    let begin = out.len();
+    let mut members: Vec<(Cow<'_, str>, Range<usize>)> = Vec::new();
+    let mut rest = json.get(1..).unwrap_or_default().trim_start();
+    let mut is_first = true;
+    while !rest.starts_with(close) {
+        if !is_first {
+            rest = rest.strip_prefix(',').ok_or(NOT_THE_JSON)?;
+            out.push(b',');
+        }
+        if open == b'{' {
+            let (key, value) = split_scalar(rest.trim_start())?;
+            let key: Cow<'_, str> = serde_json::from_str(key).map_err(|_bad| NOT_THE_JSON)?;
+            let start = out.len();
+            let written = serde_json::Value::from(key.as_ref()).to_string();
+            out.extend_from_slice(written.as_bytes());
+            out.push(b':');
+            let value = value.trim_start().strip_prefix(':').ok_or(NOT_THE_JSON)?;
+            rest = sort_value(value, out)?;
+            members.push((key, start..out.len()));
+        } else {
+            rest = sort_value(rest, out)?;
+        }
+        rest = rest.trim_start();
+        is_first = false;
+    }
+    if !members.is_sorted_by(|(a, _), (b, _)| a <= b) {
+        order(members, begin, out);
+    }
+    out.push(close as u8);
+    Ok(rest.get(1..).unwrap_or_default())
+}
+
+/// Puts the members that were written from `begin` on in order, with commas between them.
+fn order(mut members: Vec<(Cow<'_, str>, Range<usize>)>, begin: usize, out: &mut Vec<u8>) {
+    members.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    let mut ordered = Vec::with_capacity(out.len().saturating_sub(begin));
+    for (index, (_, range)) in members.into_iter().enumerate() {
+        if index > 0 {
+            ordered.push(b',');
+        }
+        ordered.extend_from_slice(out.get(range).unwrap_or_default());
+    }
+    out.truncate(begin);
+    out.append(&mut ordered);
+}
+
+/// A string, number or word at the beginning of valid JSON, and what follows it.
+fn split_scalar(json: &str) -> Result<(&str, &str), SignatureError> {
+    let bytes = json.as_bytes();
+    let end = if bytes.first() == Some(&b'"') {
+        let mut is_escaped = false;
+        let closing = bytes.iter().skip(1).position(|byte| match byte {
+            _ if std::mem::take(&mut is_escaped) => false,
+            b'\\' => {
+                is_escaped = true;
+                false
+            }
+            byte => *byte == b'"',
+        });
+        closing.map(|at| at + 2)
+    } else {
+        let is_end = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        Some(bytes.iter().position(is_end).unwrap_or(bytes.len()))
+    };
+    end.and_then(|end| json.split_at_checked(end))
+        .ok_or(NOT_THE_JSON)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(raw: &str) -> Result<String, SignatureError> {
+        let written = Shape::Sorted.write(raw)?;
+        Ok(String::from_utf8(written).unwrap())
+    }
+
+    #[test]
+    fn keys_are_sorted_and_scalars_stay() {
+        for (raw, expected) in [
+            ("{}", "{}"),
+            (" [ ] ", "[]"),
+            ("{\"b\":1,\"a\":2}", "{\"a\":2,\"b\":1}"),
+            (
+                "{ \"z\" : [ {\"y\": 1.50 , \"x\":null}, true ] , \"a\": \"}, \\\"\" }",
+                "{\"a\":\"}, \\\"\",\"z\":[{\"x\":null,\"y\":1.50},true]}",
+            ),
+            (
+                "{\"\\u0062\":1,\"a\":{\"d\":{},\"c\":[]}}",
+                "{\"a\":{\"c\":[],\"d\":{}},\"b\":1}",
+            ),
+            ("\"\\u00e4\"", "\"\\u00e4\""),
+            ("-1e2", "-1e2"),
+        ] {
+            assert_eq!(sorted(raw).as_deref(), Ok(expected), "{raw}");
+        }
+        // SECURITY DS-18
+        for bad in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\":1,\"a\":2}",
+            "{\"a\":1,\"\\u0061\":2}",
+            "1 2",
+        ] {
+            assert!(sorted(bad).is_err(), "{bad}");
+        }
+        let deep = |levels: usize| "{\"b\":0,\"a\":".repeat(levels) + "1" + &"}".repeat(levels);
+        let written = sorted(&deep(100)).unwrap();
+        assert!(written.starts_with("{\"a\":{\"a\":") && written.ends_with(",\"b\":0},\"b\":0}"));
+        assert!(sorted(&deep(200)).is_err());
+    }
+}

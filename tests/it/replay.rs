@@ -550,6 +550,30 @@ fn where_pairs_are_signed_they_are_the_delivery() {
 }
 
 #[test]
+fn bytes_that_move_between_the_url_and_the_body_make_no_other_delivery() {
+    // SECURITY: nothing that is signed says where the one ends
+    let app = App::start();
+    let event_id = "{ json: /id }";
+    let scheme = own_scheme(&app, "moved", "sort: name", "{target}{body}", event_id);
+    let gateway = Gateway::start(&config(&scheme));
+    let send = |query: &str, body: &str| {
+        let signature = hmac_hex("sha256", SECRET, b"/moved?portal=62515{\"id\":1}");
+        let path = format!("/moved?portal={query}");
+        let answer = gateway.post(&path, &[("X-Sig", &signature)], body.as_bytes());
+        assert_eq!(answer.status, 200, "{query} {body}");
+        gateway.event()["outcome"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(send("62515", "{\"id\":1}"), "forwarded");
+    for (query, body) in [
+        ("62515", "{\"id\":1}"),
+        ("6251", "5{\"id\":1}"),
+        ("", "62515{\"id\":1}"),
+    ] {
+        assert_eq!(send(query, body), "duplicate", "{query} {body}");
+    }
+}
+
+#[test]
 fn items_that_are_signed_one_by_one_are_known_one_by_one() {
     // SECURITY: nobody signed which of them come together
     let app = App::start();
