@@ -317,11 +317,11 @@ fn take_kind(value: &mut serde_json::Value, like: &serde_json::Value) -> Result<
         (V::String(text), V::Array(_)) => Some(vec![text.clone()].into()),
         (V::String(text), V::Bool(_)) => text.parse::<bool>().ok().map(V::from),
         (V::String(text), V::Number(_)) => text.parse::<i64>().ok().map(V::from),
-        // A list of several for one text: a choice, where presets make one of it.
+        // A list where there is mostly one text is a choice of several.
         (V::Bool(_), V::Bool(_))
         | (V::Number(_), V::Number(_))
-        | (V::Array(_), V::Array(_) | V::String(_)) => return Ok(()),
-        (V::String(_) | V::Number(_) | V::Bool(_), V::String(_)) => return Ok(()),
+        | (V::Array(_), V::Array(_))
+        | (V::String(_) | V::Number(_) | V::Bool(_) | V::Array(_), V::String(_)) => return Ok(()),
         _ => None,
     };
     match (read, like) {

@@ -180,10 +180,11 @@ impl Scheme {
         if !self.body_decoded {
             return Ok(None);
         }
-        let coding = message
-            .headers
-            .get(header::CONTENT_ENCODING)
-            .map(http::HeaderValue::as_bytes);
+        let mut codings = message.headers.get_all(header::CONTENT_ENCODING).iter();
+        let coding = codings.next().map(http::HeaderValue::as_bytes);
+        if codings.next().is_some() {
+            return Err(malformed("there is more than one Content-Encoding"));
+        }
         match coding.map(<[u8]>::to_ascii_lowercase).as_deref() {
             Some(b"gzip") => gunzip(message.body).map(Some),
             // Some senders do not say that they compress; gzip says it itself (RFC 1952 2.3.1).

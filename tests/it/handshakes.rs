@@ -344,6 +344,31 @@ fn answered(gateway: &Gateway, answer: &Answer, status: u16) {
 }
 
 #[test]
+fn what_an_answer_signs_is_no_delivery() {
+    // SECURITY A-46: Wrike wants an HMAC of an unsigned field in the answer to each delivery.
+    let (gateway, app) = guarded(&provider("wrike"), "");
+    let body = "[{\"taskId\":1}]";
+    let signature = hmac_hex("sha256", SECRET, body.as_bytes());
+    let fields = [
+        ("X-Hook-Signature", &*signature),
+        ("X-Hook-Secret", "31337"),
+    ];
+    let answer = ask(&gateway, "POST", "/in", &fields, body);
+    gateway.forwarded(&answer, 200);
+    let made = answer.header("x-hook-secret").unwrap();
+    assert_eq!(made, hmac_hex("sha256", SECRET, b"31337"));
+    let answer = ask(
+        &gateway,
+        "POST",
+        "/in",
+        &[("X-Hook-Signature", made)],
+        "31337",
+    );
+    gateway.refused(&answer, 401, "signature_mismatch");
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
 fn no_answer_signs_what_could_be_an_event() {
     // SECURITY A-46: the answer to these would be the signature of a body, or of `v0:TIME:BODY`.
     let (gateway, app) = guarded(&provider("x-twitter"), "");

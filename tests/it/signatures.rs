@@ -1,5 +1,7 @@
 //! Signatures of presets and of own schemes, made by openssl and judged by the gateway.
 
+use sha2::Digest as _;
+
 use super::support::{
     App, Gateway, SECRET, config, github, github_route, hmac, hmac_base64, hmac_hex, now, stripe,
 };
@@ -524,6 +526,26 @@ fn what_is_signed_in_a_form_is_what_the_app_finds_in_it() {
         gateway.refused(&ask(media_type, &body), 401, "signature_malformed");
     }
     assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn nothing_is_appended_to_a_plain_hash() {
+    // The hash of a secret and a body can be gone on with, behind the padding, without the secret.
+    let app = App::start();
+    let verify = "- scheme:
+          algorithm: sha256
+          signature: { header: X-Sig }
+          signed: \"{secret}{body}\"
+        secrets: [env:SECRET]";
+    let gateway = start(&app, verify);
+    let sign = |body: &[u8]| {
+        let content = [SECRET.as_bytes(), body].concat();
+        data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&content))
+    };
+    gateway.forwarded(&post(&gateway, &[("X-Sig", &sign(b"{}"))], b"{}"), 200);
+    let extended = b"{}\x80\0\0\0\0&admin=1";
+    let answer = post(&gateway, &[("X-Sig", &sign(extended))], extended);
+    gateway.refused(&answer, 401, "signature_malformed");
 }
 
 #[test]
