@@ -106,16 +106,17 @@ impl Location {
                     .filter(|(own, _)| **own == *name.as_bytes());
                 Ok(own.map(|(_, value)| Cow::Borrowed(&**value)).collect())
             }
-            Self::Query(name) => {
-                let fields = query_pairs(view.url.query().unwrap_or_default())?;
-                values_of(fields, name)
-            }
+            Self::Query(name) => field_values(view.url.query().unwrap_or_default(), name),
             Self::Form(name) => {
                 let Form { fields, files } = form(view)?;
                 if files.iter().any(|own| names_alike(own, name)) {
                     return Err(Unreadable::Body); // a field to who signs, a file to the app
                 }
-                values_of(fields, name)
+                let own = fields.into_iter().filter_map(|(own, value)| {
+                    let is_own = is_called(&own, name).map(|is_own| is_own.then_some(value));
+                    is_own.transpose()
+                });
+                own.map(|value| value.map(Cow::Owned)).collect()
             }
             Self::Json(pointer) => {
                 let is_form = view.json.is_none() && is_form(view.headers);
@@ -294,23 +295,35 @@ pub(super) fn query_pairs(text: &str) -> Result<Vec<Pair>, Unreadable> {
     Ok(fields(text)?.map(pair).collect())
 }
 
-/// Values of the fields called `name`. Unreadable where another one is called so by some readers.
-fn values_of<'a>(fields: Vec<Pair>, name: &str) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
+/// Decoded values of the fields called `name`.
+fn field_values<'a>(text: &'a str, name: &str) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
     let mut values = Vec::new();
-    for (own, value) in fields {
-        if *own == *name.as_bytes() {
-            values.push(Cow::Owned(value));
-        } else if names_alike(&own, name) {
-            return Err(Unreadable::Twice);
+    for (own, value) in fields(text)? {
+        if is_called(&decode(own), name)? {
+            values.push(Cow::Owned(decode(value)));
         }
     }
     Ok(values)
+}
+
+/// Whether a field is called `name`. Unreadable where it is not, but some readers would call it so.
+fn is_called(own: &[u8], name: &str) -> Result<bool, Unreadable> {
+    if *own == *name.as_bytes() {
+        Ok(true)
+    } else if names_alike(own, name) {
+        Err(Unreadable::Twice)
+    } else {
+        Ok(false)
+    }
 }
 
 /// Whether some readers take a field called `own` for `name`. PHP passes over blanks before it, ends it at a NUL,
 /// takes `name[...]` for `name`, and has `_` for a blank, `.` and a lone `[`; others do not tell cases apart.
 fn names_alike(own: &[u8], name: &str) -> bool {
     let own = own.trim_ascii_start();
+    if own.len() < name.len() {
+        return false;
+    }
     let own = own.split(|byte| *byte == 0).next().unwrap_or_default();
     let spelt = |byte: &u8| match byte {
         b' ' | b'.' | b'[' => b'_',
@@ -693,33 +706,40 @@ mod tests {
 
     #[test]
     fn fields_decode_to_their_name() {
-        let read = |text: &str, name: &str| values_of(query_pairs(text)?, name);
-        let values = |name| read("a=1&%61=2&b=x+y%21&c", name).unwrap();
+        let values = |name| field_values("a=1&%61=2&b=x+y%21&c", name).unwrap();
         assert_eq!(values("a").len(), 2);
         assert_eq!(values("b"), [&b"x y!"[..]]);
         assert_eq!(values("c"), [&b""[..]]);
         // Not what PHP, or who does not tell cases apart, would call so too.
         for other in ["A", "+a", "%20a", "a%00x", "a[]", "a[x]"] {
             let text = format!("a=1&{other}=2");
-            assert_eq!(read(&text, "a"), Err(Unreadable::Twice), "{other}");
-            assert_eq!(read(&text, "b").unwrap().len(), 0);
+            assert_eq!(field_values(&text, "a"), Err(Unreadable::Twice), "{other}");
+            assert_eq!(field_values(&text, "b").unwrap().len(), 0);
         }
         for other in ["a.b", "a+b", "a[b", "A_B"] {
             let text = format!("a_b=1&{other}=2");
-            assert_eq!(read(&text, "a_b"), Err(Unreadable::Twice), "{other}");
+            assert_eq!(
+                field_values(&text, "a_b"),
+                Err(Unreadable::Twice),
+                "{other}"
+            );
         }
-        assert_eq!(read("a=1&ab=2&_a=3&a_=4&%C3%A4=5", "a").unwrap().len(), 1);
+        assert_eq!(
+            field_values("a=1&ab=2&_a=3&a_=4&%C3%A4=5", "a")
+                .unwrap()
+                .len(),
+            1
+        );
     }
 
     #[test]
     fn fields_that_are_too_many_are_refused_and_never_left_out() {
         // SECURITY DS-33
         let filled = |count: usize| format!("a=1{}", "&b".repeat(count - 1));
-        let read = |text: &str| values_of(query_pairs(text)?, "a");
-        assert_eq!(read(&filled(FIELDS_MAX)).unwrap().len(), 1);
+        assert_eq!(field_values(&filled(FIELDS_MAX), "a").unwrap().len(), 1);
         assert_eq!(query_pairs(&filled(FIELDS_MAX)).unwrap().len(), FIELDS_MAX);
         let hidden = filled(FIELDS_MAX) + "&a=2";
-        assert_eq!(read(&hidden), Err(Unreadable::TooMany));
+        assert_eq!(field_values(&hidden, "a"), Err(Unreadable::TooMany));
         assert_eq!(query_pairs(&hidden), Err(Unreadable::TooMany));
     }
 }
