@@ -272,9 +272,7 @@ impl Preset {
             }
             let optional = compile::get(&spec.optional).copied().unwrap_or_default();
             match (params.get(name), default) {
-                (Some(value), default)
-                    if is_empty(value) && !optional && default.as_ref() != Some(value) =>
-                {
+                (Some(value), _) if value.as_str() == Some("") && !optional => {
                     wrong.push(format!("param `{name}` is empty"));
                 }
                 // None of them would be asked for, as if it had been left out by mistake.
@@ -334,16 +332,13 @@ fn take_kind(value: &mut serde_json::Value, like: &serde_json::Value) -> Result<
     Ok(())
 }
 
-fn is_empty(value: &serde_json::Value) -> bool {
-    value.as_str() == Some("") || value.as_array().is_some_and(Vec::is_empty)
-}
-
-/// Whether it is empty, or one of its items is, or is no value at all.
+/// Whether it is empty, or one of its items is, or is no value at all. A list without items may mean that nothing
+/// is allowed.
 fn holds_empty(value: &serde_json::Value) -> bool {
     let is_no_item = |item: &serde_json::Value| {
         item.as_str() == Some("") || item.is_array() || item.is_object() || item.is_null()
     };
-    is_empty(value)
+    value.as_str() == Some("")
         || value
             .as_array()
             .is_some_and(|items| items.iter().any(is_no_item))

@@ -10,7 +10,7 @@ use super::jwt::Jwt;
 use super::locate::{Location, View, find};
 use super::parse::Presented;
 use super::primitive::{Fingerprint, Hash, digest};
-use super::template::Scope;
+use super::template::{Scope, Template};
 use super::verify::{presented_token, render};
 use super::{Content, Evidence, Message, Part, Proof, Scheme, SignatureError, SignedContent};
 
@@ -167,8 +167,8 @@ impl Scheme {
     /// ends, a byte of it can be moved there under the same signature.
     fn fixes_body(&self) -> bool {
         let has_id_form = self.id_form.is_delimited();
-        let mut parts = self.contents.iter().flatten();
-        parts.all(|part| part.text.fixes_body(has_id_form))
+        let mut contents = self.contents.iter();
+        contents.all(|parts| Template::fix_body(parts.iter().map(|part| &part.text), has_id_form))
     }
 
     fn fingerprint(

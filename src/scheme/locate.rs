@@ -138,8 +138,8 @@ impl Location {
     }
 }
 
-/// Whether a place has a value, whatever it is. What cannot be read is not there; what stands twice is, and is
-/// refused where it is read.
+/// Whether a place has a value, whatever it is. What cannot be read is not there, a JSON key that stands twice
+/// among it; of other places, what stands twice is there, and is refused where it is read.
 pub(super) fn is_present(location: &Location, view: View<'_>) -> bool {
     match location {
         Location::Json(pointer) if view.json.is_some() || !is_form(view.headers) => {

@@ -316,7 +316,8 @@ impl Scheme {
 
     /// Whether it is a token that several events may carry.
     pub fn is_shared_token(&self) -> bool {
-        matches!(self.proof, Proof::Jwt(_)) && !self.covers_body()
+        let is_token = matches!(self.proof, Proof::Jwt(_));
+        is_token && !self.covers_body() && self.event_id_claim.is_none()
     }
 
     /// Which kind of key it verifies with.

@@ -256,22 +256,44 @@ impl Template {
             || self.uses(&|source| matches!(source, Source::Fields(fields) if fields.is_of_body()))
     }
 
-    /// Whether nothing of a body can become a part of what stands beside it. `has_id_form` says that the id has an
-    /// end of its own; a time has, or it is another one.
-    pub(super) fn fixes_body(&self, has_id_form: bool) -> bool {
-        self.segments.iter().all(|segment| match segment {
-            Segment::Literal(_) => true,
-            Segment::Value(value) => match &value.source {
-                Source::Body
-                | Source::Json(..)
-                | Source::Method
-                | Source::Secret
-                | Source::Timestamp => true,
-                Source::Id => has_id_form,
-                Source::Text(inner) => inner.fixes_body(has_id_form),
-                _ => value.has_fixed_length(),
-            },
-        })
+    /// Whether it ends in the secret as it is.
+    pub(super) fn ends_in_secret(&self) -> bool {
+        match self.segments.last() {
+            Some(Segment::Value(value)) => {
+                matches!(value.source, Source::Secret) && value.filters.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether nothing of a body can become a part of what stands beside it in a content of these texts.
+    /// `has_id_form` says that the id has an end of its own; a time has, or it is another one; URLs and header
+    /// fields have where a line ends between them and the body.
+    pub(super) fn fix_body<'t>(texts: impl Iterator<Item = &'t Self>, has_id_form: bool) -> bool {
+        let segments: Vec<&Segment> = texts.flat_map(|text| &text.segments).collect();
+        let is_body = |segment: &&Segment| match segment {
+            Segment::Literal(_) => false,
+            Segment::Value(value) => matches!(value.source, Source::Body | Source::Json(..)),
+        };
+        let ends_line = |segment: &&Segment| match segment {
+            Segment::Literal(text) => text.contains('\n'),
+            Segment::Value(_) => false,
+        };
+        let body = segments.iter().position(is_body);
+        let is_apart = |at: usize| {
+            let body = body.unwrap_or(at);
+            let between = segments.get(at.min(body)..at.max(body));
+            between.is_some_and(|between| between.iter().any(ends_line))
+        };
+        segments
+            .iter()
+            .enumerate()
+            .all(|(at, segment)| match segment {
+                Segment::Literal(_) => true,
+                Segment::Value(value) => {
+                    value.is_fixed(has_id_form) || (value.is_of_one_line() && is_apart(at))
+                }
+            })
     }
 
     /// Whether the bytes of the body go in, not what is read in them.
@@ -424,6 +446,36 @@ impl Value {
             optional,
             filters,
         }))
+    }
+
+    /// Whether it ends where it did when it was signed, whatever stands beside it.
+    fn is_fixed(&self, has_id_form: bool) -> bool {
+        match &self.source {
+            Source::Body
+            | Source::Json(..)
+            | Source::Method
+            | Source::Secret
+            | Source::Timestamp => true,
+            Source::Id => has_id_form,
+            Source::Text(inner) => Template::fix_body(std::iter::once(&**inner), has_id_form),
+            _ => self.has_fixed_length(),
+        }
+    }
+
+    /// Whether no line can end in it.
+    fn is_of_one_line(&self) -> bool {
+        let is_of_head = matches!(
+            self.source,
+            Source::Host
+                | Source::Origin
+                | Source::Path
+                | Source::Place(Location::Header(_))
+                | Source::Query
+                | Source::Scheme
+                | Source::Target
+                | Source::Url
+        );
+        is_of_head && self.filters.is_empty()
     }
 
     /// Whether it is a digest, which is as long whatever it is of.

@@ -326,7 +326,6 @@ impl Scheme {
             items: &presented.items,
             ..view
         };
-        self.meets_no_extension(view)?;
         let candidates = signature.decode(&presented, |hash, length| self.is_length(hash, length));
         let candidates = traced("encoding", candidates, trace)?;
         let stamp = traced("timestamp", self.stamp(view), trace)?;
@@ -406,6 +405,7 @@ impl Scheme {
                 match self.matches(parts, &scope, key, offered, tags.as_deref_mut()) {
                     Ok(true) => {
                         self.is_no_challenge(parts, &scope)?;
+                        self.is_no_extension(parts, &scope)?;
                         return Ok(Some(SignedContent { content, url }));
                     }
                     Ok(false) => any_built = true,
@@ -417,12 +417,21 @@ impl Scheme {
     }
 
     /// Whoever has the plain hash of a secret and what follows it can go on hashing: what it appends begins with
-    /// the padding of the hash, a byte 0x80 that is no beginning of a character.
-    fn meets_no_extension(&self, view: View<'_>) -> Result<(), SignatureError> {
-        let is_text = |body: &Content| std::str::from_utf8(&body.joined()).is_ok();
-        if matches!(self.proof, Proof::Digest(_)) && !view.body.is_none_or(is_text) {
+    /// the padding of the hash, a byte 0x80 that is no beginning of a character. A secret at the end prevents it.
+    fn is_no_extension(&self, parts: &[Part], scope: &Scope<'_>) -> Result<(), SignatureError> {
+        let ends_in_secret = |part: &Part| part.when.is_certain() && part.text.ends_in_secret();
+        if !matches!(self.proof, Proof::Digest(_)) || parts.last().is_some_and(ends_in_secret) {
+            return Ok(());
+        }
+        let without_secret = Scope {
+            secret: Some(&[]),
+            ..*scope
+        };
+        let mut content = Vec::new();
+        render(parts, &without_secret, &mut content)?;
+        if std::str::from_utf8(&content).is_err() {
             return Err(malformed(
-                "the body is not UTF-8, as one is that was appended to a plain hash",
+                "what is signed is not UTF-8, as what was appended to a plain hash",
             ));
         }
         Ok(())

@@ -554,8 +554,17 @@ fn bytes_that_move_between_the_url_and_the_body_make_no_other_delivery() {
     // SECURITY: nothing that is signed says where the one ends
     let app = App::start();
     let event_id = "{ json: /id }";
-    let scheme = own_scheme(&app, "moved", "sort: name", "{target}{body}", event_id);
-    let gateway = Gateway::start(&config(&scheme));
+    let routes = [
+        own_scheme(&app, "moved", "sort: name", "{target}{body}", event_id),
+        own_scheme(
+            &app,
+            "apart",
+            "sort: name",
+            "{path}\\n{header:X-Try}\\n{body}",
+            event_id,
+        ),
+    ];
+    let gateway = Gateway::start(&config(&routes.concat()));
     let send = |query: &str, body: &str| {
         let signature = hmac_hex("sha256", SECRET, b"/moved?portal=62515{\"id\":1}");
         let path = format!("/moved?portal={query}");
@@ -570,6 +579,14 @@ fn bytes_that_move_between_the_url_and_the_body_make_no_other_delivery() {
         ("", "62515{\"id\":1}"),
     ] {
         assert_eq!(send(query, body), "duplicate", "{query} {body}");
+    }
+    // Where a line ends between them, the id in the body stays that of the event, whatever else is new.
+    for (attempt, outcome) in [("1", "forwarded"), ("2", "duplicate")] {
+        let content = format!("/apart\n{attempt}\n{{\"id\":1}}");
+        let signature = hmac_hex("sha256", SECRET, content.as_bytes());
+        let fields = [("X-Sig", &*signature), ("X-Try", attempt)];
+        assert_eq!(gateway.post("/apart", &fields, b"{\"id\":1}").status, 200);
+        assert_eq!(gateway.event()["outcome"], outcome);
     }
 }
 

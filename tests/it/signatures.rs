@@ -532,12 +532,16 @@ fn what_is_signed_in_a_form_is_what_the_app_finds_in_it() {
 fn nothing_is_appended_to_a_plain_hash() {
     // The hash of a secret and a body can be gone on with, behind the padding, without the secret.
     let app = App::start();
-    let verify = "- scheme:
+    let verify = |signed: &str| {
+        format!(
+            "- scheme:
           algorithm: sha256
-          signature: { header: X-Sig }
-          signed: \"{secret}{body}\"
-        secrets: [env:SECRET]";
-    let gateway = start(&app, verify);
+          signature: {{ header: X-Sig }}
+          signed: \"{signed}\"
+        secrets: [env:SECRET]"
+        )
+    };
+    let gateway = start(&app, &verify("{secret}{body}"));
     let sign = |body: &[u8]| {
         let content = [SECRET.as_bytes(), body].concat();
         data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&content))
@@ -546,6 +550,21 @@ fn nothing_is_appended_to_a_plain_hash() {
     let extended = b"{}\x80\0\0\0\0&admin=1";
     let answer = post(&gateway, &[("X-Sig", &sign(extended))], extended);
     gateway.refused(&answer, 401, "signature_malformed");
+    // Nor where it is decoded first; behind what comes before the secret nothing can be appended.
+    let gateway = start(&app, &verify("{secret}{form:data}"));
+    let form = ("Content-Type", "application/x-www-form-urlencoded");
+    let body = b"data={}%80%00%26admin=1";
+    let answer = post(
+        &gateway,
+        &[("X-Sig", &sign(b"{}\x80\0&admin=1")), form],
+        body,
+    );
+    gateway.refused(&answer, 401, "signature_malformed");
+    let gateway = start(&app, &verify("{body}{secret}"));
+    let latin = b"<a>\xe4</a>";
+    let content = [latin, SECRET.as_bytes()].concat();
+    let signature = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&content));
+    gateway.forwarded(&post(&gateway, &[("X-Sig", &signature)], latin), 200);
 }
 
 #[test]

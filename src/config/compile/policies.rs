@@ -148,14 +148,7 @@ impl Compiler<'_, '_> {
                 );
                 return None;
             }
-            (TextOr::Full(spec), place) => {
-                if facts.has_shared_token {
-                    let message = "several events may carry the same token: all but the first would be taken for copies";
-                    let hint = "write `replay: off`, unless each delivery has a token of its own";
-                    self.warn(&place, message, hint);
-                }
-                spec
-            }
+            (TextOr::Full(spec), _) => spec,
         };
         let on_duplicate = match value(spec.on_duplicate.as_ref()) {
             None | Some((OnDuplicateSpec::Acknowledge, _)) => OnDuplicate::Acknowledge,
@@ -171,6 +164,11 @@ impl Compiler<'_, '_> {
                 "remove `replay`, or add a `provider` or `scheme` to `verify`",
             );
             return None;
+        }
+        if facts.has_shared_token {
+            let message = "several events may carry the same token: all but the first would be taken for copies";
+            let hint = "write `replay: off`, unless each delivery has a token of its own";
+            self.warn(&key, message, hint);
         }
         let window = self.window(spec, facts)?;
         Some(ReplayPolicy {

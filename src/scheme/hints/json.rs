@@ -78,13 +78,17 @@ impl Strings {
 
 /// Reads a body; `None` when it is no JSON or nested deeper than 128.
 pub(super) fn parse(body: &[u8]) -> Option<Node<'_>> {
-    // serde_json has judged syntax and depth before the walk below, which then cannot go astray.
+    // serde_json has judged the syntax before the walk below, which then cannot go astray; of the depth it keeps
+    // no account where nothing is read.
     serde_json::from_slice::<IgnoredAny>(body).ok()?;
     let text = std::str::from_utf8(body).ok()?;
     let mut tokens = Tokens(text);
     let first = tokens.next()?;
-    node(first, &mut tokens)
+    node(first, &mut tokens, DEPTH_MAX)
 }
+
+/// Deepest nesting that is looked at.
+const DEPTH_MAX: usize = 128;
 
 /// The tokens of a text that is JSON.
 struct Tokens<'a>(&'a str);
@@ -121,7 +125,8 @@ fn string_end(text: &str) -> Option<usize> {
     None
 }
 
-fn node<'a>(token: &'a str, tokens: &mut Tokens<'a>) -> Option<Node<'a>> {
+fn node<'a>(token: &'a str, tokens: &mut Tokens<'a>, levels: usize) -> Option<Node<'a>> {
+    let levels = levels.checked_sub(1)?;
     match token {
         "[" => {
             let mut items = Vec::new();
@@ -129,7 +134,7 @@ fn node<'a>(token: &'a str, tokens: &mut Tokens<'a>) -> Option<Node<'a>> {
                 match tokens.next()? {
                     "]" => return Some(Node::Array(items)),
                     "," => {}
-                    first => items.push(node(first, tokens)?),
+                    first => items.push(node(first, tokens, levels)?),
                 }
             }
         }
@@ -142,7 +147,7 @@ fn node<'a>(token: &'a str, tokens: &mut Tokens<'a>) -> Option<Node<'a>> {
                     key => {
                         tokens.next().filter(|colon| *colon == ":")?;
                         let first = tokens.next()?;
-                        fields.push((key, node(first, tokens)?));
+                        fields.push((key, node(first, tokens, levels)?));
                     }
                 }
             }
@@ -286,7 +291,11 @@ mod tests {
             printed(body, Layout::Indented(2), Order::Kept, Strings::Kept),
             "{\n  \"b\": [\n    1.0,\n    {}\n  ],\n  \"a\": \"é/\\u00e9\",\n  \"c\": []\n}"
         );
-        assert!(parse("[".repeat(200).as_bytes()).is_none());
+        let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        assert!(parse(deep(100).as_bytes()).is_some());
+        for levels in [200, 100_000] {
+            assert!(parse(deep(levels).as_bytes()).is_none());
+        }
         assert!(parse(b"{} x").is_none());
     }
 
