@@ -79,12 +79,7 @@ pub struct Worker {
 
 /// Binds `address` so that each worker can have a socket of its own on it.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
+    let socket = socket_for(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -94,14 +89,15 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Fails when a socket listens on `address`, one of [`bind`] too.
 pub fn nobody_listens(address: SocketAddr) -> io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    // What was closed just now is no obstacle.
+    socket_for(address)?.bind(&address.into())
+}
+
+/// A socket for `address`, to which what was closed just now is no obstacle.
+fn socket_for(address: SocketAddr) -> io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
+    Ok(socket)
 }
 
 /// Accepts connections until the endpoint is closed.

@@ -276,10 +276,7 @@ impl Preset {
                     wrong.push(format!("param `{name}` is empty"));
                 }
                 // None of them would be asked for, as if it had been left out by mistake.
-                (Some(value), Some(default)) if holds_empty(value) && *value != default => {
-                    wrong.push(format!("param `{name}` holds an empty value; leave it out"));
-                }
-                (Some(value), None) if holds_empty(value) => {
+                (Some(value), default) if holds_empty(value) && default.as_ref() != Some(value) => {
                     wrong.push(format!("param `{name}` holds an empty value; leave it out"));
                 }
                 (Some(value), _) => {

@@ -39,6 +39,18 @@ pub(super) struct Identity {
     signed_event_id: bool,
     /// That id is read from the bytes of the body alone.
     in_bytes: bool,
+    /// How content that has no HMAC is read for its name.
+    reading: Reading,
+}
+
+/// How signed content is read for its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Reading {
+    /// As one text: the same bytes may be one content as the body and another as a value in it, or beside it.
+    #[default]
+    Whole,
+    /// With the body by its frames, where it is always the same part of one content.
+    ByFrames,
 }
 
 impl Evidence {
@@ -85,6 +97,10 @@ impl Scheme {
         Identity {
             by_tag: self.has_one_tag(),
             signed_event_id: !self.event_id.is_empty() && ids.all(|place| self.pins(place)),
+            reading: match self.contents.as_slice() {
+                [parts] if parts.len() == 1 && self.fixes_body() => Reading::ByFrames,
+                _ => Reading::Whole,
+            },
             in_bytes: self.event_id.iter().any(Location::is_in_body) && self.signs_bytes(),
         }
     }
@@ -208,8 +224,7 @@ impl Scheme {
         let Some(parts) = self.contents.get(signed.content) else {
             return Ok(digest(&[b"signed content"]));
         };
-        if self.contents.len() > 1 || parts.len() > 1 || !self.fixes_body() {
-            // The same bytes may be one content as the body and another as a value in it, or beside it.
+        if self.identity.reading == Reading::Whole {
             let mut content = Vec::new();
             render(parts, &scope, &mut content)?;
             return Ok(digest(&[b"signed content", &content]));
