@@ -25,7 +25,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use hookward::config::{self, Environment};
 use hookward::gateway::connection::{Connection, TlsFacts};
 use hookward::gateway::password::Passwords;
-use hookward::route::auth::{BasicCheck, BasicUser, Password};
+use hookward::route::auth::{BasicCheck, BasicUser, Password, challenge};
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::keys::{Key, KeySet};
 use hookward::scheme::{Content, Message, Params, SenderUrl};
@@ -122,7 +122,7 @@ fn token(bench: &Bench) -> f64 {
 fn password(bench: &Bench) -> f64 {
     let passwords = Passwords::new().expect("randomness");
     let check = BasicCheck {
-        realm: None,
+        challenge: challenge("Basic", "hooks"),
         users: vec![BasicUser {
             name: "kim".into(),
             password: Password::Plain(Secret::new(SECRET.into())),

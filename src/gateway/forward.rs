@@ -15,7 +15,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use super::connection::Connection;
 use super::head::Head;
 use super::headers::{self, Names, X_FORWARDED_FOR, X_REQUEST_ID};
-use super::outgoing::{self, Outgoing};
+use super::outgoing::{HeadWriter, Outgoing};
 use super::snapshot::RouteState;
 use super::verify::Proof;
 use crate::reason::Reason;
@@ -120,7 +120,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
     } = forwarding;
     let target = rewritten(&head.target, state)?;
     let mut fields = Fields {
-        head: outgoing::Head::new(&head.method, &target),
+        head: HeadWriter::new(&head.method, &target),
         replaced: &state.replaced,
     };
     let host = &head.host.value;
@@ -151,7 +151,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
     Ok(Outgoing {
         method: head.method.clone(),
         target,
-        head: written,
+        head: written.end(),
         body,
     })
 }
@@ -166,7 +166,7 @@ const X_HOOKWARD_VERIFIED: HeaderName = HeaderName::from_static("x-hookward-veri
 
 /// The head being written, for what the gateway adds: not what the operator removes or sets.
 struct Fields<'a> {
-    head: outgoing::Head,
+    head: HeadWriter,
     replaced: &'a Names,
 }
 
@@ -205,7 +205,7 @@ struct Passed {
 
 /// The fields of the request that the app may see as they came.
 fn received_fields(
-    head: &mut outgoing::Head,
+    head: &mut HeadWriter,
     received: &HeaderMap,
     state: &RouteState,
     is_trusted: bool,

@@ -186,7 +186,8 @@ fn not_allowed() -> Rejection {
         Reason::MethodNotAllowed,
         "this method makes no webhook delivery",
     );
-    rejection.fields = vec![(header::ALLOW, HeaderValue::from_static("POST"))];
+    let allow = (header::ALLOW, HeaderValue::from_static("POST"));
+    rejection.fields.push(Arc::new(allow));
     rejection
 }
 

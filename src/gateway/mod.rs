@@ -12,14 +12,16 @@ use std::task::{Context, Poll};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 use http_body::Body;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 use crate::reason::Reason;
 use crate::route::policy::Mode;
 use crate::scheme::handshake::Reply;
@@ -101,6 +103,22 @@ struct Delivery {
     answer_fields: AnswerFields,
     permit: admit::Permit,
     hold: Hold,
+}
+
+/// A request that goes nowhere.
+struct Refusal {
+    rejection: Rejection,
+    /// The route that it would have gone to.
+    state: Option<Arc<RouteState>>,
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            state: None,
+        }
+    }
 }
 
 /// Fields that a provider wants to read in the answer.
@@ -209,11 +227,12 @@ impl Gateway {
         let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
         let (telemetry, clock) = (&self.telemetry, &self.clock);
         let mut record = Record::open(telemetry, clock, connection.peer.ip(), parts.method.clone());
-        let judged = self.judge(connection, parts, &mut body, &mut record);
+        let mut spare = HeaderMap::new();
+        let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
         let judged = AssertUnwindSafe(judged)
             .catch_unwind()
             .await
-            .unwrap_or_else(|_| Err((Rejection::new(Reason::Internal, "a stage panicked"), None)));
+            .unwrap_or_else(|_| Err(Rejection::new(Reason::Internal, "a stage panicked").into()));
         let mut refused = None;
         let mut response = match judged {
             Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
@@ -221,7 +240,7 @@ impl Gateway {
                 let answers = &state.route.answers;
                 let response = respond::acknowledgement(answers, &record.request_id);
                 let response = respond::with_fields(response, fields);
-                record.close(Outcome::Duplicate, None, response.status().as_u16());
+                record.duplicate(response.status().as_u16());
                 response
             }
             Ok(Ready::Reply(reply)) => self.reply(*reply, record),
@@ -231,9 +250,9 @@ impl Gateway {
                 record.refuse(&rejection, 308);
                 response
             }
-            Err((rejection, route)) => {
-                refused = Some(rejection.reason);
-                refuse(rejection, route.as_deref(), record)
+            Err(refusal) => {
+                refused = Some(refusal.rejection.reason);
+                refuse(refusal, record, spare)
             }
         };
         let hopeless = refused.is_some_and(|reason| {
@@ -268,14 +287,16 @@ impl Gateway {
         response
     }
 
-    /// The stages: everything that a request must pass before it goes anywhere.
+    /// The stages: everything that a request must pass before it goes anywhere. What is left of the head of one that
+    /// is refused is `spare`: the answer's is made in it, so that a flood of refusals costs less.
     async fn judge<B>(
         &self,
         connection: &Connection,
         parts: http::request::Parts,
         body: &mut B,
         record: &mut Record,
-    ) -> Result<Ready, (Rejection, Option<Arc<RouteState>>)>
+        spare: &mut HeaderMap,
+    ) -> Result<Ready, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -288,8 +309,7 @@ impl Gateway {
             record.keep_request_id(&parts.headers);
         }
         let head = head::admit_size(&parts, snapshot.limits.header_bytes)
-            .and_then(|()| head::parse(parts, connection))
-            .map_err(|rejection| (rejection, None))?;
+            .and_then(|()| head::parse(parts, connection))?;
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match listener.plaintext {
             _ if connection.tls.is_some() => {}
@@ -297,11 +317,11 @@ impl Gateway {
             None | Some(Plaintext::Reject) => {
                 record.unrouted(&snapshot, &head);
                 let detail = "plain HTTP on a listener that rejects it";
-                return Err((Rejection::new(Reason::HttpsRequired, detail), None));
+                return Err(Rejection::new(Reason::HttpsRequired, detail).into());
             }
             Some(Plaintext::Redirect) => {
                 record.unrouted(&snapshot, &head);
-                let location = redirect_target(&head, listener).map_err(|r| (r, None))?;
+                let location = redirect_target(&head, listener)?;
                 return Ok(Ready::Redirect(location));
             }
         }
@@ -310,7 +330,10 @@ impl Gateway {
             Ok(state) | Err((_, Some(state))) => record.routed(state, &head),
             Err((_, None)) => record.unrouted(&snapshot, &head),
         }
-        let state = found.map_err(|(rejection, known)| (rejection, known.cloned()))?;
+        let state = found.map_err(|(rejection, known)| Refusal {
+            state: known.cloned(),
+            ..rejection.into()
+        })?;
         let routed = Routed {
             gateway: self,
             snapshot: &snapshot,
@@ -319,7 +342,14 @@ impl Gateway {
             state,
         };
         let ready = routed.judge(&head, body, record).await;
-        ready.map_err(|rejection| (rejection, Some(Arc::clone(state))))
+        ready.map_err(|rejection| {
+            *spare = head.headers;
+            spare.clear();
+            Refusal {
+                rejection,
+                state: Some(Arc::clone(state)),
+            }
+        })
     }
 
     /// Answers a handshake.
@@ -333,7 +363,7 @@ impl Gateway {
         }
         let status = reply.status.as_u16();
         let response = respond::handshake(reply, &record.request_id);
-        record.close(Outcome::Handshake, None, status);
+        record.handshake(status);
         response
     }
 
@@ -351,7 +381,7 @@ impl Gateway {
             .unwrap_or_else(|_| {
                 let rejection = Rejection::new(Reason::Internal, "a delivery panicked");
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
-                respond::refusal(&rejection, status, false, &request_id)
+                respond::refusal(&rejection, status, false, &request_id, HeaderMap::new())
             })
     }
 }
@@ -628,8 +658,12 @@ fn redirect_target(head: &Head, listener: &ListenerPolicy) -> Result<HeaderValue
         .map_err(|_bad| Rejection::new(Reason::MalformedRequest, "the target cannot be a Location"))
 }
 
-fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> Response<Answer> {
-    let route = state.map(|state| &*state.route);
+fn refuse(refusal: Refusal, record: Record, spare: HeaderMap) -> Response<Answer> {
+    let Refusal {
+        mut rejection,
+        state,
+    } = refusal;
+    let route = state.as_ref().map(|state| &*state.route);
     let answers = route.map(|route| &*route.answers);
     let (is_empty, of_handshake) = match rejection.form {
         Form::Empty(status) => (true, status),
@@ -644,14 +678,12 @@ fn refuse(rejection: Rejection, state: Option<&RouteState>, record: Record) -> R
         .or(of_provider.filter(|_| rejection.is_unauthorized()))
         .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut rejection = rejection;
-    if let Some(state) = state.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED) {
-        let allowed = select::method_not_allowed([&*state.route]);
-        if rejection.fields.is_empty() {
-            rejection.fields = allowed.fields;
-        }
+    if let Some(route) = route.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED)
+        && rejection.fields.is_empty()
+    {
+        rejection.fields = select::method_not_allowed([route]).fields;
     }
-    let response = respond::refusal(&rejection, status, is_empty, &record.request_id);
+    let response = respond::refusal(&rejection, status, is_empty, &record.request_id, spare);
     record.refuse(&rejection, status.as_u16());
     response
 }
@@ -667,6 +699,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         permit,
         hold,
     } = *delivery;
+    clock::look_again();
     let started = record.elapsed();
     let answer = state
         .upstream
@@ -689,10 +722,7 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
                 .body_mut()
                 .belongs_to(&state.route.name, &record.request_id);
             let response = respond::with_fields(response, answer_fields);
-            match doubt {
-                Some(reason) => record.close(Outcome::Observed, Some(reason), status),
-                None => record.close(Outcome::Forwarded, None, status),
-            }
+            record.forwarded(doubt, status);
             response
         }
         Err(error) => {
@@ -701,8 +731,11 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
                 (&*state.route.name, record.request_id.to_str().unwrap_or(""));
             let reason = error.reason().code();
             tracing::warn!(route, request_id, reason, %error, "a delivery failed");
-            let rejection = Rejection::new(error.reason(), "the delivery failed");
-            refuse(rejection, Some(&state), record)
+            let refusal = Refusal {
+                state: Some(state),
+                ..Rejection::new(error.reason(), "the delivery failed").into()
+            };
+            refuse(refusal, record, HeaderMap::new())
         }
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method};
-use uuid::Uuid;
 use uuid::fmt::Hyphenated;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::head::Head;
 use super::headers::X_REQUEST_ID;
@@ -25,6 +25,7 @@ use crate::telemetry::log::AccessEvent;
 use crate::telemetry::metrics::ROUTE_NONE;
 use crate::telemetry::routes::RouteMetrics;
 use crate::telemetry::{Outcome, Telemetry};
+use crate::units::UnixTime;
 
 /// Facts of one request, gathered while it passes the stages.
 ///
@@ -76,7 +77,7 @@ impl Record {
             clock: clock.clone(),
             started: clock.monotonic(),
             closed: false,
-            request_id: new_request_id(),
+            request_id: new_request_id(clock.now()),
             route: None,
             client_ip,
             method,
@@ -144,22 +145,39 @@ impl Record {
         self.metrics().upstream(code.unwrap_or(0), took);
     }
 
-    /// Time since it was opened, what is left of this turn among it.
+    /// Time since it was opened.
     pub fn elapsed(&self) -> Duration {
-        clock::look_again();
         self.clock.monotonic().saturating_sub(self.started)
     }
 
-    /// Closes as accepted.
-    pub fn close(mut self, outcome: Outcome, reason: Option<Reason>, status: u16) {
-        if matches!(outcome, Outcome::Forwarded | Outcome::Duplicate) {
+    /// Closes with the app's answer, in the turn that it came in; `doubt` is what an observing route held against
+    /// the request.
+    pub fn forwarded(mut self, doubt: Option<Reason>, status: u16) {
+        let outcome = if doubt.is_some() {
+            Outcome::Observed
+        } else {
             self.metrics().accepted(self.clock.now());
-        }
-        self.write(outcome, reason, Some(status));
+            Outcome::Forwarded
+        };
+        self.write(outcome, doubt, Some(status));
+    }
+
+    /// Closes as a duplicate, acknowledged.
+    pub fn duplicate(mut self, status: u16) {
+        clock::look_again();
+        self.metrics().accepted(self.clock.now());
+        self.write(Outcome::Duplicate, None, Some(status));
+    }
+
+    /// Closes as a handshake, answered.
+    pub fn handshake(mut self, status: u16) {
+        clock::look_again();
+        self.write(Outcome::Handshake, None, Some(status));
     }
 
     /// Closes as refused, and says in the operator's log what only an operator can mend.
     pub fn refuse(mut self, rejection: &Rejection, status: u16) {
+        clock::look_again();
         let route = self.route_name();
         let request_id = self.request_id.to_str().unwrap_or_default();
         let Rejection { reason, detail, .. } = rejection;
@@ -214,6 +232,7 @@ impl Drop for Record {
         if self.closed {
             return;
         }
+        clock::look_again();
         // Nobody closes it when its sender has left, or when what should have has panicked.
         let (reason, status) = if std::thread::panicking() {
             (Reason::Internal, Some(Reason::Internal.row().status))
@@ -231,9 +250,12 @@ thread_local! {
     static IDS: RefCell<BytesMut> = RefCell::default();
 }
 
-fn new_request_id() -> HeaderValue {
+fn new_request_id(now: UnixTime) -> HeaderValue {
     let mut text = [0; Hyphenated::LENGTH];
-    let id = Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    let millis = u64::try_from(now.millis()).unwrap_or_default();
+    let nanos = u32::try_from(millis % 1000).unwrap_or_default() * 1_000_000;
+    let moment = Timestamp::from_unix(NoContext, millis / 1000, nanos);
+    let id = Uuid::new_v7(moment).hyphenated().encode_lower(&mut text);
     let bytes = IDS.with_borrow_mut(|block| {
         if block.capacity() < id.len() {
             *block = BytesMut::with_capacity(ID_BLOCK_BYTES);

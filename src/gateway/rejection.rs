@@ -1,10 +1,13 @@
 //! A refused request on its way to its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
+use smallvec::{SmallVec, smallvec};
 
 use crate::reason::Reason;
+use crate::route::auth::Challenge;
 use crate::scheme::SignatureError;
 
 /// Why a request is refused, with what the answer must carry.
@@ -19,7 +22,7 @@ pub struct Rejection {
     /// How the answer looks.
     pub form: Form,
     /// `Allow` (405), or a `WWW-Authenticate` for each way in (401): RFC 9110 15.5.6 and 11.6.1.
-    pub fields: Vec<(HeaderName, HeaderValue)>,
+    pub fields: SmallVec<[Arc<(HeaderName, HeaderValue)>; 1]>,
 }
 
 /// How a refusal looks to its sender.
@@ -51,7 +54,7 @@ impl Rejection {
             detail,
             retry_after,
             form: Form::Problem,
-            fields: Vec::new(),
+            fields: SmallVec::new(),
         }
     }
 
@@ -78,6 +81,15 @@ impl Rejection {
     /// Whether it is one of those for an absent or wrong proof.
     pub fn is_unauthorized(&self) -> bool {
         self.reason.row().status == 401
+    }
+
+    /// With what would let the request in, where it is a 401.
+    #[must_use]
+    pub fn challenged(mut self, challenge: &Challenge) -> Self {
+        if self.is_unauthorized() {
+            self.fields = smallvec![Arc::clone(challenge)];
+        }
+        self
     }
 
     /// With `Retry-After`.

@@ -125,12 +125,13 @@ impl Body for Answer {
 }
 
 /// A refusal: RFC 9457 problem details that name the status and the request, never the check; or
-/// nothing but the status, where that is what providers want.
+/// nothing but the status, where that is what providers want. Its fields are put into `spare`, which is empty.
 pub fn refusal(
     rejection: &Rejection,
     status: StatusCode,
     is_empty: bool,
     request_id: &HeaderValue,
+    spare: HeaderMap,
 ) -> Response<Answer> {
     let body = if is_empty {
         Answer::default()
@@ -140,6 +141,7 @@ pub fn refusal(
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let fields = response.headers_mut();
+    *fields = spare;
     fields.reserve(FIELDS_OF_REFUSAL);
     if !is_empty {
         let kind = HeaderValue::from_static("application/problem+json");
@@ -148,8 +150,8 @@ pub fn refusal(
     if let Some(wait) = rejection.retry_after {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
-    for (name, value) in &rejection.fields {
-        fields.append(name.clone(), value.clone());
+    for (name, value) in rejection.fields.iter().map(|field| &**field) {
+        fields.append(name, value.clone());
     }
     with_request_id(response, request_id)
 }

@@ -53,7 +53,7 @@ pub fn method_not_allowed<'r>(routes: impl IntoIterator<Item = &'r Route>) -> Re
     methods.sort_unstable();
     let mut rejection = Rejection::new(Reason::MethodNotAllowed, "no route takes this method here");
     let methods = HeaderValue::from_str(&methods.join(", "));
-    let allow = methods.map(|methods| (header::ALLOW, methods));
+    let allow = methods.map(|methods| Arc::new((header::ALLOW, methods)));
     rejection.fields.extend(allow);
     rejection
 }

@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::{SmallVec, smallvec};
@@ -171,7 +170,7 @@ fn rest(
                     Check::Signature(check) => Some(signature(check, &message, presented, now)),
                     _ => None,
                 });
-                first_that_holds(judged).map_err(|refusal| offering(choices, refusal, presented))?
+                first_that_holds(judged).map_err(|refusal| offering(choices, refusal))?
             }
             (Step::NeedsBody, Check::Signature(check)) => {
                 signature(check, &message, presented, now)?
@@ -252,27 +251,19 @@ async fn any_from_head(
         Some(refusal) => Ok(Step::HandshakeOnly(refusal)),
         None => first_that_holds(refusals)
             .map(|proof| Step::Proven(Box::new(proof)))
-            .map_err(|refusal| offering(choices, refusal, presented)),
+            .map_err(|refusal| offering(choices, refusal)),
     }
 }
 
 /// A 401 names every way in (RFC 9110 11.6.1), not only the one that failed last.
-fn offering(choices: &[Check], mut refusal: Rejection, presented: Presented<'_>) -> Rejection {
+fn offering(choices: &[Check], mut refusal: Rejection) -> Rejection {
     if !refusal.is_unauthorized() {
         return refusal;
     }
     refusal.fields.clear();
-    for choice in choices {
-        let (scheme, realm) = match choice {
-            Check::Any(_) => continue,
-            Check::Basic(basic) => ("Basic", realm_of(basic, presented)),
-            Check::ClientCert(_) => ("ClientCertificate", &*presented.route.name),
-            Check::Signature(signed) => (signed.scheme.challenge(), &*presented.route.name),
-            Check::Token(_) => ("Bearer", &*presented.route.name),
-        };
-        let challenge = challenge(scheme, realm);
-        if !refusal.fields.iter().any(|(_, own)| *own == challenge) {
-            refusal.fields.push((header::WWW_AUTHENTICATE, challenge));
+    for challenge in choices.iter().filter_map(Check::challenge) {
+        if !refusal.fields.contains(challenge) {
+            refusal.fields.push(Arc::clone(challenge));
         }
     }
     refusal
@@ -343,7 +334,7 @@ async fn one_from_head(
             let Err(error) = judged else {
                 return Ok(Step::NeedsBody);
             };
-            let refusal = signature_refusal(error, signature, presented);
+            let refusal = Rejection::from(error).challenged(&signature.challenge);
             handshake::or_refuse(signature, presented, refusal).map(Step::HandshakeOnly)
         }
         Check::Token(token_check) => {
@@ -365,7 +356,8 @@ pub(super) fn signature(
         None => Ok(&check.keys),
     };
     let verdict = keys.and_then(|keys| check.scheme.verify(message, keys, now));
-    let mut evidence = verdict.map_err(|error| signature_refusal(error, check, presented))?;
+    let mut evidence =
+        verdict.map_err(|error| Rejection::from(error).challenged(&check.challenge))?;
     // Only a route that looks for replays pays for telling deliveries apart.
     let mut names = None;
     if presented.route.replay.is_some() {
@@ -397,58 +389,12 @@ pub(super) fn signature(
     })
 }
 
-fn signature_refusal(
-    error: crate::scheme::SignatureError,
-    check: &SignatureCheck,
-    presented: Presented<'_>,
-) -> Rejection {
-    challenged(
-        Rejection::from(error),
-        check.scheme.challenge(),
-        &presented.route.name,
-    )
-}
-
-/// Adds `WWW-Authenticate` to a 401.
-fn challenged(mut rejection: Rejection, scheme: &'static str, realm: &str) -> Rejection {
-    if rejection.is_unauthorized() {
-        rejection.fields = vec![(header::WWW_AUTHENTICATE, challenge(scheme, realm))];
-    }
-    rejection
-}
-
-fn challenge(scheme: &'static str, realm: &str) -> HeaderValue {
-    let mut value = Vec::with_capacity(scheme.len() + " realm=\"\"".len() + realm.len());
-    value.extend_from_slice(scheme.as_bytes());
-    value.extend_from_slice(b" realm=\"");
-    for part in realm.split(['"', '\\']) {
-        value.extend_from_slice(part.as_bytes());
-    }
-    value.push(b'"');
-    // One that is not ASCII is left out, as no two readers agree on its meaning.
-    let value = Bytes::from(value);
-    let value = Some(value).filter(|value| value.is_ascii());
-    value
-        .and_then(|value| HeaderValue::from_maybe_shared(value).ok())
-        .unwrap_or(HeaderValue::from_static(scheme))
-}
-
-fn realm_of<'a>(check: &'a BasicCheck, presented: Presented<'a>) -> &'a str {
-    check.realm.as_deref().unwrap_or(&presented.route.name)
-}
-
 fn token(
     check: &TokenCheck,
     presented: Presented<'_>,
     now: UnixTime,
 ) -> Result<Arc<str>, Rejection> {
-    let refuse = |reason, detail| {
-        Err(challenged(
-            Rejection::new(reason, detail),
-            "Bearer",
-            &presented.route.name,
-        ))
-    };
+    let refuse = |reason, detail| Err(Rejection::new(reason, detail).challenged(&check.challenge));
     let presented_token = match find_token(&check.location, presented) {
         Ok(Some(token)) if !token.is_empty() => token,
         Ok(_) => return refuse(Reason::CredentialMissing, "the token is missing"),
@@ -536,8 +482,7 @@ async fn basic(
     presented: Presented<'_>,
     passwords: &Passwords,
 ) -> Result<Arc<str>, Rejection> {
-    let realm = realm_of(check, presented);
-    let refuse = |reason, detail| challenged(Rejection::new(reason, detail), "Basic", realm);
+    let refuse = |reason, detail| Rejection::new(reason, detail).challenged(&check.challenge);
     let invalid = |detail| refuse(Reason::CredentialInvalid, detail);
     let field = single(&presented.head.headers, &header::AUTHORIZATION).map_err(invalid)?;
     let missing = || refuse(Reason::CredentialMissing, "Basic credentials are missing");
@@ -566,13 +511,7 @@ async fn basic(
 }
 
 fn client_cert(check: &ClientCertCheck, presented: Presented<'_>) -> Result<(), Rejection> {
-    let refuse = |reason, detail| {
-        Err(challenged(
-            Rejection::new(reason, detail),
-            "ClientCertificate",
-            &presented.route.name,
-        ))
-    };
+    let refuse = |reason, detail| Err(Rejection::new(reason, detail).challenged(&check.challenge));
     let Some(names) = presented.client else {
         return refuse(Reason::CredentialMissing, "the client sent no certificate");
     };

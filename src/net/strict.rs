@@ -179,7 +179,9 @@ impl Reader {
         if end.is_none() {
             self.line.extend_from_slice(part);
         } else if self.line.is_empty() {
-            self.next = after(self.next, part)?;
+            if !matches!(self.next, Next::Field(_)) || may_matter(part) {
+                self.next = after(self.next, part)?;
+            }
         } else {
             self.line.extend_from_slice(part);
             self.next = after(self.next, &self.line)?;
@@ -187,6 +189,15 @@ impl Reader {
         }
         Ok(taken)
     }
+}
+
+/// Whether a line among the fields could end the head, or be one of the two that frame: of nearly all, the first
+/// byte says that they are not.
+fn may_matter(line: &[u8]) -> bool {
+    matches!(
+        line.first(),
+        Some(b'\r' | b'\n' | b'C' | b'c' | b'T' | b't')
+    )
 }
 
 /// What comes after `line`, which ends with a line feed.

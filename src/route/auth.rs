@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
 
 use crate::scheme::Scheme;
 use crate::scheme::handshake::{Answers, Handshake};
@@ -34,9 +35,26 @@ pub enum Check {
     Token(TokenCheck),
 }
 
+/// How a 401 says what would let the request in (RFC 9110 11.6.1): written at load, for a flood of refusals must
+/// cost no more than it has to.
+pub type Challenge = Arc<(HeaderName, HeaderValue)>;
+
+/// The `WWW-Authenticate` of a scheme of authentication.
+pub fn challenge(scheme: &'static str, realm: &str) -> Challenge {
+    let realm = realm.replace(['"', '\\'], "");
+    // One that is not ASCII is left out, as no two readers agree on its meaning.
+    let value = Some(format!("{scheme} realm=\"{realm}\""))
+        .filter(|value| value.is_ascii())
+        .and_then(|value| HeaderValue::from_maybe_shared(Bytes::from(value)).ok())
+        .unwrap_or(HeaderValue::from_static(scheme));
+    Arc::new((header::WWW_AUTHENTICATE, value))
+}
+
 /// A token in query, header, bearer or path.
 #[derive(Debug)]
 pub struct TokenCheck {
+    /// What a 401 asks for.
+    pub challenge: Challenge,
     /// Where it stands.
     pub location: TokenLocation,
     /// Which values are right.
@@ -59,8 +77,8 @@ pub enum TokenLocation {
 /// Users and their passwords.
 #[derive(Debug)]
 pub struct BasicCheck {
-    /// Shown in `WWW-Authenticate`; the route's name where absent.
-    pub realm: Option<Arc<str>>,
+    /// What a 401 asks for, with the realm.
+    pub challenge: Challenge,
     /// Known users. Never empty; names are unique.
     pub users: Vec<BasicUser>,
 }
@@ -88,6 +106,8 @@ pub enum Password {
 /// Client certificate names.
 #[derive(Debug)]
 pub struct ClientCertCheck {
+    /// What a 401 asks for.
+    pub challenge: Challenge,
     /// DNS names, IP addresses, e-mail addresses or URIs of which the certificate must carry one.
     pub san: Vec<String>,
 }
@@ -95,6 +115,8 @@ pub struct ClientCertCheck {
 /// A signature and the keys that may have made it.
 #[derive(Debug)]
 pub struct SignatureCheck {
+    /// What a 401 asks for.
+    pub challenge: Challenge,
     /// Preset name, without the scheme; `None` for a `scheme:` of the operator's own.
     pub provider: Option<Arc<Provider>>,
     /// What is signed and how.
@@ -162,6 +184,17 @@ impl Check {
             Self::Any(choices) => choices.iter().any(|choice| choice.holds(signature)),
             Self::Signature(own) => std::ptr::eq(own, signature),
             Self::Basic(_) | Self::ClientCert(_) | Self::Token(_) => false,
+        }
+    }
+
+    /// What a 401 asks for; nothing of its own where there is a choice.
+    pub fn challenge(&self) -> Option<&Challenge> {
+        match self {
+            Self::Any(_) => None,
+            Self::Basic(check) => Some(&check.challenge),
+            Self::ClientCert(check) => Some(&check.challenge),
+            Self::Signature(check) => Some(&check.challenge),
+            Self::Token(check) => Some(&check.challenge),
         }
     }
 

@@ -40,7 +40,7 @@ struct Inner {
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<DeliveryKey, Entry>,
+    entries: HashMap<DeliveryKey, Entry, foldhash::quality::RandomState>,
     /// When to look at which entry, soonest first: once for each claim. What has got more time since
     /// is then put back, so that a commit costs no search.
     due: BinaryHeap<Reverse<Due>>,

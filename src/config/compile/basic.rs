@@ -9,7 +9,7 @@ use super::{Compiler, value, values};
 use crate::config::spec::{BasicSpec, UserSpec};
 use crate::document::{At, Place};
 use crate::password_hash::validate_hash;
-use crate::route::auth::{BasicCheck, BasicUser, Password};
+use crate::route::auth::{BasicCheck, BasicUser, Password, challenge};
 
 impl Compiler<'_, '_> {
     pub(super) fn basic(&mut self, at: &At<BasicSpec>, scope: Scope<'_>) -> Option<BasicCheck> {
@@ -54,11 +54,13 @@ impl Compiler<'_, '_> {
                 );
             }
         }
-        let users = users.into_iter().map(|(user, _)| user).collect();
-        Some(BasicCheck { realm, users })
+        Some(BasicCheck {
+            challenge: challenge("Basic", realm.unwrap_or(scope.route)),
+            users: users.into_iter().map(|(user, _)| user).collect(),
+        })
     }
 
-    fn realm(&mut self, realm: &str, place: &Place) -> Option<Arc<str>> {
+    fn realm<'r>(&mut self, realm: &'r str, place: &Place) -> Option<&'r str> {
         let legal = |c: char| (c == ' ' || c.is_ascii_graphic()) && !matches!(c, '"' | '\\');
         if realm.is_empty() || !realm.chars().all(legal) {
             self.error(
@@ -68,7 +70,7 @@ impl Compiler<'_, '_> {
             );
             return None;
         }
-        Some(realm.into())
+        Some(realm)
     }
 
     fn user(&mut self, spec: &UserSpec, place: &Place, route: &str) -> Option<BasicUser> {

@@ -10,7 +10,9 @@ use super::signature::Facts;
 use super::{Compiler, known_names, value, values};
 use crate::config::spec::{CheckSpec, ClientCertSpec, TokenSpec};
 use crate::document::{At, Place, TextOr};
-use crate::route::auth::{AuthPolicy, Check, ClientCertCheck, TokenCheck, TokenLocation};
+use crate::route::auth::{
+    AuthPolicy, Check, ClientCertCheck, TokenCheck, TokenLocation, challenge,
+};
 use crate::scheme::keys::{Key, KeySet};
 
 /// What a route must prove, and what follows from it for the rest of the route.
@@ -198,6 +200,7 @@ impl Compiler<'_, '_> {
             .map(|key| Key::secret(key.id, key.bytes, key.not_after));
         let keys = KeySet::new(keys.collect())?;
         Some(TokenCheck {
+            challenge: challenge("Bearer", scope.route),
             location: location?,
             keys,
         })
@@ -304,6 +307,9 @@ impl Compiler<'_, '_> {
                 san.push(name.clone());
             }
         }
-        (san.len() == list.0.len()).then_some(ClientCertCheck { san })
+        (san.len() == list.0.len()).then(|| ClientCertCheck {
+            challenge: challenge("ClientCertificate", scope.route),
+            san,
+        })
     }
 }

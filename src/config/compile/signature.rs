@@ -13,7 +13,7 @@ use super::routes::Scope;
 use super::{Compiler, known_names, value};
 use crate::config::spec::{CheckSpec, RouteSpec};
 use crate::document::{At, Parsed, Place};
-use crate::route::auth::{AuthPolicy, Check, Provider, Published, SignatureCheck};
+use crate::route::auth::{AuthPolicy, Check, Provider, Published, SignatureCheck, challenge};
 use crate::route::policy::Sources;
 use crate::scheme::catalog::{CatalogError, Selected};
 use crate::scheme::handshake::{Answers, Handshake};
@@ -129,6 +129,7 @@ impl Compiler<'_, '_> {
             }
         };
         Some(SignatureCheck {
+            challenge: challenge(ready.scheme.challenge(), scope.route),
             provider: ready.provider.and_then(Provider::new).map(Arc::new),
             scheme: ready.scheme,
             keys,

@@ -19,7 +19,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, InvalidMessage, RootCertStore};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::tls::{provider, roots_of};
@@ -222,7 +222,8 @@ async fn send(
     request: &Outgoing,
     wait: Duration,
 ) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
-    let Ok(answered) = timeout(wait, connection.exchange(request)).await else {
+    let deadline = clock::now() + wait;
+    let Ok(answered) = timeout_at(deadline, connection.exchange(request)).await else {
         let late = UpstreamError::Timeout(format!("no answer within {wait:?}"));
         return Err(late.of(&server.address));
     };

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
@@ -311,7 +312,7 @@ fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamErr
     };
     // Names and places of the values, so that the values are cut from the input without a copy.
     let start = input.as_ptr().addr();
-    let mut places = Vec::with_capacity(parsed.headers.len());
+    let mut places = SmallVec::<[_; 16]>::new();
     for field in parsed.headers.iter() {
         let name =
             HeaderName::from_bytes(field.name.as_bytes()).map_err(|error| invalid(&error))?;
