@@ -45,38 +45,33 @@ fn read_alike(one: &HeaderName, other: &HeaderName) -> bool {
     one.len() == other.len() && one.iter().zip(other).all(alike)
 }
 
+/// By byte, whether it is neither letter nor digit nor `-`. Every byte of every name is looked up.
+#[expect(clippy::indexing_slicing, reason = "the array has all bytes")]
+const ODD: [bool; 256] = {
+    let mut odd = [true; 256];
+    let mut byte: u8 = 0;
+    loop {
+        odd[byte as usize] = !byte.is_ascii_alphanumeric() && byte != b'-';
+        if byte == u8::MAX {
+            break odd;
+        }
+        byte += 1;
+    }
+};
+
 /// What `name` reads like where it holds other signs than `-`, see [`Names::contains`].
 pub fn dashed(name: &HeaderName) -> Option<String> {
     let name = name.as_str();
-    has_odd(name.as_bytes()).then(|| name.replace(|c: char| !c.is_ascii_alphanumeric(), "-"))
+    #[expect(clippy::indexing_slicing, reason = "the array has all bytes")]
+    let has_odd = name
+        .bytes()
+        .fold(false, |odd, byte| odd | ODD[usize::from(byte)]);
+    has_odd.then(|| with_dashes(name))
 }
 
-/// Whether a name, which is lower-case ASCII, holds what is neither letter nor digit nor `-`.
-fn has_odd(name: &[u8]) -> bool {
-    if let Some(last) = name.last_chunk() {
-        let (words, _) = name.as_chunks();
-        return words.iter().chain([last]).any(|word| is_odd(*word));
-    }
-    let mut padded = [b'-'; 8];
-    for (slot, byte) in padded.iter_mut().zip(name) {
-        *slot = *byte;
-    }
-    is_odd(padded)
-}
-
-/// As [`has_odd`], of eight bytes at once: every byte of every name is looked at. The top bit of each, which ASCII
-/// leaves free, says whether the byte is of a range.
-fn is_odd(word: [u8; 8]) -> bool {
-    const fn each(byte: u8) -> u64 {
-        u64::from_ne_bytes([byte; 8])
-    }
-    const TOP: u64 = each(0x80);
-    let word = u64::from_ne_bytes(word);
-    let from = |least: u8| word.wrapping_add(TOP - each(least));
-    let is_letter = from(b'a') & !from(b'z' + 1);
-    let is_digit = from(b'0') & !from(b'9' + 1);
-    let is_dash = from(b'-') & !from(b'-' + 1);
-    (is_letter | is_digit | is_dash) & TOP != TOP
+#[cold]
+fn with_dashes(name: &str) -> String {
+    name.replace(|c: char| !c.is_ascii_alphanumeric(), "-")
 }
 
 /// RFC 9110 7.6.1 and its older kin: fields of one connection only. `Expect` is settled here too.
@@ -197,8 +192,7 @@ mod tests {
         for sign in names {
             let sign = sign.as_str();
             let is_plain = sign == "-" || sign.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            for (before, after) in (0..20).flat_map(|n| (0..20).map(move |m| (n, m))) {
-                let (before, after) = ("z".repeat(before), "9".repeat(after));
+            for (before, after) in [("", ""), ("x", ""), ("", "9"), ("az", "09")] {
                 let name = HeaderName::try_from(format!("{before}{sign}{after}")).unwrap();
                 let expected = (!is_plain).then(|| format!("{before}-{after}"));
                 assert_eq!(dashed(&name), expected, "{name}");
