@@ -4,6 +4,7 @@
 //! only then stale or ahead; so a wrong signature is never called a stale one.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
@@ -125,7 +126,8 @@ impl Scheme {
         })
     }
 
-    /// Runs `judge` over the request, or over each item of its body that is signed by itself.
+    /// Runs `judge` over the request, or over each item of its body that is signed by itself: over those that are
+    /// alike once.
     pub(super) fn with_views<T>(
         &self,
         message: &Message<'_>,
@@ -162,8 +164,11 @@ impl Scheme {
         };
         let bytes = view.json_bytes().map_err(unreadable)?;
         let items = each.each(&bytes).map_err(unreadable)?;
+        // One that comes a thousand times is verified once.
+        let mut seen = HashSet::new();
         let views: Vec<_> = items
             .iter()
+            .filter(|item| seen.insert(&***item))
             .map(|item| View {
                 json: Some(item.as_bytes()),
                 ..view
@@ -815,4 +820,41 @@ pub(super) fn render(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheme::catalog::Catalog;
+    use crate::scheme::{Params, SenderUrl};
+
+    #[test]
+    fn items_that_are_alike_are_verified_once() {
+        // SECURITY DS-30
+        let adyen = Catalog::built_in().find("adyen/standard").unwrap();
+        let scheme = adyen.bind(&Params::default(), None).unwrap();
+        let (one, other) = (
+            r#"{"NotificationRequestItem":1}"#,
+            r#"{"NotificationRequestItem":2}"#,
+        );
+        let items = [one, one, other, one, other].join(", ");
+        let body = Content::from(Vec::from(format!(r#"{{"notificationItems":[{items}]}}"#)));
+        let url = SenderUrl {
+            origin: "https://localhost".into(),
+            target: "/".into(),
+        };
+        let message = Message {
+            method: &Method::POST,
+            url: &url,
+            headers: &HeaderMap::new(),
+            body: &body,
+        };
+        let seen = scheme.with_views(&message, |views| {
+            Ok(views
+                .iter()
+                .map(|view| view.json.unwrap().to_vec())
+                .collect::<Vec<_>>())
+        });
+        assert_eq!(seen.unwrap(), [b"1".to_vec(), b"2".to_vec()]);
+    }
 }
