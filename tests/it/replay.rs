@@ -715,16 +715,16 @@ fn a_schemes_own_replay_protection() {
 }
 
 /// A gateway in this process that remembers so many deliveries, what it tells, and the clock it goes by.
-fn remembering(entries_max: usize) -> (DataPath, AccessLog, Clock) {
+fn remembering(entries_max: usize, provider: &str, window: &str) -> (DataPath, AccessLog, Clock) {
     let env = Environment::from_pairs([("SECRET", SECRET)]);
-    let text = config(
+    let text = config(&format!(
         "  - name: signed
-    match: { path: /in }
-    verify: [{ provider: github, secrets: [env:SECRET] }]
-    replay: { window: 10m }
+    match: {{ path: /in }}
+    verify: [{{ provider: {provider}, secrets: [env:SECRET] }}]
+    replay: {{ window: {window} }}
     upstream: echo
-",
-    );
+"
+    ));
     let loaded = load_text("hookward.yaml", &text, Path::new(""), &env);
     let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
     let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
@@ -747,20 +747,43 @@ fn remembering(entries_max: usize) -> (DataPath, AccessLog, Clock) {
     (gateway, log, clock)
 }
 
+/// What becomes of a delivery with this signature: its status, and the reason or else the outcome.
+async fn deliver(
+    gateway: &DataPath,
+    log: &AccessLog,
+    (name, value): (&str, &str),
+    body: &'static str,
+) -> (u16, String) {
+    let connection = Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None);
+    let request = Request::post("/in").header("host", "localhost");
+    let body = Full::new(Bytes::from_static(body.as_bytes()));
+    let request = request.header(name, value).body(body).unwrap();
+    let status = gateway.handle(&connection, request).await.status();
+    let event: Value = serde_json::from_str(log.captured().lines().last().unwrap()).unwrap();
+    let what = event["reason"].as_str().or(event["outcome"].as_str());
+    (status.as_u16(), what.unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn a_delivery_is_known_for_as_long_as_it_is_fresh() {
+    // SECURITY A-17: timestamps are judged in whole seconds, so that one is fresh for almost a second more
+    let (gateway, log, clock) = remembering(3, "stripe", "5m");
+    let header = stripe(b"x", 1_800_000_000);
+    let again = async || deliver(&gateway, &log, ("Stripe-Signature", &header), "x").await;
+    assert_eq!(again().await, (200, "forwarded".to_owned()));
+    clock.advance(Duration::from_millis(300_999));
+    assert_eq!(again().await, (200, "duplicate".to_owned()));
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(again().await, (401, "timestamp_stale".to_owned()));
+}
+
 #[tokio::test]
 async fn a_full_memory_refuses_and_forgets_nothing() {
     // SECURITY DS-24
-    let (gateway, log, clock) = remembering(3);
-    let connection = Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None);
+    let (gateway, log, clock) = remembering(3, "github", "10m");
     let deliver = async |body: &'static str| {
         let (name, value) = github(body.as_bytes());
-        let request = Request::post("/in").header("host", "localhost");
-        let body = Full::new(Bytes::from_static(body.as_bytes()));
-        let request = request.header(name, value).body(body).unwrap();
-        let status = gateway.handle(&connection, request).await.status();
-        let event: Value = serde_json::from_str(log.captured().lines().last().unwrap()).unwrap();
-        let what = event["reason"].as_str().or(event["outcome"].as_str());
-        (status.as_u16(), what.unwrap().to_owned())
+        deliver(&gateway, &log, (&name, &value), body).await
     };
     let forwarded = (200, "forwarded".to_owned());
     let duplicate = (200, "duplicate".to_owned());

@@ -1,5 +1,7 @@
 //! Signatures of presets and of own schemes, made by openssl and judged by the gateway.
 
+use std::io::Write as _;
+
 use sha2::Digest as _;
 
 use super::support::{
@@ -565,6 +567,33 @@ fn nothing_is_appended_to_a_plain_hash() {
     let content = [latin, SECRET.as_bytes()].concat();
     let signature = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&content));
     gateway.forwarded(&post(&gateway, &[("X-Sig", &signature)], latin), 200);
+}
+
+#[test]
+fn one_coding_says_how_a_body_reads() {
+    // SECURITY A-39: where the body is signed as it reads decoded
+    let app = App::start();
+    let gateway = start(&app, "- { provider: stream, secrets: [env:SECRET] }");
+    let tag = hmac_hex("sha256", SECRET, ZEN);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(ZEN).unwrap();
+    let zipped = encoder.finish().unwrap();
+    let coded = |codings: &[&'static str], body: &[u8]| {
+        let codings = codings.iter().map(|coding| ("Content-Encoding", *coding));
+        let headers: Vec<_> = codings.chain([("X-Signature", tag.as_str())]).collect();
+        post(&gateway, &headers, body)
+    };
+    for (codings, body) in [(&["gzip"][..], &*zipped), (&["identity"], ZEN), (&[], ZEN)] {
+        gateway.forwarded(&coded(codings, body), 200);
+        assert_eq!(app.last().body, body);
+    }
+    for codings in [
+        &["gzip", "gzip"][..],
+        &["gzip", "identity"],
+        &["identity", "gzip"],
+    ] {
+        gateway.refused(&coded(codings, &zipped), 401, "signature_malformed");
+    }
 }
 
 #[test]

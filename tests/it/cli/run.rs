@@ -147,6 +147,24 @@ fn a_port_that_is_taken_exits_1() {
 }
 
 #[test]
+fn a_second_process_takes_no_part_of_the_first_ones_probes() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let text = config(OPEN).replace(
+        "version: 1\n",
+        &format!("version: 1\nadmin: {{ address: {address} }}\n"),
+    );
+    let shell = Shell::new().with("hookward.yaml", text);
+    let mut first = Running::start(&shell, &[]);
+    first.until("ready");
+    let second = shell.run(&["run"]).code(1);
+    let told = format!("the admin listener cannot listen on {address}");
+    assert!(second.stderr.contains(&told), "{second:?}");
+    assert_eq!(first.end("-TERM"), Some(0));
+}
+
+#[test]
 fn without_a_configuration_it_shows_how_to_try_it() {
     let shell = Shell::new()
         .env("HOOKWARD_ADDRESS", "127.0.0.1:0")
