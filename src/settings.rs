@@ -90,7 +90,7 @@ const WINDOW: u32 = 16 << 10;
 /// A request with the largest head, beside its body.
 const REQUEST: u64 = 40 << 10;
 /// A delivery that is remembered, and a client.
-const DELIVERY: u64 = 200;
+const DELIVERY: u64 = 160;
 const CLIENT: u64 = 64;
 
 impl Limits {
@@ -411,7 +411,7 @@ mod tests {
         let small = Limits::within(ByteSize(64 << 20));
         assert_eq!((small.connections, small.requests_in_flight), (128, 128));
         assert_eq!(small.body_memory, ByteSize(7680 << 10));
-        assert_eq!((small.deliveries, small.clients), (26_214, 40_960));
+        assert_eq!((small.deliveries, small.clients), (32_768, 40_960));
         let streams_of = |limits: &Limits| (limits.http2_streams, limits.http2_window);
         assert_eq!(streams_of(&small), (5, 80 << 10));
         let least = Limits::within(ByteSize(1));
