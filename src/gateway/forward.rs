@@ -153,6 +153,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
         target,
         head: written.end(),
         body,
+        spare: HeaderMap::new(),
     })
 }
 

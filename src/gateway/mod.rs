@@ -287,8 +287,8 @@ impl Gateway {
         response
     }
 
-    /// The stages: everything that a request must pass before it goes anywhere. What is left of the head of one that
-    /// is refused is `spare`: the answer's is made in it, so that a flood of refusals costs less.
+    /// The stages: everything that a request must pass before it goes anywhere. What is left of its head becomes that
+    /// of its answer, which costs no memory then: by way of `spare`, where it is refused.
     async fn judge<B>(
         &self,
         connection: &Connection,
@@ -341,14 +341,16 @@ impl Gateway {
             connection,
             state,
         };
-        let ready = routed.judge(&head, body, record).await;
-        ready.map_err(|rejection| {
-            *spare = head.headers;
-            spare.clear();
-            Refusal {
-                rejection,
-                state: Some(Arc::clone(state)),
-            }
+        let mut ready = routed.judge(&head, body, record).await;
+        let mut left = head.headers;
+        left.clear();
+        match &mut ready {
+            Ok(Ready::Forward(delivery)) => delivery.request.spare = left,
+            _ => *spare = left,
+        }
+        ready.map_err(|rejection| Refusal {
+            rejection,
+            state: Some(Arc::clone(state)),
         })
     }
 

@@ -1,7 +1,7 @@
 //! A request as it goes to an app: its head as bytes, written once, and the body as it came.
 
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::scheme::Content;
 
@@ -16,6 +16,8 @@ pub struct Outgoing {
     pub head: WrittenHead,
     /// The body as received: the same frames, uncopied.
     pub body: Content,
+    /// Room for the fields of the answer: what is left of the head that came in.
+    pub spare: HeaderMap,
 }
 
 impl Outgoing {
@@ -28,6 +30,7 @@ impl Outgoing {
             target,
             head: head.end(),
             body: Content::default(),
+            spare: HeaderMap::new(),
         }
     }
 }

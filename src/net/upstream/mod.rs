@@ -150,7 +150,7 @@ impl Cluster {
 
     async fn exchange(
         &self,
-        request: &Outgoing,
+        request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
         if let [server] = self.servers.as_slice() {
@@ -175,7 +175,7 @@ impl Cluster {
     async fn ask(
         &self,
         server: &Server,
-        request: &Outgoing,
+        request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Asked, UpstreamError> {
         while let Some(connection) = take_idle(server.id) {
@@ -203,7 +203,10 @@ type Asked = Result<Response<UpstreamBody>, String>;
 impl Upstream for Cluster {
     fn send(&self, request: Outgoing, limit: Option<Duration>) -> Exchange<'_> {
         let wait = limit.unwrap_or(self.settings.timeout);
-        Box::pin(async move { self.exchange(&request, wait).await })
+        Box::pin(async move {
+            let mut request = request;
+            self.exchange(&mut request, wait).await
+        })
     }
 
     fn patience(&self, limit: Option<Duration>) -> Duration {
@@ -219,7 +222,7 @@ impl Upstream for Cluster {
 async fn send(
     server: &Server,
     connection: Connection,
-    request: &Outgoing,
+    request: &mut Outgoing,
     wait: Duration,
 ) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
     let deadline = clock::now() + wait;
@@ -476,8 +479,8 @@ async fn probe(
     let exchange = async {
         let connection = server.connect().await?;
         let host = server.authority().parse()?;
-        let request = Outgoing::probe(&host, check.path.parse()?);
-        match connection.exchange(&request).await {
+        let mut request = Outgoing::probe(&host, check.path.parse()?);
+        match connection.exchange(&mut request).await {
             Ok(answered) => Ok(answered.head.status()),
             Err(Failure::NotTaken) => Err(anyhow::anyhow!("it closed the connection at once")),
             Err(Failure::Gone(error)) => Err(error.into()),

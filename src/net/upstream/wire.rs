@@ -125,13 +125,20 @@ impl Connection {
     }
 
     /// Sends a request and reads the head of its answer.
-    pub(super) async fn exchange(mut self, request: &Outgoing) -> Result<Answered, Failure> {
+    pub(super) async fn exchange(mut self, request: &mut Outgoing) -> Result<Answered, Failure> {
         behind_the_ready().await;
         if self.is_used && self.is_stale().await {
             return Err(Failure::NotTaken);
         }
         self.is_used = true;
-        let mut sending = Sending::new(request.head.bytes(), request.body.frames());
+        let Outgoing {
+            method,
+            head,
+            body,
+            spare,
+            ..
+        } = request;
+        let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
         let (head, is_reusable) = poll_fn(|cx| {
             if broken.is_none() {
@@ -144,13 +151,13 @@ impl Connection {
                     Poll::Ready(Err(error)) => broken = Some(error),
                 }
             }
-            let answered = self.poll_head(cx, broken.as_ref());
+            let answered = self.poll_head(cx, broken.as_ref(), spare);
             let head = ready!(answered).map_err(Failure::Gone)?;
             Poll::Ready(Ok((head, broken.is_none() && sending.is_done())))
         })
         .await?;
         let mut head = head;
-        let framed = framing(&mut head, &request.method).map_err(Failure::Gone)?;
+        let framed = framing(&mut head, method).map_err(Failure::Gone)?;
         let (framing, is_persistent) = framed;
         Ok(Answered {
             head,
@@ -167,9 +174,10 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         broken: Option<&io::Error>,
+        spare: &mut HeaderMap,
     ) -> Poll<Result<Response<()>, UpstreamError>> {
         loop {
-            if let Some(head) = answer_head(&mut self.input)? {
+            if let Some(head) = answer_head(&mut self.input, spare)? {
                 match head.status() {
                     StatusCode::SWITCHING_PROTOCOLS => {
                         return Poll::Ready(Err(invalid(&"101 to a request that asked for none")));
@@ -284,8 +292,12 @@ impl<'a> Sending<'a> {
     }
 }
 
-/// Takes the head of an answer from the front of `input`; `None` while it is not complete.
-fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamError> {
+/// Takes the head of an answer from the front of `input`; `None` while it is not complete. Its fields go into `spare`,
+/// which is empty.
+fn answer_head(
+    input: &mut BytesMut,
+    spare: &mut HeaderMap,
+) -> Result<Option<Response<()>>, UpstreamError> {
     if input.is_empty() {
         return Ok(None);
     }
@@ -320,7 +332,8 @@ fn answer_head(input: &mut BytesMut) -> Result<Option<Response<()>>, UpstreamErr
         places.push((name, at..at + field.value.len()));
     }
     let bytes = input.split_to(length).freeze();
-    let mut fields = HeaderMap::with_capacity(places.len());
+    let mut fields = std::mem::take(spare);
+    fields.reserve(places.len());
     for (name, place) in places {
         let value =
             HeaderValue::from_maybe_shared(bytes.slice(place)).map_err(|error| invalid(&error))?;
@@ -662,7 +675,7 @@ mod tests {
     use super::*;
 
     fn head_of(text: &str) -> Result<Option<Response<()>>, UpstreamError> {
-        answer_head(&mut BytesMut::from(text))
+        answer_head(&mut BytesMut::from(text), &mut HeaderMap::new())
     }
 
     fn framed(text: &str, method: &Method) -> Result<(Framing, bool), UpstreamError> {
@@ -711,7 +724,8 @@ mod tests {
     #[test]
     fn heads_are_taken_whole_and_leave_the_rest() {
         let mut input = BytesMut::from("HTTP/1.1 200 OK\r\nX-A: 1\r\nx-a: 2\r\n\r\nrest");
-        let head = answer_head(&mut input).unwrap().unwrap();
+        let head = answer_head(&mut input, &mut HeaderMap::new());
+        let head = head.unwrap().unwrap();
         assert_eq!(input, "rest");
         let values: Vec<_> = head.headers().get_all("x-a").iter().collect();
         assert_eq!(values, ["1", "2"]);
