@@ -7,6 +7,7 @@
 //!
 //! No meaning of any key is known here.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -22,11 +23,17 @@ use serde_yaml::Value;
 
 use crate::problem::{Mark, Problem, Severity, suggest};
 
+mod lenient;
+
+use lenient::Lenient;
+
 /// A parsed file: its values and where they stand.
 #[derive(Debug)]
 pub struct Document {
     value: Value,
     marks: Marks,
+    /// What was found before any value was read.
+    problems: Vec<Problem>,
 }
 
 /// Where a value stands and what it is called.
@@ -121,7 +128,8 @@ pub enum TextOr<T> {
 pub struct OneOrMany<T>(pub Vec<At<T>>);
 
 impl Document {
-    /// Parses YAML. Syntax errors and duplicate keys are reported, and then there is no document.
+    /// Parses YAML. Where its syntax is wrong, there is no document; what else is found is told by
+    /// [`Document::decode`].
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         // Editors of Windows write it; it is no character of the file (YAML 1.2 section 5.2).
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -132,49 +140,54 @@ impl Document {
             hint,
             severity: Severity::Error,
         };
-        let unclear = unclear_breaks(text);
-        if !unclear.is_empty() {
-            let of = |(mark, c): &(Mark, char)| {
-                let code = u32::from(*c);
-                let message = format!(
-                    "U+{code:04X} ends a line for some readers of YAML and for others it does not"
-                );
-                let hint = format!("remove it, or write `\"\\u{code:04x}\"` in a quoted text");
-                at(*mark, "", message, Some(hint))
-            };
-            return Err(unclear.iter().map(of).collect());
-        }
+        let unclear = unclear_breaks(text).into_iter().map(|(mark, c)| {
+            let code = u32::from(c);
+            let message = format!(
+                "U+{code:04X} ends a line for some readers of YAML and for others it does not"
+            );
+            let hint = format!("remove it, or write `\"\\u{code:04x}\"` in a quoted text");
+            at(mark, "", message, Some(hint))
+        });
+        let mut problems: Vec<_> = unclear.collect();
+        // In a blank's place it ends no line for anybody.
+        let text = &*if problems.is_empty() {
+            Cow::Borrowed(text)
+        } else {
+            Cow::Owned(text.replace(UNCLEAR_BREAKS, " "))
+        };
+        let invalid = |mark, message: &dyn fmt::Display| {
+            let message = format!("not valid YAML: {message}");
+            at(mark, "", message, Some(SYNTAX_HINT.to_owned()))
+        };
         let marks = match Marks::read(text) {
             Ok(marks) => marks,
             Err((mark, message)) => {
-                return Err(vec![at(
-                    mark,
-                    "",
-                    format!("not valid YAML: {message}"),
-                    None,
-                )]);
+                problems.push(invalid(mark, &message));
+                return Err(problems);
             }
         };
-        if !marks.duplicates.is_empty() {
-            let twice = |(path, mark): &(String, Mark)| {
-                let first = marks.keys.get(&hash(path)).map_or(0, |first| first.line);
-                let message = format!("this key stands in the same mapping twice (line {first})");
-                at(*mark, path, message, Some("keep one of them".to_owned()))
-            };
-            return Err(marks.duplicates.iter().map(twice).collect());
-        }
-        let parsed = serde_yaml::from_str(text).and_then(|mut value: Value| {
+        problems.extend(marks.duplicates.iter().map(|(path, mark)| {
+            let first = marks.keys.get(&hash(path)).map_or(0, |first| first.line);
+            let message = format!("this key stands in the same mapping twice (line {first})");
+            at(*mark, path, message, Some("keep one of them".to_owned()))
+        }));
+        let parsed = serde_yaml::from_str(text).and_then(|Lenient(mut value)| {
             value.apply_merge()?;
             Ok(value)
         });
         match parsed {
-            Ok(value) => Ok(Self { value, marks }),
+            Ok(value) => Ok(Self {
+                value,
+                marks,
+                problems,
+            }),
             Err(error) => {
                 let mark = error.location().map_or(Mark::START, |location| Mark {
                     line: location.line(),
                     column: location.column(),
                 });
-                Err(vec![at(mark, "", format!("not valid YAML: {error}"), None)])
+                problems.push(invalid(mark, &error));
+                Err(problems)
             }
         }
     }
@@ -244,6 +257,7 @@ impl Document {
             path: String::new(),
             cx: &context,
         });
+        problems.extend(self.problems.iter().cloned());
         problems.append(&mut context.problems.borrow_mut());
         match result {
             Ok(spec) => Some(spec),
@@ -265,8 +279,15 @@ impl Document {
     }
 }
 
+/// What is behind most errors of syntax.
+const SYNTAX_HINT: &str = "put a value into quotes that begins with one of `*&!%@[{` or holds `: `, ` #` or, between \
+                           brackets, `{`; indent with blanks";
+
 /// Characters that end a line in YAML 1.1 and do not in YAML 1.2: the parser that makes the values and
 /// the one that knows their places would read two different files.
+const UNCLEAR_BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
+/// The [`UNCLEAR_BREAKS`] of a text.
 fn unclear_breaks(text: &str) -> Vec<(Mark, char)> {
     let mut found = Vec::new();
     if text.is_ascii() {
@@ -281,7 +302,7 @@ fn unclear_breaks(text: &str) -> Vec<(Mark, char)> {
                 mark.line += 1;
                 mark.column = 1;
             }
-            '\u{85}' | '\u{2028}' | '\u{2029}' => {
+            c if UNCLEAR_BREAKS.contains(&c) => {
                 found.push((mark, c));
                 mark.column += 1;
             }
@@ -1099,12 +1120,28 @@ mod tests {
     }
 
     #[test]
-    fn duplicate_keys_are_errors() {
-        let problems = Document::parse("a: 1\nb:\n  c: 1\n  c: 2\n").unwrap_err();
+    fn what_else_is_wrong_is_told_too() {
+        let (spec, problems) =
+            decode("name: a\nname: b\u{2028}\nsize: 2 KG\nx-a: 99999999999999999999\n");
+        assert_eq!(spec.unwrap().name.get().unwrap(), "a");
+        let mut told: Vec<_> = problems
+            .iter()
+            .map(|own| (own.mark.line, &*own.path))
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [(2, ""), (2, "name"), (3, "size")], "{problems:?}");
+    }
+
+    #[test]
+    fn a_number_that_no_type_holds_is_a_text() {
+        let (spec, problems) =
+            decode("name: 123456789012345678901234567890\nsize: 99999999999999999999\n");
         assert_eq!(
-            (problems[0].mark.line, problems[0].path.as_str()),
-            (4, "b.c")
+            spec.unwrap().name.get().unwrap(),
+            "123456789012345678901234567890"
         );
+        assert_eq!(problems.len(), 1);
+        assert_eq!((problems[0].mark.line, &*problems[0].path), (2, "size"));
     }
 
     #[test]

@@ -464,8 +464,11 @@ fn line_ends_that_readers_disagree_about_are_errors() {
         }
     }
     let two = load("version: 1\nx-a: \"ä\u{2028}\"\n# \u{85}\n");
-    let marks = two.report.problems().iter().map(|problem| problem.mark);
-    let marks: Vec<_> = marks.map(|mark| (mark.line, mark.column)).collect();
+    let problems = two.report.problems().iter();
+    let breaks = problems.filter(|problem| problem.message.starts_with("U+"));
+    let marks: Vec<_> = breaks
+        .map(|problem| (problem.mark.line, problem.mark.column))
+        .collect();
     assert_eq!(marks, [(2, 8), (3, 3)]);
     // Escaped, it is a character as any other; and a byte order mark may open a file.
     for text in [
