@@ -37,6 +37,10 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub type Exchange<'a> =
     Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, UpstreamError>> + Send + 'a>>;
 
+/// Marks an answer (in its extensions) that came before the app had taken all of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Unread;
+
 /// An app behind the gateway.
 pub trait Upstream: fmt::Debug + Send + Sync {
     /// Sends a request once and waits for the head of its answer. `timeout` bounds that wait and

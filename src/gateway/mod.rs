@@ -55,7 +55,7 @@ pub mod whole;
 use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
 use connection::Connection;
-use forward::Forwarding;
+use forward::{Forwarding, Unread};
 use head::Head;
 use outgoing::Outgoing;
 use record::Record;
@@ -708,18 +708,27 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
         .send(request, state.route.forward.timeout)
         .await;
     let took = record.elapsed().saturating_sub(started);
-    drop(hold);
-    let taken = answer
+    let is_unread = answer
+        .as_ref()
+        .is_ok_and(|answer| answer.extensions().get::<Unread>().is_some());
+    // What the app has yet to take is still in memory.
+    let hold = Some(hold).filter(|_| is_unread);
+    let said_yes = answer
         .as_ref()
         .is_ok_and(|answer| answer.status().is_success());
-    replay::settle(claims, taken, &state.route.name).await;
+    if said_yes && is_unread {
+        let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
+        let message = "the app said yes before it had read all of a delivery: another attempt will be forwarded";
+        tracing::warn!(route, request_id, message);
+    }
+    replay::settle(claims, said_yes && !is_unread, &state.route.name).await;
     match answer {
         Ok(answer) => {
             let status = answer.status().as_u16();
             record.upstream(Some(status), took);
             record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
-            response.body_mut().hold(permit);
+            response.body_mut().keep(permit, hold);
             response
                 .body_mut()
                 .belongs_to(&state.route.name, &record.request_id);

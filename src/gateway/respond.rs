@@ -12,16 +12,18 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 
 use super::admit::Permit;
+use super::body::Hold;
 use super::forward::{BoxError, UpstreamBody};
 use super::headers::{self, X_REQUEST_ID};
 use super::rejection::Rejection;
 use crate::scheme::handshake::{Answers, Reply};
 
-/// Body of an answer. Holds the request's place until its last byte is handed over.
+/// Body of an answer. Holds what its request takes until its last byte is handed over.
 #[derive(Debug, Default)]
 pub struct Answer {
     kind: Kind,
     permit: Option<Permit>,
+    hold: Option<Hold>,
     origin: Option<Origin>,
 }
 
@@ -45,6 +47,7 @@ impl Answer {
         Self {
             kind: Kind::Own(text.into()),
             permit: None,
+            hold: None,
             origin: None,
         }
     }
@@ -54,9 +57,10 @@ impl Answer {
         self.origin.is_none()
     }
 
-    /// Keeps `permit` until the body has been sent or given up.
-    pub fn hold(&mut self, permit: Permit) {
+    /// Keeps the request's place, and its part of the memory for bodies, until the body has been sent or given up.
+    pub fn keep(&mut self, permit: Permit, hold: Option<Hold>) {
         self.permit = Some(permit);
+        self.hold = hold;
     }
 
     /// What the log says when the upstream breaks it off.
@@ -252,6 +256,7 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     let answer = Answer {
         kind,
         permit: None,
+        hold: None,
         origin: None,
     };
     Response::from_parts(parts, answer)

@@ -119,8 +119,9 @@ where
             .guard(&meant, |cx, call| conn.poll(cx, call, &builder))
             .await;
         count_refusal(&gateway, &end);
-        if matches!(end, End::Finished(Ok(()))) {
-            let linger = watch.lingers.load(Ordering::Relaxed);
+        let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
+        if is_refused || matches!(end, End::Finished(Ok(()))) {
+            let linger = is_refused || watch.lingers.load(Ordering::Relaxed);
             if let Some(io) = conn.into_io() {
                 Box::pin(close(io.into_inner(), linger)).await;
             }
@@ -287,8 +288,11 @@ fn service(
             let mut response = if let Some(answer) = answer {
                 respond::challenge(answer)
             } else {
-                let is_http2 = !is_http1;
-                let request = request.map(|body| Whole { body, is_http2 });
+                let request = request.map(|body| Whole {
+                    body,
+                    is_http2: !is_http1,
+                    has_ended: false,
+                });
                 serving.gateway.handle(&serving.connection, request).await
             };
             // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
@@ -312,6 +316,8 @@ fn service(
 struct Whole {
     body: Incoming,
     is_http2: bool,
+    /// Of a chunked body, hyper does not say by itself that it has.
+    has_ended: bool,
 }
 
 impl Body for Whole {
@@ -326,12 +332,15 @@ impl Body for Whole {
             None if self.is_http2 && !self.body.is_end_stream() => {
                 Poll::Ready(Some(Err("the stream was reset".into())))
             }
-            frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            frame => {
+                self.has_ended |= frame.is_none();
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.has_ended || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -433,6 +433,48 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
 }
 
 #[test]
+fn a_server_that_breaks_off_or_hangs_is_asked_last() {
+    // SECURITY U-17: one delivery learns it the hard way, for it may have been taken
+    for (reply, status) in [
+        (Reply::RawThenClose(Vec::new()), 502),
+        (Reply::RawThenSilence(Vec::new()), 504),
+        (Reply::RawThenClose(b"no HTTP\r\n\r\n".to_vec()), 502),
+    ] {
+        let apps = [App::start(), App::start()];
+        apps[0].script([reply]);
+        let (one, other) = (apps[0].url(), apps[1].url());
+        let upstreams =
+            format!("upstreams:\n  pair: {{ servers: [\"{one}\", \"{other}\"], timeout: 500ms }}");
+        let routes = route("pair", "/in", "pair", "");
+        let gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
+        assert_eq!(gateway.post("/in", &[], b"x").status, status);
+        for _ in 0..6 {
+            assert_eq!(gateway.post("/in", &[], b"x").status, 200);
+        }
+        assert_eq!((apps[0].count(), apps[1].count()), (1, 6));
+    }
+}
+
+#[test]
+fn a_server_that_hangs_does_not_hold_up_what_is_known_of_the_others() {
+    // SECURITY U-17
+    let hang = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let app = App::start();
+    let upstreams = format!(
+        "upstreams:\n  three: {{ servers: [\"http://{}\", \"http://{}\", \"{}\"], \
+         connect_timeout: 1h, health: {{ path: /healthz, interval: 100ms }} }}",
+        hang[0].local_addr().unwrap(),
+        hang[1].local_addr().unwrap(),
+        app.url()
+    );
+    let routes = route("three", "/in", "three", "");
+    let _gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
+    super::support::eventually("three checks of the good one", || {
+        (app.count() >= 3).then_some(())
+    });
+}
+
+#[test]
 fn a_server_that_fails_its_health_check_gets_no_deliveries() {
     // SECURITY U-17
     let apps = [App::start(), App::start()];

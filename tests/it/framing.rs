@@ -442,6 +442,16 @@ fn expect_100_gets_its_100_only_when_the_body_is_wanted() {
     assert_eq!(wire.send(b"abc").answer().unwrap().status, 200);
     app.last().lacks(&["expect"]);
 
+    // Chunked, it has ended too, and the connection is good for another one.
+    let mut wire = gateway.plain();
+    for _ in 0..2 {
+        let head = format!("POST /open HTTP/1.1\r\n{HOST}Expect: 100-continue\r\n");
+        wire.send(format!("{head}Transfer-Encoding: chunked\r\n\r\n").as_bytes());
+        assert_eq!(wire.head().unwrap().0, 100);
+        let answer = wire.send(b"3\r\nabc\r\n0\r\n\r\n").answer().unwrap();
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
+
     // Refused by the head alone: no 100, and the connection is not kept for a body that may come.
     let mut wire = gateway.plain();
     wire.send(
@@ -549,6 +559,30 @@ fn bytes_above_ascii_in_a_value_are_forwarded_as_bytes() {
     gateway.event();
     gateway.refused(&answer, 401, "signature_malformed");
     assert_eq!(app.count(), 1);
+}
+
+#[test]
+fn who_still_sends_can_read_that_its_head_is_refused() {
+    // SECURITY SM-17
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let body = vec![b'x'; 3_000_000];
+    let length = format!("Content-Length: {}\r\n", body.len());
+    for (fields, status) in [
+        (numbered_fields(repeat_n("v".to_owned(), 200)), 431),
+        (length.clone(), 400),
+        ("X-Folded: a\r\n b\r\n".to_owned(), 400),
+    ] {
+        let head = format!("POST /open HTTP/1.1\r\n{HOST}{fields}{length}\r\n");
+        let request = [head.as_bytes(), &body].concat();
+        for mut wire in [gateway.plain(), gateway.tls()] {
+            let answer = wire
+                .last_answer(&request)
+                .expect("the sender can read the answer");
+            assert_eq!(answer.status, status, "{head}");
+        }
+    }
+    app.saw_nothing();
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! Apps that fail: in every way they do.
 
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use super::support::{App, Gateway, Reply, config, eventually, numbered_fields, open_route};
+use super::support::{
+    App, Gateway, Reply, SECRET, config, eventually, numbered_fields, open_route,
+};
 
 fn start(app: &App) -> Gateway {
     start_within(app, "500ms")
@@ -368,4 +372,107 @@ fn large_answers_are_streamed() {
     app.script([Reply::Raw([head.as_bytes(), &body].concat())]);
     let answer = gateway.h2().exchange("POST", "/open", &[], b"x");
     assert!(answer.status == 200 && answer.body == body);
+}
+
+/// An app that answers before it reads: what it says at once, and after the whole body. It counts the bytes of bodies
+/// that it was sent; `reads` of them are read at all.
+fn early(
+    first: &'static [u8],
+    then: &'static [u8],
+    reads: bool,
+) -> (String, mpsc::Receiver<usize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, counts) = mpsc::channel();
+    let serve = move |mut stream: TcpStream| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let length = body_length(&mut input);
+        stream.write_all(first).unwrap();
+        if !reads {
+            sender.send(0).unwrap();
+            thread::park();
+        }
+        let read = std::io::copy(&mut input.take(length), &mut std::io::sink());
+        sender
+            .send(usize::try_from(read.unwrap()).unwrap())
+            .unwrap();
+        stream.write_all(then).unwrap();
+    };
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let serve = serve.clone();
+            thread::spawn(move || serve(stream));
+        }
+    });
+    (format!("http://{address}"), counts)
+}
+
+/// Reads a head, and how long it says the body is.
+fn body_length(input: &mut impl BufRead) -> u64 {
+    let lines = input.lines().map(Result::unwrap);
+    let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+    let length = head
+        .iter()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    length.unwrap().parse().unwrap()
+}
+
+/// A gateway before an [`early`] app, and a delivery of 6 MB, more than sockets hold.
+fn before_early(app: &str) -> (Gateway, Vec<u8>) {
+    let routes = format!(
+        "  - name: github
+    match: {{ path: /github }}
+    verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
+    replay: {{ window: 10m }}
+    upstream: \"{app}\"
+"
+    );
+    (Gateway::start(&config(&routes)), vec![b'x'; 6_000_000])
+}
+
+#[test]
+fn an_app_that_answers_first_still_gets_all_of_a_delivery() {
+    // SECURITY U-07: nor does one wait for the other
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (first, then) in [(&head[..], &b"2\r\nok\r\n0\r\n\r\n"[..]), (whole, b"")] {
+        let (app, counts) = early(first, then, true);
+        let (gateway, body) = before_early(&app);
+        let answer = gateway.post_github("/github", &body);
+        assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+        assert_eq!(counts.recv().unwrap(), body.len());
+        assert_eq!(gateway.event()["outcome"], "forwarded");
+        gateway.post_github("/github", &body);
+        assert_eq!(gateway.event()["outcome"], "duplicate");
+    }
+}
+
+#[test]
+fn a_yes_to_half_of_a_delivery_swallows_no_other_attempt() {
+    // SECURITY U-07
+    let (app, counts) = early(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"",
+        false,
+    );
+    let (gateway, body) = before_early(&app);
+    for _ in 0..2 {
+        assert_eq!(gateway.post_github("/github", &body).status, 200);
+        assert_eq!(gateway.event()["outcome"], "forwarded");
+        counts.recv().unwrap();
+    }
+    assert!(gateway.stderr().contains("had read all of a delivery"));
+}
+
+#[test]
+fn an_app_that_refuses_first_is_not_kept_waiting() {
+    // SECURITY U-07
+    let (app, _) = early(
+        b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno",
+        b"",
+        false,
+    );
+    let (gateway, body) = before_early(&app);
+    let answer = gateway.post_github("/github", &body);
+    assert_eq!((answer.status, answer.text()), (413, "no".to_owned()));
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::tls::{provider, roots_of};
 use crate::clock;
-use crate::gateway::forward::{BoxError, Exchange, Upstream, UpstreamBody, UpstreamError};
+use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
@@ -116,15 +117,17 @@ impl Cluster {
         let Some(check) = self.settings.health.clone() else {
             return;
         };
-        loop {
-            for server in &self.servers {
+        // Each at its own pace: one that hangs must not hold up what is known of the others.
+        let watches = self.servers.iter().map(|server| async {
+            loop {
                 let found = probe(server, &check, self.settings.connect_timeout).await;
                 server.note_health(&self.settings.name, found);
+                sleep(check.interval).await;
             }
-            tokio::select! {
-                () = closed.cancelled() => return,
-                () = sleep(check.interval) => {}
-            }
+        });
+        tokio::select! {
+            () = closed.cancelled() => {}
+            _ = join_all(watches) => {}
         }
     }
 
@@ -159,14 +162,16 @@ impl Cluster {
         }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
-            refusal = match self.ask(server, request, wait).await? {
+            let asked = self.ask(server, request, wait).await;
+            if !matches!(asked, Ok(Ok(_))) {
+                let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
+                let until = self.now_ms().saturating_add(down);
+                server.down_until_ms.store(until, Ordering::Relaxed);
+            }
+            match asked? {
                 Ok(response) => return Ok(response),
-                Err(refusal) => refusal,
-            };
-            let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
-            server
-                .down_until_ms
-                .store(self.now_ms().saturating_add(down), Ordering::Relaxed);
+                Err(why) => refusal = why,
+            }
         }
         Err(UpstreamError::Unreachable(refusal))
     }
@@ -231,7 +236,14 @@ async fn send(
         return Err(late.of(&server.address));
     };
     match answered {
-        Ok(Answered { head, rest }) => {
+        Ok(Answered {
+            mut head,
+            rest,
+            is_sent,
+        }) => {
+            if !is_sent {
+                head.extensions_mut().insert(Unread);
+            }
             let body = body(server.id, rest, wait);
             Ok(Some(head.map(|()| body)))
         }

@@ -5,11 +5,13 @@
 //! forwarding costs. httparse reads the syntax; the framing is RFC 9112 section 6, and an answer that
 //! leaves it in doubt is refused or ends its connection (SECURITY U-07, U-11 to U-14).
 
-use std::future::poll_fn;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
@@ -17,7 +19,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::client::TlsStream;
 
 use crate::clock;
@@ -31,6 +33,8 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const FIELDS_MAX: usize = 100;
 /// Longest line of a chunk's size with its extensions, and longest trailer section.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
+/// How long an app that has answered may leave the rest of the request lying before it is taken not to want it.
+const STALL_MAX: Duration = Duration::from_secs(1);
 /// Room that a read asks for.
 const READ_BYTES: usize = 8 * 1024;
 /// Slices of one write: the head and that many frames but one.
@@ -86,6 +90,8 @@ enum Chunk {
 pub(super) struct Answered {
     pub(super) head: Response<()>,
     pub(super) rest: Rest,
+    /// Whether all of the request is on its way.
+    pub(super) is_sent: bool,
 }
 
 /// The body of an answer that is still to be read.
@@ -94,6 +100,9 @@ pub(super) struct Rest {
     framing: Framing,
     /// Whether the connection is good for another request once the body has ended.
     is_reusable: bool,
+    /// What the app has not yet taken of the request that it answers. It is offered while the answer is read, or
+    /// each could wait for the other.
+    unsent: Option<VecDeque<Bytes>>,
 }
 
 fn aborted(why: &impl ToString) -> UpstreamError {
@@ -140,7 +149,7 @@ impl Connection {
         } = request;
         let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
-        let (head, is_reusable) = poll_fn(|cx| {
+        let mut answer = poll_fn(|cx| {
             if broken.is_none() {
                 match sending.poll(cx, &mut self.stream) {
                     Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -152,21 +161,53 @@ impl Connection {
                 }
             }
             let answered = self.poll_head(cx, broken.as_ref(), spare);
-            let head = ready!(answered).map_err(Failure::Gone)?;
-            Poll::Ready(Ok((head, broken.is_none() && sending.is_done())))
+            Poll::Ready(Ok(ready!(answered).map_err(Failure::Gone)?))
         })
         .await?;
-        let mut head = head;
-        let framed = framing(&mut head, method).map_err(Failure::Gone)?;
+        let framed = framing(&mut answer, method).map_err(Failure::Gone)?;
         let (framing, is_persistent) = framed;
+        let mut is_sent = broken.is_none() && sending.is_done();
+        // Who refuses need not read on. Who accepts has the delivery only with all of it.
+        if !is_sent && broken.is_none() && answer.status().is_success() {
+            is_sent = self.send_on(&mut sending).await;
+        }
+        let is_left = broken.is_none() && !is_sent;
         Ok(Answered {
-            head,
+            head: answer,
             rest: Rest {
                 connection: self,
                 framing,
-                is_reusable: is_reusable && is_persistent,
+                is_reusable: is_sent && is_persistent,
+                unsent: is_left.then(|| sending.left()),
             },
+            is_sent,
         })
+    }
+
+    /// Sends on to an app that has answered already, and says whether that was all. What it says meanwhile is kept, up
+    /// to a bound: it may want that to be read first.
+    async fn send_on(&mut self, sending: &mut Sending<'_>) -> bool {
+        let mut patience = pin!(sleep(STALL_MAX));
+        poll_fn(|cx| {
+            let before = sending.taken;
+            match sending.poll(cx, &mut self.stream) {
+                Poll::Ready(sent) => return Poll::Ready(sent.is_ok()),
+                Poll::Pending if sending.taken > before => {
+                    patience.as_mut().reset(clock::now() + STALL_MAX);
+                }
+                Poll::Pending => {}
+            }
+            while self.input.len() < HEAD_BYTES_MAX {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(1..)) => {}
+                    // It will read no more.
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => break,
+                }
+            }
+            patience.as_mut().poll(cx).map(|()| false)
+        })
+        .await
     }
 
     /// The head of the final answer; interim ones are passed over (RFC 9110 15.2).
@@ -214,7 +255,8 @@ impl Connection {
 struct Sending<'a> {
     head: &'a [u8],
     frames: &'a [Bytes],
-    has_begun: bool,
+    /// Bytes that are out.
+    taken: usize,
     is_flushed: bool,
     /// Bytes of the first of `frames` that are out.
     offset: usize,
@@ -225,14 +267,26 @@ impl<'a> Sending<'a> {
         Self {
             head,
             frames,
-            has_begun: false,
+            taken: 0,
             is_flushed: false,
             offset: 0,
         }
     }
 
     fn has_begun(&self) -> bool {
-        self.has_begun
+        self.taken > 0
+    }
+
+    /// What is not out yet.
+    fn left(&self) -> VecDeque<Bytes> {
+        let head = Some(self.head).filter(|head| !head.is_empty());
+        let mut frames = self.frames.iter().cloned();
+        let first = frames.next().map(|mut first| {
+            first.advance(self.offset);
+            first
+        });
+        let head = head.map(Bytes::copy_from_slice);
+        head.into_iter().chain(first).chain(frames).collect()
     }
 
     fn is_done(&self) -> bool {
@@ -272,7 +326,7 @@ impl<'a> Sending<'a> {
     }
 
     fn advance(&mut self, sent: usize) {
-        self.has_begun |= sent > 0;
+        self.taken += sent;
         let of_head = sent.min(self.head.len());
         self.head = self.head.get(of_head..).unwrap_or_default();
         if !self.head.is_empty() {
@@ -517,6 +571,7 @@ impl Rest {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        self.poll_unsent(cx);
         loop {
             match self.take() {
                 Ok(Step::Data(data)) => return Poll::Ready(Some(Ok(data))),
@@ -530,6 +585,28 @@ impl Rest {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(aborted(&error)))),
             }
+        }
+    }
+
+    /// Offers the app what it has not yet taken of the request. Whether it wants it shows in its answer.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) {
+        let Some(unsent) = &mut self.unsent else {
+            return;
+        };
+        let mut stream = Pin::new(&mut self.connection.stream);
+        while let Some(first) = unsent.front_mut() {
+            if first.is_empty() {
+                unsent.pop_front();
+                continue;
+            }
+            match stream.as_mut().poll_write(cx, first) {
+                Poll::Ready(Ok(taken @ 1..)) => first.advance(taken),
+                Poll::Ready(Ok(0) | Err(_)) => unsent.clear(),
+                Poll::Pending => return,
+            }
+        }
+        if stream.poll_flush(cx).is_ready() {
+            self.unsent = None;
         }
     }
 
@@ -788,6 +865,7 @@ mod tests {
             connection: Connection::new(Stream::Unix(ours)),
             framing: Framing::Chunked(Chunk::Size),
             is_reusable: true,
+            unsent: None,
         };
         let mut read = Vec::new();
         for piece in wire.as_bytes().chunks(step) {
@@ -806,7 +884,7 @@ mod tests {
                 }
                 Poll::Pending => Poll::Pending,
             });
-            let waited = tokio::time::timeout(std::time::Duration::from_millis(20), one).await;
+            let waited = tokio::time::timeout(Duration::from_millis(20), one).await;
             if let Ok(Err(error)) = waited {
                 return Err(error);
             }
