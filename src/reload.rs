@@ -3,8 +3,7 @@
 //! Directories are watched, not files, for editors and Kubernetes replace files whole; and files
 //! are looked at from time to time as well, for there are file systems that report nothing.
 
-use std::collections::{BTreeSet, HashMap};
-use std::os::unix::fs::MetadataExt;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,21 +11,23 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
 
-use crate::config::{self, Config, Environment, Loaded};
+use crate::config::{self, Config, Environment, Loaded, Stamp};
 
 /// How often files are looked at without being told (SECURITY S-22).
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 /// A change is rarely alone: wait until it is quiet.
 const QUIET_TIME: Duration = Duration::from_millis(200);
+/// One that is never quiet is read all the same.
+const QUIET_MAX: Duration = Duration::from_secs(10);
 
 /// Waits for changes and loads the configuration.
 #[derive(Debug)]
 pub struct Reloader {
     file: Option<PathBuf>,
     env: Environment,
-    /// Every file that the configuration was made from, as it was before it was last read.
+    /// Every file that the configuration was made from, as it was before it was read.
     seen: Vec<(PathBuf, Stamp)>,
     news: News,
     loading: Option<JoinHandle<Loaded>>,
@@ -53,22 +54,14 @@ enum News {
     None,
 }
 
-/// What tells one version of a file from another; `None` when there is none.
-type Stamp = Option<(u64, u64, i64, i64)>;
-
 impl Reloader {
-    /// Reloads `file` when it, or one of the files it was made from, changes.
-    pub fn of_file(file: PathBuf, env: Environment, files: Vec<PathBuf>) -> Self {
-        let mut reloader = Self::never(env);
-        reloader.file = Some(file);
-        reloader.seen = files
-            .into_iter()
-            .map(|file| {
-                let seen = stamp(&file);
-                (file, seen)
-            })
-            .collect();
-        reloader
+    /// Reloads `file` when it, or one of the files it was made from, is no longer as it was `seen`.
+    pub fn of_file(file: PathBuf, env: Environment, seen: Vec<(PathBuf, Stamp)>) -> Self {
+        Self {
+            file: Some(file),
+            seen,
+            ..Self::never(env)
+        }
     }
 
     /// Never reloads: the configuration is built in.
@@ -139,40 +132,44 @@ impl Reloader {
         }
     }
 
-    /// Waits until there is something to load, and notes the files as they are before that.
+    /// Waits until there is something to load.
     async fn until_changed(&mut self) {
         loop {
             if self.news == News::None {
                 self.news = self.sources.next().await;
             }
             if self.news == News::Changed {
-                sleep(QUIET_TIME).await;
+                self.until_quiet().await;
             }
             let asked = std::mem::replace(&mut self.news, News::None) == News::Asked;
-            let mut changed = false;
-            for (file, seen) in &mut self.seen {
-                let now = stamp(file);
-                changed |= now != *seen;
-                *seen = now;
+            if asked
+                || self
+                    .seen
+                    .iter()
+                    .any(|(file, seen)| Stamp::of(file) != *seen)
+            {
+                return;
             }
-            if asked || changed {
+        }
+    }
+
+    /// Waits until no file has changed for a while, for one that is written in pieces is not yet what it is to be.
+    async fn until_quiet(&self) {
+        let stamps = || self.seen.iter().map(|(file, _)| Stamp::of(file));
+        let patience = Instant::now() + QUIET_MAX;
+        loop {
+            let before: Vec<_> = stamps().collect();
+            sleep(QUIET_TIME).await;
+            if stamps().eq(before) || Instant::now() >= patience {
                 return;
             }
         }
     }
 
     /// Watches the files that the configuration was made from this time.
-    fn follow(&mut self, watched: Vec<PathBuf>) {
-        let before: HashMap<PathBuf, Stamp> = self.seen.drain(..).collect();
-        let folders_before: BTreeSet<_> = folders(before.keys().map(PathBuf::as_path));
-        self.seen = watched
-            .into_iter()
-            .map(|file| {
-                // What was known keeps the stamp from before it was read: a change since counts.
-                let seen = before.get(&file).copied().unwrap_or_else(|| stamp(&file));
-                (file, seen)
-            })
-            .collect();
+    fn follow(&mut self, watched: Vec<(PathBuf, Stamp)>) {
+        let folders_before = folders(self.seen.iter().map(|(file, _)| file.as_path()));
+        self.seen = watched;
         if folders(self.seen.iter().map(|(file, _)| file.as_path())) != folders_before {
             self.watch();
         }
@@ -252,7 +249,71 @@ fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
     folders
 }
 
-fn stamp(file: &Path) -> Stamp {
-    let meta = std::fs::metadata(file).ok()?;
-    Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A configuration whose secret stands in a file, and that file.
+    fn files(dir: &Path) -> (PathBuf, PathBuf) {
+        let (file, secret) = (dir.join("hookward.yaml"), dir.join("secret"));
+        let text = "version: 1
+listeners: { http: { address: 127.0.0.1:0, plaintext: allow } }
+routes:
+  - name: a
+    match: { path: /a }
+    verify: [{ provider: github, secrets: [file:secret] }]
+    upstream: echo
+";
+        fs::write(&file, text).unwrap();
+        fs::write(&secret, "a secret of the first version").unwrap();
+        (file, secret)
+    }
+
+    #[tokio::test]
+    async fn what_changes_after_it_was_read_is_read_again() {
+        // SECURITY S-14: whoever looks a little later must not take the new version for the one that was read
+        let dir = tempfile::tempdir().unwrap();
+        let (file, secret) = files(dir.path());
+        let env = Environment::from_pairs::<String, String>([]);
+        let loaded = config::load(&file, &env);
+        fs::write(&secret, "a secret of the second version, which is longer").unwrap();
+        let mut reloader = Reloader::of_file(file, env, loaded.watched);
+        reloader.listen();
+        assert!(reloader.next().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_in_pieces_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let seen = vec![(file.clone(), Stamp::of(&file))];
+        let env = Environment::from_pairs::<String, String>([]);
+        let reloader = Reloader::of_file(file.clone(), env, seen);
+        let write = async |pieces: usize| {
+            for length in 1..=pieces {
+                sleep(QUIET_TIME / 2).await;
+                fs::write(&file, "#".repeat(length)).unwrap();
+            }
+        };
+        let lengths = async || fs::read_to_string(&file).unwrap().len();
+        let (len, ()) = tokio::join!(
+            async {
+                reloader.until_quiet().await;
+                lengths().await
+            },
+            write(20)
+        );
+        assert_eq!(len, 20);
+        // One that never rests is read at last.
+        let (len, ()) = tokio::join!(
+            async {
+                reloader.until_quiet().await;
+                lengths().await
+            },
+            write(200)
+        );
+        assert!(len < 200, "{len}");
+    }
 }

@@ -121,7 +121,12 @@ pub fn gateway(config: Config, telemetry: Telemetry) -> anyhow::Result<Gateway> 
     let clusters = living.next_clusters(config.upstreams)?;
     let store = living.next_store(&config.state)?;
     let world = (&clusters, &store);
-    let snapshot = living.snapshot(config.routes, config.limits, &config.listeners, world)?;
+    let snapshot = living.snapshot(
+        config.routes,
+        config.limits,
+        policies(&config.listeners),
+        world,
+    )?;
     let fetch = Arc::new(HttpsFetch::new(system_roots));
     Ok(Gateway::new(snapshot, telemetry, clock, fetch)?)
 }
@@ -227,8 +232,8 @@ impl Server {
         let mut living = Living::new(&telemetry, &clock, &limits);
         let clusters = living.next_clusters(upstreams)?;
         let store = living.next_store(&state)?;
-        let limits_now = limits.clone();
-        let snapshot = living.snapshot(routes, limits_now, &listeners, (&clusters, &store))?;
+        let world = (&clusters, &store);
+        let snapshot = living.snapshot(routes, limits.clone(), policies(&listeners), world)?;
         living.keep_store(state, store);
         let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
@@ -369,13 +374,15 @@ impl Server {
             routes,
         } = config;
         let clusters = self.living.next_clusters(upstreams)?;
+        let policies = policies(&listeners);
+        let plan = self.plan(listeners)?;
+        let admin = self.plan_admin(admin)?;
+        // From here on it shows in metrics, so that all that depends on the machine comes before.
         let store = self.living.next_store(&state)?;
         let world = (&clusters, &store);
         let snapshot = self
             .living
-            .snapshot(routes, limits.clone(), &listeners, world)?;
-        let plan = self.plan(listeners)?;
-        let admin = self.plan_admin(admin)?;
+            .snapshot(routes, limits.clone(), policies, world)?;
         self.living.keep_store(state, store);
         self.living.keep_clusters(clusters);
         self.limits = limits;
@@ -720,7 +727,7 @@ impl Living {
         &mut self,
         routes: RouteTable,
         limits: Limits,
-        listeners: &[ListenerSettings],
+        listeners: HashMap<Arc<str>, ListenerPolicy>,
         (clusters, store): (&Clusters, &ReplayStore),
     ) -> anyhow::Result<Snapshot> {
         let states = routes
@@ -728,28 +735,11 @@ impl Living {
             .iter()
             .map(|route| self.state(route, clusters, store))
             .collect::<anyhow::Result<Vec<_>>>()?;
-        let policies = listeners
-            .iter()
-            .map(|listener| {
-                let plaintext = match &listener.transport {
-                    Transport::Plaintext(plaintext) => Some(*plaintext),
-                    Transport::Tls(_) => None,
-                };
-                let policy = ListenerPolicy {
-                    address: Some(listener.address),
-                    plaintext,
-                    public_origin: listener.public_url.as_ref().map(|url| url.origin().into()),
-                    trusted_proxies: listener.trusted_proxies.clone(),
-                    proxy_protocol: listener.proxy_protocol,
-                };
-                (Arc::clone(&listener.name), policy)
-            })
-            .collect();
         Ok(Snapshot::new(
             routes,
             limits,
             store.clone(),
-            policies,
+            listeners,
             states,
         ))
     }
@@ -788,6 +778,25 @@ impl Living {
             ..RouteState::new(route, metrics, upstream)
         })
     }
+}
+
+/// What requests are judged by that come over these listeners.
+fn policies(listeners: &[ListenerSettings]) -> HashMap<Arc<str>, ListenerPolicy> {
+    let policy = |listener: &ListenerSettings| {
+        let plaintext = match &listener.transport {
+            Transport::Plaintext(plaintext) => Some(*plaintext),
+            Transport::Tls(_) => None,
+        };
+        let policy = ListenerPolicy {
+            address: Some(listener.address),
+            plaintext,
+            public_origin: listener.public_url.as_ref().map(|url| url.origin().into()),
+            trusted_proxies: listener.trusted_proxies.clone(),
+            proxy_protocol: listener.proxy_protocol,
+        };
+        (Arc::clone(&listener.name), policy)
+    };
+    listeners.iter().map(policy).collect()
 }
 
 /// What is said where a socket cannot be had, before the system's own words.
@@ -851,6 +860,9 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.close();
         worker.tasks.wait().await;
         worker.gateway.drain().await;
+        if let Some(store) = worker.gateway.snapshot().replay.shared() {
+            store.settled().await;
+        }
         // The main thread may have stopped waiting.
         done.send(()).ok();
     };

@@ -9,7 +9,7 @@ use super::ExitStatus;
 use super::config_file::{ConfigArgs, note_report, note_warnings};
 use super::output::Output;
 use super::quickstart::Quickstart;
-use crate::config::{self, Config, Environment, Loaded};
+use crate::config::{self, Config, Environment, Loaded, Stamp};
 use crate::descriptors;
 use crate::dumps;
 use crate::reload::Reloader;
@@ -111,7 +111,7 @@ fn serve(
     args: &Args,
     config: Config,
     source: Source,
-    watched: Vec<PathBuf>,
+    watched: Vec<(PathBuf, Stamp)>,
     env: &Environment,
     output: &Output,
 ) -> anyhow::Result<ExitStatus> {

@@ -16,7 +16,7 @@ mod secret_file;
 mod spec;
 mod value;
 
-pub use resolve::Environment;
+pub use resolve::{Environment, Stamp};
 pub use schema::SCHEMA;
 
 use crate::document::Document;
@@ -52,7 +52,7 @@ pub struct Loaded {
     /// Everything that is wrong or doubtful.
     pub report: Report,
     /// Every file that it was made from, the configuration first: a change calls for a reload.
-    pub watched: Vec<PathBuf>,
+    pub watched: Vec<(PathBuf, Stamp)>,
     /// Whether the configuration file itself could not be read.
     pub unreadable: bool,
 }
@@ -60,13 +60,14 @@ pub struct Loaded {
 /// Loads a configuration file. Relative paths in it start from its folder.
 pub fn load(file: &Path, env: &Environment) -> Loaded {
     let name = file.display().to_string();
+    let stamp = Stamp::of(file);
     let failed = |mark, message, hint, unreadable| {
         let mut report = Report::new(&name);
         report.push(error(mark, message, hint));
         Loaded {
             config: None,
             report,
-            watched: vec![file.to_owned()],
+            watched: vec![(file.to_owned(), stamp)],
             unreadable,
         }
     };
@@ -89,7 +90,7 @@ pub fn load(file: &Path, env: &Environment) -> Loaded {
     };
     let dir = file.parent().unwrap_or(Path::new(""));
     let mut loaded = load_text(&name, &text, dir, env);
-    loaded.watched.insert(0, file.to_owned());
+    loaded.watched.insert(0, (file.to_owned(), stamp));
     loaded
 }
 
@@ -149,7 +150,7 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
 
 /// Resolves a secret reference (`env:NAME`, `file:PATH`, `value:TEXT`) from the command line.
 pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
-    match Resolver::new(env, base).public(reference) {
+    match Resolver::new(env, base).once().public(reference) {
         Ok(resolved) => Ok(resolved.secret),
         Err(trouble) => Err(match trouble.hint {
             Some(hint) => format!("{}; {hint}", trouble.message),

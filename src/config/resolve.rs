@@ -131,8 +131,9 @@ pub(super) struct Resolver<'e> {
     pub(super) env: &'e Environment,
     /// Where relative paths start.
     pub(super) base: PathBuf,
-    watched: Vec<PathBuf>,
+    watched: Vec<(PathBuf, Stamp)>,
     known: HashSet<PathBuf>,
+    takes_pipes: bool,
 }
 
 /// Reads a configuration file.
@@ -147,14 +148,21 @@ impl<'e> Resolver<'e> {
             base: base.to_owned(),
             watched: Vec::new(),
             known: HashSet::new(),
+            takes_pipes: false,
         }
+    }
+
+    /// Reads nothing again, as verbs do: what shells write for `<(command)` is then as good as a file.
+    pub(super) fn once(mut self) -> Self {
+        self.takes_pipes = true;
+        self
     }
 
     /// Notes a file whose change calls for a reload, and returns its full path.
     pub(super) fn watch(&mut self, path: &str) -> PathBuf {
         let path = self.base.join(path);
         if self.known.insert(path.clone()) {
-            self.watched.push(path.clone());
+            self.watched.push((path.clone(), Stamp::of(&path)));
         }
         path
     }
@@ -164,8 +172,8 @@ impl<'e> Resolver<'e> {
         self.base.join(path)
     }
 
-    /// Every file noted, in the order of the configuration.
-    pub(super) fn into_watched(self) -> Vec<PathBuf> {
+    /// Every file noted, in the order of the configuration, as it was before it was read.
+    pub(super) fn into_watched(self) -> Vec<(PathBuf, Stamp)> {
         self.watched
     }
 
@@ -185,6 +193,12 @@ impl<'e> Resolver<'e> {
             return Err(Trouble::new("the path is empty"));
         }
         let full = self.watch(path);
+        // Nobody knows when one ends, and a load that never does would be the last.
+        let kind = std::fs::metadata(&full).map(|meta| meta.file_type());
+        if !self.takes_pipes && kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
+            let trouble = Trouble::new(format!("`{path}` is not a regular file"));
+            return Err(trouble.hint("a reload reads it again; write what it gives into a file"));
+        }
         read(&full, FILE_BYTES_MAX).map_err(|error| cannot_read(&full, path, &error))
     }
 
@@ -321,12 +335,24 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
     Trouble::new(format!("this is no reference to a {what}")).hint(hint)
 }
 
+/// What tells one version of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp(Option<(u64, u64, i64, i64)>);
+
+impl Stamp {
+    /// That of the version that is there now, if there is any.
+    pub fn of(file: &Path) -> Self {
+        let meta = std::fs::metadata(file).ok();
+        Self(meta.map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())))
+    }
+}
+
 fn read(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, u32)> {
-    let file = File::open(path)?;
-    let meta = file.metadata()?;
+    let meta = std::fs::metadata(path)?;
     if meta.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
+    let file = File::open(path)?;
     let mut bytes = Vec::new();
     file.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use smallvec::SmallVec;
 
 use super::rejection::Rejection;
@@ -34,31 +35,29 @@ pub async fn claim(
     proof: &Proof,
     lease: Duration,
 ) -> Result<Claimed, Rejection> {
-    let mut held = Held::default();
+    let mut found = Found::default();
     let Some(policy) = policy else {
-        return Ok(Claimed::New(held.take()));
+        return Ok(Claimed::New(found.held.take()));
     };
-    let (mut known, mut refused) = (0, None);
     let keys = keys(route, proof);
-    for key in &keys {
-        match store.claim(*key, lease, policy.window + ROUNDING).await {
-            Ok(Verdict::New(claim)) => held.0.push(claim),
-            Ok(Verdict::Duplicate) => known += 1,
-            // Whoever has the first name gets the others too, or two copies could refuse each other.
-            Ok(Verdict::InFlight { retry_after }) => {
-                let detail = "the same delivery is being forwarded right now";
-                let refusal = Rejection::new(Reason::DeliveryInFlight, detail);
-                refused = Some(refusal.retry_after(retry_after));
-                break;
-            }
-            Err(error) => {
-                refused = Some(unclaimable(error, route));
-                if error == StoreError::Unavailable {
-                    break;
-                }
-            }
+    let claim = |key: &DeliveryKey| store.claim(*key, lease, policy.window + ROUNDING);
+    let mut others = keys.iter();
+    // Whoever has the first name gets the others too, or two copies could refuse each other. Those are claimed at the
+    // same time: one after the other, a lease could end before the last is there.
+    if let Some(first) = others.next() {
+        found.note(claim(first).await, route);
+    }
+    if !found.is_over && others.len() > 0 {
+        for verdict in join_all(others.map(claim)).await {
+            found.note(verdict, route);
         }
     }
+    let Found {
+        mut held,
+        known,
+        refused,
+        ..
+    } = found;
     // Of items that come together some may be new: acknowledged, they would be lost.
     let is_known = if proof.has_items {
         known == keys.len()
@@ -75,6 +74,36 @@ pub async fn claim(
         };
     }
     refused.map_or_else(|| Ok(Claimed::New(held.take())), Err)
+}
+
+/// What the store says about the names of a delivery.
+#[derive(Default)]
+struct Found {
+    held: Held,
+    /// How many the app has already.
+    known: usize,
+    refused: Option<Rejection>,
+    /// Whether nothing that is said of further names could change what becomes of it.
+    is_over: bool,
+}
+
+impl Found {
+    fn note(&mut self, verdict: Result<Verdict, StoreError>, route: &str) {
+        match verdict {
+            Ok(Verdict::New(claim)) => self.held.0.push(claim),
+            Ok(Verdict::Duplicate) => self.known += 1,
+            Ok(Verdict::InFlight { retry_after }) => {
+                let detail = "the same delivery is being forwarded right now";
+                let refusal = Rejection::new(Reason::DeliveryInFlight, detail);
+                self.refused = Some(refusal.retry_after(retry_after));
+                self.is_over = true;
+            }
+            Err(error) => {
+                self.refused = Some(unclaimable(error, route));
+                self.is_over |= error == StoreError::Unavailable;
+            }
+        }
+    }
 }
 
 fn unclaimable(error: StoreError, route: &str) -> Rejection {
@@ -107,7 +136,7 @@ impl Drop for Held {
 
 /// Commits the claims of a delivery that the app took, and releases those of another.
 pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
-    for claim in claims {
+    let settle = async |claim: Claim| {
         let settled = if is_taken {
             claim.commit().await
         } else {
@@ -116,7 +145,12 @@ pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
         if let Err(error) = settled {
             tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
         }
+    };
+    let mut claims = claims.into_iter();
+    if let Some(first) = claims.next() {
+        settle(first).await;
     }
+    join_all(claims.map(settle)).await;
 }
 
 /// Releases the claims of a delivery that will not be forwarded.

@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::tls::provider;
+use super::upstream::connect_any;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
 
 /// Largest document.
@@ -87,19 +88,16 @@ impl HttpsFetch {
         let found = lookup_host((host, url.port())).await.map_err(unreachable)?;
         let may_call = |address: &SocketAddr| reach == Reach::Any || is_public(address.ip());
         let addresses: Vec<_> = found.filter(may_call).take(ADDRESSES_MAX).collect();
-        let mut why = FetchError::Reach;
-        for address in addresses {
-            match self.connect_to(address, host).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => why = unreachable(error),
-            }
+        if addresses.is_empty() {
+            return Err(FetchError::Reach);
         }
-        Err(why)
+        let connected = self.connect_to(&addresses, host).await;
+        connected.map_err(unreachable)
     }
 
     async fn connect_to(
         &self,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         host: &str,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let trust = self
@@ -107,7 +105,7 @@ impl HttpsFetch {
             .as_ref()
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = TcpStream::connect(address).await?;
+        let stream = connect_any(addresses).await?;
         stream.set_nodelay(true)?;
         Ok(TlsConnector::from(Arc::clone(&trust.tls))
             .connect(name, stream)

@@ -361,26 +361,28 @@ fn a_file_that_does_not_come_holds_up_a_reload_and_nothing_else() {
     });
     assert_eq!(gateway.post_github("/github", b"{}").status, 401);
     // A pipe that nobody has written yet stands for a slow disk.
+    let text = fs::read_to_string(gateway.config()).unwrap();
     let pipe = gateway.dir().join("pipe");
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     let mut writer = None;
     gateway.reload_by("success", || {
-        fs::rename(&pipe, gateway.dir().join("secret")).unwrap();
+        fs::rename(&pipe, gateway.config()).unwrap();
         gateway.signal("HUP");
         writer = Some(eventually("the file is being read", || {
             let mut options = File::options();
             let options = options.write(true).custom_flags(O_NONBLOCK);
-            options.open(gateway.dir().join("secret")).ok()
+            options.open(gateway.config()).ok()
         }));
         for _ in 0..4 {
             assert_eq!(gateway.post_github("/github", b"{}").status, 401);
             assert_eq!(gateway.admin("/livez").status, 200);
         }
         // A file for the next time, before this one is read to its end.
+        gateway.replace("hookward.yaml", &text);
         gateway.replace("secret", SECRET);
         let mut writer = writer.take().unwrap();
-        writer.write_all(SECRET.as_bytes()).unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
     });
     eventually("the new secret", || {
         (gateway.post_github("/github", b"{}").status == 200).then_some(())

@@ -308,6 +308,57 @@ fn what_redis_did_not_take_is_settled_once_it_does() {
 }
 
 #[test]
+fn a_drain_waits_for_redis_to_learn_what_was_delivered() {
+    // SECURITY S-04: when the process has ended, nobody else can tell it
+    let (redis, app) = (Redis::start(), App::start());
+    let mut gateway = replica(&app, &state(redis.url(), "1s", "reject"), REPLAY);
+    recovers(&gateway, "at first");
+    let before = app.count();
+    let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    app.script([Reply::AfterGate(text.into())]);
+    let nowhere = free_port().to_string();
+    thread::scope(|scope| {
+        let works = scope.spawn(|| post(&gateway, b"works"));
+        app.wait_for(before + 1);
+        let () = redis.ask(&["REPLICAOF", "127.0.0.1", &nowhere]);
+        app.open_gate();
+        assert_eq!(works.join().unwrap().status, 200);
+    });
+    gateway.signal("TERM");
+    eventually("it drains", || {
+        gateway.stderr().contains("draining").then_some(())
+    });
+    let () = redis.ask(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(gateway.wait(), 0);
+    assert!(gateway.stderr().contains("drained"), "{}", gateway.stderr());
+    let next = replica(&app, &patient(&redis), REPLAY);
+    let delivered = app.count();
+    assert_eq!(post(&next, b"works").status, 200);
+    assert_eq!(next.event()["outcome"], "duplicate");
+    assert_eq!(app.count(), delivered);
+}
+
+#[test]
+fn a_key_that_cannot_be_read_costs_nobody_else_anything() {
+    // SECURITY S-01: it is the call that fails, and not the server
+    let (redis, app) = (Redis::start(), App::start());
+    let gateway = replica(&app, &patient(&redis), REPLAY);
+    recovers(&gateway, "at first");
+    assert_eq!(post(&gateway, b"spoilt").status, 200);
+    let keys: Vec<String> = redis.ask(&["KEYS", "*:claim:*"]);
+    for key in &keys {
+        let _: i64 = redis.ask(&["DEL", key]);
+        let _: i64 = redis.ask(&["LPUSH", key, "no claim"]);
+    }
+    for turn in 0..40 {
+        assert_eq!(post(&gateway, b"spoilt").status, 503);
+        let other = format!("other {turn}");
+        assert_eq!(post(&gateway, other.as_bytes()).status, 200, "{turn}");
+    }
+    available(&gateway, 1);
+}
+
+#[test]
 fn without_redis_what_needs_it_is_refused_and_nothing_else() {
     // SECURITY S-01, S-02
     let (mut redis, app) = (Redis::start(), App::start());
@@ -492,6 +543,30 @@ fn on_its_own_a_replica_claims_and_counts_in_memory() {
     assert_eq!(second.event()["outcome"], "duplicate");
     first.forwarded(&post(&first, b"v"), 200);
     assert_eq!(app.count(), 4);
+}
+
+#[test]
+fn a_reload_that_is_refused_does_not_show() {
+    // SECURITY S-11
+    let app = App::start();
+    let gateway = replica(&app, "", REPLAY);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nowhere = format!("redis://127.0.0.1:{}", free_port());
+    let above = format!(
+        "{}\nupstreams: {{ app: {{ servers: [\"{}\"] }} }}",
+        state(&nowhere, "1s", "reject"),
+        app.url()
+    );
+    let never = "  - { name: never, match: { path: /never }, verify: none, upstream: echo }\n";
+    let bad = config_with(&above, &format!("{}{never}", routes(&app, REPLAY)));
+    let address = taken.local_addr().unwrap().to_string();
+    gateway.reload(
+        &bad.replace("127.0.0.1:0, plain", &format!("{address}, plain")),
+        "failure",
+    );
+    assert_eq!(gateway.metric("hookward_state_available", &[]), Some(1));
+    assert!(!gateway.admin("/metrics").text().contains("never"));
+    assert_eq!(post(&gateway, b"x").status, 200);
 }
 
 #[test]

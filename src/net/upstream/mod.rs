@@ -448,7 +448,12 @@ impl Server {
 /// that dead ones cost little of the time for connecting (SECURITY U-18).
 pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let found = lookup_host((host, port)).await?.take(ADDRESSES_MAX);
-    let mut addresses = alternating(&found.collect::<Vec<_>>()).into_iter();
+    connect_any(&found.collect::<Vec<_>>()).await
+}
+
+/// As [`connect_tcp`], to the addresses of a name that has been looked up.
+pub(super) async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut addresses = alternating(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
     let mut failure = std::io::Error::other("the name has no address");
     loop {

@@ -15,7 +15,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError,
     RedisResult, ScriptInvocation, TlsCertificates,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Inner;
@@ -25,6 +25,8 @@ use crate::settings::RedisSettings;
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Between two questions whether the server is there and writes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// After a call failed and the server was found well: until it is asked again for another.
+const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two attempts to connect: doubled up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A connection that held for so long is made anew at once.
@@ -38,13 +40,7 @@ pub(super) enum Server {
 
 /// A connection; clones send over the same one.
 #[derive(Clone)]
-pub(super) struct Connection {
-    serial: u64,
-    way: Way,
-}
-
-#[derive(Clone)]
-enum Way {
+pub(super) enum Connection {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
@@ -52,8 +48,8 @@ enum Way {
 /// A thread's connection, whatever its state.
 pub(super) struct Link {
     status: watch::Receiver<Status>,
-    /// The last connection that failed somebody.
-    broken: watch::Sender<u64>,
+    /// Told when a connection has failed somebody.
+    doubts: Arc<Notify>,
 }
 
 #[derive(Clone)]
@@ -105,13 +101,13 @@ impl Server {
         Ok(Self::Single(client, config))
     }
 
-    async fn connect(&self) -> RedisResult<Way> {
+    async fn connect(&self) -> RedisResult<Connection> {
         Ok(match self {
             Self::Single(client, config) => {
                 let connected = client.get_multiplexed_async_connection_with_config(config);
-                Way::Single(connected.await?)
+                Connection::Single(connected.await?)
             }
-            Self::Cluster(client) => Way::Cluster(client.get_async_connection().await?),
+            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
         })
     }
 }
@@ -130,16 +126,16 @@ fn connection_info(url: &[u8]) -> RedisResult<ConnectionInfo> {
 
 impl Connection {
     fn is_cluster(&self) -> bool {
-        matches!(self.way, Way::Cluster(_))
+        matches!(self, Self::Cluster(_))
     }
 
     pub(super) async fn run<T: FromRedisValue>(
         &mut self,
         script: &ScriptInvocation<'_>,
     ) -> RedisResult<T> {
-        match &mut self.way {
-            Way::Single(connection) => script.invoke_async(connection).await,
-            Way::Cluster(connection) => script.invoke_async(connection).await,
+        match self {
+            Self::Single(connection) => script.invoke_async(connection).await,
+            Self::Cluster(connection) => script.invoke_async(connection).await,
         }
     }
 }
@@ -168,17 +164,17 @@ impl Link {
 
     fn open(store: &Arc<Inner>) -> Self {
         let (status, seen) = watch::channel(Status::Connecting);
-        let (broken, reports) = watch::channel(0);
+        let doubts = Arc::new(Notify::new());
         let keeper = Keeper {
             store: Arc::downgrade(store),
             status,
-            broken: reports,
+            doubts: Arc::clone(&doubts),
             is_down: false,
         };
         tokio::spawn(keeper.run());
         Self {
             status: seen,
-            broken,
+            doubts,
         }
     }
 
@@ -188,22 +184,19 @@ impl Link {
         script: &ScriptInvocation<'_>,
         deadline: Duration,
     ) -> Result<T, Failure> {
-        let mut used = None;
+        let mut is_single = false;
         let asked = async {
             let mut connection = self.connection().await.ok_or(Failure::Down)?;
-            used = Some((connection.serial, connection.is_cluster()));
+            is_single = !connection.is_cluster();
             Ok(connection.run(script).await?)
         };
         let answer = timeout(deadline, asked)
             .await
             .unwrap_or(Err(Failure::Timeout(deadline)));
-        // A cluster's client mends its own connections: one node that fails is not all of them.
-        if let (Err(_), Some((serial, false))) = (&answer, used) {
-            self.broken.send_if_modified(|last| {
-                let is_news = serial > *last;
-                *last = serial.max(*last);
-                is_news
-            });
+        // It may be the call and not the connection: its keeper looks. A cluster's client mends its own connections,
+        // and one node that fails is not all of them.
+        if is_single && answer.is_err() {
+            self.doubts.notify_one();
         }
         answer
     }
@@ -236,7 +229,7 @@ impl Link {
 struct Keeper {
     store: Weak<Inner>,
     status: watch::Sender<Status>,
-    broken: watch::Receiver<u64>,
+    doubts: Arc<Notify>,
     is_down: bool,
 }
 
@@ -244,10 +237,9 @@ impl Keeper {
     async fn run(mut self) {
         let (first, most) = PAUSES;
         let mut pause = first;
-        let (mut serial, mut brief) = (0, 0);
+        let mut brief = 0;
         while let Some(store) = self.store.upgrade() {
-            serial += 1;
-            let connected = connect(&store, serial).await;
+            let connected = connect(&store).await;
             let failure = match connected {
                 Ok((connection, doubt)) => {
                     self.up(&store, &connection, doubt.as_ref());
@@ -308,19 +300,25 @@ impl Keeper {
         store.note();
     }
 
-    /// Until somebody reports the connection or the server no longer answers; says why, if it knows.
+    /// Until the server no longer answers; says why, if it knows. Where a call failed, it is asked at once.
     async fn hold(&mut self, mut connection: Connection) -> Option<Failure> {
-        let serial = connection.serial;
         loop {
-            tokio::select! {
-                reported = self.broken.wait_for(|last| *last >= serial) => {
-                    drop(reported);
-                    return None;
-                }
-                () = sleep(PROBE_INTERVAL) => {}
-            }
+            let is_doubted = tokio::select! {
+                () = self.doubts.notified() => true,
+                () = sleep(PROBE_INTERVAL) => false,
+            };
             let store = self.store.upgrade()?;
-            match probe(&store, &mut connection, store.timeout).await {
+            if is_doubted {
+                // Who comes now waits for what is found, rather than for an answer that may not come.
+                self.status.send_replace(Status::Connecting);
+            }
+            let found = probe(&store, &mut connection, store.timeout).await;
+            if is_doubted && found.is_ok() {
+                self.status.send_replace(Status::Up(connection.clone()));
+                // A key that nobody can read must not have every other call wait.
+                sleep(DOUBT_INTERVAL).await;
+            }
+            match found {
                 Ok(()) => self.well(&store),
                 // The other nodes of a cluster go on, and its client looks for the missing one.
                 Err(failure) if connection.is_cluster() => self.unwell(&store, Some(&failure)),
@@ -331,10 +329,9 @@ impl Keeper {
 }
 
 /// A connection, and what is wrong with it all the same: of a cluster, only one node may be.
-async fn connect(store: &Inner, serial: u64) -> Result<(Connection, Option<Failure>), Failure> {
+async fn connect(store: &Inner) -> Result<(Connection, Option<Failure>), Failure> {
     let connected = timeout(CONNECT_TIME, store.server.connect()).await;
-    let way = connected.map_err(|_late| Failure::Timeout(CONNECT_TIME))??;
-    let mut connection = Connection { serial, way };
+    let mut connection = connected.map_err(|_late| Failure::Timeout(CONNECT_TIME))??;
     let probed = probe(store, &mut connection, store.timeout.min(CONNECT_TIME)).await;
     match probed {
         Ok(()) => Ok((connection, None)),

@@ -13,6 +13,7 @@ use data_encoding::BASE64URL_NOPAD;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::memory::{MemoryClaim, MemoryStore};
@@ -55,6 +56,7 @@ struct Inner {
     /// Whether another store took its place: claims under way settle, and nobody hears of it.
     is_retired: AtomicBool,
     unsettled: Arc<Semaphore>,
+    settling: TaskTracker,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -113,6 +115,7 @@ impl RedisStore {
             links_down: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
             unsettled: Arc::new(Semaphore::new(UNSETTLED_MAX)),
+            settling: TaskTracker::new(),
             warned: Mutex::default(),
         }));
         // Whether the server is there shows before the first request.
@@ -134,6 +137,12 @@ impl RedisStore {
     /// Another store takes its place: what it does from now on no longer shows.
     pub fn retire(&self) {
         self.0.is_retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until the server knows how every claim has ended: when the process ends, nobody else can tell it.
+    pub async fn settled(&self) {
+        self.0.settling.close();
+        self.0.settling.wait().await;
     }
 
     /// Whether this replica goes on alone while there is no server.
@@ -247,11 +256,11 @@ impl RedisStore {
         window: Duration,
     ) {
         loop {
-            sleep(SETTLE_INTERVAL).await;
             Link::of(&self.0).until_up().await;
             if self.settle(settlement, key, owner, window).await.is_ok() {
                 return;
             }
+            sleep(SETTLE_INTERVAL).await;
         }
     }
 
@@ -271,12 +280,13 @@ impl RedisStore {
             };
         let window = claim.window;
         let store = self.clone();
-        runtime.spawn(async move {
+        let settled = async move {
             let _permit = permit;
             let settled = store.settle_until_done(settlement, &key, &owner, window);
             // Past its time it no longer matters: the lease has ended, or the window has.
             timeout_at(end, settled).await.ok();
-        });
+        };
+        self.0.settling.spawn_on(settled, &runtime);
     }
 }
 
