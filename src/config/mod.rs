@@ -145,6 +145,9 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
         .filter(|own| !is_explained(own))
         .collect();
     problems.extend(doubtful.into_iter().chain(unset));
+    for problem in &mut problems {
+        document.redact(problem);
+    }
     (config, problems)
 }
 

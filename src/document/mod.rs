@@ -9,6 +9,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +35,15 @@ pub struct Document {
     marks: Marks,
     /// What was found before any value was read.
     problems: Vec<Problem>,
+    filled: Filled,
+}
+
+/// The texts that environment variables were put into: what they came to, and what is written.
+#[derive(Debug, Default)]
+struct Filled {
+    by_path: HashMap<String, (String, String)>,
+    /// Those that stand in a message by no chance, wherever it is about.
+    telling: BTreeSet<(Reverse<usize>, String, String)>,
 }
 
 /// Where a value stands and what it is called.
@@ -180,6 +190,7 @@ impl Document {
                 value,
                 marks,
                 problems,
+                filled: Filled::default(),
             }),
             Err(error) => {
                 let mark = error.location().map_or(Mark::START, |location| Mark {
@@ -203,8 +214,25 @@ impl Document {
         self.value = value;
     }
 
+    /// Puts variables back into what is said of the values that were put into their places: they may be secrets. So
+    /// may be what stands before an `@`.
+    pub fn redact(&self, problem: &mut Problem) {
+        let own = self.filled.by_path.get(&problem.path);
+        let own = own.map(|(value, written)| (value, written));
+        let telling = self.filled.telling.iter();
+        let telling = telling.map(|(_, value, written)| (value, written));
+        for (value, written) in own.into_iter().chain(telling) {
+            problem.message = problem.message.replace(value.as_str(), written);
+            problem.hint = problem
+                .hint
+                .take()
+                .map(|hint| hint.replace(value.as_str(), written));
+        }
+        problem.message = without_passwords(&problem.message);
+    }
+
     fn interpolate_value(
-        &self,
+        &mut self,
         value: &mut Value,
         path: &str,
         lookup: &dyn Fn(&str) -> Option<String>,
@@ -212,7 +240,10 @@ impl Document {
     ) {
         match value {
             Value::String(text) if text.contains("${env:") => match expand(text, lookup) {
-                Ok(expanded) => *text = expanded,
+                Ok(expanded) => {
+                    self.filled.note(path, &expanded, text);
+                    *text = expanded;
+                }
                 Err((message, hint)) => {
                     let place = self.marks.value_place(path);
                     problems.push(place.error(message, Some(hint.to_owned())));
@@ -277,6 +308,38 @@ impl Document {
     pub fn place(&self, path: &str) -> Place {
         self.marks.key_place(path)
     }
+}
+
+impl Filled {
+    fn note(&mut self, path: &str, value: &str, written: &str) {
+        if value.is_empty() {
+            return;
+        }
+        let (value, written) = (value.to_owned(), written.to_owned());
+        if value.len() >= TELLING_BYTES {
+            let longest_first = Reverse(value.len());
+            self.telling
+                .insert((longest_first, value.clone(), written.clone()));
+        }
+        self.by_path.insert(path.to_owned(), (value, written));
+    }
+}
+
+/// A value of so many bytes stands in a message by no chance.
+const TELLING_BYTES: usize = 8;
+
+/// The text without what stands between a `:` and an `@`, as passwords do in URLs.
+fn without_passwords(text: &str) -> String {
+    let mut parts = text.split('@');
+    let mut out = parts.next_back().unwrap_or_default().to_owned();
+    while let Some(before) = parts.next_back() {
+        let start = before.rfind(|c: char| c.is_whitespace() || "`\"'/".contains(c));
+        let (rest, user) = before.split_at(start.map_or(0, |at| at + 1));
+        let user = user.split_once(':').map_or(user, |(name, _)| name);
+        let mark = if before.ends_with(user) { "" } else { ":…" };
+        out = format!("{rest}{user}{mark}@{out}");
+    }
+    out
 }
 
 /// What is behind most errors of syntax.
@@ -601,7 +664,16 @@ impl Node<'_> {
         let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
         text.trim()
             .parse()
-            .map_err(|_bad| DecodeError(format!("expected {expected}, got `{text}`")))
+            .map_err(|_bad| DecodeError(format!("expected {expected}, got {}", shown(&text))))
+    }
+}
+
+/// A text that stands where a number or `true` was expected. A long one may be a secret.
+fn shown(text: &str) -> String {
+    if text.chars().count() < TELLING_BYTES {
+        format!("`{text}`")
+    } else {
+        "another text".to_owned()
     }
 }
 

@@ -93,6 +93,7 @@ fn environment() -> Environment {
         ("TK", "an example of a token"),
         ("PW", "an example of a password"),
         ("PORT", "8080"),
+        ("CANARY", "canary-secret"),
         ("EMPTY", ""),
         ("BLANK", "  "),
         ("SHORT", "short"),

@@ -200,9 +200,11 @@ fn user_name(name: &str) -> Result<Arc<str>, String> {
         return Err("the user name is empty".to_owned());
     }
     // RFC 7617: the first colon ends the user name.
-    if name.contains(':') || name.chars().any(char::is_control) {
+    if let Some(at) = name.find(|c: char| c == ':' || c.is_control()) {
+        // What follows may be the password.
+        let name = name.get(..at).unwrap_or_default();
         return Err(format!(
-            "`{name}` is not a user name: no colon and no control characters"
+            "`{name}…` is not a user name: no colon and no control characters"
         ));
     }
     Ok(name.into())

@@ -237,10 +237,13 @@ impl Compiler<'_, '_> {
         if let Some((name, place)) = value(spec.header.as_ref()) {
             let parsed = name.parse::<HeaderName>().ok();
             if parsed.is_none() {
+                // What follows may be the token.
+                let (name, rest) = name.split_once(':').unwrap_or((name, ""));
+                let mark = if rest.is_empty() { "" } else { ":…" };
                 self.error(
                     &place,
-                    format!("`{name}` is not the name of a header field"),
-                    None,
+                    format!("`{name}{mark}` is not the name of a header field"),
+                    "such as `header: X-Token`; the token itself stands in `secrets`",
                 );
             }
             return parsed.map(TokenLocation::Header);
