@@ -27,7 +27,9 @@ impl ConfigArgs {
                 .filter(|name| !name.is_empty())
                 .map(PathBuf::from)
         };
-        let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.exists());
+        // A link to nowhere is there, too: a mount that is missing must not look like a first try.
+        let default =
+            || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_symlink() || file.exists());
         self.config.clone().or_else(named).or_else(default)
     }
 

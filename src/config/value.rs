@@ -38,7 +38,7 @@ impl FromStr for Address {
                 format!("`{text}` is not an address with a port")
             };
             refuse(format!(
-                "{why}; write `127.0.0.1:8080`, `0.0.0.0:8443` or `[::]:8443`"
+                "{why}; write `127.0.0.1:8080`, `0.0.0.0:8443` or `\"[::]:8443\"`"
             ))
         })
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::compile;
 use super::handshake::{self, Answers, Handshake};
 use super::spec::{ParamSpec, ParamValue, PresetSpec, SchemeSpec};
+use super::template::NO_VALUE;
 use super::{Params, Scheme};
 use crate::document::Document;
 use crate::problem::{Problem, Report, suggest};
@@ -290,10 +291,7 @@ impl Preset {
                 }
                 (None, Some(default)) => drop(params.insert(name.to_owned(), default)),
                 (None, None) if optional => {}
-                (None, None) => {
-                    let about = spec.about.get().map(String::as_str).unwrap_or_default();
-                    wrong.push(format!("param `{name}` is missing: {about}"));
-                }
+                (None, None) => wrong.push(missing(name, spec)),
             }
         }
         if wrong.is_empty() {
@@ -433,7 +431,9 @@ impl Selected {
             .schemes()
             .nth(self.index(&params))
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
-        let mut scheme = compile::compile(spec, &params, tolerance).map_err(messages)?;
+        let scheme = compile::compile(spec, &params, tolerance);
+        let mut scheme =
+            scheme.map_err(|problems| self.preset.explained(messages(problems), &params))?;
         let handshakes = self.preset.handshakes(&params).map_err(messages)?;
         let answers = self.preset.answers(&params).map_err(messages)?;
         scheme.challenges = handshakes.iter().flat_map(Handshake::challenges).collect();
@@ -452,6 +452,34 @@ impl Selected {
         let params = self.preset.complete(params)?;
         self.preset.answers(&params).map_err(messages)
     }
+}
+
+impl Preset {
+    /// What is wrong with the params that a scheme wants; all else may follow from it.
+    fn explained(&self, messages: Vec<String>, params: &Params) -> Vec<String> {
+        let mut wanted: Vec<String> = Vec::new();
+        for message in &messages {
+            let name = message.strip_prefix("param `");
+            let name = name.and_then(|rest| rest.strip_suffix(NO_VALUE));
+            let param = name.and_then(|name| self.params().find(|(own, _)| *own == name));
+            let told = match param {
+                Some((name, _)) if params.contains_key(name) => {
+                    format!("param `{name}` holds a list where the scheme wants one value")
+                }
+                Some((name, spec)) => missing(name, spec),
+                None => continue,
+            };
+            if !wanted.contains(&told) {
+                wanted.push(told);
+            }
+        }
+        if wanted.is_empty() { messages } else { wanted }
+    }
+}
+
+fn missing(name: &str, param: &ParamSpec) -> String {
+    let about = param.about.get().map(String::as_str).unwrap_or_default();
+    format!("param `{name}` is missing: {about}")
 }
 
 fn messages(problems: Vec<Problem>) -> Vec<String> {

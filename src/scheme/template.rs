@@ -420,6 +420,9 @@ enum Parsed {
     Value(Value),
 }
 
+/// How it ends when a param is missing that a scheme wants.
+pub(super) const NO_VALUE: &str = "` has no value here";
+
 impl Value {
     fn parse(inner: &str, names: &mut dyn Names) -> Result<Parsed, String> {
         let mut words = inner.split('|');
@@ -433,7 +436,7 @@ impl Value {
             let value = match names.param(name) {
                 Some(value) => value,
                 None if optional => String::new(),
-                None => return Err(format!("param `{name}` has no value here")),
+                None => return Err(format!("param `{name}{NO_VALUE}")),
             };
             let filtered = Filter::apply_all(&filters, value.into_bytes(), None);
             return String::from_utf8(filtered)

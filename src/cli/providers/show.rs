@@ -495,6 +495,12 @@ fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
         .as_ref()
         .map_or(KeyKind::Secret, crate::scheme::Scheme::key_kind);
     let takes_secrets = kind == KeyKind::Secret || bound.is_some_and(|own| own.takes_secrets_too());
+    // No variable of a shell begins with a digit.
+    let prefix = if name.starts_with(|c: char| c.is_ascii_digit()) {
+        "WEBHOOK_"
+    } else {
+        ""
+    };
     let variable: String = name
         .chars()
         .map(|c| {
@@ -518,11 +524,13 @@ fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
     line(format_args!("    verify:\n      - provider: {reference}"));
     if kind == KeyKind::Public {
         line(format_args!(
-            "        public_keys: [env:{variable}_PUBLIC_KEY]"
+            "        public_keys: [env:{prefix}{variable}_PUBLIC_KEY]"
         ));
     }
     if takes_secrets {
-        line(format_args!("        secrets: [env:{variable}_SECRET]"));
+        line(format_args!(
+            "        secrets: [env:{prefix}{variable}_SECRET]"
+        ));
     }
     if !params.is_empty() {
         line(format_args!("        params:"));

@@ -316,6 +316,11 @@ impl Compiler<'_, '_> {
             Ok(chain) => chain,
             Err(trouble) => {
                 self.trouble(&cert_place, trouble);
+                // Of the key, that it is there is all that can be said without.
+                let (key, key_place) = key?;
+                if let Err(trouble) = self.resolver.private_file(key) {
+                    self.trouble(&key_place, trouble);
+                }
                 return None;
             }
         };

@@ -76,7 +76,10 @@ pub(super) fn config(
     let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
-    let asks_for_certificates = listeners.iter().any(listeners::asks_for_certificates);
+    // Of a listener that is wrong nobody knows, and that it is wrong has been said.
+    let written = spec.listeners.get().map_or(0, |own| own.0.len());
+    let asks_for_certificates =
+        listeners.len() < written || listeners.iter().any(listeners::asks_for_certificates);
     let takes_any_host = listeners.iter().any(|own| own.public_url.is_none());
     let world = routes::World {
         limits: &limits,

@@ -124,6 +124,13 @@ fn a_bad_configuration_exits_78() {
         config(OPEN).replace("echo", "'${env:NOT_SET}'"),
     );
     assert!(unset.run(&["run"]).code(78).stderr.contains("NOT_SET"));
+    // A mount that is missing is no first try, which the demo is for.
+    let dangling = Shell::new();
+    let link = dangling.command::<&str>(&[]);
+    let link = link.get_current_dir().unwrap().join("hookward.yaml");
+    std::os::unix::fs::symlink("nowhere/hookward.yaml", link).unwrap();
+    let ended = dangling.run(&["run"]).code(78);
+    assert!(ended.stderr.contains("there is no such file"), "{ended:?}");
 }
 
 #[test]
