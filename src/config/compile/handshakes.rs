@@ -123,7 +123,16 @@ impl Compiler<'_, '_> {
             self.error(&at, "this is the path of a file", "such as `asana.secret`");
             return None;
         };
-        let file = SecretFile::new(self.resolver.place(path));
+        let full = self.resolver.place(path);
+        if full
+            .parent()
+            .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
+        {
+            let message =
+                format!("`{path}` lies in a folder that is not there, so no secret can be kept");
+            self.warn(&at, message, "make it before the window is used");
+        }
+        let file = SecretFile::new(full);
         if is_open && file.is_taken() {
             let message = "there is such a file already, so no secret is taken";
             let hint = format!("write `secrets: [file:{path}]` and close the window");

@@ -219,6 +219,10 @@ impl Compiler<'_, '_> {
             },
         };
         let (cache, cache_place) = self.required(&acme.cache, &place.path, "cache")?;
+        if self.resolver.place(cache).is_file() {
+            let message = format!("`{cache}` is a file, and the cache is a folder");
+            self.error(&cache_place, message, None);
+        }
         if cache.is_empty() {
             self.error(&cache_place, "the path is empty", None);
             return None;
