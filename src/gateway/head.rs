@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
 use super::connection::Connection;
@@ -140,6 +140,10 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
         {
             return Err(malformed("Content-Length stands more than once"));
         }
+    }
+    let says_plain = uri.scheme() == Some(&Scheme::HTTP);
+    if version == Version::HTTP_2 && says_plain && connection.tls.is_some() {
+        return Err(malformed("over TLS the scheme is `https`"));
     }
     let host = host(&uri, version, &headers, connection)?;
     let target = target(uri)?;
