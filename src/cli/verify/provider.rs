@@ -100,10 +100,12 @@ impl Written {
         let mut keys = Vec::new();
         let mut unusable = Vec::new();
         for (index, written) in self.secrets.iter().enumerate() {
-            if written.is_empty() {
-                bail!("`--secret` number {} is empty", index + 1);
-            }
-            match scheme.secret_key(id(index), written.expose(), None) {
+            let decoded = if written.is_empty() {
+                Err("the secret is empty".to_owned())
+            } else {
+                scheme.secret_key(id(index), written.expose(), None)
+            };
+            match decoded {
                 Ok(key) => keys.push(key),
                 Err(why) => unusable.push(format!("`--secret` number {}: {why}", index + 1)),
             }

@@ -250,6 +250,7 @@ fn a_secret_that_is_not_of_the_schemes_form_is_a_wrong_one() {
         judge("standard-webhooks", "not base64 at all", &headers, b"{}"),
         []
     );
+    assert_eq!(judge("standard-webhooks", "", &headers, b"{}"), []);
 }
 
 #[test]

@@ -198,11 +198,6 @@ fn what_cannot_be_judged_exits_2() {
     )
     .unable("not a URL");
     verify(b"", &["--secret", "env:S"]).unable("no empty line");
-    verify(
-        b"POST / HTTP/1.1\r\nHost: h\r\n\r\n",
-        &["--secret", "value:"],
-    )
-    .unable("is empty");
     verify(b"POST / HTTP/1.1\r\nHost: h\r\n", &["--secret", "env:S"]).unable("no empty line");
     verify(b"POST /\0 HTTP/1.1\r\n\r\n", &["--secret", "env:S"]).unable("control character");
     let args = [
