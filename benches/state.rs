@@ -21,6 +21,7 @@ use hookward::store::memory::MemoryStore;
 use hookward::store::redis::RedisStore;
 use hookward::store::{ReplayStore, Verdict};
 use hookward::telemetry::metrics::Metrics;
+use tokio_util::task::TaskTracker;
 
 const TIME: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(35);
@@ -161,7 +162,13 @@ impl Server {
             on_failure: OnFailure::Reject,
         };
         let memory = MemoryStore::new(Clock::system(), 1);
-        RedisStore::open(&settings, &memory, Arc::new(Metrics::new("bench"))).expect("a store")
+        RedisStore::open(
+            &settings,
+            &memory,
+            Arc::new(Metrics::new("bench")),
+            &TaskTracker::new(),
+        )
+        .expect("a store")
     }
 }
 

@@ -155,6 +155,8 @@ struct Living {
     memory: MemoryStore,
     /// The store in use, and what it was made from.
     state: Option<(StateSettings, ReplayStore)>,
+    /// What shared stores, retired ones too, have yet to be told.
+    settling: TaskTracker,
     telemetry: Telemetry,
 }
 
@@ -240,7 +242,7 @@ impl Server {
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
         let farewell = Farewell::default();
-        let workers = start_workers(&gateway, &keeping.challenges, &farewell)?;
+        let workers = start_workers(&gateway, &keeping.challenges, &farewell, &living.settling)?;
         let mut server = Self {
             gateway,
             living,
@@ -642,6 +644,7 @@ impl Living {
             limiters: Limiters::new(clock.clone(), limits.clients),
             memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
+            settling: TaskTracker::new(),
             telemetry: telemetry.clone(),
         }
     }
@@ -702,7 +705,7 @@ impl Living {
             StateSettings::Memory => Ok(ReplayStore::Memory(self.memory.clone())),
             StateSettings::Redis(settings) => {
                 let metrics = Arc::clone(&self.telemetry.metrics);
-                let opened = RedisStore::open(settings, &self.memory, metrics);
+                let opened = RedisStore::open(settings, &self.memory, metrics, &self.settling);
                 opened.map(ReplayStore::Redis).context("state.redis")
             }
         }
@@ -814,6 +817,7 @@ fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
     farewell: &Farewell,
+    settling: &TaskTracker,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let connections = Arc::new(Connections::default());
@@ -827,12 +831,16 @@ fn start_workers(
                 tasks: TaskTracker::new(),
                 farewell: farewell.clone(),
             };
-            start_worker(index, worker)
+            start_worker(index, worker, settling.clone())
         })
         .collect()
 }
 
-fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
+fn start_worker(
+    index: usize,
+    worker: Worker,
+    settling: TaskTracker,
+) -> anyhow::Result<WorkerHandle> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -860,9 +868,8 @@ fn start_worker(index: usize, worker: Worker) -> anyhow::Result<WorkerHandle> {
         worker.tasks.close();
         worker.tasks.wait().await;
         worker.gateway.drain().await;
-        if let Some(store) = worker.gateway.snapshot().replay.shared() {
-            store.settled().await;
-        }
+        settling.close();
+        settling.wait().await;
         // The main thread may have stopped waiting.
         done.send(()).ok();
     };

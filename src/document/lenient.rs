@@ -1,28 +1,29 @@
-//! Values of a file of which something else is wrong, too: a key that stands twice, a number that no type holds.
+//! Values of a file in which a key stands twice, or a number that no type holds.
 //!
-//! `serde_yaml` stops there. Here the rest of the file is read on, so that all mistakes are told at once; what
-//! stands twice has been found by its place before.
+//! `serde_yaml` stops there. Here the rest of the file is read on, so that all mistakes are told at once.
 
 use std::fmt;
 
 use serde::de::{
-    Deserialize, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
+    Deserialize, Deserializer, EnumAccess, Error as _, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
+use serde_yaml::mapping::Entry;
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
-/// A value in which the first of several equal keys counts, and too large a number is a text.
-pub(super) struct Lenient(pub(super) Value);
+/// A value in which too large a number is a text. With `FIRST`, the first of several equal keys counts: for files that
+/// are refused anyway. Without, they are an error, in whatever way they are equal (by an alias, as numbers).
+pub(super) struct Lenient<const FIRST: bool>(pub(super) Value);
 
-impl<'de> Deserialize<'de> for Lenient {
+impl<'de, const FIRST: bool> Deserialize<'de> for Lenient<FIRST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AnyValue).map(Self)
+        deserializer.deserialize_any(AnyValue::<FIRST>).map(Self)
     }
 }
 
-struct AnyValue;
+struct AnyValue<const FIRST: bool>;
 
-impl<'de> Visitor<'de> for AnyValue {
+impl<'de, const FIRST: bool> Visitor<'de> for AnyValue<FIRST> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,7 +76,7 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Lenient(item)) = items.next_element()? {
+        while let Some(Lenient::<FIRST>(item)) = items.next_element()? {
             list.push(item);
         }
         Ok(Value::Sequence(list))
@@ -83,15 +84,24 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Mapping::new();
-        while let Some((Lenient(key), Lenient(value))) = entries.next_entry()? {
-            map.entry(key).or_insert(value);
+        while let Some(Lenient::<FIRST>(key)) = entries.next_key()? {
+            let Lenient::<FIRST>(value) = entries.next_value()?;
+            match map.entry(key) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(_) if FIRST => {}
+                Entry::Occupied(own) => {
+                    let key = own.key().as_str().unwrap_or("of a mapping").to_owned();
+                    let message = format!("the key `{key}` stands in the same mapping twice");
+                    return Err(A::Error::custom(message));
+                }
+            }
         }
         Ok(Value::Mapping(map))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
         let (tag, content) = tagged.variant::<String>()?;
-        let Lenient(value) = content.newtype_variant()?;
+        let Lenient::<FIRST>(value) = content.newtype_variant()?;
         Ok(Value::Tagged(Box::new(TaggedValue {
             tag: Tag::new(tag),
             value,

@@ -181,7 +181,12 @@ impl Document {
             let message = format!("this key stands in the same mapping twice (line {first})");
             at(*mark, path, message, Some("keep one of them".to_owned()))
         }));
-        let parsed = serde_yaml::from_str(text).and_then(|Lenient(mut value)| {
+        let parsed = if marks.duplicates.is_empty() {
+            serde_yaml::from_str(text).map(|Lenient::<false>(value)| value)
+        } else {
+            serde_yaml::from_str(text).map(|Lenient::<true>(value)| value)
+        };
+        let parsed = parsed.and_then(|mut value| {
             value.apply_merge()?;
             Ok(value)
         });
@@ -218,17 +223,28 @@ impl Document {
     /// may be what stands before an `@`.
     pub fn redact(&self, problem: &mut Problem) {
         let own = self.filled.by_path.get(&problem.path);
-        let own = own.map(|(value, written)| (value, written));
-        let telling = self.filled.telling.iter();
-        let telling = telling.map(|(_, value, written)| (value, written));
-        for (value, written) in own.into_iter().chain(telling) {
-            problem.message = problem.message.replace(value.as_str(), written);
-            problem.hint = problem
-                .hint
-                .take()
-                .map(|hint| hint.replace(value.as_str(), written));
-        }
-        problem.message = without_passwords(&problem.message);
+        let redacted = |text: &str| {
+            let mut text = text.to_owned();
+            if let Some((value, written)) = own {
+                // Perhaps only the beginning is shown.
+                let shows = |part: &str| {
+                    let part = part.trim_end_matches(['…', ':']);
+                    part == value || (part.len() >= 4 && value.contains(part))
+                };
+                let parts = text.split('`').enumerate();
+                let parts = parts.map(|(index, part)| match index % 2 {
+                    1 if shows(part) => written,
+                    _ => part,
+                });
+                text = parts.collect::<Vec<_>>().join("`");
+            }
+            for (_, value, written) in &self.filled.telling {
+                text = text.replace(value.as_str(), written);
+            }
+            text
+        };
+        problem.message = without_passwords(&redacted(&problem.message));
+        problem.hint = problem.hint.as_deref().map(redacted);
     }
 
     fn interpolate_value(
@@ -328,13 +344,18 @@ impl Filled {
 /// A value of so many bytes stands in a message by no chance.
 const TELLING_BYTES: usize = 8;
 
-/// The text without what stands between a `:` and an `@`, as passwords do in URLs.
+/// The text without what stands between a `:` and an `@`, as passwords do in URLs. One may hold any sign but the
+/// backtick that begins a literal.
 fn without_passwords(text: &str) -> String {
     let mut parts = text.split('@');
     let mut out = parts.next_back().unwrap_or_default().to_owned();
     while let Some(before) = parts.next_back() {
-        let start = before.rfind(|c: char| c.is_whitespace() || "`\"'/".contains(c));
-        let (rest, user) = before.split_at(start.map_or(0, |at| at + 1));
+        let literal = before.rfind('`').map(|at| at + 1);
+        let start = literal
+            .or_else(|| before.rfind(' ').map(|at| at + 1))
+            .unwrap_or(0);
+        let scheme = before.get(start..).and_then(|user| user.find("://"));
+        let (rest, user) = before.split_at(start + scheme.map_or(0, |at| at + 3));
         let user = user.split_once(':').map_or(user, |(name, _)| name);
         let mark = if before.ends_with(user) { "" } else { ":…" };
         out = format!("{rest}{user}{mark}@{out}");
@@ -1202,6 +1223,19 @@ mod tests {
             .collect();
         told.sort_unstable();
         assert_eq!(told, [(2, ""), (2, "name"), (3, "size")], "{problems:?}");
+    }
+
+    #[test]
+    fn keys_that_are_equal_in_another_spelling_are_errors() {
+        // SECURITY DS-21: what one of them restricts must not vanish
+        for text in [
+            "x-p: &p allow\nlist: { allow: 1, *p : 2 }\n",
+            "x-a: &a { b: 1 }\nx-c: &c { b: 2 }\nlist: { <<: *a, <<: *c }\n",
+            "list: { 16: a, 0x10: b }\n",
+            "list: { ~: a, null: b }\n",
+        ] {
+            assert!(Document::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

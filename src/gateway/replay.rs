@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use smallvec::SmallVec;
 
 use super::rejection::Rejection;
@@ -47,8 +48,10 @@ pub async fn claim(
     if let Some(first) = others.next() {
         found.note(claim(first).await, route);
     }
-    if !found.is_over && others.len() > 0 {
-        for verdict in join_all(others.map(claim)).await {
+    if !found.is_over {
+        let mut asked: FuturesUnordered<_> = others.map(claim).collect();
+        // Each at once, for the sender may hang up before the last, and what is ours is then given back.
+        while let Some(verdict) = asked.next().await {
             found.note(verdict, route);
         }
     }

@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::tls::provider;
-use super::upstream::connect_any;
+use super::upstream::first_of;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
 
 /// Largest document.
@@ -88,16 +88,13 @@ impl HttpsFetch {
         let found = lookup_host((host, url.port())).await.map_err(unreachable)?;
         let may_call = |address: &SocketAddr| reach == Reach::Any || is_public(address.ip());
         let addresses: Vec<_> = found.filter(may_call).take(ADDRESSES_MAX).collect();
-        if addresses.is_empty() {
-            return Err(FetchError::Reach);
-        }
-        let connected = self.connect_to(&addresses, host).await;
-        connected.map_err(unreachable)
+        let connected = first_of(&addresses, |address| self.connect_to(address, host)).await;
+        connected.map_or(Err(FetchError::Reach), |stream| stream.map_err(unreachable))
     }
 
     async fn connect_to(
         &self,
-        addresses: &[SocketAddr],
+        address: SocketAddr,
         host: &str,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
         let trust = self
@@ -105,7 +102,7 @@ impl HttpsFetch {
             .as_ref()
             .map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let name = ServerName::try_from(host.to_owned())?;
-        let stream = connect_any(addresses).await?;
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         Ok(TlsConnector::from(Arc::clone(&trust.tls))
             .connect(name, stream)

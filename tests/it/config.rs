@@ -94,6 +94,8 @@ fn environment() -> Environment {
         ("PW", "an example of a password"),
         ("PORT", "8080"),
         ("CANARY", "canary-secret"),
+        ("SPACED", "canary secret with blanks:more"),
+        ("SHORT", "e"),
         ("EMPTY", ""),
         ("BLANK", "  "),
         ("SHORT", "short"),

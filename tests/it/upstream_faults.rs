@@ -1,7 +1,7 @@
 //! Apps that fail: in every way they do.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -445,6 +445,60 @@ fn an_app_that_answers_first_still_gets_all_of_a_delivery() {
         gateway.post_github("/github", &body);
         assert_eq!(gateway.event()["outcome"], "duplicate");
     }
+}
+
+/// An app that does this with each connection, and its URL.
+fn app_that(serves: fn(TcpStream, &mpsc::Sender<u64>)) -> (String, mpsc::Receiver<u64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, counts) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let sender = sender.clone();
+            thread::spawn(move || serves(stream, &sender));
+        }
+    });
+    (format!("http://{address}"), counts)
+}
+
+#[test]
+fn an_app_that_answers_while_it_reads_gets_all_of_a_delivery() {
+    // SECURITY U-07: neither waits for the other, and the delivery is one
+    let (echoes, _counts) = app_that(|mut stream, _| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let length = body_length(&mut input);
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n"
+        )
+        .unwrap();
+        std::io::copy(&mut input.take(length), &mut stream).unwrap();
+    });
+    let (gateway, body) = before_early(&echoes);
+    let answer = gateway.post_github("/github", &body);
+    assert!(answer.status == 200 && answer.body == body);
+    assert_eq!(gateway.event()["outcome"], "forwarded");
+    gateway.post_github("/github", &body);
+    assert_eq!(gateway.event()["outcome"], "duplicate");
+}
+
+#[test]
+fn an_app_that_has_said_all_it_has_to_say_may_read_on() {
+    // SECURITY U-07
+    let (app, counts) = app_that(|mut stream, counts| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let length = body_length(&mut input);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok")
+            .unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let read = std::io::copy(&mut input.take(length), &mut std::io::sink());
+        counts.send(read.unwrap()).unwrap();
+    });
+    let (gateway, body) = before_early(&app);
+    let answer = gateway.post_github("/github", &body);
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    assert_eq!(counts.recv().unwrap(), body.len() as u64);
 }
 
 #[test]

@@ -448,25 +448,29 @@ impl Server {
 /// that dead ones cost little of the time for connecting (SECURITY U-18).
 pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
     let found = lookup_host((host, port)).await?.take(ADDRESSES_MAX);
-    connect_any(&found.collect::<Vec<_>>()).await
+    let connected = first_of(&found.collect::<Vec<_>>(), TcpStream::connect).await;
+    connected.unwrap_or_else(|| Err(std::io::Error::other("the name has no address")))
 }
 
-/// As [`connect_tcp`], to the addresses of a name that has been looked up.
-pub(super) async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+/// The first of `addresses` at which an attempt succeeds, else what the last one says; `None` where there are none.
+pub(super) async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
+    addresses: &[SocketAddr],
+    attempt: impl Fn(SocketAddr) -> F,
+) -> Option<Result<T, E>> {
     let mut addresses = alternating(addresses).into_iter();
     let mut attempts = FuturesUnordered::new();
-    let mut failure = std::io::Error::other("the name has no address");
+    let mut failure = None;
     loop {
         match addresses.next() {
-            Some(address) => attempts.push(TcpStream::connect(address)),
-            None if attempts.is_empty() => return Err(failure),
+            Some(address) => attempts.push(attempt(address)),
+            None if attempts.is_empty() => return failure.map(Err),
             None => {}
         }
         let more = addresses.len() > 0;
         tokio::select! {
             Some(connected) = attempts.next() => match connected {
-                Ok(stream) => return Ok(stream),
-                Err(error) => failure = error,
+                Ok(stream) => return Some(Ok(stream)),
+                Err(error) => failure = Some(error),
             },
             () = sleep(HEAD_START), if more => {}
         }

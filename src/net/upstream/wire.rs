@@ -34,7 +34,7 @@ const FIELDS_MAX: usize = 100;
 /// Longest line of a chunk's size with its extensions, and longest trailer section.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 /// How long an app that has answered may leave the rest of the request lying before it is taken not to want it.
-const STALL_MAX: Duration = Duration::from_secs(1);
+const STALL_MAX: Duration = Duration::from_secs(5);
 /// Room that a read asks for.
 const READ_BYTES: usize = 8 * 1024;
 /// Slices of one write: the head and that many frames but one.
@@ -169,7 +169,7 @@ impl Connection {
         let mut is_sent = broken.is_none() && sending.is_done();
         // Who refuses need not read on. Who accepts has the delivery only with all of it.
         if !is_sent && broken.is_none() && answer.status().is_success() {
-            is_sent = self.send_on(&mut sending).await;
+            is_sent = self.send_on(&mut sending, body.len()).await;
         }
         let is_left = broken.is_none() && !is_sent;
         Ok(Answered {
@@ -185,8 +185,10 @@ impl Connection {
     }
 
     /// Sends on to an app that has answered already, and says whether that was all. What it says meanwhile is kept, up
-    /// to a bound: it may want that to be read first.
-    async fn send_on(&mut self, sending: &mut Sending<'_>) -> bool {
+    /// to the size of what it gets: it may want that to be read first.
+    async fn send_on(&mut self, sending: &mut Sending<'_>, body_bytes: usize) -> bool {
+        let input_max = body_bytes.max(HEAD_BYTES_MAX);
+        let mut has_ended = false;
         let mut patience = pin!(sleep(STALL_MAX));
         poll_fn(|cx| {
             let before = sending.taken;
@@ -197,11 +199,12 @@ impl Connection {
                 }
                 Poll::Pending => {}
             }
-            while self.input.len() < HEAD_BYTES_MAX {
+            while !has_ended && self.input.len() < input_max {
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(1..)) => {}
-                    // It will read no more.
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(false),
+                    // It may read on all the same.
+                    Poll::Ready(Ok(0)) => has_ended = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
                     Poll::Pending => break,
                 }
             }

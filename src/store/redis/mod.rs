@@ -56,6 +56,7 @@ struct Inner {
     /// Whether another store took its place: claims under way settle, and nobody hears of it.
     is_retired: AtomicBool,
     unsettled: Arc<Semaphore>,
+    /// Of every store of the process: when that ends, nobody else can tell the server how a claim has ended.
     settling: TaskTracker,
     warned: Mutex<Option<Instant>>,
 }
@@ -92,11 +93,12 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl RedisStore {
     /// A store that begins to connect, in a runtime. The server need not be there. `memory` is what
-    /// `on_failure: local` falls back to.
+    /// `on_failure: local` falls back to; `settling` has what is still to be told to the server.
     pub fn open(
         settings: &RedisSettings,
         memory: &MemoryStore,
         metrics: Arc<Metrics>,
+        settling: &TaskTracker,
     ) -> Result<Self, redis::RedisError> {
         let local = match settings.on_failure {
             OnFailure::Local => Some(memory.clone()),
@@ -115,7 +117,7 @@ impl RedisStore {
             links_down: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
             unsettled: Arc::new(Semaphore::new(UNSETTLED_MAX)),
-            settling: TaskTracker::new(),
+            settling: settling.clone(),
             warned: Mutex::default(),
         }));
         // Whether the server is there shows before the first request.
@@ -137,12 +139,6 @@ impl RedisStore {
     /// Another store takes its place: what it does from now on no longer shows.
     pub fn retire(&self) {
         self.0.is_retired.store(true, Ordering::Relaxed);
-    }
-
-    /// Waits until the server knows how every claim has ended: when the process ends, nobody else can tell it.
-    pub async fn settled(&self) {
-        self.0.settling.close();
-        self.0.settling.wait().await;
     }
 
     /// Whether this replica goes on alone while there is no server.
