@@ -30,6 +30,8 @@ pub struct Reloader {
     /// Every file that the configuration was made from, as it was before it was read.
     seen: Vec<(PathBuf, Stamp)>,
     news: News,
+    /// Until when a file that changes and changes is waited for.
+    patience: Option<Instant>,
     loading: Option<JoinHandle<Loaded>>,
     sources: Sources,
 }
@@ -71,6 +73,7 @@ impl Reloader {
             env,
             seen: Vec::new(),
             news: News::None,
+            patience: None,
             loading: None,
             sources: Sources::default(),
         }
@@ -153,17 +156,31 @@ impl Reloader {
         }
     }
 
-    /// Waits until no file has changed for a while, for one that is written in pieces is not yet what it is to be.
-    async fn until_quiet(&self) {
-        let stamps = || self.seen.iter().map(|(file, _)| Stamp::of(file));
-        let patience = Instant::now() + QUIET_MAX;
+    /// Waits until no file has changed for a while, for one that is written in pieces is not yet what it is to be. An
+    /// operator who asks is not kept waiting.
+    async fn until_quiet(&mut self) {
+        let now = |seen: &[(PathBuf, Stamp)]| -> Vec<_> {
+            seen.iter().map(|(file, _)| Stamp::of(file)).collect()
+        };
+        // Kept, for whoever waits for this waits for other things, too, and begins anew.
+        let patience = *self
+            .patience
+            .get_or_insert_with(|| Instant::now() + QUIET_MAX);
         loop {
-            let before: Vec<_> = stamps().collect();
-            sleep(QUIET_TIME).await;
-            if stamps().eq(before) || Instant::now() >= patience {
-                return;
+            let before = now(&self.seen);
+            let hangup = self.sources.hangup.as_mut().map(Signal::recv);
+            tokio::select! {
+                () = or_never(hangup) => {
+                    self.news = News::Asked;
+                    break;
+                }
+                () = sleep(QUIET_TIME) => {}
+            }
+            if now(&self.seen) == before || Instant::now() >= patience {
+                break;
             }
         }
+        self.patience = None;
     }
 
     /// Watches the files that the configuration was made from this time.
@@ -253,6 +270,8 @@ fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
 mod tests {
     use std::fs;
 
+    use tokio::time::timeout;
+
     use super::*;
 
     /// A configuration whose secret stands in a file, and that file.
@@ -290,7 +309,7 @@ routes:
         let (file, _) = files(dir.path());
         let seen = vec![(file.clone(), Stamp::of(&file))];
         let env = Environment::from_pairs::<String, String>([]);
-        let reloader = Reloader::of_file(file.clone(), env, seen);
+        let mut reloader = Reloader::of_file(file.clone(), env, seen);
         let write = async |pieces: usize| {
             for length in 1..=pieces {
                 sleep(QUIET_TIME / 2).await;
@@ -306,10 +325,14 @@ routes:
             write(20)
         );
         assert_eq!(len, 20);
-        // One that never rests is read at last.
+        // One that never rests is read at last, however often whoever waits is called away.
+        reloader.news = News::Changed;
         let (len, ()) = tokio::join!(
             async {
-                reloader.until_quiet().await;
+                while timeout(QUIET_MAX / 3, reloader.until_changed())
+                    .await
+                    .is_err()
+                {}
                 lengths().await
             },
             write(200)

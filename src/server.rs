@@ -155,7 +155,7 @@ struct Living {
     memory: MemoryStore,
     /// The store in use, and what it was made from.
     state: Option<(StateSettings, ReplayStore)>,
-    /// What shared stores, retired ones too, have yet to be told.
+    /// The commits that shared stores, retired ones too, have yet to be told of.
     settling: TaskTracker,
     telemetry: Telemetry,
 }

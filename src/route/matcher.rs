@@ -60,7 +60,7 @@ impl HostPattern {
             Some(suffix) if suffix.starts_with('.') => (Self::Wildcard, suffix),
             Some(_) => {
                 return Err(PatternError(format!(
-                    "`{text}` is not a host; a wildcard stands for one whole label: `*.example.org`"
+                    "`{text}` is not a host; a wildcard stands for one whole label: `\"*.example.org\"`"
                 )));
             }
             None => (Self::Exact, host.as_str()),

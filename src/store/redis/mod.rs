@@ -56,7 +56,7 @@ struct Inner {
     /// Whether another store took its place: claims under way settle, and nobody hears of it.
     is_retired: AtomicBool,
     unsettled: Arc<Semaphore>,
-    /// Of every store of the process: when that ends, nobody else can tell the server how a claim has ended.
+    /// Commits, of every store of the process: when that ends, nobody else can tell the server of them.
     settling: TaskTracker,
     warned: Mutex<Option<Instant>>,
 }
@@ -282,7 +282,11 @@ impl RedisStore {
             // Past its time it no longer matters: the lease has ended, or the window has.
             timeout_at(end, settled).await.ok();
         };
-        self.0.settling.spawn_on(settled, &runtime);
+        match settlement {
+            Settlement::Commit => drop(self.0.settling.spawn_on(settled, &runtime)),
+            // Nobody need wait for it: at the latest its lease will end.
+            Settlement::Release => drop(runtime.spawn(settled)),
+        }
     }
 }
 
