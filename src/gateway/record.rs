@@ -29,7 +29,7 @@ use crate::units::UnixTime;
 
 /// Facts of one request, gathered while it passes the stages.
 ///
-/// When it is dropped without [`Record::close`], the sender has gone: it is closed as incomplete.
+/// When it is dropped without being closed, the sender has gone: it is closed as incomplete.
 #[derive(Debug)]
 pub struct Record {
     telemetry: Arc<Telemetry>,
