@@ -374,37 +374,37 @@ fn large_answers_are_streamed() {
     assert!(answer.status == 200 && answer.body == body);
 }
 
-/// An app that answers before it reads: what it says at once, and after the whole body. It counts the bytes of bodies
-/// that it was sent; `reads` of them are read at all.
-fn early(
-    first: &'static [u8],
-    then: &'static [u8],
-    reads: bool,
-) -> (String, mpsc::Receiver<usize>) {
+/// An app that does this with each connection, its URL, and what it counts.
+fn app_that(
+    serves: impl Fn(TcpStream, &mpsc::Sender<u64>) + Clone + Send + 'static,
+) -> (String, mpsc::Receiver<u64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, counts) = mpsc::channel();
-    let serve = move |mut stream: TcpStream| {
+    thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let (serves, sender) = (serves.clone(), sender.clone());
+            thread::spawn(move || serves(stream, &sender));
+        }
+    });
+    (format!("http://{address}"), counts)
+}
+
+/// An app that answers before it reads: what it says at once, and after the whole body. It counts the bytes of bodies
+/// that it was sent, where it `reads` them at all.
+fn early(first: &'static [u8], then: &'static [u8], reads: bool) -> (String, mpsc::Receiver<u64>) {
+    app_that(move |mut stream, counts| {
         let mut input = BufReader::new(stream.try_clone().unwrap());
         let length = body_length(&mut input);
         stream.write_all(first).unwrap();
         if !reads {
-            sender.send(0).unwrap();
+            counts.send(0).unwrap();
             thread::park();
         }
         let read = std::io::copy(&mut input.take(length), &mut std::io::sink());
-        sender
-            .send(usize::try_from(read.unwrap()).unwrap())
-            .unwrap();
+        counts.send(read.unwrap()).unwrap();
         stream.write_all(then).unwrap();
-    };
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let serve = serve.clone();
-            thread::spawn(move || serve(stream));
-        }
-    });
-    (format!("http://{address}"), counts)
+    })
 }
 
 /// Reads a head, and how long it says the body is.
@@ -440,25 +440,11 @@ fn an_app_that_answers_first_still_gets_all_of_a_delivery() {
         let (gateway, body) = before_early(&app);
         let answer = gateway.post_github("/github", &body);
         assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
-        assert_eq!(counts.recv().unwrap(), body.len());
+        assert_eq!(counts.recv().unwrap(), body.len() as u64);
         assert_eq!(gateway.event()["outcome"], "forwarded");
         gateway.post_github("/github", &body);
         assert_eq!(gateway.event()["outcome"], "duplicate");
     }
-}
-
-/// An app that does this with each connection, and its URL.
-fn app_that(serves: fn(TcpStream, &mpsc::Sender<u64>)) -> (String, mpsc::Receiver<u64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (sender, counts) = mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let sender = sender.clone();
-            thread::spawn(move || serves(stream, &sender));
-        }
-    });
-    (format!("http://{address}"), counts)
 }
 
 #[test]
