@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::primitive::{Hash, Mac, same_secret};
+use super::primitive::{Hash, Mac, MacKey, same_secret};
 use super::public_key::{PrivateKey, PublicKey};
 use crate::secret::Secret;
 use crate::units::UnixTime;
@@ -17,7 +17,7 @@ pub struct Key {
     /// From this moment on the key no longer counts.
     pub not_after: Option<UnixTime>,
     /// An HMAC under it, begun: the key's own blocks are hashed once, not for each request.
-    mac: Option<(Hash, Mac)>,
+    mac: Option<(Hash, MacKey)>,
 }
 
 /// What verifies, already decoded as the scheme wants it.
@@ -86,13 +86,13 @@ impl Key {
 
     /// Begins the HMAC that the key is for.
     pub(super) fn prepare(&mut self, hash: Hash) {
-        self.mac = Some((hash, Mac::new(hash, self.bytes())));
+        self.mac = Some((hash, MacKey::new(hash, self.bytes())));
     }
 
     /// An HMAC under this key, ready for content.
     pub(super) fn mac(&self, hash: Hash) -> Mac {
         match &self.mac {
-            Some((own, mac)) if *own == hash => mac.clone(),
+            Some((own, key)) if *own == hash => key.begin(),
             _ => Mac::new(hash, self.bytes()),
         }
     }
