@@ -623,13 +623,10 @@ impl Routed<'_> {
         let Self {
             snapshot, state, ..
         } = self;
-        let route = &*state.route;
         let Some(proof) = proof else {
             return Ok(Claimed::New(Claims::new()));
         };
-        let policy = route.replay.as_ref();
-        let claimed =
-            replay::claim(&snapshot.replay, policy, &route.name, proof, state.lease).await;
+        let claimed = replay::claim(&snapshot.replay, state, proof).await;
         match doubts.weigh(claimed)? {
             Some(Claimed::Duplicate) if doubts.mode == Mode::Observe => {
                 doubts.first.get_or_insert(Reason::Replayed);

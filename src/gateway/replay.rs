@@ -7,9 +7,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use smallvec::SmallVec;
 
 use super::rejection::Rejection;
+use super::snapshot::RouteState;
 use super::verify::Proof;
 use crate::reason::Reason;
-use crate::route::policy::{OnDuplicate, ReplayPolicy};
+use crate::route::policy::OnDuplicate;
 use crate::scheme;
 use crate::store::{Claim, DeliveryKey, ReplayStore, StoreError, Verdict};
 
@@ -28,20 +29,20 @@ pub enum Claimed {
 /// Timestamps are judged in whole seconds, so that a delivery can be fresh for a part of one more.
 const ROUNDING: Duration = Duration::from_secs(1);
 
-/// Claims a verified delivery of `route`.
+/// Claims a verified delivery of a route.
 pub async fn claim(
     store: &ReplayStore,
-    policy: Option<&ReplayPolicy>,
-    route: &str,
+    state: &RouteState,
     proof: &Proof,
-    lease: Duration,
 ) -> Result<Claimed, Rejection> {
     let mut found = Found::default();
-    let Some(policy) = policy else {
+    let route = &*state.route.name;
+    let Some(policy) = &state.route.replay else {
         return Ok(Claimed::New(found.held.take()));
     };
-    let keys = keys(route, proof);
-    let claim = |key: &DeliveryKey| store.claim(*key, lease, policy.window + ROUNDING);
+    let keys = keys(&state.delivery_mark, proof);
+    let window = policy.window + ROUNDING;
+    let claim = |key: &DeliveryKey| store.claim(*key, state.lease, window);
     let mut others = keys.iter();
     // Whoever has the first name gets the others too, or two copies could refuse each other. Those are claimed at the
     // same time: one after the other, a lease could end before the last is there.
@@ -163,11 +164,16 @@ pub fn give_back(claims: Claims) {
     }
 }
 
+/// What sets the deliveries of a route apart from those of others: one secret on two routes does not make them one
+/// (SECURITY A-25). It goes into each name by XOR: both are digests, and nobody finds two names that differ as two marks do.
+pub(super) fn mark(route: &str) -> [u8; 32] {
+    scheme::digest(&[b"hookward delivery", route.as_bytes()])
+}
+
 /// Under what a delivery is claimed: in the same order by whoever claims it, and none twice, or it would
 /// meet itself.
-fn keys(route: &str, proof: &Proof) -> SmallVec<[DeliveryKey; 1]> {
-    // The route is part of the key: one secret on two routes does not make them one.
-    let key = |name: &[u8; 32]| scheme::digest(&[b"hookward delivery", route.as_bytes(), name]);
+fn keys(mark: &[u8; 32], proof: &Proof) -> SmallVec<[DeliveryKey; 1]> {
+    let key = |name: &[u8; 32]| std::array::from_fn(|at| name[at] ^ mark[at]);
     let mut keys: SmallVec<[DeliveryKey; 1]> = proof.names.iter().map(key).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use super::forward::Upstream;
 use super::headers::Names;
 use super::quota::Limiter;
+use super::replay;
 use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
@@ -66,6 +67,8 @@ pub struct RouteState {
     pub upstream: Arc<dyn Upstream>,
     /// Longest that one delivery can take: how long a replay claim is leased.
     pub lease: Duration,
+    /// What its deliveries are known by beside their names.
+    pub delivery_mark: [u8; 32],
     /// The fields that its checks read.
     pub credentials: CredentialFields,
     /// Header fields that the operator removes or sets.
@@ -139,6 +142,7 @@ impl RouteState {
             withheld: replaced.clone().chain(hidden).collect(),
             replaced: replaced.collect(),
             credentials,
+            delivery_mark: replay::mark(&route.name),
             name_value: HeaderValue::from_str(&route.name).ok(),
             route: Arc::clone(route),
             metrics,

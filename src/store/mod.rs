@@ -14,7 +14,7 @@ pub mod redis;
 use self::redis::{RedisClaim, RedisStore};
 use memory::{MemoryClaim, MemoryStore};
 
-/// What a delivery is known by: a digest of route and signed event id, signed content or its HMAC.
+/// What a delivery is known by: a digest of its signed event id, its signed content or its HMAC, marked with its route.
 pub type DeliveryKey = [u8; 32];
 
 /// Where claims are kept. Cheap to clone; clones share the claims.
