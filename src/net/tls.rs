@@ -85,7 +85,11 @@ impl TlsAcceptor {
         };
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&certificates);
         let mut config = builder.with_cert_resolver(resolver);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Shops that ask libcurl for HTTP/1.0 offer nothing else (WooCommerce): refused here, their deliveries would
+        // leave no trace.
+        config.alpn_protocols = [b"h2".as_slice(), b"http/1.1", b"http/1.0"]
+            .map(<[u8]>::to_vec)
+            .into();
         config.ignore_client_order = true;
         if settings.client_ca.is_some() {
             // A resumed session would carry a client certificate past its expiry or a new CA

@@ -323,6 +323,10 @@ fn encode(encoding: Encoding, bytes: &[u8]) -> String {
     }
 }
 
+/// Numbers from here on are milliseconds where both units are written: as seconds it is the year 5138, as
+/// milliseconds 1973.
+const MILLIS_FROM: i64 = 100_000_000_000;
+
 /// Reads a timestamp: digits and nothing else, or RFC 3339 (SECURITY A-16). No leading zeros: where
 /// no delimiter stands before it, they could be another value's.
 pub(super) fn time(unit: TimeUnit, text: &[u8]) -> Option<UnixTime> {
@@ -336,7 +340,8 @@ pub(super) fn time(unit: TimeUnit, text: &[u8]) -> Option<UnixTime> {
     }
     let number: i64 = text.parse().ok()?;
     Some(match unit {
-        TimeUnit::S => UnixTime::from_millis(number.checked_mul(1_000)?),
+        TimeUnit::SOrMs if number >= MILLIS_FROM => UnixTime::from_millis(number),
+        TimeUnit::S | TimeUnit::SOrMs => UnixTime::from_millis(number.checked_mul(1_000)?),
         TimeUnit::Ms | TimeUnit::Rfc3339 => UnixTime::from_millis(number),
         TimeUnit::Us => UnixTime::from_millis(number / 1_000),
         TimeUnit::Ns => UnixTime::from_millis(number / 1_000_000),
@@ -346,7 +351,7 @@ pub(super) fn time(unit: TimeUnit, text: &[u8]) -> Option<UnixTime> {
 /// Writes a timestamp.
 pub(super) fn write_time(unit: TimeUnit, time: UnixTime) -> String {
     match unit {
-        TimeUnit::S => time.secs().to_string(),
+        TimeUnit::S | TimeUnit::SOrMs => time.secs().to_string(),
         TimeUnit::Ms => time.millis().to_string(),
         TimeUnit::Us => format!("{}000", time.millis()),
         TimeUnit::Ns => format!("{}000000", time.millis()),
@@ -406,21 +411,38 @@ fn nfkd(secret: &[u8]) -> Result<Vec<u8>, String> {
     Ok(text.nfkd().collect::<String>().into_bytes())
 }
 
-/// The five entities that the sender's own escaping makes.
+/// The five characters that the sender's own escaping hides, by name or by number, each read once.
 fn html(secret: &[u8]) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(secret).map_err(|_bad| "the secret is not UTF-8".to_owned())?;
-    let decoded = [
-        ("&lt;", "<"),
-        ("&gt;", ">"),
-        ("&quot;", "\""),
-        ("&#039;", "'"),
-        ("&amp;", "&"),
-    ]
-    .iter()
-    .fold(text.to_owned(), |text, (entity, character)| {
-        text.replace(entity, character)
-    });
+    let mut decoded = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('&') {
+        decoded.push_str(before);
+        let entity = after.split_once(';');
+        let known = entity.and_then(|(name, after)| Some((entity_of(name)?, after)));
+        let (character, after) = known.unwrap_or(('&', after));
+        decoded.push(character);
+        rest = after;
+    }
+    decoded.push_str(rest);
     Ok(decoded.into_bytes())
+}
+
+fn entity_of(name: &str) -> Option<char> {
+    let number = match name.strip_prefix('#') {
+        Some(number) => match number.strip_prefix(['x', 'X']) {
+            Some(hex) => u32::from_str_radix(hex, 16).ok()?,
+            None => number.parse().ok()?,
+        },
+        None => match name {
+            "amp" => 38,
+            "gt" => 62,
+            "lt" => 60,
+            "quot" => 34,
+            _ => return None,
+        },
+    };
+    char::from_u32(number).filter(|known| matches!(known, '"' | '&' | '\'' | '<' | '>'))
 }
 
 #[cfg(test)]
@@ -475,6 +497,34 @@ mod tests {
             time(TimeUnit::Ns, b"1700000000123456789").unwrap().millis(),
             1_700_000_000_123
         );
+    }
+
+    #[test]
+    fn seconds_and_milliseconds_are_told_apart() {
+        let read = |text: &str| time(TimeUnit::SOrMs, text.as_bytes()).unwrap().millis();
+        assert_eq!(read("1766237532"), 1_766_237_532_000);
+        assert_eq!(read("1766237532123"), 1_766_237_532_123);
+        assert_eq!(read("99999999999"), 99_999_999_999_000);
+        assert_eq!(read("100000000000"), 100_000_000_000);
+    }
+
+    #[test]
+    fn entities_of_a_secret_are_read_once() {
+        for (written, meant) in [
+            ("a&amp;b&lt;c&gt;&quot;&#039;", "a&b<c>\"'"),
+            (
+                "&#39;&#x27;&#X27;&#0039;&#38;&#60;&#x3e;&#034;",
+                "''''&<>\"",
+            ),
+            ("&amp;lt; &amp;#39;", "&lt; &#39;"),
+            (
+                "a&b &; &#; &#x; &copy; &#65; &",
+                "a&b &; &#; &#x; &copy; &#65; &",
+            ),
+        ] {
+            let decoded = html(written.as_bytes()).unwrap();
+            assert_eq!(decoded, meant.as_bytes(), "{written}");
+        }
     }
 
     #[test]

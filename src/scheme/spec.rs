@@ -402,6 +402,9 @@ pub enum TimeUnit {
     /// Seconds since 1970.
     #[default]
     S,
+    /// Seconds or milliseconds since 1970, told apart by their size: for senders that write both.
+    #[serde(rename = "s_or_ms")]
+    SOrMs,
     /// Microseconds since 1970.
     Us,
 }

@@ -50,7 +50,7 @@ impl Timestamp {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         // Whole seconds are compared as such: half a second must not decide.
         let (time, now) = match self.unit {
-            TimeUnit::S => (
+            TimeUnit::S | TimeUnit::SOrMs => (
                 UnixTime::from_secs(time.secs()),
                 UnixTime::from_secs(now.secs()),
             ),

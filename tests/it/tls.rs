@@ -65,11 +65,13 @@ fn alpn_chooses_the_protocol() {
     let app = App::start();
     let gateway = Gateway::start(&config(&open_route(&app)));
     let address = gateway.address("https");
-    let (h2, http1) = (&b"h2"[..], &b"http/1.1"[..]);
+    let (h2, http1, http10) = (&b"h2"[..], &b"http/1.1"[..], &b"http/1.0"[..]);
     for (offered, chosen) in [
         (&[h2, http1][..], Some(h2)),
         (&[http1, h2], Some(h2)),
         (&[http1], Some(http1)),
+        (&[http10, http1], Some(http1)),
+        (&[http10], Some(http10)),
         (&[], None),
     ] {
         let wire = Tls {
@@ -107,6 +109,16 @@ fn alpn_chooses_the_protocol() {
         assert!(answer.is_none_or(|answer| answer.status == 400));
     }
     assert_eq!(app.count(), 1);
+    // Who can do no more than HTTP/1.0 says so, as WordPress does.
+    let mut wire = Tls {
+        alpn: &[http10],
+        ..Tls::default()
+    }
+    .connect(address)
+    .unwrap();
+    let request = b"POST /open HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
+    assert_eq!(wire.last_answer(request).unwrap().status, 200);
+    assert_eq!(app.count(), 2);
 }
 
 #[test]
