@@ -173,7 +173,13 @@ pub(super) fn mark(route: &str) -> [u8; 32] {
 /// Under what a delivery is claimed: in the same order by whoever claims it, and none twice, or it would
 /// meet itself.
 fn keys(mark: &[u8; 32], proof: &Proof) -> SmallVec<[DeliveryKey; 1]> {
-    let key = |name: &[u8; 32]| std::array::from_fn(|at| name[at] ^ mark[at]);
+    let key = |name: &[u8; 32]| {
+        let mut key = *name;
+        key.iter_mut()
+            .zip(mark)
+            .for_each(|(byte, own)| *byte ^= own);
+        key
+    };
     let mut keys: SmallVec<[DeliveryKey; 1]> = proof.names.iter().map(key).collect();
     keys.sort_unstable();
     keys.dedup();
