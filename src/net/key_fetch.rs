@@ -17,12 +17,13 @@ use hyper_util::rt::TokioIo;
 use ipnet::{Ipv4Net, Ipv6Net};
 use rustls::pki_types::{ServerName, TrustAnchor};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::resolve;
 use super::tls::provider;
 use super::upstream::first_of;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
@@ -85,7 +86,8 @@ impl HttpsFetch {
         reach: Reach,
     ) -> Result<TlsStream<TcpStream>, FetchError> {
         let host = url.host().trim_start_matches('[').trim_end_matches(']');
-        let found = lookup_host((host, url.port())).await.map_err(unreachable)?;
+        let found = resolve::addresses(host, url.port()).await;
+        let found = found.map_err(unreachable)?.into_iter();
         let may_call = |address: &SocketAddr| reach == Reach::Any || is_public(address.ip());
         let addresses: Vec<_> = found.filter(may_call).take(ADDRESSES_MAX).collect();
         let connected = first_of(&addresses, |address| self.connect_to(address, host)).await;

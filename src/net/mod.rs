@@ -8,6 +8,7 @@ pub mod key_fetch;
 pub mod listener;
 pub mod proxy_protocol;
 mod ready;
+mod resolve;
 pub mod strict;
 pub mod tls;
 pub mod upstream;

@@ -19,10 +19,11 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, InvalidMessage, RootCertStore};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::resolve;
 use super::tls::{provider, roots_of};
 use crate::clock;
 use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
@@ -190,13 +191,12 @@ impl Cluster {
             }
         }
         let connect_timeout = self.settings.connect_timeout;
-        let refusal = match timeout(connect_timeout, Box::pin(server.connect())).await {
-            Ok(Ok(connection)) => match send(server, connection, request, wait).await? {
+        let refusal = match Box::pin(server.connect(connect_timeout)).await {
+            Ok(connection) => match send(server, connection, request, wait).await? {
                 Some(response) => return Ok(Ok(response)),
                 None => format!("{}: closed at once", server.address),
             },
-            Ok(Err(error)) => format!("{}: {error:#}", server.address),
-            Err(_) => format!("{}: connect timeout", server.address),
+            Err(error) => format!("{}: {error:#}", server.address),
         };
         Ok(Err(refusal))
     }
@@ -414,11 +414,27 @@ impl Server {
         self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
     }
 
-    async fn connect(&self) -> anyhow::Result<Connection> {
+    /// A new connection within `limit`; the error says what took longer.
+    async fn connect(&self, limit: Duration) -> anyhow::Result<Connection> {
+        let deadline = Instant::now() + limit;
+        let found = match &self.address {
+            ServerAddress::Unix(_) => Vec::new(),
+            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
+                let found = timeout_at(deadline, resolve::addresses(host, *port)).await;
+                found.map_err(|_elapsed| {
+                    anyhow::anyhow!("the resolver does not answer for its name")
+                })??
+            }
+        };
+        let connected = timeout_at(deadline, self.connect_to(&found)).await;
+        connected.map_err(|_elapsed| anyhow::anyhow!("connect timeout"))?
+    }
+
+    async fn connect_to(&self, addresses: &[SocketAddr]) -> anyhow::Result<Connection> {
         let stream = match &self.address {
             ServerAddress::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
-                let stream = connect_tcp(host, *port).await?;
+            ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
+                let stream = connect_any(addresses).await?;
                 stream.set_nodelay(true)?;
                 match &self.tls {
                     None => Stream::Tcp(stream),
@@ -444,11 +460,16 @@ impl Server {
     }
 }
 
+/// Connects to a host by its name.
+pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
+    connect_any(&resolve::addresses(host, port).await?).await
+}
+
 /// Connects to whichever address of a name answers: one after the other, each with a head start, so
 /// that dead ones cost little of the time for connecting (SECURITY U-18).
-pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let found = lookup_host((host, port)).await?.take(ADDRESSES_MAX);
-    let connected = first_of(&found.collect::<Vec<_>>(), TcpStream::connect).await;
+async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let addresses = addresses.get(..ADDRESSES_MAX).unwrap_or(addresses);
+    let connected = first_of(addresses, TcpStream::connect).await;
     connected.unwrap_or_else(|| Err(std::io::Error::other("the name has no address")))
 }
 
@@ -498,7 +519,7 @@ async fn probe(
     connect_timeout: Duration,
 ) -> anyhow::Result<()> {
     let exchange = async {
-        let connection = server.connect().await?;
+        let connection = server.connect(connect_timeout).await?;
         let host = server.authority().parse()?;
         let mut request = Outgoing::probe(&host, check.path.parse()?);
         match connection.exchange(&mut request).await {
