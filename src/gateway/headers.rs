@@ -98,11 +98,26 @@ pub fn is_forwarding(name: &str) -> bool {
         || matches!(
             name,
             "forwarded"
-                | "x-real-ip"
-                | "x-original-url"
-                | "x-rewrite-url"
+                | "cf-connecting-ip"
+                | "client-cert"
+                | "client-cert-chain"
+                | "client-ip"
+                | "remote-user"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-http-method"
                 | "x-http-method-override"
+                | "x-method-override"
+                | "x-original-host"
+                | "x-original-method"
+                | "x-original-uri"
+                | "x-original-url"
+                | "x-real-ip"
+                | "x-remote-user"
                 | "x-request-id"
+                | "x-rewrite-url"
+                | "x-ssl-client-cert"
         )
 }
 

@@ -641,12 +641,19 @@ impl Drop for Exchange {
 struct Tracked {
     body: Answer,
     exchange: Exchange,
+    /// Why the app's answer ends here. hyper hears of it one turn later: it gives up all at once, and the head that it
+    /// has not yet written with it.
+    broken: Option<BoxError>,
 }
 
 impl Tracked {
     fn new(body: Answer, exchange: Exchange) -> Self {
         exchange.hands_over();
-        Self { body, exchange }
+        Self {
+            body,
+            exchange,
+            broken: None,
+        }
     }
 }
 
@@ -658,10 +665,18 @@ impl Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(_))) => self.exchange.hands_over(),
             Poll::Ready(None | Some(Err(_))) | Poll::Pending => self.exchange.is_taken(),
+        }
+        if let Poll::Ready(Some(Err(error))) = polled {
+            self.broken = Some(error);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         polled
     }

@@ -50,6 +50,11 @@ const SPOOFED: &[(&str, &str)] = &[
     ("X-Original-URL", "/admin"),
     ("X-Rewrite-URL", "/admin"),
     ("X-HTTP-Method-Override", "DELETE"),
+    ("X-Method-Override", "DELETE"),
+    ("Client-Cert", ":MIIB:"),
+    ("X-Client-IP", "192.0.2.1"),
+    ("CF-Connecting-IP", "192.0.2.1"),
+    ("Remote-User", "admin"),
     ("X-Request-Id", "chosen-by-the-sender"),
     ("User-Agent", "sender/1"),
     ("Accept-Encoding", "gzip"),
@@ -85,6 +90,11 @@ fn hop_by_hop_and_spoofed_headers_do_not_reach_the_app() {
         "x-original-url",
         "x-rewrite-url",
         "x-http-method-override",
+        "x-method-override",
+        "client-cert",
+        "x-client-ip",
+        "cf-connecting-ip",
+        "remote-user",
         "transfer-encoding",
     ]);
     for (name, value) in [

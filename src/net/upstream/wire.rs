@@ -423,7 +423,13 @@ fn framing(head: &mut Response<()>, method: &Method) -> Result<(Framing, bool), 
             head.headers_mut().remove(header::CONTENT_LENGTH);
         }
     }
-    if method == Method::HEAD || matches!(status.as_u16(), 204 | 304) {
+    if status == StatusCode::NO_CONTENT {
+        // It has no body, and who says one may send it all the same: that would be read as the next answer.
+        let is_empty = matches!(length, Length::None | Length::Known(0));
+        let is_clear = is_empty && matches!(coding, Coding::None);
+        return Ok((Framing::Length(0), is_persistent && is_clear));
+    }
+    if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
         return Ok((Framing::Length(0), is_persistent));
     }
     match (coding, length) {
@@ -815,7 +821,7 @@ mod tests {
 
     #[test]
     fn framings() {
-        // SECURITY U-11, U-13
+        // SECURITY U-11, U-13, U-14
         let post = Method::POST;
         for (fields, expected) in [
             ("Content-Length: 5", (Framing::Length(5), true)),
@@ -853,9 +859,17 @@ mod tests {
         let none = (Framing::Length(0), true);
         let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(framed(length, &Method::HEAD).unwrap(), none);
-        for status in ["204 No Content", "304 Not Modified"] {
-            let text = format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n");
-            assert_eq!(framed(&text, &post).unwrap(), none);
+        let unchanged = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n";
+        assert_eq!(framed(unchanged, &post).unwrap(), none);
+        for (fields, is_kept) in [
+            ("X-A: 1", true),
+            ("Content-Length: 0", true),
+            ("Content-Length: 5", false),
+            ("Transfer-Encoding: chunked", false),
+        ] {
+            let text = format!("HTTP/1.1 204 No Content\r\n{fields}\r\n\r\n");
+            let expected = (Framing::Length(0), is_kept);
+            assert_eq!(framed(&text, &post).unwrap(), expected, "{fields}");
         }
         let old = "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(framed(old, &post).unwrap(), (Framing::Length(5), false));
