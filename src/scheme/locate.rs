@@ -89,6 +89,14 @@ impl Location {
         )
     }
 
+    /// The field of a form that it is.
+    pub(super) fn form_field(&self) -> Option<&str> {
+        match self {
+            Self::Form(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The values that stand here.
     fn values<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, Unreadable> {
         match self {
@@ -106,7 +114,13 @@ impl Location {
                     .filter(|(own, _)| **own == *name.as_bytes());
                 Ok(own.map(|(_, value)| Cow::Borrowed(&**value)).collect())
             }
-            Self::Query(name) => field_values(view.url.query().unwrap_or_default(), name),
+            Self::Query(name) => {
+                let query = view.url.query().unwrap_or_default();
+                if hides(query, name) {
+                    return Err(Unreadable::Twice);
+                }
+                field_values(query, name)
+            }
             Self::Form(name) => {
                 let Form { fields, files } = form(view)?;
                 if files.iter().any(|own| names_alike(own, name)) {
@@ -226,6 +240,23 @@ fn is_multipart(headers: &HeaderMap) -> bool {
     media_type(headers).eq_ignore_ascii_case("multipart/form-data")
 }
 
+/// Whether all readers take a body for the JSON that it is: nothing says that it is a form, compressed or in another
+/// charset.
+pub(super) fn is_read_as_json(headers: &HeaderMap, body: &Content) -> bool {
+    let content_type = headers.get(http::header::CONTENT_TYPE);
+    let content_type = content_type.map_or("", |value| value.to_str().unwrap_or("charset"));
+    let says_charset = content_type.to_ascii_lowercase().contains("charset");
+    let body = || body.frames().iter().map(AsRef::as_ref);
+    let is_encoded =
+        |coding: &http::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
+    !is_form(headers)
+        && !headers
+            .get_all(http::header::CONTENT_ENCODING)
+            .iter()
+            .any(is_encoded)
+        && (!says_charset || multipart::is_read_in_one_charset(content_type, body()))
+}
+
 /// Most fields of a query or a form: enough for every provider, few enough to compare (DS-33).
 const FIELDS_MAX: usize = 1000;
 
@@ -317,8 +348,31 @@ fn is_called(own: &[u8], name: &str) -> Result<bool, Unreadable> {
     }
 }
 
+/// Whether a query has a field that some readers take for `name`: they read it together with the form, and some of
+/// them first.
+pub(super) fn stands_in_query(query: &str, name: &str) -> Result<bool, Unreadable> {
+    let mut is_there = hides(query, name);
+    for (own, _) in fields(query)? {
+        let own = decode(own);
+        is_there |= *own == *name.as_bytes() || names_alike(&own, name);
+    }
+    Ok(is_there)
+}
+
+/// Whether a field called `name` stands behind a `;`, where some readers (Rack) begin another field.
+fn hides(query: &str, name: &str) -> bool {
+    let behind = |field: &str| {
+        field.split(';').skip(1).any(|piece| {
+            let own = decode(piece.split('=').next().unwrap_or_default());
+            *own == *name.as_bytes() || names_alike(&own, name)
+        })
+    };
+    query.contains(';') && query.split('&').any(behind)
+}
+
 /// Whether some readers take a field called `own` for `name`. PHP passes over blanks before it, ends it at a NUL,
-/// takes `name[...]` for `name`, and has `_` for a blank, `.` and a lone `[`; others do not tell cases apart.
+/// takes `name[...]` for `name`, and has `_` for a blank, `.` and a lone `[`; Rack passes over brackets before it;
+/// others do not tell cases apart.
 fn names_alike(own: &[u8], name: &str) -> bool {
     let own = own.trim_ascii_start();
     if own.len() < name.len() {
@@ -330,8 +384,12 @@ fn names_alike(own: &[u8], name: &str) -> bool {
         byte => byte.to_ascii_lowercase(),
     };
     let is_name = |own: &[u8]| own.iter().map(spelt).eq(name.as_bytes().iter().map(spelt));
+    let is_bracket = |byte: &u8| matches!(byte, b'[' | b']');
     let before_brackets = own.split(|byte| *byte == b'[').next().unwrap_or_default();
-    is_name(own) || is_name(before_brackets)
+    let start = own.iter().position(|byte| !is_bracket(byte)).unwrap_or(0);
+    let behind_brackets = own.get(start..).unwrap_or_default();
+    let between_brackets = behind_brackets.split(is_bracket).next().unwrap_or_default();
+    is_name(own) || is_name(before_brackets) || is_name(between_brackets)
 }
 
 /// Texts of the elements at a path of local names. A document type makes the body unreadable.

@@ -576,6 +576,27 @@ impl Scheme {
             }) && !self.contents.is_empty()
     }
 
+    /// Whether it signs values of a JSON body and not all of it, so that anybody can add others.
+    fn signs_json_values(&self) -> bool {
+        let mut contents = self.contents.iter();
+        let is_whole = |parts: &Vec<Part>| parts.iter().any(|part| part.text.covers_any_body());
+        let mut parts = self.contents.iter().flatten();
+        self.json_from.is_empty()
+            && !self.body_decoded
+            && (self.each.is_some() || parts.any(|part| part.text.reads_json()))
+            && !(self.contents.iter().len() > 0 && contents.all(is_whole))
+    }
+
+    /// The fields of a form whose values it signs.
+    fn signed_form_fields(&self) -> impl Iterator<Item = &str> {
+        let texts = self.contents.iter().flatten();
+        let signed = texts.flat_map(|part| part.text.form_fields());
+        self.json_from
+            .iter()
+            .filter_map(Location::form_field)
+            .chain(signed)
+    }
+
     /// Whether of all bodies it covers those alone that are forms.
     fn covers_only_forms(&self) -> bool {
         let mut parts = self.contents.iter().flatten();

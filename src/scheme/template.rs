@@ -315,6 +315,26 @@ impl Template {
         })
     }
 
+    /// Whether values of the JSON in the body go in.
+    pub(super) fn reads_json(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Json(..) | Source::Place(Location::Json(_))))
+    }
+
+    /// The fields of a form that go in by themselves.
+    pub(super) fn form_fields(&self) -> Vec<&str> {
+        let sources = self.segments.iter().filter_map(|segment| match segment {
+            Segment::Literal(_) => None,
+            Segment::Value(value) => Some(&value.source),
+        });
+        sources
+            .flat_map(|source| match source {
+                Source::Place(place) => place.form_field().into_iter().collect(),
+                Source::Text(inner) => inner.form_fields(),
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
     /// Whether the timestamp goes in.
     pub(super) fn covers_timestamp(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Timestamp))

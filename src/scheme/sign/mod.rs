@@ -173,6 +173,7 @@ impl Signing<'_> {
         let timestamp = self.add_timestamp()?;
         let id = self.add_id()?;
         let bytes = self.with_view(|view| {
+            self.scheme.is_read_alike(view).map_err(failed)?;
             let scope = Scope {
                 view,
                 url: &self.scheme.url.first(view).map_err(failed)?,

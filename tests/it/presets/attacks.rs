@@ -226,3 +226,74 @@ fn two_media_types_are_refused() {
     signed.headers.push(second);
     assert!(!judge.accepts(&signed));
 }
+
+#[test]
+fn a_field_that_other_readers_take_for_the_signed_one_is_refused() {
+    // SECURITY RT-25, DS-18
+    for preset in ["gogs/form", "gitea/form", "forgejo/form"] {
+        let judge = Judge::of(preset);
+        let signed = judge.sign(form("/hook?a=1;b=2", "payload=%7B%7D"));
+        assert!(judge.accepts(&signed), "{preset}");
+        // Rack passes over brackets before a name.
+        for more in [
+            "[payload]=x",
+            "]payload=x",
+            "[[payload][a]=x",
+            "payload[]=x",
+        ] {
+            let mut other = signed.clone();
+            other.body.extend(format!("&{more}").bytes());
+            assert!(!judge.accepts(&other), "{preset}: {more}");
+        }
+        // Servlets read the query first, Rack begins a field behind a `;`.
+        for query in [
+            "payload=x",
+            "a=1&Payload[]=x",
+            "a=1;payload=x",
+            "%70ayload",
+            "a;payload",
+        ] {
+            let mut other = signed.clone();
+            other.url.target = format!("/hook?{query}").into();
+            assert!(!judge.accepts(&other), "{preset}: {query}");
+        }
+    }
+}
+
+#[test]
+fn values_of_a_json_body_are_signed_for_those_who_read_json() {
+    // SECURITY A-39, DS-18
+    let item = "{\"amount\":{\"value\":1,\"currency\":\"EUR\"},\"pspReference\":\"a\",\"merchantAccountCode\":\"m\",\
+        \"merchantReference\":\"r\",\"eventCode\":\"AUTHORISATION\",\"success\":\"true\",\"additionalData\":{}}";
+    let items = format!("{{\"notificationItems\":[{{\"NotificationRequestItem\":{item}}}]}}");
+    for (preset, body) in [
+        ("lever", "{\"token\":\"t1\",\"data\":{}}"),
+        ("adyen/standard", &items),
+    ] {
+        let judge = Judge::of(preset);
+        let signed = judge.sign(json(body));
+        assert!(judge.accepts(&signed), "{preset}");
+        for (media_type, holds) in [
+            ("application/json; charset=utf-8", true),
+            ("application/json;charset=\"UTF-8\"", true),
+            ("application/json; charset=ISO-8859-1", true),
+            ("text/plain", true),
+            ("application/json; charset=utf-7", false),
+            ("application/json; charset=utf-16le", false),
+            ("application/json; charset=utf-8; charset=utf-7", false),
+            ("application/json; charset*=utf-8''utf-7", false),
+            ("application/x-www-form-urlencoded", false),
+            ("multipart/form-data; boundary=x", false),
+        ] {
+            let mut other = signed.clone();
+            media_type.clone_into(header(&mut other, "content-type"));
+            assert_eq!(judge.accepts(&other), holds, "{preset}: {media_type}");
+        }
+        for (coding, holds) in [("identity", true), ("gzip", false), ("br", false)] {
+            let mut other = signed.clone();
+            let field = ("Content-Encoding".to_owned(), coding.to_owned());
+            other.headers.push(field);
+            assert_eq!(judge.accepts(&other), holds, "{preset}: {coding}");
+        }
+    }
+}
