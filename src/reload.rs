@@ -30,6 +30,11 @@ pub struct Reloader {
     /// Every file that the configuration was made from, as it was before it was read.
     seen: Vec<(PathBuf, Stamp)>,
     news: News,
+    /// What was wrong with it the last time: until that is mended, it is read again at every poll, for the reason may be
+    /// one that passes and leaves no trace in a file, such as too many open ones.
+    wrong: Option<String>,
+    /// Whether it is read again for that alone.
+    is_retry: bool,
     /// Until when a file that changes and changes is waited for.
     patience: Option<Instant>,
     loading: Option<JoinHandle<Loaded>>,
@@ -52,6 +57,8 @@ enum News {
     Asked,
     /// Files may have changed.
     Changed,
+    /// It is time to look.
+    Due,
     /// Nothing.
     None,
 }
@@ -73,6 +80,8 @@ impl Reloader {
             env,
             seen: Vec::new(),
             news: News::None,
+            wrong: None,
+            is_retry: false,
             patience: None,
             loading: None,
             sources: Sources::default(),
@@ -101,12 +110,24 @@ impl Reloader {
         let Some(file) = self.file.clone() else {
             return std::future::pending().await;
         };
-        if self.loading.is_none() {
-            self.until_changed().await;
+        loop {
+            if self.loading.is_none() {
+                self.until_changed().await;
+            }
+            let loaded = self.load(&file).await;
+            let wrong = loaded.as_ref().err().map(ToString::to_string);
+            let before = std::mem::replace(&mut self.wrong, wrong);
+            // The same once more has been told.
+            if loaded.is_ok() || !self.is_retry || self.wrong != before {
+                return loaded;
+            }
         }
+    }
+
+    async fn load(&mut self, file: &Path) -> anyhow::Result<Config> {
         let env = &self.env;
         let loading = self.loading.get_or_insert_with(|| {
-            let env = env.clone();
+            let (file, env) = (file.to_owned(), env.clone());
             spawn_blocking(move || config::load(&file, &env))
         });
         let loaded = loading.await;
@@ -141,16 +162,14 @@ impl Reloader {
             if self.news == News::None {
                 self.news = self.sources.next().await;
             }
-            if self.news == News::Changed {
+            if matches!(self.news, News::Changed | News::Due) {
                 self.until_quiet().await;
             }
-            let asked = std::mem::replace(&mut self.news, News::None) == News::Asked;
-            if asked
-                || self
-                    .seen
-                    .iter()
-                    .any(|(file, seen)| Stamp::of(file) != *seen)
-            {
+            let news = std::mem::replace(&mut self.news, News::None);
+            let mut seen = self.seen.iter();
+            let has_changed = seen.any(|(file, seen)| Stamp::of(file) != *seen);
+            self.is_retry = news == News::Due && !has_changed && self.wrong.is_some();
+            if news == News::Asked || has_changed || self.is_retry {
                 return;
             }
         }
@@ -219,7 +238,7 @@ impl Sources {
             biased;
             () = or_never(hangup.as_mut().map(Signal::recv)) => News::Asked,
             () = or_never(events.as_mut().map(mpsc::Receiver::recv)) => News::Changed,
-            () = or_never(poll.as_mut().map(Interval::tick)) => News::Changed,
+            () = or_never(poll.as_mut().map(Interval::tick)) => News::Due,
         }
     }
 }
@@ -301,6 +320,31 @@ routes:
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
         reloader.listen();
         assert!(reloader.next().await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_is_read_again_and_told_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let env = Environment::from_pairs::<String, String>([]);
+        let loaded = config::load(&file, &env);
+        let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
+        // No watcher: there, nothing happens at all.
+        let mut poll = interval(POLL_INTERVAL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        reloader.sources.poll = Some(poll);
+        let away = dir.path().join("away");
+        fs::rename(&file, &away).unwrap();
+        assert!(reloader.next().await.is_err());
+        // The same is wrong for an hour, and nobody hears of it again.
+        let again = timeout(Duration::from_hours(1), reloader.next()).await;
+        assert!(again.is_err());
+        // What stood in the way leaves no trace: as far as the stamps tell, nothing has changed.
+        fs::rename(&away, &file).unwrap();
+        reloader.seen = vec![(file.clone(), Stamp::of(&file))];
+        assert!(reloader.next().await.is_ok());
+        let again = timeout(Duration::from_hours(1), reloader.next()).await;
+        assert!(again.is_err());
     }
 
     #[tokio::test(start_paused = true)]

@@ -343,7 +343,11 @@ impl Server {
         tokio::select! {
             () = drained => tracing::info!("drained"),
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
-            () = self.cut_off_when_overdue() => tracing::warn!("drain deadline: stopping now"),
+            () = self.cut_off_when_overdue() => {
+                let unanswered = self.gateway.in_flight();
+                let message = "drain deadline: stopping now; requests without an answer are in no access log, and the app may have them";
+                tracing::warn!(unanswered, message);
+            }
         }
     }
 
