@@ -295,6 +295,11 @@ impl<'e> Resolver<'e> {
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(Trouble::new(format!("{} is nothing but blanks", origin())));
         }
+        if bytes.iter().all(|byte| *byte == 0) {
+            let message = format!("{} is nothing but NUL bytes", origin());
+            let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
+            return Err(Trouble::new(message).hint(hint));
+        }
         Ok(Resolved {
             secret: Secret::new(bytes),
             name,

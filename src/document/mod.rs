@@ -17,7 +17,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
@@ -449,6 +449,8 @@ fn expand(
 const DEPTH_MAX: usize = 64;
 /// Keys and values of a file: ten thousand long routes (SECURITY S-15).
 const PLACES_MAX: usize = 1 << 20;
+/// Longest scalar that is kept as it is written: no number is longer.
+const WRITTEN_BYTES_MAX: usize = 64;
 /// Length of all their paths together: the work that a file can cause (SECURITY DS-21).
 const PATHS_MAX: usize = 256 << 20;
 
@@ -458,6 +460,8 @@ const PATHS_MAX: usize = 256 << 20;
 struct Marks {
     keys: HashMap<u64, Mark>,
     values: HashMap<u64, Mark>,
+    /// What is written where YAML reads a number or a truth value, which as a text is another one: `1.10`, `1e3`.
+    written: HashMap<u64, Box<str>>,
     duplicates: Vec<(String, Mark)>,
     path_bytes: usize,
 }
@@ -506,8 +510,11 @@ impl Marks {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
-                Event::Scalar(text, ..) if !marks.take_key(&mut open, &text, mark) => {
-                    marks.take_value(&mut open, mark);
+                Event::Scalar(text, style, ..) if !marks.take_key(&mut open, &text, mark) => {
+                    let path = marks.take_value(&mut open, mark);
+                    if style == ScalarStyle::Plain && may_be_rewritten(&text) {
+                        marks.written.insert(hash(&path), text.as_ref().into());
+                    }
                 }
                 Event::Alias(_) if !marks.take_key(&mut open, "*", mark) => {
                     marks.take_value(&mut open, mark);
@@ -568,6 +575,15 @@ impl Marks {
         path
     }
 
+    /// The text of a scalar as it is written.
+    fn text(&self, value: &Value, path: &str) -> Option<String> {
+        let written = match value {
+            Value::Bool(_) | Value::Number(_) => self.written.get(&hash(path)),
+            _ => None,
+        };
+        written.map_or_else(|| scalar_text(value), |text| Some(text.to_string()))
+    }
+
     fn value_place(&self, path: &str) -> Place {
         nearest(path, |path| self.values.get(&hash(path)))
     }
@@ -578,6 +594,12 @@ impl Marks {
             self.keys.get(&id).or_else(|| self.values.get(&id))
         })
     }
+}
+
+/// Whether YAML may take a plain scalar for a number or a truth value.
+fn may_be_rewritten(text: &str) -> bool {
+    let begins = |first: char| first.is_ascii_digit() || "+-.TtFf".contains(first);
+    text.len() <= WRITTEN_BYTES_MAX && text.starts_with(begins)
 }
 
 /// What an alias or a merge brought in has no position of its own: take the nearest above.
@@ -741,7 +763,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
     }
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        match scalar_text(self.value) {
+        match self.cx.marks.text(self.value, &self.path) {
             Some(text) => visitor.visit_string(text),
             None => Err(self.unexpected("a text")),
         }
@@ -1248,6 +1270,26 @@ mod tests {
         );
         assert_eq!(problems.len(), 1);
         assert_eq!((problems[0].mark.line, &*problems[0].path), (2, "size"));
+    }
+
+    #[test]
+    fn a_text_is_what_is_written() {
+        for text in [
+            "1.10",
+            "+49151",
+            "7e10",
+            "0x10",
+            "0b11",
+            "True",
+            "1e3",
+            ".5",
+            "-0.0",
+            "12345678901234567890.5",
+        ] {
+            let (spec, problems) = decode(&format!("name: {text}\n"));
+            assert!(problems.is_empty(), "{problems:?}");
+            assert_eq!(spec.unwrap().name.get().unwrap(), text);
+        }
     }
 
     #[test]

@@ -396,6 +396,10 @@ impl SecretForm {
         if decoded.is_empty() {
             return Err("the secret is empty once it is decoded".to_owned());
         }
+        // HMAC fills a short key up with zeros (RFC 2104 section 2).
+        if decoded.iter().all(|byte| *byte == 0) {
+            return Err("the secret is nothing but zeros, which is as good as empty".to_owned());
+        }
         Ok(match self.transform {
             None => decoded,
             Some(SecretTransform::Sha1) => primitive::Digest::Sha1.of([decoded.as_slice()]),
@@ -537,7 +541,7 @@ mod tests {
         for written in ["whsec_AAE=", "whsec_AAE", "v1,whsec_AAE=", "AAE="] {
             assert_eq!(form.decode(written.as_bytes()), Ok(vec![0, 1]), "{written}");
         }
-        for bad in ["whsec_", "whsec_!", "whsec_AAF="] {
+        for bad in ["whsec_", "whsec_!", "whsec_AAF=", "whsec_AAAA"] {
             assert!(form.decode(bad.as_bytes()).is_err(), "{bad}");
         }
     }

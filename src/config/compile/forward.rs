@@ -1,5 +1,6 @@
 //! `forward`: how the forwarded request differs from the one received.
 
+use http::uri::Authority;
 use http::{HeaderName, HeaderValue, header};
 
 use super::{Compiler, value};
@@ -106,6 +107,9 @@ impl Compiler<'_, '_> {
             let Some((text, place)) = value(Some(at)) else {
                 continue;
             };
+            if parsed == header::HOST && !is_host(text) {
+                self.error(&place, format!("`{text}` is no host name"), None);
+            }
             if let Ok(value) = HeaderValue::from_str(text) {
                 set.push((parsed, value));
             } else {
@@ -123,6 +127,11 @@ impl Compiler<'_, '_> {
                 Ok(parsed) if parsed == header::HOST || OWN_FIELDS.contains(&parsed.as_str()) => {
                     self.error(&place, format!("`{name}` cannot be removed"), None);
                 }
+                Ok(parsed) if parsed.as_str().starts_with(EVIDENCE) => {
+                    let message = format!("`{name}` cannot be removed");
+                    let hint = "it tells the app what was verified; what senders write in its place never gets there";
+                    self.error(&place, message, hint);
+                }
                 Ok(parsed) => removed.push(parsed),
                 Err(_) => self.error(
                     &place,
@@ -133,6 +142,12 @@ impl Compiler<'_, '_> {
         }
         removed
     }
+}
+
+/// Whether it can stand in `Host`: a name or an address, and a port (RFC 9110 section 7.2).
+fn is_host(text: &str) -> bool {
+    let authority = text.parse::<Authority>();
+    authority.is_ok_and(|authority| !authority.host().is_empty() && !text.contains('@'))
 }
 
 /// Whether every path of the pattern begins with the segments of `prefix`.

@@ -18,11 +18,18 @@ const WINDOW_DEFAULT: Duration = Duration::from_mins(10);
 
 impl Compiler<'_, '_> {
     pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Box<[Quota]> {
-        let items = values(at).unwrap_or_default();
-        items
-            .into_iter()
-            .filter_map(|(spec, place)| self.quota(spec, &place))
-            .collect()
+        let mut quotas = Vec::new();
+        for (spec, place) in values(at).unwrap_or_default() {
+            let Some(quota) = self.quota(spec, &place) else {
+                continue;
+            };
+            if quotas.contains(&quota) {
+                let hint = "every request would be counted twice; remove one";
+                self.error(&place, "this limit stands here twice", hint);
+            }
+            quotas.push(quota);
+        }
+        quotas.into()
     }
 
     fn quota(&mut self, spec: &QuotaSpec, place: &Place) -> Option<Quota> {
