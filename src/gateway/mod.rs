@@ -570,7 +570,7 @@ impl Routed<'_> {
             clock: &gateway.clock,
             client: record.client_ip,
         };
-        let verdict = if received.content.len() <= whole::AT_ONCE_BYTES_MAX {
+        let verdict = if received.content.len() <= self.state.at_once_bytes {
             let content = &received.content;
             whole::judge(presented, progress, content, could_be_handshake, means).await
         } else {

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::forward::Upstream;
 use super::headers::Names;
 use super::quota::Limiter;
-use super::replay;
+use super::{replay, whole};
 use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
@@ -67,6 +67,8 @@ pub struct RouteState {
     pub upstream: Arc<dyn Upstream>,
     /// Longest that one delivery can take: how long a replay claim is leased.
     pub lease: Duration,
+    /// Largest body that is judged where its request is served.
+    pub at_once_bytes: usize,
     /// What its deliveries are known by beside their names.
     pub delivery_mark: [u8; 32],
     /// The fields that its checks read.
@@ -142,6 +144,11 @@ impl RouteState {
             withheld: replaced.clone().chain(hidden).collect(),
             replaced: replaced.collect(),
             credentials,
+            at_once_bytes: if route.auth.is_dear() {
+                whole::AT_ONCE_BYTES_DEAR
+            } else {
+                whole::AT_ONCE_BYTES_MAX
+            },
             delivery_mark: replay::mark(&route.name),
             name_value: HeaderValue::from_str(&route.name).ok(),
             route: Arc::clone(route),

@@ -1,6 +1,6 @@
 //! Stage: what takes the whole body: its syntax, the keys that it names, handshakes, signatures.
 //!
-//! This work grows with the body. Above [`AT_ONCE_BYTES_MAX`] it is done on threads that serve no
+//! This work grows with the body. Above [`AT_ONCE_BYTES_MAX`], or [`AT_ONCE_BYTES_DEAR`], it is done on threads that serve no
 //! requests, on a few at a time, so that whoever sends large bodies slows down nobody else (SECURITY
 //! DS-30). Below, it is done where the request is served: nothing is copied and nothing waits.
 
@@ -29,6 +29,8 @@ use crate::units::UnixTime;
 
 /// Largest body that is judged where its request is served: about 0.2 ms of hashing.
 pub const AT_ONCE_BYTES_MAX: usize = 256 * 1024;
+/// The same where a scheme does more with a body than to hash it: 2 ms of sorting keys.
+pub const AT_ONCE_BYTES_DEAR: usize = 16 * 1024;
 
 /// What of a request with a large body is given away, and comes back with the verdict.
 #[derive(Debug)]

@@ -253,6 +253,11 @@ impl AuthPolicy {
             })
     }
 
+    /// Whether to judge a body takes many times what to hash it does.
+    pub fn is_dear(&self) -> bool {
+        self.signatures().any(|check| check.scheme.is_dear())
+    }
+
     /// Whether a token of it stands in the path.
     pub fn takes_path_tokens(&self) -> bool {
         self.checks().into_iter().any(|check| match check {

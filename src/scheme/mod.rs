@@ -576,6 +576,12 @@ impl Scheme {
             }) && !self.contents.is_empty()
     }
 
+    /// Whether judging a body takes many times what hashing it does: it is decoded, or its JSON put into order.
+    pub fn is_dear(&self) -> bool {
+        let mut parts = self.contents.iter().flatten();
+        self.body_decoded || parts.any(|part| part.text.sorts_json())
+    }
+
     /// Whether it signs values of a JSON body and not all of it, so that anybody can add others.
     fn signs_json_values(&self) -> bool {
         let mut contents = self.contents.iter();

@@ -315,6 +315,11 @@ impl Template {
         })
     }
 
+    /// Whether JSON goes in with its keys in another order.
+    pub(super) fn sorts_json(&self) -> bool {
+        self.uses(&|source| matches!(source, Source::Json(Shape::Sorted, _)))
+    }
+
     /// Whether values of the JSON in the body go in.
     pub(super) fn reads_json(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Json(..) | Source::Place(Location::Json(_))))

@@ -16,7 +16,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use hookward::config::{Environment, load_text};
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
-use hookward::gateway::whole::AT_ONCE_BYTES_MAX;
+use hookward::gateway::whole::{AT_ONCE_BYTES_DEAR, AT_ONCE_BYTES_MAX};
 use hookward::server;
 use hookward::telemetry::Telemetry;
 use hookward::telemetry::log::AccessLog;
@@ -168,6 +168,27 @@ fn small_bodies_wait_for_nobody() {
         assert_eq!(worker.status("/signed", &fields, &body).await, 200);
         drop(release);
     });
+}
+
+#[test]
+fn bodies_that_are_dear_to_judge_are_judged_aside_sooner() {
+    // SECURITY DS-30
+    let worker = Worker::new(
+        "  - name: sorted
+    match: { path: /sorted }
+    verify: [{ provider: nowpayments, secrets: [env:SECRET] }]
+    upstream: echo
+  - name: decoded
+    match: { path: /decoded }
+    verify: [{ provider: stream, secrets: [env:SECRET] }]
+    upstream: echo
+",
+    );
+    let body = json_of(AT_ONCE_BYTES_DEAR + 1);
+    let fields = [JSON, ("x-nowpayments-sig", &*"0".repeat(128))];
+    assert_eq!(worker.waits("/sorted", &fields, &body), 401);
+    let fields = [JSON, ("x-signature", &*"0".repeat(64))];
+    assert_eq!(worker.waits("/decoded", &fields, &body), 401);
 }
 
 #[test]
