@@ -464,10 +464,6 @@ impl Routed<'_> {
         if let Some(proof) = &proof {
             record.verified(proof);
         }
-        // It is for verified requests: what anybody may ask, and what is only let pass, must not use it up.
-        if reply.is_none() && doubts.first.is_none() {
-            doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
-        }
         // Where anything is held against it, an observing route leaves the answer to the app.
         if let Some(mut reply) = reply.filter(|_| doubts.first.is_none()) {
             if let Some(enrolled) = reply.enrolled.take() {
@@ -482,6 +478,13 @@ impl Routed<'_> {
             }
             Claimed::New(claims) => claims,
         };
+        // It is for verified requests that the app is to get: what anybody may ask or send once more, and what is only
+        // let pass, must not use it up.
+        let mut held = replay::Held::new(claims);
+        if doubts.first.is_none() {
+            doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
+        }
+        let claims = held.take();
         let proof = proof.unwrap_or_default();
         let trusted = &self.listener.trusted_proxies;
         let built = forward::build(Forwarding {

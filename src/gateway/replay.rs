@@ -121,13 +121,16 @@ fn unclaimable(error: StoreError, route: &str) -> Rejection {
     )
 }
 
-/// Claims that are not yet all there are. Given back when it ends there: one was refused, or the sender
-/// hung up.
+/// Claims of what is not yet on its way. Given back when it ends there: it was refused, or the sender hung up.
 #[derive(Default)]
-struct Held(Claims);
+pub(super) struct Held(Claims);
 
 impl Held {
-    fn take(&mut self) -> Claims {
+    pub(super) fn new(claims: Claims) -> Self {
+        Self(claims)
+    }
+
+    pub(super) fn take(&mut self) -> Claims {
         std::mem::take(&mut self.0)
     }
 }

@@ -180,6 +180,37 @@ fn the_rate_of_a_route_counts_only_what_was_verified() {
 }
 
 #[test]
+fn copies_of_a_delivery_do_not_use_up_the_rate_of_a_route() {
+    let app = App::start();
+    let secret = super::support::SECRET;
+    let gateway = Gateway::start(&config(&format!(
+        "  - name: limited
+    match: {{ path: /in }}
+    rate_limits: [{{ key: route, rate: 1/h, burst: 2 }}]
+    verify: [{{ provider: github, secrets: [\"value:{secret}\"] }}]
+    replay: {{ window: 10m }}
+    upstream: \"{}\"
+",
+        app.url()
+    )));
+    let send = |body: &[u8]| {
+        let (name, value) = github(body);
+        gateway.post("/in", &[(&name, &value)], body)
+    };
+    gateway.forwarded(&send(b"1"), 200);
+    for _ in 0..5 {
+        assert_eq!(send(b"1").status, 200);
+        assert_eq!(gateway.event()["outcome"], "duplicate");
+    }
+    gateway.forwarded(&send(b"2"), 200);
+    // What the limit refuses is not remembered: its retry is no copy.
+    for _ in 0..2 {
+        gateway.refused(&send(b"3"), 429, "rate_limited");
+    }
+    assert_eq!(app.count(), 2);
+}
+
+#[test]
 fn questions_that_anybody_may_ask_do_not_use_up_the_rate_of_a_route() {
     let app = App::start();
     let secret = super::support::SECRET;

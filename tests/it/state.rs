@@ -517,7 +517,7 @@ fn on_its_own_a_replica_claims_and_counts_in_memory() {
     let app = App::start();
     let port = free_port();
     let url = format!("redis://127.0.0.1:{port}");
-    let more = format!("{REPLAY}    rate_limits: [{{ key: route, rate: 1/h, burst: 4 }}]\n");
+    let more = format!("{REPLAY}    rate_limits: [{{ key: route, rate: 1/h, burst: 3 }}]\n");
     let first = replica(&app, &state(&url, "300ms", "local"), &more);
     available(&first, 0);
     first.forwarded(&post(&first, b"x"), 200);
