@@ -327,7 +327,7 @@ impl Gateway {
         }
         let found = select::select(&snapshot, &head);
         match &found {
-            Ok(state) | Err((_, Some(state))) => record.routed(state, &head),
+            Ok(state) | Err((_, Some(state))) => record.routed(&snapshot, state, &head),
             Err((_, None)) => record.unrouted(&snapshot, &head),
         }
         let state = found.map_err(|(rejection, known)| Refusal {

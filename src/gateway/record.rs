@@ -101,9 +101,12 @@ impl Record {
     }
 
     /// The request belongs to this route.
-    pub fn routed(&mut self, state: &Arc<RouteState>, head: &Head) {
+    pub fn routed(&mut self, snapshot: &Snapshot, state: &Arc<RouteState>, head: &Head) {
         self.route = Some(Arc::clone(state));
-        self.path = Path::OfRoute(head.target.clone());
+        self.path = match snapshot.routes.mask_strayed(&state.route, head.path()) {
+            Some(masked) => Path::Masked(masked),
+            None => Path::OfRoute(head.target.clone()),
+        };
     }
 
     /// The request belongs to no route of `snapshot`.

@@ -315,6 +315,16 @@ impl RouteTable {
             .unwrap_or(&[])
     }
 
+    /// A path for the log of a request that `route` took in a part of its path that is none of its tokens: the URL of
+    /// another route, mistyped, would show its own there (SECURITY L-08). `None` where none can.
+    pub fn mask_strayed(&self, route: &Route, path: &str) -> Option<String> {
+        let is_open = |segment: &Segment| !matches!(segment, Segment::Literal(_));
+        let may_stray = self.has_path_tokens
+            && route.matches.path.segments.iter().any(is_open)
+            && !route.auth.takes_path_tokens();
+        may_stray.then(|| self.mask_unmatched(path))
+    }
+
     /// A path for the log of a request that no route took. Where tokens stand in paths, segments that stand in
     /// no route might be a mistyped one and are masked (SECURITY L-08).
     pub fn mask_unmatched(&self, path: &str) -> String {

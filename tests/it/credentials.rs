@@ -245,6 +245,37 @@ fn a_path_token_is_forwarded_and_masked_in_the_log() {
     );
 }
 
+#[test]
+fn a_path_token_in_a_mistyped_url_is_masked_whoever_takes_it() {
+    // SECURITY L-08
+    let gateway = Gateway::start_with(
+        &config(&format!(
+            "  - name: guarded
+    match: {{ path: \"/in/{{tk}}/x\" }}
+    verify: [{{ token: {{ path: tk, {KEYS} }} }}]
+    upstream: echo
+  - name: rest
+    match: {{ path: \"/{{*rest}}\" }}
+    verify: [{{ token: {{ header: X-Key, {KEYS} }} }}]
+    upstream: echo
+"
+        )),
+        &[("TOKEN", TOKEN), ("OTHER", "tk second/+ü")],
+        |_| {},
+    );
+    for (path, logged) in [
+        (format!("/in/{TOKEN}/x/"), "/in/***/x/"),
+        (format!("/in//{TOKEN}/x"), "/in//***/x"),
+        (format!("/{TOKEN}"), "/***"),
+    ] {
+        let answer = gateway.post(&path, &[("X-Key", TOKEN)], b"x");
+        let event = gateway.forwarded(&answer, 200);
+        assert_eq!(event["route"], "rest");
+        assert_eq!(event["path"], logged);
+    }
+    assert!(!gateway.stdout().contains(TOKEN));
+}
+
 /// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by Python's bcrypt.
 pub(crate) const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$otbRDARhjKwa7DZnG449qg$ROc4PGUqERdBJvgNit0DJcQfLKNnVyQEmipPOzUI+Vo";
 pub(crate) const BCRYPT: &str = "$2y$06$uiwX.EBqUZ21d4IJSczUEuBdxtPaT6L7s75ec8Vx0V4VFQgU048ra";
