@@ -101,6 +101,9 @@ fn header(text: &str) -> Result<(String, String), String> {
         .map_err(|_ill_formed| format!("`{name}` is not a header name"))?;
     http::HeaderValue::from_str(value)
         .map_err(|_ill_formed| format!("`{value}` is not a header value"))?;
+    if ["content-length", "transfer-encoding"].contains(&&*name.to_ascii_lowercase()) {
+        return Err(format!("`{name}` follows from the body"));
+    }
     Ok((name.to_owned(), value.to_owned()))
 }
 

@@ -61,6 +61,19 @@ fn what_is_given_goes_before_what_is_filled_in() {
 }
 
 #[test]
+fn what_frames_the_body_is_not_given() {
+    let shell = Shell::new().with("body", "a=b");
+    for framing in ["content-length: 3", "Transfer-Encoding: chunked"] {
+        let ended = sign(&shell, &["--header", framing]).code(2);
+        assert!(
+            ended.stderr.contains("follows from the body"),
+            "{}",
+            ended.stderr
+        );
+    }
+}
+
+#[test]
 fn json_holds_the_same_request() {
     let shell = Shell::new().with("body", [0, 159, 146, 150]);
     let json = sign(
