@@ -27,7 +27,9 @@ use super::spec::{
 use super::template::{Names, Template};
 use super::when::When;
 use super::x5c::ChainRules;
-use super::{IdForm, KeyKind, Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm};
+use super::{
+    IdForm, KeyKind, Loose, Params, Part, Proof, Require, Scheme, Timestamp, Tolerance, UrlForm,
+};
 use crate::document::{At, OneOrMany, Place};
 use crate::problem::{Mark, Problem, Severity};
 use crate::units::Span;
@@ -195,9 +197,11 @@ impl<'a> Compiler<'a> {
             secret: self.secret(spec),
             key_source: spec.key_url.as_ref().and_then(|at| self.key_source(at)),
             identity: Identity::default(),
+            loose: Loose::default(),
         };
         scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
         scheme.identity = scheme.identity();
+        scheme.loose = scheme.loose();
         let is_jwt = algorithm == Algorithm::Jwt;
         if timestamp_spec.is_none() && tolerance.is_some() && !is_jwt {
             self.problems.push(problem(

@@ -190,6 +190,17 @@ pub struct Scheme {
     secret: SecretForm,
     key_source: Option<KeySource>,
     identity: Identity,
+    loose: Loose,
+}
+
+/// Values that are signed without all that stands around them, where anybody can add what other readers take for
+/// them: found when the scheme is loaded.
+#[derive(Clone, Debug, Default)]
+struct Loose {
+    /// Whether they are of the JSON in the body.
+    json: bool,
+    /// Those that are fields of a form, where the URL is not signed.
+    form_fields: Box<[Box<str>]>,
 }
 
 /// How a signature proves its sender.
@@ -582,7 +593,21 @@ impl Scheme {
         self.body_decoded || parts.any(|part| part.text.sorts_json())
     }
 
-    /// Whether it signs values of a JSON body and not all of it, so that anybody can add others.
+    fn loose(&self) -> Loose {
+        let texts = self.contents.iter().flatten();
+        let signed = texts.flat_map(|part| part.text.form_fields());
+        let of_json = self.json_from.iter().filter_map(Location::form_field);
+        Loose {
+            json: self.signs_json_values(),
+            form_fields: of_json
+                .chain(signed)
+                .filter(|_| !self.signs_url)
+                .map(Into::into)
+                .collect(),
+        }
+    }
+
+    /// Whether it signs values of a JSON body and not all of it.
     fn signs_json_values(&self) -> bool {
         let mut contents = self.contents.iter();
         let is_whole = |parts: &Vec<Part>| parts.iter().any(|part| part.text.covers_any_body());
@@ -591,16 +616,6 @@ impl Scheme {
             && !self.body_decoded
             && (self.each.is_some() || parts.any(|part| part.text.reads_json()))
             && !(self.contents.iter().len() > 0 && contents.all(is_whole))
-    }
-
-    /// The fields of a form whose values it signs.
-    fn signed_form_fields(&self) -> impl Iterator<Item = &str> {
-        let texts = self.contents.iter().flatten();
-        let signed = texts.flat_map(|part| part.text.form_fields());
-        self.json_from
-            .iter()
-            .filter_map(Location::form_field)
-            .chain(signed)
     }
 
     /// Whether of all bodies it covers those alone that are forms.

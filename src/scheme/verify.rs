@@ -181,16 +181,15 @@ impl Scheme {
     /// Refuses a request in which others may find another value than is verified here: nobody signed its query, nor
     /// what it says of its body.
     pub(super) fn is_read_alike(&self, view: View<'_>) -> Result<(), SignatureError> {
-        let is_form = locate::is_form(view.headers);
-        if let Some(query) = view.url.query().filter(|_| is_form && !self.signs_url) {
-            for name in self.signed_form_fields() {
-                if locate::stands_in_query(query, name).map_err(unreadable)? {
-                    return Err(malformed("a field of the form stands in the query too"));
-                }
+        for name in &self.loose.form_fields {
+            let query = view.url.query().filter(|_| locate::is_form(view.headers));
+            let query = query.unwrap_or_default();
+            if locate::stands_in_query(query, name).map_err(unreadable)? {
+                return Err(malformed("a field of the form stands in the query too"));
             }
         }
         let body = view.body.filter(|body| !body.is_empty());
-        match body.filter(|_| self.signs_json_values()) {
+        match body.filter(|_| self.loose.json) {
             Some(body) if !locate::is_read_as_json(view.headers, body) => Err(malformed(
                 "the body is JSON, and the request says that it is a form, compressed or in another charset",
             )),
