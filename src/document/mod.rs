@@ -449,8 +449,8 @@ fn expand(
 const DEPTH_MAX: usize = 64;
 /// Keys and values of a file: ten thousand long routes (SECURITY S-15).
 const PLACES_MAX: usize = 1 << 20;
-/// Longest scalar that is kept as it is written: no number is longer.
-const WRITTEN_BYTES_MAX: usize = 64;
+/// Longest scalar that is kept as it is written: who writes a longer number does not mean a text.
+const WRITTEN_BYTES_MAX: usize = 1024;
 /// Length of all their paths together: the work that a file can cause (SECURITY DS-21).
 const PATHS_MAX: usize = 256 << 20;
 

@@ -121,11 +121,19 @@ impl Shared {
 
     fn next(&self) -> Option<Arc<str>> {
         let mut state = self.lock();
-        let name = state.waiting.pop_front();
-        if name.is_none() {
-            state.threads -= 1;
+        while let Some(name) = state.waiting.pop_front() {
+            let is_wanted = state
+                .asked
+                .get(&name)
+                .is_some_and(|asked| asked.receiver_count() > 0);
+            if is_wanted {
+                return Some(name);
+            }
+            // Whoever asked has waited long enough.
+            state.asked.remove(&name);
         }
-        name
+        state.threads -= 1;
+        None
     }
 }
 

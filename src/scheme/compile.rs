@@ -171,6 +171,11 @@ impl<'a> Compiler<'a> {
             Some(at) if event_id_claim.is_none() => self.location(at),
             _ => Vec::new(),
         };
+        let is_instead = get(&spec.url).is_some_and(|url| url.instead.is_some());
+        if let Some(at) = spec.body_digest.as_ref().filter(|_| is_instead) {
+            let message = "where `url.instead` is signed, nobody signs the query with the digest";
+            self.error(at, message);
+        }
         let mut scheme = Scheme {
             proof: self.proof(spec, algorithm, tolerance),
             signature,

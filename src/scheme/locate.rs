@@ -122,6 +122,12 @@ impl Location {
                 field_values(query, name)
             }
             Self::Form(name) => {
+                if view
+                    .body
+                    .is_some_and(|body| hides_in_form(view.headers, body, name))
+                {
+                    return Err(Unreadable::Twice);
+                }
                 let Form { fields, files } = form(view)?;
                 if files.iter().any(|own| names_alike(own, name)) {
                     return Err(Unreadable::Body); // a field to who signs, a file to the app
@@ -244,8 +250,12 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 /// charset.
 pub(super) fn is_read_as_json(headers: &HeaderMap, body: &Content) -> bool {
     let content_type = headers.get(http::header::CONTENT_TYPE);
-    let content_type = content_type.map_or("", |value| value.to_str().unwrap_or("charset"));
-    let says_charset = content_type.to_ascii_lowercase().contains("charset");
+    // One that is no text, or ends elsewhere for others (PHP: at a comma), is anything.
+    let Some(content_type) = content_type.map_or(Some(""), |value| value.to_str().ok()) else {
+        return false;
+    };
+    let main = content_type.split(';').next().unwrap_or_default().trim();
+    let is_of_type = |byte: u8| byte.is_ascii_alphanumeric() || b"/+-._".contains(&byte);
     let body = || body.frames().iter().map(AsRef::as_ref);
     let is_encoded =
         |coding: &http::HeaderValue| !coding.as_bytes().eq_ignore_ascii_case(b"identity");
@@ -254,7 +264,8 @@ pub(super) fn is_read_as_json(headers: &HeaderMap, body: &Content) -> bool {
             .get_all(http::header::CONTENT_ENCODING)
             .iter()
             .any(is_encoded)
-        && (!says_charset || multipart::is_read_in_one_charset(content_type, body()))
+        && main.bytes().all(is_of_type)
+        && multipart::is_read_in_one_charset(content_type, body())
 }
 
 /// Most fields of a query or a form: enough for every provider, few enough to compare (DS-33).
@@ -357,6 +368,12 @@ pub(super) fn stands_in_query(query: &str, name: &str) -> Result<bool, Unreadabl
         is_there |= *own == *name.as_bytes() || names_alike(&own, name);
     }
     Ok(is_there)
+}
+
+/// The same of a form that is written as a query is.
+fn hides_in_form(headers: &HeaderMap, body: &Content, name: &str) -> bool {
+    let is_written_so = is_form(headers) && !is_multipart(headers);
+    is_written_so && std::str::from_utf8(&body.joined()).is_ok_and(|text| hides(text, name))
 }
 
 /// Whether a field called `name` stands behind a `;`, where some readers (Rack) begin another field.

@@ -601,7 +601,7 @@ impl Scheme {
             json: self.signs_json_values(),
             form_fields: of_json
                 .chain(signed)
-                .filter(|_| !self.signs_url)
+                .filter(|_| !self.signs_url || self.url.instead.is_some())
                 .map(Into::into)
                 .collect(),
         }
