@@ -489,6 +489,7 @@ impl Marks {
     fn read(text: &str) -> Result<Self, (Mark, String)> {
         let mut marks = Self::default();
         let mut open: Vec<Open> = Vec::new();
+        let mut anchored: HashMap<usize, Box<str>> = HashMap::new();
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
                 let marker = error.marker();
@@ -510,14 +511,21 @@ impl Marks {
                 return Err((mark, "the file has too many values".to_owned()));
             }
             match event {
-                Event::Scalar(text, style, ..) if !marks.take_key(&mut open, &text, mark) => {
+                Event::Scalar(text, style, anchor, _)
+                    if !marks.take_key(&mut open, &text, mark) =>
+                {
                     let path = marks.take_value(&mut open, mark);
                     if style == ScalarStyle::Plain && may_be_rewritten(&text) {
+                        // Under 0 what has no anchor: no alias has that number.
+                        anchored.insert(anchor, text.as_ref().into());
                         marks.written.insert(hash(&path), text.as_ref().into());
                     }
                 }
-                Event::Alias(_) if !marks.take_key(&mut open, "*", mark) => {
-                    marks.take_value(&mut open, mark);
+                Event::Alias(anchor) if !marks.take_key(&mut open, "*", mark) => {
+                    let path = marks.take_value(&mut open, mark);
+                    if let Some(text) = anchored.get(&anchor) {
+                        marks.written.insert(hash(&path), text.clone());
+                    }
                 }
                 Event::SequenceStart(..) => {
                     let path = marks.take_value(&mut open, mark);
@@ -1289,6 +1297,8 @@ mod tests {
             let (spec, problems) = decode(&format!("name: {text}\n"));
             assert!(problems.is_empty(), "{problems:?}");
             assert_eq!(spec.unwrap().name.get().unwrap(), text);
+            let (spec, _) = decode(&format!("x-own: &own {text}\nname: *own\n"));
+            assert_eq!(spec.unwrap().name.get().unwrap(), text, "by an alias");
         }
     }
 
