@@ -103,9 +103,11 @@ impl Record {
     /// The request belongs to this route.
     pub fn routed(&mut self, snapshot: &Snapshot, state: &Arc<RouteState>, head: &Head) {
         self.route = Some(Arc::clone(state));
-        self.path = match snapshot.routes.mask_strayed(&state.route, head.path()) {
-            Some(masked) => Path::Masked(masked),
-            None => Path::OfRoute(head.target.clone()),
+        self.path = if snapshot.routes.may_stray(&state.route) {
+            let own = select::loggable_path(&state.route, head.path());
+            Path::Masked(snapshot.routes.mask_unmatched(&own))
+        } else {
+            Path::OfRoute(head.target.clone())
         };
     }
 

@@ -315,14 +315,11 @@ impl RouteTable {
             .unwrap_or(&[])
     }
 
-    /// A path for the log of a request that `route` took in a part of its path that is none of its tokens: the URL of
-    /// another route, mistyped, would show its own there (SECURITY L-08). `None` where none can.
-    pub fn mask_strayed(&self, route: &Route, path: &str) -> Option<String> {
+    /// Whether `route` takes segments that may be anything, where tokens stand in paths: the URL of another route,
+    /// mistyped, would show its token there (SECURITY L-08).
+    pub fn may_stray(&self, route: &Route) -> bool {
         let is_open = |segment: &Segment| !matches!(segment, Segment::Literal(_));
-        let may_stray = self.has_path_tokens
-            && route.matches.path.segments.iter().any(is_open)
-            && !route.auth.takes_path_tokens();
-        may_stray.then(|| self.mask_unmatched(path))
+        self.has_path_tokens && route.matches.path.segments.iter().any(is_open)
     }
 
     /// A path for the log of a request that no route took. Where tokens stand in paths, segments that stand in

@@ -254,6 +254,10 @@ fn a_path_token_in_a_mistyped_url_is_masked_whoever_takes_it() {
     match: {{ path: \"/in/{{tk}}/x\" }}
     verify: [{{ token: {{ path: tk, {KEYS} }} }}]
     upstream: echo
+  - name: both
+    match: {{ path: \"/own/{{tk}}/{{*rest}}\" }}
+    verify: [{{ token: {{ path: tk, {KEYS} }} }}]
+    upstream: echo
   - name: rest
     match: {{ path: \"/{{*rest}}\" }}
     verify: [{{ token: {{ header: X-Key, {KEYS} }} }}]
@@ -273,6 +277,10 @@ fn a_path_token_in_a_mistyped_url_is_masked_whoever_takes_it() {
         assert_eq!(event["route"], "rest");
         assert_eq!(event["path"], logged);
     }
+    // Behind its own token, another's.
+    let answer = gateway.post(&format!("/own/{TOKEN}/in/{TOKEN}"), &[], b"x");
+    let event = gateway.forwarded(&answer, 200);
+    assert_eq!(event["path"], "/own/***/in/***");
     assert!(!gateway.stdout().contains(TOKEN));
 }
 
