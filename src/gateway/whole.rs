@@ -1,8 +1,8 @@
 //! Stage: what takes the whole body: its syntax, the keys that it names, handshakes, signatures.
 //!
-//! This work grows with the body. Above [`AT_ONCE_BYTES_MAX`], or [`AT_ONCE_BYTES_DEAR`], it is done on threads that serve no
-//! requests, on a few at a time, so that whoever sends large bodies slows down nobody else (SECURITY
-//! DS-30). Below, it is done where the request is served: nothing is copied and nothing waits.
+//! This work grows with the body. Above [`AT_ONCE_BYTES_MAX`], or [`AT_ONCE_BYTES_DEAR`], it is done on
+//! threads that serve no requests, on a few at a time, so that whoever sends large bodies slows down nobody
+//! else (SECURITY DS-30). Below, it is done where the request is served: nothing is copied and nothing waits.
 
 use std::net::IpAddr;
 use std::panic::resume_unwind;

@@ -416,7 +416,7 @@ impl Server {
 
     /// A new connection within `limit`; the error says what took longer.
     async fn connect(&self, limit: Duration) -> anyhow::Result<Connection> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::now() + limit;
         let found = match &self.address {
             ServerAddress::Unix(_) => Vec::new(),
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
