@@ -9,6 +9,7 @@ pub mod route;
 pub mod scheme;
 pub mod secret;
 pub mod settings;
+pub mod shares;
 pub mod units;
 
 // The data path.

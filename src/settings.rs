@@ -206,6 +206,16 @@ impl Limits {
             PerAddress::Share => (self.connections / 10).max(SHARE_MIN),
         }
     }
+
+    /// Requests of `address` whose bodies may be waited for at once: half of all, so that nobody alone keeps everybody
+    /// out with heads that cost nothing (SECURITY DS-08).
+    pub fn awaited_bodies_of(&self, address: IpAddr) -> usize {
+        if address.is_loopback() {
+            usize::MAX
+        } else {
+            self.requests_in_flight.div_ceil(2)
+        }
+    }
 }
 
 /// One listener.

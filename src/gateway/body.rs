@@ -1,6 +1,7 @@
 //! Stage: the only reader of request bodies. Exact bytes, a cap, a deadline, a shared budget.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use super::rejection::Rejection;
 use crate::clock;
 use crate::reason::Reason;
 use crate::scheme::Content;
+use crate::shares::{Share, Shares};
 
 /// A complete body and the room it takes.
 #[derive(Debug)]
@@ -39,6 +41,25 @@ pub struct BodyLimits {
     pub rate_min: u64,
     /// All buffered bodies together.
     pub budget: u64,
+}
+
+/// Whose body is read, and how many of theirs may be waited for at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    /// The client.
+    pub address: IpAddr,
+    /// What every client is waited for.
+    pub awaited: &'a Arc<Shares>,
+    /// Most of this one.
+    pub awaited_max: usize,
+}
+
+impl Sender<'_> {
+    fn keep_waiting(&self) -> Result<Share, Rejection> {
+        let share = self.awaited.take(self.address, self.awaited_max);
+        let detail = "half of `requests_in_flight` waits for bodies of this address already";
+        share.ok_or_else(|| Rejection::new(Reason::Overloaded, detail))
+    }
 }
 
 /// Bytes of all buffered bodies.
@@ -113,6 +134,7 @@ pub async fn read<B>(
     body: B,
     limits: BodyLimits,
     mut hold: Hold,
+    sender: Sender<'_>,
     cutoff: &CancellationToken,
     received: &mut u64,
 ) -> Result<Received, Rejection>
@@ -124,11 +146,15 @@ where
     let start = clock::now();
     // Made by the first wait: most bodies come with their head.
     let mut timer = None;
+    let mut share = None;
     while !body.is_end_stream() {
         let here = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await;
         let frame = match here {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
+                if share.is_none() {
+                    share = Some(sender.keep_waiting()?);
+                }
                 let patience = (limits, start, *received);
                 let timer = timer.get_or_insert_with(|| {
                     Box::pin(sleep_until(limits.deadline(start, *received)))
@@ -292,6 +318,14 @@ mod tests {
         budget: 8192,
     };
 
+    fn anybody(awaited: &Arc<Shares>) -> Sender<'_> {
+        Sender {
+            address: IpAddr::from([192, 0, 2, 1]),
+            awaited,
+            awaited_max: 1,
+        }
+    }
+
     fn chunks(sizes: Vec<usize>) -> impl Body<Data = Bytes> {
         let frames = sizes
             .into_iter()
@@ -301,7 +335,16 @@ mod tests {
 
     async fn judge(body: impl Body<Data = Bytes>, budget: &Arc<Budget>) -> Result<usize, Reason> {
         let cutoff = CancellationToken::new();
-        let read = read(body, LIMITS, budget.hold(), &cutoff, &mut 0).await;
+        let awaited = Arc::default();
+        let read = read(
+            body,
+            LIMITS,
+            budget.hold(),
+            anybody(&awaited),
+            &cutoff,
+            &mut 0,
+        )
+        .await;
         read.map(|received| received.content.len())
             .map_err(|rejection| rejection.reason)
     }
@@ -330,9 +373,17 @@ mod tests {
         let budget = Arc::new(Budget::default());
         let cutoff = CancellationToken::new();
         let body = chunks(vec![1; 2000]);
-        let received = read(body, LIMITS, budget.hold(), &cutoff, &mut 0)
-            .await
-            .unwrap();
+        let awaited = Arc::default();
+        let received = read(
+            body,
+            LIMITS,
+            budget.hold(),
+            anybody(&awaited),
+            &cutoff,
+            &mut 0,
+        )
+        .await
+        .unwrap();
         assert_eq!(
             (received.content.len(), received.content.frames().len()),
             (2000, 1)
@@ -352,9 +403,17 @@ mod tests {
         let cutoff = CancellationToken::new();
         cutoff.cancel();
         let stalled = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-        let drained = read(stalled, LIMITS, budget.hold(), &cutoff, &mut 0)
-            .await
-            .unwrap_err();
+        let awaited = Arc::default();
+        let drained = read(
+            stalled,
+            LIMITS,
+            budget.hold(),
+            anybody(&awaited),
+            &cutoff,
+            &mut 0,
+        )
+        .await
+        .unwrap_err();
         assert_eq!(drained.reason, Reason::Draining);
     }
 
@@ -378,7 +437,9 @@ mod tests {
         async fn cut(body: impl Body<Data = Bytes>, limits: BodyLimits) -> (u64, u64) {
             let (start, mut received) = (Instant::now(), 0);
             let (budget, cutoff) = (Arc::new(Budget::default()), CancellationToken::new());
-            let read = read(body, limits, budget.hold(), &cutoff, &mut received).await;
+            let awaited = Arc::default();
+            let sender = anybody(&awaited);
+            let read = read(body, limits, budget.hold(), sender, &cutoff, &mut received).await;
             assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
             (start.elapsed().as_secs(), received)
         }

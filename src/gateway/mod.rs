@@ -26,6 +26,7 @@ use crate::reason::Reason;
 use crate::route::policy::Mode;
 use crate::scheme::handshake::Reply;
 use crate::settings::Plaintext;
+use crate::shares::Shares;
 use crate::telemetry::{Outcome, Telemetry};
 
 pub mod admit;
@@ -72,6 +73,7 @@ pub struct Gateway {
     snapshot: ArcSwap<Snapshot>,
     in_flight: Arc<admit::InFlight>,
     budget: Arc<body::Budget>,
+    awaited: Arc<Shares>,
     keys: keys::KeyCache,
     passwords: password::Passwords,
     telemetry: Arc<Telemetry>,
@@ -163,6 +165,7 @@ impl Gateway {
             snapshot: ArcSwap::from_pointee(snapshot),
             in_flight: Arc::new(admit::InFlight::new(Arc::clone(&telemetry.metrics))),
             budget: Arc::default(),
+            awaited: Arc::default(),
             passwords: password::Passwords::new()?,
             telemetry: Arc::new(telemetry),
             clock,
@@ -567,7 +570,7 @@ impl Routed<'_> {
         }
         let progress = doubts.weigh(progress)?;
         admit::promised_body(&route.body, &head.headers, could_be_handshake)?;
-        let mut received = self.receive(body, &mut record.bytes_in).await?;
+        let mut received = self.receive(body, record).await?;
         let means = Means {
             keys: &gateway.keys,
             clock: &gateway.clock,
@@ -597,7 +600,7 @@ impl Routed<'_> {
     }
 
     /// The body, whole.
-    async fn receive<B>(&self, body: &mut B, bytes_in: &mut u64) -> Result<Received, Rejection>
+    async fn receive<B>(&self, body: &mut B, record: &mut Record) -> Result<Received, Rejection>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -605,8 +608,19 @@ impl Routed<'_> {
             gateway,
             snapshot,
             state,
+            listener,
             ..
         } = self;
+        let address = record.client_ip;
+        // Who speaks for others is not one client.
+        let mut trusted = listener.trusted_proxies.iter();
+        let is_proxy = trusted.any(|net| net.contains(&address));
+        let awaited_max = snapshot.limits.awaited_bodies_of(address);
+        let sender = body::Sender {
+            address,
+            awaited: &gateway.awaited,
+            awaited_max: if is_proxy { usize::MAX } else { awaited_max },
+        };
         let limits = BodyLimits {
             size_max: state.route.body.size_max.0,
             timeout: snapshot.limits.body_timeout,
@@ -614,7 +628,8 @@ impl Routed<'_> {
             budget: snapshot.limits.body_memory.0,
         };
         let hold = gateway.budget.hold();
-        body::read(&mut *body, limits, hold, &gateway.cutoff, bytes_in).await
+        let received = &mut record.bytes_in;
+        body::read(&mut *body, limits, hold, sender, &gateway.cutoff, received).await
     }
 
     /// The right to deliver, where the route looks for replays.

@@ -83,6 +83,36 @@ fn a_trusted_proxy_may_have_all_connections_and_those_behind_it_their_share() {
     assert_eq!(other.exchange("POST", "/open", &[], b"x").status, 200);
 }
 
+#[test]
+fn no_address_keeps_others_out_with_heads_whose_bodies_do_not_come() {
+    // SECURITY DS-08, DS-02
+    let app = App::start();
+    let config = config_with("limits: { requests_in_flight: 4 }", &open_route(&app));
+    let proxied = "plaintext: allow, trusted_proxies: [127.0.0.0/8], proxy_protocol: true";
+    let gateway = Gateway::start(&config.replace("plaintext: allow", proxied));
+    let begin = |client: &str| {
+        let mut wire = gateway.plain();
+        wire.send(format!("PROXY TCP4 {client} 127.0.0.1 5 443\r\n").as_bytes());
+        wire.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n");
+        wire
+    };
+    let mut held = [begin("192.0.2.7"), begin("192.0.2.7")];
+    gateway.wait_for_metric("hookward_requests_in_flight", 2);
+    let refused = begin("192.0.2.7").answer().unwrap();
+    gateway.refused(&refused, 503, "overloaded");
+    assert!(refused.header("retry-after").is_some());
+    // Others have the other half, and who has all of the body needs no share.
+    let mut other = begin("192.0.2.8");
+    other.send(b"x");
+    assert_eq!(other.answer().unwrap().status, 200);
+    let [first, _] = &mut held;
+    first.send(b"x");
+    assert_eq!(first.answer().unwrap().status, 200);
+    let mut again = begin("192.0.2.7");
+    again.send(b"x");
+    assert_eq!(again.answer().unwrap().status, 200);
+}
+
 /// What a client says first; nothing follows.
 fn client_hello() -> Vec<u8> {
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();

@@ -1,0 +1,88 @@
+//! How much of something each client address holds, so that none holds all of it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What every address holds. As many entries as there are [`Share`]s at most, of which the owner has a limit.
+#[derive(Debug, Default)]
+pub struct Shares(Mutex<HashMap<IpAddr, usize>>);
+
+/// One held by an address; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    shares: Arc<Shares>,
+    network: IpAddr,
+}
+
+impl Shares {
+    /// One more for `address`, unless it has `limit` already.
+    pub fn take(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Share> {
+        let network = network(address);
+        let mut held = self.lock();
+        let count = held.entry(network).or_default();
+        if *count >= limit {
+            if *count == 0 {
+                held.remove(&network);
+            }
+            return None;
+        }
+        *count += 1;
+        drop(held);
+        Some(Share {
+            shares: Arc::clone(self),
+            network,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut held = self.shares.lock();
+        if let Some(count) = held.get_mut(&self.network) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                held.remove(&self.network);
+            }
+        }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or the /64 that an IPv6 client has to itself.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_its_share_and_gives_it_back() {
+        // SECURITY DS-08
+        let shares = Arc::new(Shares::default());
+        let take = |address: &str| shares.take(address.parse().unwrap(), 2);
+        let held = [take("192.0.2.1"), take("::ffff:192.0.2.1")];
+        assert!(held.iter().all(Option::is_some));
+        assert!(take("192.0.2.1").is_none());
+        let v6 = [take("2001:db8::1"), take("2001:db8::2")];
+        assert!(v6.iter().all(Option::is_some));
+        assert!(take("2001:db8::3").is_none(), "a /64 is one client");
+        let other = take("2001:db8:0:1::1");
+        assert!(other.is_some());
+        drop(held);
+        assert!(take("192.0.2.1").is_some());
+        drop((v6, other));
+        assert!(shares.take("192.0.2.1".parse().unwrap(), 0).is_none());
+        assert!(shares.lock().is_empty());
+    }
+}
