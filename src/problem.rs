@@ -32,6 +32,8 @@ pub enum Severity {
 /// One thing wrong with a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
+    /// The file, where it is another one than that of the report: a preset that a configuration brings.
+    pub file: Option<PathBuf>,
     /// Place in the file.
     pub mark: Mark,
     /// Configuration path, such as `routes[2].verify[0].provider`; empty for the whole file.
@@ -60,12 +62,21 @@ impl Report {
         }
     }
 
-    /// Adds a problem, in the order of the file.
+    /// Adds a problem, in the order of the file; those of other files come last.
     pub fn push(&mut self, problem: Problem) {
+        let order = |problem: &Problem| (problem.file.clone(), problem.mark);
         let at = self
             .problems
-            .partition_point(|other| other.mark <= problem.mark);
+            .partition_point(|other| order(other) <= order(&problem));
         self.problems.insert(at, problem);
+    }
+
+    /// Its problems, for the report of a file that led to this one.
+    pub fn abroad(&self) -> impl Iterator<Item = Problem> {
+        self.problems.iter().map(|problem| Problem {
+            file: Some(self.file.clone()),
+            ..problem.clone()
+        })
     }
 
     /// The problems, in the order of the file.
@@ -102,7 +113,7 @@ impl Report {
             .iter()
             .map(|problem| {
                 serde_json::json!({
-                    "file": self.file.display().to_string(),
+                    "file": problem.file(&self.file).display().to_string(),
                     "line": problem.mark.line,
                     "column": problem.mark.column,
                     "path": problem.path,
@@ -125,13 +136,17 @@ impl fmt::Display for Report {
 }
 
 impl Problem {
+    fn file<'a>(&'a self, of_report: &'a Path) -> &'a Path {
+        self.file.as_deref().unwrap_or(of_report)
+    }
+
     fn write(&self, file: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
         let Mark { line, column } = self.mark;
-        let file = file.display();
+        let file = self.file(file).display();
         write!(f, "{file}:{line}:{column}: {severity}: ")?;
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
@@ -183,6 +198,7 @@ mod tests {
             let mut report = Report::new("hookward.yaml");
             for line in 1..=problems {
                 report.push(Problem {
+                    file: None,
                     mark: Mark { line, column: 1 },
                     path: String::new(),
                     message: "somebody should look".to_owned(),

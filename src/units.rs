@@ -204,20 +204,27 @@ impl UnixTime {
     }
 }
 
+/// End of the year 9999, where RFC 3339 ends.
+const SECS_MAX: u64 = 253_402_300_799;
+
 impl FromStr for UnixTime {
     type Err = UnitError;
 
     /// Unix seconds or RFC 3339.
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        text.parse::<i64>()
-            .ok()
-            .map(Self::from_secs)
-            .or_else(|| Self::from_rfc3339(text))
-            .ok_or_else(|| {
-                UnitError(format!(
-                    "`{text}` is not a time; write Unix seconds or RFC 3339 (2027-01-01T00:00:00Z)"
-                ))
-            })
+        if let Ok(secs) = text.parse::<i64>() {
+            if secs.unsigned_abs() > SECS_MAX {
+                return Err(UnitError(format!(
+                    "`{text}` is beyond the year 9999: a time is in seconds, not in milliseconds"
+                )));
+            }
+            return Ok(Self::from_secs(secs));
+        }
+        Self::from_rfc3339(text).ok_or_else(|| {
+            UnitError(format!(
+                "`{text}` is not a time; write Unix seconds or RFC 3339 (2027-01-01T00:00:00Z)"
+            ))
+        })
     }
 }
 

@@ -75,7 +75,13 @@ pub fn load(file: &Path, env: &Environment) -> Loaded {
         Ok(bytes) => bytes,
         Err(error) => {
             let message = format!("cannot read the configuration: {}", resolve::reason(&error));
-            let hint = Some("name it with `-c FILE` or `HOOKWARD_CONFIG`".to_owned());
+            let hint = match std::path::absolute(file) {
+                Ok(full) if file.is_relative() => {
+                    format!("it is looked for at {}; ", full.display())
+                }
+                _ => String::new(),
+            };
+            let hint = Some(hint + "`-c FILE` or `HOOKWARD_CONFIG` names another");
             return failed(Mark::START, message, hint, true);
         }
     };
@@ -182,6 +188,7 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
 
 fn error(mark: Mark, message: String, hint: Option<String>) -> Problem {
     Problem {
+        file: None,
         mark,
         path: String::new(),
         message,

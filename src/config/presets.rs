@@ -20,17 +20,17 @@ pub(super) fn add_folder(
             "cannot read the folder `{folder}`: {}",
             reason(&error)
         ));
-        let hint = "relative paths start from the configuration's folder";
-        trouble.hint(format!("{hint}: {}", absolute(&full)))
+        trouble.hint(format!("it is looked for at {}", absolute(&full)))
     })?;
     let mut reports = Vec::new();
     for name in names {
-        let path = Path::new(folder).join(name).to_string_lossy().into_owned();
+        let path = Path::new(folder).join(&name).to_string_lossy().into_owned();
         let text = resolver.file(&path).map(String::from_utf8);
+        let file = full.join(&name).display().to_string();
         let added = match text {
-            Ok(Ok(text)) => catalog.add(&path, &text),
-            Ok(Err(_)) => Err(report(&path, Trouble::new("not UTF-8"))),
-            Err(trouble) => Err(report(&path, trouble)),
+            Ok(Ok(text)) => catalog.add(&file, &text),
+            Ok(Err(_)) => Err(report(&file, Trouble::new("not UTF-8"))),
+            Err(trouble) => Err(report(&file, trouble)),
         };
         reports.extend(added.err());
     }

@@ -207,10 +207,8 @@ impl<'e> Resolver<'e> {
         let mut resolved = self.written(reference, "secret")?;
         let bytes = resolved.secret.expose();
         let text = String::from_utf8_lossy(bytes);
-        if SAMPLES
-            .iter()
-            .any(|sample| text.trim().eq_ignore_ascii_case(sample))
-        {
+        let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
+        if SAMPLES.iter().any(|sample| is_sample(sample)) || text.trim().ends_with("...") {
             return Err(Trouble::new(
                 "the secret is a well-known sample: everybody can sign with it",
             )
@@ -317,9 +315,12 @@ impl<'e> Resolver<'e> {
         }
         match self.env.get(name) {
             Some(value) => Ok(value.as_bytes().to_vec()),
-            None => Err(Trouble::new(format!(
-                "environment variable `{name}` is not set"
-            ))),
+            None => {
+                let message = format!("environment variable `{name}` is not set");
+                let hint = "set it before the gateway starts, for a running one sees no new variables; or write \
+                            `file:PATH`";
+                Err(Trouble::new(message).hint(hint))
+            }
         }
     }
 }

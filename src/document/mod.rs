@@ -68,6 +68,7 @@ impl Place {
 
     fn problem(&self, severity: Severity, message: String, hint: Option<String>) -> Problem {
         Problem {
+            file: None,
             mark: self.mark,
             path: self.path.to_string(),
             message,
@@ -144,6 +145,7 @@ impl Document {
         // Editors of Windows write it; it is no character of the file (YAML 1.2 section 5.2).
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let at = |mark, path: &str, message: String, hint| Problem {
+            file: None,
             mark,
             path: path.to_owned(),
             message,
@@ -422,6 +424,10 @@ fn expand(
         let (reference, tail) = after
             .split_once('}')
             .ok_or(("`${env:` lacks its `}`".to_owned(), "write `${env:NAME}`"))?;
+        if reference.contains("${") {
+            let message = format!("`${{env:{reference}}}` holds another variable");
+            return Err((message, "a default is text: write the one or the other"));
+        }
         let (name, default) = match reference.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),

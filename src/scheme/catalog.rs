@@ -20,6 +20,8 @@ const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/presets.rs
 #[derive(Debug, Default)]
 pub struct Catalog {
     overlays: BTreeMap<String, Arc<Preset>>,
+    /// Those that were to be added and have mistakes: what they would have replaced must not stand in for them.
+    broken: BTreeMap<String, Report>,
 }
 
 /// One provider: what is known of it, and its schemes.
@@ -79,7 +81,8 @@ impl Catalog {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let preset = Preset::parse(file, &stem, text)?;
+        let preset = Preset::parse(file, &stem, text)
+            .inspect_err(|report| drop(self.broken.insert(stem.clone(), report.clone())))?;
         self.overlays.insert(stem, Arc::new(preset));
         Ok(())
     }
@@ -95,6 +98,9 @@ impl Catalog {
     pub fn preset(&self, name: &str) -> Result<Arc<Preset>, CatalogError> {
         if let Some(preset) = self.overlays.get(name) {
             return Ok(Arc::clone(preset));
+        }
+        if let Some(report) = self.broken.get(name) {
+            return Err(CatalogError::Broken(report.clone()));
         }
         let shipped = BUILT_IN.binary_search_by_key(&name, |(name, _)| *name).ok();
         let Some((name, text)) = shipped.and_then(|index| BUILT_IN.get(index)) else {

@@ -63,6 +63,7 @@ fn problem(place: Option<&Place>, message: impl Into<String>) -> Problem {
     match place {
         Some(place) => place.error(message, None),
         None => Problem {
+            file: None,
             mark: Mark::START,
             path: String::new(),
             message: message.into(),
@@ -163,7 +164,9 @@ impl<'a> Compiler<'a> {
                     .extend(get(at).and_then(|own| own.item.as_ref()?.get().cloned()));
             }
         }
+        let told = self.problems.len();
         let contents = self.contents(spec);
+        let is_content_known = self.problems.len() == told;
         let id = self.locations(spec.id.as_ref());
         let event_id_claim = get(&spec.event_id).and_then(|own| get(&own.claim));
         let event_id_claim = event_id_claim.map(|name| ClaimPath::new(name));
@@ -204,7 +207,10 @@ impl<'a> Compiler<'a> {
             identity: Identity::default(),
             loose: Loose::default(),
         };
-        scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
+        // What is signed has been reported as wrong: what it covers is not known.
+        if is_content_known {
+            scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
+        }
         scheme.identity = scheme.identity();
         scheme.loose = scheme.loose();
         let is_jwt = algorithm == Algorithm::Jwt;

@@ -131,6 +131,10 @@ fn list(args: &List, catalog: &Catalog, format: Format, output: &mut Output) -> 
             entries.push(entry);
         }
     }
+    if let (Some(word), true) = (&args.word, entries.is_empty()) {
+        let next = "`hookward providers` lists them all, docs/presets.md says how to write one";
+        output.note(format_args!("no preset holds `{word}`; {next}"));
+    }
     match format {
         Format::Json => output.json(&entries.iter().map(Entry::to_json).collect::<Vec<_>>())?,
         Format::Text => {

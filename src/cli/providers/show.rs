@@ -8,16 +8,16 @@ use crate::cli::sign::unknown;
 use crate::document::{At, OneOrMany};
 use crate::scheme::catalog::{Catalog, Preset, Selected};
 use crate::scheme::spec::{
-    AnswersSpec, Confidence, HandshakeSpec, Ordered, ParamSpec, ParamValue, PresetSpec, ProofSpec,
-    SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec,
+    AnswersSpec, Confidence, HandshakeSpec, KeyUrlSpec, Ordered, ParamSpec, ParamValue, PresetSpec,
+    ProofSpec, SchemeSpec, SecretSpec, SignatureSpec, TimestampSpec,
 };
-use crate::scheme::{KeyKind, Params};
+use crate::scheme::{KeyKind, Params, Scheme};
 
 /// Everything that is known of one preset.
 #[derive(Debug)]
 pub(super) struct About {
     facts: Vec<Fact>,
-    schemes: Vec<Scheme>,
+    schemes: Vec<SchemeFacts>,
     snippet: String,
 }
 
@@ -29,7 +29,7 @@ struct Fact {
 }
 
 #[derive(Debug)]
-struct Scheme {
+struct SchemeFacts {
     id: String,
     facts: Vec<Fact>,
 }
@@ -50,7 +50,7 @@ impl About {
         let mut schemes = Vec::new();
         for (id, spec) in preset.schemes() {
             let selected = catalog.find(&format!("{name}/{id}")).map_err(unknown)?;
-            schemes.push(Scheme {
+            schemes.push(SchemeFacts {
                 id: id.to_owned(),
                 facts: scheme_facts(spec, &selected),
             });
@@ -388,12 +388,31 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected) -> Vec<Fact> {
                 KeyKind::Secret => "secrets",
             }),
         );
+        if scheme.publishes_keys() {
+            let source = spec.key_url.as_ref().and_then(At::get).map(key_source);
+            let named_by_message = || "where the message says".to_owned();
+            facts.one(
+                "fetched from",
+                Some(source.unwrap_or_else(named_by_message)),
+            );
+        }
         facts.many(
             "warnings",
             scheme.weaknesses().into_iter().map(str::to_owned).collect(),
         );
     }
     facts.0
+}
+
+/// Where a provider publishes its keys.
+fn key_source(spec: &KeyUrlSpec) -> String {
+    let header = optional(spec.header.as_ref()).map(|name| format!("the URL in header {name}"));
+    let source = optional(spec.url.as_ref()).or(header).unwrap_or_default();
+    let hosts = spec.hosts.as_ref().and_then(At::get);
+    match hosts.map(|hosts| joined(hosts)) {
+        Some(hosts) if spec.url.is_none() => format!("{source}, at {hosts}"),
+        _ => source,
+    }
 }
 
 /// A name as the preset language writes it.
@@ -438,7 +457,10 @@ fn names(at: Option<&At<OneOrMany<String>>>) -> Option<String> {
 fn places(places: [(&str, Option<String>); 5]) -> String {
     let known = places
         .into_iter()
-        .filter_map(|(kind, name)| Some(format!("{kind} {}", name?)));
+        .filter_map(|(kind, name)| match name?.as_str() {
+            "" => Some(format!("{kind}, the whole of it")),
+            name => Some(format!("{kind} {name}")),
+        });
     known.collect::<Vec<_>>().join(", ")
 }
 
@@ -491,9 +513,8 @@ fn timestamp(spec: &TimestampSpec) -> String {
 fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
     let params = example_params(chosen);
     let bound = chosen.bind(&params, None).ok();
-    let kind = bound
-        .as_ref()
-        .map_or(KeyKind::Secret, crate::scheme::Scheme::key_kind);
+    let kind = bound.as_ref().map_or(KeyKind::Secret, Scheme::key_kind);
+    let is_published = bound.as_ref().is_some_and(Scheme::publishes_keys);
     let takes_secrets = kind == KeyKind::Secret || bound.is_some_and(|own| own.takes_secrets_too());
     // No variable of a shell begins with a digit.
     let prefix = if name.starts_with(|c: char| c.is_ascii_digit()) {
@@ -522,7 +543,11 @@ fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
         line(format_args!("      methods: [{}]", joined(methods)));
     }
     line(format_args!("    verify:\n      - provider: {reference}"));
-    if kind == KeyKind::Public {
+    if is_published {
+        line(format_args!(
+            "        # public_keys: [file:key.pem]   # only to pin a key: it is fetched without"
+        ));
+    } else if kind == KeyKind::Public {
         line(format_args!(
             "        public_keys: [env:{prefix}{variable}_PUBLIC_KEY]"
         ));

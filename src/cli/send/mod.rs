@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "cacert")]
     insecure: bool,
     /// How long to wait for the whole answer
-    #[arg(long, value_name = "TIME", default_value = "30s")]
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
     timeout: Span,
 }
 

@@ -36,8 +36,12 @@ pub(super) fn judge(
     let routes = config.routes.routes();
     let Some(route) = routes.iter().find(|route| *route.name == *name) else {
         let known = suggest(name, routes.iter().map(|route| &*route.name));
-        let hint = known.map_or(String::new(), |known| format!("; did you mean `{known}`?"));
-        bail!("there is no route `{name}`{hint}");
+        let names: Vec<_> = routes.iter().map(|route| &*route.name).take(20).collect();
+        let hint = match known {
+            Some(known) => format!("did you mean `{known}`?"),
+            None => format!("there are `{}`", names.join("`, `")),
+        };
+        bail!("there is no route `{name}`; {hint}");
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

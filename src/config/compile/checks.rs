@@ -17,7 +17,8 @@ use crate::scheme::keys::{Key, KeySet};
 
 /// What a route must prove, and what follows from it for the rest of the route.
 pub(super) struct Auth {
-    pub(super) policy: AuthPolicy,
+    /// `None` when something about the checks has been reported as wrong.
+    pub(super) policy: Option<AuthPolicy>,
     pub(super) facts: Facts,
 }
 
@@ -38,7 +39,7 @@ impl Compiler<'_, '_> {
         let items = match at.get()? {
             TextOr::Text(text) if text == "none" => {
                 return Some(Auth {
-                    policy: AuthPolicy::Open,
+                    policy: Some(AuthPolicy::Open),
                     facts: Facts::default(),
                 });
             }
@@ -61,11 +62,10 @@ impl Compiler<'_, '_> {
             .iter()
             .filter_map(|item| self.check(item, scope, &mut facts))
             .collect();
-        if checks.len() < items.len() {
-            return None;
-        }
-        Some(Auth {
-            policy: AuthPolicy::All(checks),
+        let is_complete = checks.len() == items.len();
+        // A key that is missing makes the check fail, and says nothing about what the scheme needs.
+        facts.is_complete().then_some(Auth {
+            policy: is_complete.then_some(AuthPolicy::All(checks)),
             facts,
         })
     }
@@ -75,6 +75,7 @@ impl Compiler<'_, '_> {
         if self.is_one_kind(spec, &place) {
             self.of_kind(spec, &place, scope, facts)
         } else {
+            facts.miss();
             None
         }
     }

@@ -57,6 +57,11 @@ impl Compiler<'_, '_> {
             (Some((text, place)), None) => {
                 if let Err(message) = path(text) {
                     self.error(&place, message, None);
+                } else if text.contains("/{") {
+                    let message =
+                        "braces stand for themselves here: nothing of the request's path is put in";
+                    let hint = "leave `path` out, or remove its beginning with `strip_prefix`";
+                    self.warn(&place, message, hint);
                 }
                 PathRewrite::Replace(text.as_str().into())
             }

@@ -126,13 +126,12 @@ impl Compiler<'_, '_> {
                 self.error(&place, message, hint);
                 None
             }
-            (Some(_), Some(plaintext)) => {
-                let place = plaintext.place().cloned().unwrap_or_else(|| self.key(path));
-                let message = "a listener speaks either TLS or plaintext";
-                self.error(&place, message, "remove one, or make two listeners of it");
-                None
-            }
-            (Some(tls), None) => {
+            (Some(tls), plaintext) => {
+                if let Some(plaintext) = plaintext {
+                    let place = plaintext.place().cloned().unwrap_or_else(|| self.key(path));
+                    let message = "a listener speaks either TLS or plaintext";
+                    self.error(&place, message, "remove one, or make two listeners of it");
+                }
                 let (tls, place) = value(Some(tls))?;
                 self.tls(tls, &place).map(Transport::Tls)
             }

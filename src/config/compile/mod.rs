@@ -118,22 +118,19 @@ impl Compiler<'_, '_> {
         match presets::add_folder(&mut self.catalog, folder, self.resolver) {
             Ok(reports) => {
                 for report in reports {
-                    self.broken_preset(&place, &report);
+                    self.broken_preset(&report);
                 }
             }
             Err(trouble) => self.trouble(&place, trouble),
         }
     }
 
-    /// Reports what is wrong with a preset's file at the key that led to it.
-    fn broken_preset(&mut self, place: &Place, report: &Report) {
-        let text = report.to_string();
-        for line in text.lines().filter(|line| !line.starts_with("  hint:")) {
-            self.error(
-                place,
-                line.replace(": error: ", ": "),
-                "the preset's file has to be changed",
-            );
+    /// Reports what is wrong with a preset's file, once: the folder is read, and routes refer to it.
+    fn broken_preset(&mut self, report: &Report) {
+        for problem in report.abroad() {
+            if !self.problems.contains(&problem) {
+                self.problems.push(problem);
+            }
         }
     }
 

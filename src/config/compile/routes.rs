@@ -94,12 +94,12 @@ impl Compiler<'_, '_> {
             let Some((name, place)) = at.get().and_then(|route| value(Some(&route.name))) else {
                 continue;
             };
-            if !is_plain_name(name) || name == NO_ROUTE {
-                self.error(
-                    &place,
-                    format!("`{name}` is not a name for a route"),
-                    PLAIN_NAME,
-                );
+            let message = format!("`{name}` is not a name for a route");
+            if name == NO_ROUTE {
+                let hint = "requests that no route takes are logged and counted by it";
+                self.error(&place, message, hint);
+            } else if !is_plain_name(name) {
+                self.error(&place, message, PLAIN_NAME);
             }
             if let Some(line) = seen.get(name.as_str()) {
                 let message = format!("the route in line {line} is called `{name}` already");
@@ -187,7 +187,7 @@ impl Compiler<'_, '_> {
             sources,
             quotas,
             body,
-            auth: auth?.policy,
+            auth: auth?.policy?,
             replay,
             upstream: upstream?,
             forward,
@@ -329,7 +329,7 @@ impl Compiler<'_, '_> {
 
     /// Warns of a route that nothing protects.
     fn open_door(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
-        if let AuthPolicy::Open = auth.policy
+        if let Some(AuthPolicy::Open) = auth.policy
             && sources.allow.is_none()
             && let Some(place) = spec.verify.place().cloned()
         {

@@ -48,6 +48,8 @@ pub(super) struct Facts {
     weaknesses: Vec<(Place, &'static str)>,
     /// Schemes that sign the URL with its host.
     of_hosts: Vec<Place>,
+    /// Whether a scheme has been reported as wrong, so that what it signs is not known.
+    is_missing_some: bool,
 }
 
 /// A scheme, ready for keys.
@@ -76,7 +78,11 @@ impl Compiler<'_, '_> {
             (Some(provider), _) => self.preset(provider, spec, facts),
             (None, Some(scheme)) => self.own_scheme(scheme, spec),
             (None, None) => None,
-        }?;
+        };
+        let Some(ready) = ready else {
+            facts.miss();
+            return None;
+        };
         facts.note(&ready.scheme, &ready.place);
         let handshakes = self.handshakes(spec, place, &ready);
         let is_enrolling = ready
@@ -279,7 +285,7 @@ impl Compiler<'_, '_> {
         let found = match self.catalog.find(reference) {
             Ok(found) => Some(found),
             Err(CatalogError::Broken(report)) => {
-                self.broken_preset(place, &report);
+                self.broken_preset(&report);
                 None
             }
             Err(CatalogError::UnknownProvider { name, suggestion }) => {
@@ -410,7 +416,7 @@ impl Compiler<'_, '_> {
 
     /// Warns of what a signature does not cover, unless another check of the route makes up for it.
     pub(super) fn weaknesses(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
-        let AuthPolicy::All(checks) = &auth.policy else {
+        let Some(AuthPolicy::All(checks)) = &auth.policy else {
             return;
         };
         let vouches = |check: &Check| match check {
@@ -471,6 +477,16 @@ fn unused_key() -> Key {
 }
 
 impl Facts {
+    /// A check has been reported that says nothing of itself.
+    pub(super) fn miss(&mut self) {
+        self.is_missing_some = true;
+    }
+
+    /// Whether they are those of every check.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.is_missing_some
+    }
+
     fn note(&mut self, scheme: &Scheme, place: &Place) {
         self.signed |= scheme.is_signed();
         self.may_be_shared |= scheme.is_signed() && !scheme.tells_deliveries_apart();
