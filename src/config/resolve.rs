@@ -208,7 +208,7 @@ impl<'e> Resolver<'e> {
         let bytes = resolved.secret.expose();
         let text = String::from_utf8_lossy(bytes);
         let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
-        if SAMPLES.iter().any(|sample| is_sample(sample)) || text.trim().ends_with("...") {
+        if SAMPLES.iter().any(is_sample) || text.trim().ends_with("...") {
             return Err(Trouble::new(
                 "the secret is a well-known sample: everybody can sign with it",
             )
@@ -313,15 +313,12 @@ impl<'e> Resolver<'e> {
                     .hint("such as `env:GITHUB_SECRET`"),
             );
         }
-        match self.env.get(name) {
-            Some(value) => Ok(value.as_bytes().to_vec()),
-            None => {
-                let message = format!("environment variable `{name}` is not set");
-                let hint = "set it before the gateway starts, for a running one sees no new variables; or write \
-                            `file:PATH`";
-                Err(Trouble::new(message).hint(hint))
-            }
-        }
+        let value = self.env.get(name).map(|value| value.as_bytes().to_vec());
+        value.ok_or_else(|| {
+            let message = format!("environment variable `{name}` is not set");
+            let hint = "set it before the gateway starts, for a running one sees no new variables; or write `file:PATH`";
+            Trouble::new(message).hint(hint)
+        })
     }
 }
 

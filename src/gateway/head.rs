@@ -167,16 +167,25 @@ pub fn admit_size(parts: &http::request::Parts, max: ByteSize) -> Result<(), Rej
     if parts.version != Version::HTTP_2 {
         return Ok(());
     }
-    let fields = parts.headers.iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
     let target = parts
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
+    admit_target(target)?;
+    let fields = parts.headers.iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
     let size = fields.sum::<usize>() + target;
     if size as u64 > max.0 {
         let detail = "the header list is above `header_bytes`";
         return Err(Rejection::new(Reason::HeaderTooLarge, detail));
+    }
+    Ok(())
+}
+
+fn admit_target(bytes: usize) -> Result<(), Rejection> {
+    if bytes > TARGET_BYTES_MAX {
+        let detail = "the target is longer than 8 KiB";
+        return Err(Rejection::new(Reason::UriTooLong, detail));
     }
     Ok(())
 }
@@ -275,12 +284,7 @@ pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
     if !target.as_str().is_ascii() {
         return Err(malformed("the target holds bytes that no URL has"));
     }
-    if target.as_str().len() > TARGET_BYTES_MAX {
-        return Err(Rejection::new(
-            Reason::UriTooLong,
-            "the target is longer than 8 KiB",
-        ));
-    }
+    admit_target(target.as_str().len())?;
     // SECURITY A-44, RT-13, RT-16: made whole with a base, as apps do, these name another host.
     if target.path().starts_with("//") {
         return Err(malformed(

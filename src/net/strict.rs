@@ -15,6 +15,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// No method, field, chunk size or trailer; and it ends a head, so that hyper does not wait for more.
 const REFUSAL: &[u8] = b"\0\r\n\r\n";
+/// Longest request line, in bytes: twice what the gateway takes for a target. hyper would say that the head is too large,
+/// and the gateway would hear nothing of it (SECURITY DS-10).
+const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
+/// The end of a head whose request line is longer: the gateway then says what is wrong with its target.
+const END_OF_HEAD: &[u8] =
+    b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
 /// Longest line between the data of chunks, in bytes: hyper takes any number of zeros and blanks.
 const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
 
@@ -23,8 +29,8 @@ const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
 pub struct Strict<I> {
     io: I,
     reader: Reader,
-    /// What is left of [`REFUSAL`], once a line was refused.
-    refusal: Option<&'static [u8]>,
+    /// What is put in the place of a refused line, and of that what is left.
+    refusal: Option<(Doubt, &'static [u8])>,
 }
 
 impl<I> Strict<I> {
@@ -42,12 +48,11 @@ impl<I> Strict<I> {
         self.io
     }
 
-    fn refuse(&mut self, buf: &mut ReadBuf<'_>) {
-        let left = self.refusal.unwrap_or(REFUSAL);
+    fn refuse(&mut self, doubt: Doubt, left: &'static [u8], buf: &mut ReadBuf<'_>) {
         let room = left.len().min(buf.remaining());
         let (now, later) = left.split_at_checked(room).unwrap_or_default();
         buf.put_slice(now);
-        self.refusal = Some(later);
+        self.refusal = Some((doubt, later));
     }
 }
 
@@ -57,16 +62,25 @@ impl<I: AsyncRead + Unpin> AsyncRead for Strict<I> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.refusal.is_some() {
-            self.refuse(buf);
-            return Poll::Ready(Ok(()));
+        match self.refusal {
+            // The request is answered, and nothing follows it. An end would be taken for a sender that is gone.
+            Some((Doubt::TooLong, [])) => return Poll::Pending,
+            Some((doubt, left)) => {
+                self.refuse(doubt, left, buf);
+                return Poll::Ready(Ok(()));
+            }
+            None => {}
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let new = buf.filled().get(before..).unwrap_or_default();
-        if let Err(Refused { passed }) = self.reader.read(new) {
+        if let Err(Refused { doubt, passed }) = self.reader.read(new) {
             buf.set_filled(before + passed);
-            self.refuse(buf);
+            let instead = match doubt {
+                Doubt::Framing => REFUSAL,
+                Doubt::TooLong => END_OF_HEAD,
+            };
+            self.refuse(doubt, instead, buf);
         }
         Poll::Ready(Ok(()))
     }
@@ -102,10 +116,19 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Strict<I> {
     }
 }
 
-/// A line was refused; this many of the bytes just read come before it.
+/// A line was refused; this many of the bytes just read still pass.
 #[derive(Debug)]
 struct Refused {
+    doubt: Doubt,
     passed: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// The line frames in doubt.
+    Framing,
+    /// The request line has no end within its limit.
+    TooLong,
 }
 
 /// The line itself is in doubt.
@@ -146,8 +169,16 @@ impl Reader {
     fn read(&mut self, bytes: &[u8]) -> Result<(), Refused> {
         let mut rest = bytes;
         while !rest.is_empty() {
+            let passed = bytes.len() - rest.len();
+            if let Some(room) = self.room_of_request_line(rest) {
+                return Err(Refused {
+                    doubt: Doubt::TooLong,
+                    passed: passed + room,
+                });
+            }
             let refused = Refused {
-                passed: bytes.len() - rest.len(),
+                doubt: Doubt::Framing,
+                passed,
             };
             let taken = match self.next {
                 Next::Body(left) => self.skip(left, rest, Next::Body, Next::RequestLine),
@@ -157,6 +188,16 @@ impl Reader {
             rest = rest.get(taken..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Where a request line gets too long in `rest`: how much of it is still within.
+    fn room_of_request_line(&self, rest: &[u8]) -> Option<usize> {
+        if !matches!(self.next, Next::RequestLine) {
+            return None;
+        }
+        let room = REQUEST_LINE_BYTES_MAX.saturating_sub(self.line.len());
+        let within = rest.get(..room)?;
+        memchr(b'\n', within).is_none().then_some(room)
     }
 
     /// Counts off bytes of a body; how many of `rest` they are.
@@ -315,7 +356,10 @@ fn after_chunk_size(line: &[u8]) -> Result<Next, Doubtful> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -396,6 +440,26 @@ mod tests {
                 // Of a line that came in pieces the beginning is through; never its end.
                 assert!(line.as_bytes().starts_with(broken) && !broken.contains(&b'\n'));
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_line_without_end_is_ended() {
+        // SECURITY DS-10
+        let line = format!("POST /{}", "a".repeat(100_000));
+        let (within, _) = line.split_at(REQUEST_LINE_BYTES_MAX);
+        let expected = [within.as_bytes(), END_OF_HEAD].concat();
+        for step in [100, 8 * 1024, 200_000] {
+            let (mut sender, io) = duplex(step);
+            let text = line.clone();
+            let writer = tokio::spawn(async move { sender.write_all(text.as_bytes()).await });
+            let mut strict = Strict::new(io);
+            let mut passed = vec![0; expected.len()];
+            strict.read_exact(&mut passed).await.unwrap();
+            assert!(passed == expected, "{step} bytes at a time");
+            let more = strict.read_u8();
+            assert!(timeout(Duration::from_millis(1), more).await.is_err());
+            writer.abort();
         }
     }
 }

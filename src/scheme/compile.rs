@@ -146,13 +146,17 @@ impl<'a> Compiler<'a> {
         self.problems.push(problem(at.place(), message));
     }
 
-    fn scheme(&mut self, spec: &SchemeSpec, tolerance: Option<Duration>) -> Option<Scheme> {
+    fn parts_of_templates(&mut self, spec: &SchemeSpec) {
         if let Some(fields) = get(&spec.fields) {
             self.all_fields(fields);
         }
         if let Some(texts) = get(&spec.texts) {
             self.all_texts(texts);
         }
+    }
+
+    fn scheme(&mut self, spec: &SchemeSpec, tolerance: Option<Duration>) -> Option<Scheme> {
+        self.parts_of_templates(spec);
         let algorithm = *spec.algorithm.get()?;
         let mut signature = spec.signature.as_ref().and_then(|at| self.signature(at));
         let timestamp_spec = spec.timestamp.as_ref();

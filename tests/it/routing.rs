@@ -388,6 +388,26 @@ fn a_target_above_8_kib_is_too_long() {
         414,
         "uri_too_long",
     );
+    // Longer than a head may be, also when its end never comes.
+    for (length, end) in [
+        (17_000, true),
+        (70_000, true),
+        (300_000, true),
+        (20_000, false),
+    ] {
+        let mut wire = if end { gateway.plain() } else { gateway.tls() };
+        let line = format!("POST {}", of(length));
+        let rest = if end {
+            " HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        } else {
+            ""
+        };
+        wire.send((line + rest).as_bytes());
+        let answer = wire.answer().unwrap();
+        gateway.refused(&answer, 414, "uri_too_long");
+        assert_eq!(answer.header("connection"), Some("close"));
+        assert!(wire.is_closed());
+    }
     assert_eq!(app.count(), 1);
 }
 

@@ -48,8 +48,8 @@ pub(super) struct Facts {
     weaknesses: Vec<(Place, &'static str)>,
     /// Schemes that sign the URL with its host.
     of_hosts: Vec<Place>,
-    /// Whether a scheme has been reported as wrong, so that what it signs is not known.
-    is_missing_some: bool,
+    /// How many checks have been reported as wrong, of which it is not known what they sign.
+    missing: usize,
 }
 
 /// A scheme, ready for keys.
@@ -74,16 +74,7 @@ impl Compiler<'_, '_> {
         let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
         let public_keys = spec.public_keys.as_ref();
         let public_keys = public_keys.map(|at| self.written(at, Kind::Public, scope.route));
-        let ready = match (&spec.provider, &spec.scheme) {
-            (Some(provider), _) => self.preset(provider, spec, facts),
-            (None, Some(scheme)) => self.own_scheme(scheme, spec),
-            (None, None) => None,
-        };
-        let Some(ready) = ready else {
-            facts.miss();
-            return None;
-        };
-        facts.note(&ready.scheme, &ready.place);
+        let ready = self.ready(spec, facts)?;
         let handshakes = self.handshakes(spec, place, &ready);
         let is_enrolling = ready
             .manners
@@ -143,6 +134,20 @@ impl Compiler<'_, '_> {
             handshakes: handshakes?,
             answers: ready.manners.answers,
         })
+    }
+
+    /// The scheme that a check names or holds, noted.
+    fn ready(&mut self, spec: &CheckSpec, facts: &mut Facts) -> Option<Ready> {
+        let ready = match (&spec.provider, &spec.scheme) {
+            (Some(provider), _) => self.preset(provider, spec, facts),
+            (None, Some(scheme)) => self.own_scheme(scheme, spec),
+            (None, None) => None,
+        };
+        match &ready {
+            Some(ready) => facts.note(&ready.scheme, &ready.place),
+            None => facts.miss(),
+        }
+        ready
     }
 
     /// Where keys are published. A pinned key replaces what the provider publishes.
@@ -479,12 +484,12 @@ fn unused_key() -> Key {
 impl Facts {
     /// A check has been reported that says nothing of itself.
     pub(super) fn miss(&mut self) {
-        self.is_missing_some = true;
+        self.missing += 1;
     }
 
     /// Whether they are those of every check.
     pub(super) fn is_complete(&self) -> bool {
-        !self.is_missing_some
+        self.missing == 0
     }
 
     fn note(&mut self, scheme: &Scheme, place: &Place) {
