@@ -50,7 +50,7 @@ use crate::telemetry::Telemetry;
 
 /// How often maps that only grow are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// Time for the last answers to leave after the drain deadline.
+/// The end of `drain_timeout`, in which the last answers leave: a tenth of it, and no more than this.
 const CUTOFF_TIME: Duration = Duration::from_secs(1);
 /// Target of what is said at start, whatever `RUST_LOG` holds: where it listens, and that it serves.
 pub const START: &str = "hookward::start";
@@ -352,9 +352,10 @@ impl Server {
     }
 
     async fn cut_off_when_overdue(&self) {
-        sleep(self.limits.drain_timeout).await;
+        let last = CUTOFF_TIME.min(self.limits.drain_timeout / 10);
+        sleep(self.limits.drain_timeout.saturating_sub(last)).await;
         self.gateway.cut_off();
-        sleep(CUTOFF_TIME).await;
+        sleep(last).await;
     }
 
     /// Ends what serves no requests.

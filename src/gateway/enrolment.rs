@@ -17,7 +17,8 @@ pub async fn hand_over(enrolled: Enrolled, route: &str) -> Result<(), Rejection>
         let secret = String::from_utf8_lossy(secret.expose());
         tracing::warn!(
             route,
-            %secret,
+            // Quoted: it is a stranger's text.
+            ?secret,
             "the provider has sent its secret: put it into `secrets` and close the enrolment window"
         );
         return Ok(());

@@ -8,9 +8,10 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use argon2::{Argon2, PasswordHash, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -49,6 +50,7 @@ struct Inner {
     admitted: Semaphore,
     /// Requests that hash.
     workers: Arc<Semaphore>,
+    scratch: Arc<Scratch>,
     remembered: Mutex<Remembered>,
 }
 
@@ -69,6 +71,7 @@ impl Passwords {
             mac: Hmac::new((&*key).into()),
             admitted: Semaphore::new(workers + QUEUE_MAX),
             workers: Arc::new(Semaphore::new(workers)),
+            scratch: Arc::default(),
             remembered: Mutex::default(),
         })))
     }
@@ -148,8 +151,9 @@ impl Passwords {
             .map_err(|_closed| busy)?;
         let password = Zeroizing::new(password.to_vec());
         let job = Job::new(stored);
+        let scratch = Arc::clone(&self.0.scratch);
         let task = tokio::task::spawn_blocking(move || {
-            let right = job.is_right(&password);
+            let right = job.is_right(&password, &scratch);
             // Not before: a sender that hangs up must not free the thread that still hashes.
             drop(worker);
             right
@@ -183,6 +187,56 @@ impl Remembered {
     }
 }
 
+/// Memory in which Argon2 works: that of one hash serves the next. Memory of this size and alignment that was given back
+/// glibc does not find again, so that each guess would cost its 19 MiB for good (SECURITY DS-28).
+#[derive(Default)]
+struct Scratch(Mutex<Vec<Vec<Block>>>);
+
+/// What one hash may leave for the next, in blocks of 1 KiB: above it glibc gives memory back to the system by itself.
+const SCRATCH_BLOCKS_MAX: usize = 32 << 10;
+
+impl Scratch {
+    /// As many pieces are kept as hashes were computed at once.
+    fn with<T>(&self, blocks: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
+        let mut memory = self.lock().pop().unwrap_or_default();
+        if memory.capacity() < blocks {
+            memory = Vec::with_capacity(blocks);
+        }
+        memory.resize(blocks, Block::new());
+        let done = work(&mut memory);
+        if memory.capacity() <= SCRATCH_BLOCKS_MAX {
+            self.lock().push(memory);
+        }
+        done
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Vec<Block>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether `password` has this hash; `None` where that is none. What the hash says of cost and version counts.
+fn argon2_fits(hash: &str, password: &[u8], scratch: &Scratch) -> Option<bool> {
+    let hash = PasswordHash::new(hash).ok()?;
+    let expected = hash.hash.as_ref()?.as_bytes();
+    let salt = hash.salt.as_ref()?;
+    let algorithm = Algorithm::try_from(hash.algorithm.as_str()).ok()?;
+    let version = match hash.version {
+        Some(version) => Version::try_from(version).ok()?,
+        None => Version::default(),
+    };
+    let params = Params::try_from(&hash).ok()?;
+    let blocks = params.block_count();
+    let argon2 = Argon2::new(algorithm, version, params);
+    let mut computed = Zeroizing::new(vec![0; expected.len()]);
+    scratch
+        .with(blocks, |memory| {
+            argon2.hash_password_into_with_memory(password, salt, &mut computed, memory)
+        })
+        .ok()?;
+    Some(computed.ct_eq(expected).into())
+}
+
 /// A hash to compute on another thread.
 enum Job {
     Argon2(String),
@@ -199,10 +253,9 @@ impl Job {
         }
     }
 
-    fn is_right(&self, password: &[u8]) -> bool {
+    fn is_right(&self, password: &[u8], scratch: &Scratch) -> bool {
         match self {
-            Self::Argon2(hash) => PasswordHash::new(hash)
-                .is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok()),
+            Self::Argon2(hash) => argon2_fits(hash, password, scratch).unwrap_or(false),
             Self::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
             Self::Nothing => false,
         }

@@ -187,15 +187,20 @@ impl Record {
         let request_id = self.request_id.to_str().unwrap_or_default();
         let Rejection { reason, detail, .. } = rejection;
         match reason.row().fault {
-            Fault::Gateway => {
+            Fault::Gateway if self.is_news(*reason) => {
                 tracing::error!(route, request_id, reason = reason.code(), "{detail}");
             }
             // Of an upstream's it is said where it is found, with the server.
-            Fault::Load | Fault::Sender | Fault::Upstream => {
+            Fault::Gateway | Fault::Load | Fault::Sender | Fault::Upstream => {
                 tracing::debug!(route, request_id, reason = reason.code(), "{detail}");
             }
         }
         self.write(Outcome::Rejected, Some(*reason), Some(status));
+    }
+
+    /// A bug is said each time.
+    fn is_news(&self, reason: Reason) -> bool {
+        reason == Reason::Internal || self.telemetry.faults.is_news(reason, clock::now())
     }
 
     fn write(&mut self, outcome: Outcome, reason: Option<Reason>, status: Option<u16>) {

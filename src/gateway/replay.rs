@@ -1,7 +1,5 @@
 //! Stage: is this delivery new? Claim it, and commit or release the claim once the app answered.
 
-use std::time::Duration;
-
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use smallvec::SmallVec;
@@ -26,9 +24,6 @@ pub enum Claimed {
     New(Claims),
 }
 
-/// Timestamps are judged in whole seconds, so that a delivery can be fresh for a part of one more.
-const ROUNDING: Duration = Duration::from_secs(1);
-
 /// Claims a verified delivery of a route.
 pub async fn claim(
     store: &ReplayStore,
@@ -41,8 +36,7 @@ pub async fn claim(
         return Ok(Claimed::New(found.held.take()));
     };
     let keys = keys(&state.delivery_mark, proof);
-    let window = policy.window + ROUNDING;
-    let claim = |key: &DeliveryKey| store.claim(*key, state.lease, window);
+    let claim = |key: &DeliveryKey| store.claim(*key, state.lease, policy.window);
     let mut others = keys.iter();
     // Whoever has the first name gets the others too, or two copies could refuse each other. Those are claimed at the
     // same time: one after the other, a lease could end before the last is there.

@@ -13,7 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 
 use super::admit::Permit;
 use super::body::Hold;
-use super::forward::{BoxError, UpstreamBody};
+use super::forward::{BoxError, Unread, UpstreamBody};
 use super::headers::{self, X_REQUEST_ID};
 use super::rejection::Rejection;
 use crate::scheme::handshake::{Answers, Reply};
@@ -169,7 +169,9 @@ fn problem(status: StatusCode, request_id: &HeaderValue) -> String {
     let escaped = id
         .contains(['"', '\\'])
         .then(|| serde_json::Value::from(id).to_string());
-    let id = escaped.as_deref().map_or(id, |own| own.trim_matches('"'));
+    let unquoted = |text: &str| Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned());
+    let escaped = escaped.and_then(|own| unquoted(&own));
+    let id = escaped.as_deref().unwrap_or(id);
     let title = status.canonical_reason().unwrap_or("Refused");
     // By hand: a flood of refusals must cost no more than it has to.
     [
@@ -247,7 +249,8 @@ pub fn passed_back(response: Response<UpstreamBody>) -> Response<Answer> {
     }
     headers::remove_hop_by_hop(&mut parts.headers);
     parts.version = http::Version::HTTP_11;
-    parts.extensions.clear();
+    // Its phrase stays, for HTTP/1.1.
+    parts.extensions.remove::<Unread>();
     let kind = match body {
         UpstreamBody::Whole(body) if body.is_empty() => Kind::Empty,
         UpstreamBody::Whole(body) => Kind::Own(body),

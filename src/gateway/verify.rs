@@ -207,7 +207,12 @@ impl Proof {
         self.checks.extend(other.checks);
         self.provider = self.provider.take().or(other.provider);
         self.event_id = self.event_id.take().or(other.event_id);
-        self.keys.extend(other.keys);
+        // Of two checks the first key may have the same id: it counts once.
+        for key in other.keys {
+            if !self.keys.contains(&key) {
+                self.keys.push(key);
+            }
+        }
         self.key_id = if other.is_signed && !self.is_signed {
             other.key_id.or(self.key_id.take())
         } else {

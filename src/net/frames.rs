@@ -41,6 +41,8 @@ const SPARE_PER_SECOND: u32 = 100;
 const EARNED_BY_REQUEST: u64 = 8;
 /// What a frame of a body earns, for pings that measure the line.
 const EARNED_BY_BODY: u64 = 1;
+/// What a frame without progress may hold without counting for more: any that HTTP/2 knows fits.
+const BYTES_OF_ONE: u32 = 512;
 /// What a frame of an answer earns: both windows are opened again, in parts at times.
 const EARNED_BY_ANSWER: u64 = 4;
 
@@ -256,7 +258,12 @@ impl Traffic {
                 DATA if frame.flags & END_STREAM != 0 => {}
                 // Part of a header block, which h2 bounds.
                 CONTINUATION => *is_in_block &= !ends_block,
-                _ => calm &= patience.spend(),
+                // Of some length, one counts for several: it lies in memory beside the bodies that are read with it.
+                _ => {
+                    for _ in 0..=frame.length / BYTES_OF_ONE {
+                        calm &= patience.spend();
+                    }
+                }
             }
         });
         let is_within = *is_in_block || !received.is_at_boundary();

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -115,8 +116,19 @@ where
     let mut conn = Conn::Resting(io, service);
     // Made before the future, which would keep room for what it is made of: a connection is that much.
     async move {
+        let mut is_to_leave = false;
         let end = watch
-            .guard(&meant, |cx, call| conn.poll(cx, call, &builder))
+            .guard(&meant, |cx, call| {
+                is_to_leave |= call == Call::Drain;
+                let polled = conn.poll(cx, call, &builder);
+                // What has come is read first, and what has begun to come is waited for: hyper would end a connection
+                // between two requests without a look at it.
+                if polled.is_ready() || !is_to_leave || watch.is_within_head() {
+                    return polled;
+                }
+                is_to_leave = false;
+                conn.leave(cx)
+            })
             .await;
         count_refusal(&gateway, &end);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
@@ -159,9 +171,6 @@ where
         loop {
             match self {
                 Self::Speaking(conn) => {
-                    if call == Call::Drain {
-                        Pin::new(&mut **conn).graceful_shutdown();
-                    }
                     let polled = conn.poll_without_shutdown(cx);
                     if polled.is_ready() || call != Call::Rest {
                         return polled;
@@ -170,11 +179,8 @@ where
                     call = Call::Go;
                 }
                 Self::Resting(io, _) => {
-                    match io.poll_early(cx) {
-                        Poll::Ready(true) => {}
-                        Poll::Pending if call != Call::Drain => return Poll::Pending,
-                        // Where a request is there already, it is still served.
-                        Poll::Ready(false) | Poll::Pending => return Poll::Ready(Ok(())),
+                    if !ready!(io.poll_early(cx)) {
+                        return Poll::Ready(Ok(()));
                     }
                     if let Self::Resting(io, service) = std::mem::replace(self, Self::Over) {
                         let conn = builder.serve_connection(TokioIo::new(io), service);
@@ -183,6 +189,17 @@ where
                 }
                 Self::Over => return Poll::Ready(Ok(())),
             }
+        }
+    }
+
+    /// Ends the connection after the request that is under way, if there is one.
+    fn leave(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        match self {
+            Self::Speaking(conn) => {
+                Pin::new(&mut **conn).graceful_shutdown();
+                conn.poll_without_shutdown(cx)
+            }
+            Self::Resting(..) | Self::Over => Poll::Ready(Ok(())),
         }
     }
 
@@ -298,6 +315,11 @@ fn service(
             // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
             if is_http1 && response.body().is_own() {
                 behind_the_ready().await;
+            }
+            if is_http1 && response.status().canonical_reason().is_none() {
+                // hyper would write `<none>`.
+                let extensions = response.extensions_mut();
+                extensions.get_or_insert_with(|| ReasonPhrase::from_static(b"Status"));
             }
             let is_leaving = leaving.as_ref();
             if is_leaving.is_some_and(CancellationToken::is_cancelled) {
@@ -480,6 +502,13 @@ impl Watch {
         if waiting && self.requests.load(Ordering::Relaxed) == 0 {
             self.enter(PHASE_HEAD);
         }
+    }
+
+    /// Whether the beginning of a further request has come, and not all of its head.
+    fn is_within_head(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) == PHASE_HEAD
+            && self.requests.load(Ordering::Relaxed) == 0
+            && self.begun() > 0
     }
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.

@@ -21,8 +21,15 @@ const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 /// The end of a head whose request line is longer: the gateway then says what is wrong with its target.
 const END_OF_HEAD: &[u8] =
     b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
-/// Longest line between the data of chunks, in bytes: hyper takes any number of zeros and blanks.
-const CHUNK_LINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest line between the data of chunks, in bytes, of which a size and an extension of signed chunks need a hundred:
+/// hyper takes any number of zeros and blanks.
+const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Longest line of a trailer section, in bytes.
+const TRAILER_LINE_BYTES_MAX: usize = 16 * 1024;
+/// What may frame a body: so many bytes, and with each byte of data two more. Data is kept in the memory that it was read
+/// into, so that what stands between would be kept with it and count as nothing (SECURITY DS-12, DS-15).
+const FRAMING_BYTES_FREE: usize = 64 * 1024;
+const FRAMING_BYTES_EARNED: usize = 2;
 
 /// A stream of requests whose framing is beyond doubt.
 #[derive(Debug)]
@@ -140,6 +147,8 @@ struct Reader {
     next: Next,
     /// The beginning of a line whose end has not come. In a head hyper bounds it, by refusing to read on.
     line: Vec<u8>,
+    /// How much may still stand between the chunks of this body.
+    framing_left: usize,
 }
 
 /// What comes next.
@@ -182,7 +191,12 @@ impl Reader {
             };
             let taken = match self.next {
                 Next::Body(left) => self.skip(left, rest, Next::Body, Next::RequestLine),
-                Next::Chunk(left) => self.skip(left, rest, Next::Chunk, Next::ChunkEnd),
+                Next::Chunk(left) => {
+                    let taken = self.skip(left, rest, Next::Chunk, Next::ChunkEnd);
+                    let earned = taken.saturating_mul(FRAMING_BYTES_EARNED);
+                    self.framing_left = self.framing_left.saturating_add(earned);
+                    taken
+                }
                 _ => self.read_line(rest).map_err(|Doubtful| refused)?,
             };
             rest = rest.get(taken..).unwrap_or_default();
@@ -214,8 +228,15 @@ impl Reader {
         let taken = end.map_or(rest.len(), |end| end + 1);
         let part = rest.get(..taken).unwrap_or_default();
         let in_head = matches!(self.next, Next::RequestLine | Next::Field(_));
-        if !in_head && self.line.len() + taken > CHUNK_LINE_BYTES_MAX {
-            return Err(Doubtful);
+        if !in_head {
+            let most = match self.next {
+                Next::Trailer => TRAILER_LINE_BYTES_MAX,
+                _ => CHUNK_LINE_BYTES_MAX,
+            };
+            if self.line.len() + taken > most {
+                return Err(Doubtful);
+            }
+            self.framing_left = self.framing_left.checked_sub(taken).ok_or(Doubtful)?;
         }
         if end.is_none() {
             self.line.extend_from_slice(part);
@@ -226,7 +247,11 @@ impl Reader {
         } else {
             self.line.extend_from_slice(part);
             self.next = after(self.next, &self.line)?;
-            self.line.clear();
+            // Its room is not kept: most connections wait.
+            self.line = Vec::new();
+        }
+        if in_head && matches!(self.next, Next::ChunkSize) {
+            self.framing_left = FRAMING_BYTES_FREE;
         }
         Ok(taken)
     }

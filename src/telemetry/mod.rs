@@ -2,6 +2,13 @@
 //!
 //! A request costs atomics and one copy into a bounded buffer; nothing here waits for a reader.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::reason::Reason;
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
@@ -22,6 +29,30 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One event per request.
     pub access: AccessLog,
+    /// What has been said of faults of the gateway's own.
+    pub faults: Arc<Faults>,
+}
+
+/// Lets one line of a kind into the operator's log in so long a time, whatever the number of requests: anybody can send
+/// requests while a store is away.
+#[derive(Debug, Default)]
+pub struct Faults(Mutex<HashMap<Reason, Instant>>);
+
+/// Between two lines of a kind.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+impl Faults {
+    /// Whether this one is to be said.
+    pub fn is_news(&self, reason: Reason, now: Instant) -> bool {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = said
+            .get(&reason)
+            .is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
+        if is_news {
+            said.insert(reason, now);
+        }
+        is_news
+    }
 }
 
 impl Telemetry {
@@ -31,6 +62,7 @@ impl Telemetry {
         Self {
             metrics: Arc::new(metrics),
             access,
+            faults: Arc::default(),
         }
     }
 }

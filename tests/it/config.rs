@@ -255,19 +255,20 @@ fn defaults_are_those_of_the_documentation() {
         .collect();
     assert_eq!(bursts, [30, 1]);
     let replays: Vec<_> = routes.iter().map(|route| route.replay).collect();
-    let policy = |on_duplicate| {
+    let policy = |seconds, on_duplicate| {
         Some(ReplayPolicy {
-            window: Duration::from_mins(10),
+            window: Duration::from_secs(seconds),
             on_duplicate,
         })
     };
     assert_eq!(
         replays,
         [
-            policy(OnDuplicate::Acknowledge),
+            // A timestamp is judged in whole seconds.
+            policy(601, OnDuplicate::Acknowledge),
             None,
             None,
-            policy(OnDuplicate::Reject)
+            policy(600, OnDuplicate::Reject)
         ]
     );
 }

@@ -15,6 +15,8 @@ use crate::units::{Rate, Span};
 
 /// How long deliveries of a scheme without a timestamp are remembered.
 const WINDOW_DEFAULT: Duration = Duration::from_mins(10);
+/// Timestamps are judged in whole seconds, so that a delivery can be fresh for a part of one more than its tolerance.
+const ROUNDING: Duration = Duration::from_secs(1);
 
 impl Compiler<'_, '_> {
     pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Box<[Quota]> {
@@ -138,7 +140,8 @@ impl Compiler<'_, '_> {
         let facts = signatures?;
         let Some(at) = at else {
             // One event must not be swallowed for another.
-            let window = facts.tolerance_both_ways.filter(|_| !facts.may_be_shared)?;
+            let tolerance = facts.tolerance_both_ways.filter(|_| !facts.may_be_shared)?;
+            let window = tolerance.saturating_add(ROUNDING);
             return Some(ReplayPolicy {
                 window,
                 on_duplicate: OnDuplicate::Acknowledge,
@@ -185,13 +188,19 @@ impl Compiler<'_, '_> {
     }
 
     fn window(&mut self, spec: &ReplaySpec, facts: &Facts) -> Option<Duration> {
-        if spec.window.is_none() {
-            return Some(facts.tolerance_both_ways.unwrap_or(WINDOW_DEFAULT));
-        }
-        let window = self.positive_duration(spec.window.as_ref())?;
-        if let Some(least) = facts.tolerance_both_ways
-            && window < least
-        {
+        let Some(least) = facts.tolerance_both_ways else {
+            return if spec.window.is_some() {
+                self.positive_duration(spec.window.as_ref())
+            } else {
+                Some(WINDOW_DEFAULT)
+            };
+        };
+        let window = if spec.window.is_some() {
+            self.positive_duration(spec.window.as_ref())?
+        } else {
+            least
+        };
+        if window < least {
             let place = spec.window.as_ref()?.place()?;
             let message = format!(
                 "a delivery is fresh for {} (its tolerance both ways), longer than it is remembered",
@@ -201,7 +210,7 @@ impl Compiler<'_, '_> {
             self.error(place, message, hint.as_str());
             return None;
         }
-        Some(window)
+        Some(window.max(least.saturating_add(ROUNDING)))
     }
 }
 

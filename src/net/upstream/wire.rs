@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
+use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -375,6 +376,12 @@ fn answer_head(
     let code = parsed.code.unwrap_or_default();
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::from_u16(code).map_err(|error| invalid(&error))?;
+    if let Some(phrase) = parsed.reason.filter(|phrase| !phrase.is_empty())
+        && head.status().canonical_reason() != Some(phrase)
+        && let Ok(phrase) = ReasonPhrase::try_from(phrase.as_bytes())
+    {
+        head.extensions_mut().insert(phrase);
+    }
     *head.version_mut() = match parsed.version {
         Some(0) => http::Version::HTTP_10,
         _ => http::Version::HTTP_11,

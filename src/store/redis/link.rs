@@ -186,9 +186,21 @@ impl Link {
     ) -> Result<T, Failure> {
         let mut is_single = false;
         let asked = async {
+            let mut status = self.status.clone();
+            status.mark_unchanged();
             let mut connection = self.connection().await.ok_or(Failure::Down)?;
             is_single = !connection.is_cluster();
-            Ok(connection.run(script).await?)
+            match connection.run(script).await {
+                // It had been closed, which shows when it is used: the server itself may be well. Its scripts may run twice.
+                Err(error) if is_single && error.is_connection_dropped() => {
+                    self.doubts.notify_one();
+                    // An error is the end of the keeper.
+                    drop(status.changed().await);
+                    let mut next = self.connection().await.ok_or(Failure::Down)?;
+                    Ok(next.run(script).await?)
+                }
+                answer => Ok(answer?),
+            }
         };
         let answer = timeout(deadline, asked)
             .await
