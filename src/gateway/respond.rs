@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn problem_details_are_json_whatever_the_id() {
         // SECURITY L-01
-        for id in ["0198c0de-0000-7000-8000-000000000000", r#"a"b\c"#] {
+        for id in ["0198c0de-0000-7000-8000-000000000000", r#"a"b\c"#, r#"a""#] {
             let text = problem(
                 StatusCode::UNAUTHORIZED,
                 &HeaderValue::from_str(id).unwrap(),

@@ -616,3 +616,24 @@ fn credentials_come_before_the_body_and_after_source_and_limits() {
     gateway.refused(&gateway.post("/in", &[], &large), 429, "rate_limited");
     app.saw_nothing();
 }
+
+#[test]
+fn a_guess_costs_its_memory_once() {
+    // SECURITY DS-28: glibc does not find memory of this size and alignment again once it was given back
+    let app = App::start();
+    let hash = hookward::password_hash::hash_password(b"right").unwrap();
+    let verify = format!("[{{ basic: {{ users: [{{ name: ci, password_hash: \"{hash}\" }}] }} }}]");
+    let gateway = Gateway::start(&config(&route(&app, &verify, "")));
+    let guess = || {
+        let answer = gateway.post("/in", &[("Authorization", &basic("ci", "wrong"))], b"x");
+        gateway.refused(&answer, 401, "credential_invalid");
+    };
+    guess();
+    let first = gateway.size("VmRSS");
+    for _ in 0..8 {
+        guess();
+    }
+    // Two may be at work at once on a machine with four cores, though these come one after the other.
+    let grown = gateway.size("VmRSS").saturating_sub(first);
+    assert!(grown < 2 * 20 * 1024, "8 guesses keep {grown} KiB");
+}

@@ -1,14 +1,21 @@
 //! How it stops: requests under way finish, new ones are not taken, and it ends in time.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use hookward::config::Environment;
+use hookward::gateway::connection::Connection;
+use hookward::net::http::{Farewell, Serving, serve_http1};
+use hookward::settings::Limits;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::support::redis::free_port;
 use super::support::{
-    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, eventually,
-    open_route,
+    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, data_path,
+    eventually, open_route,
 };
 
 fn late() -> Reply {
@@ -293,4 +300,70 @@ fn pipelined_and_new_requests_during_a_drain_are_answered_or_closed() {
         );
     });
     assert_eq!(gateway.wait(), 0);
+}
+
+const HEAD: &[u8] = b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n";
+
+/// The status of the next answer; 0 where the connection ends instead.
+async fn status(client: &mut DuplexStream) -> u16 {
+    let mut answer = Vec::new();
+    // The echo's answer ends with its JSON.
+    while !answer.trim_ascii_end().ends_with(b"}") {
+        if client.read_buf(&mut answer).await.unwrap() == 0 {
+            return 0;
+        }
+    }
+    let text = String::from_utf8(answer).unwrap();
+    text[9..12].parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_come_when_a_connection_is_to_end_is_answered() {
+    // SECURITY S-08: hyper ends a connection between two requests without a look at what has come
+    let route = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
+    let env = Environment::from_pairs([("SECRET", "")]);
+    let (gateway, log, _) = data_path(&config(route), &env, 3);
+    let gateway = Arc::new(gateway);
+    // How long the connection waits between its requests: hyper has it, or it rests; and how much of the next one is there.
+    for (pause, there) in [
+        (1, HEAD.len()),
+        (1, 20),
+        (3000, HEAD.len()),
+        (3000, 20),
+        (3000, 0),
+    ] {
+        let (mut client, server) = duplex(64 * 1024);
+        let farewell = Farewell::default();
+        let serving = Serving {
+            connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
+            gateway: Arc::clone(&gateway),
+            challenges: None,
+        };
+        let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
+        let served = tokio::spawn(served);
+        // Connections that were just opened have time.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        client.write_all(HEAD).await.unwrap();
+        client.write_all(b"x").await.unwrap();
+        assert_eq!(status(&mut client).await, 200);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let (now, later) = HEAD.split_at(there);
+        client.write_all(now).await.unwrap();
+        farewell.said.cancel();
+        farewell.meant.cancel();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let rest = [later, b"x"].concat();
+        // Nobody waits for a request of which nothing has come.
+        let expected = if there == 0 { 0 } else { 200 };
+        let sent = client.write_all(&rest).await;
+        assert_eq!(sent.is_ok(), expected == 200);
+        assert_eq!(
+            status(&mut client).await,
+            expected,
+            "{pause} ms, {there} bytes"
+        );
+        assert_eq!(status(&mut client).await, 0, "it ends after that");
+        served.await.unwrap();
+    }
+    assert_eq!(log.captured().lines().count(), 9);
 }

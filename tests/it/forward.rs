@@ -1,6 +1,7 @@
 //! What reaches the app, and what comes back: paths, headers, unix sockets, TLS, several servers.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
 use super::support::{App, Authority, Gateway, Reply, Wire, config, open_route};
 
@@ -54,6 +55,10 @@ const SPOOFED: &[(&str, &str)] = &[
     ("Client-Cert", ":MIIB:"),
     ("X-Client-IP", "192.0.2.1"),
     ("CF-Connecting-IP", "192.0.2.1"),
+    ("Proxy", "http://evil.example"),
+    ("X-Original-Forwarded-For", "192.0.2.1"),
+    ("X-SSL-Client-Verify", "SUCCESS"),
+    ("X-Authenticated-User", "admin"),
     ("Remote-User", "admin"),
     ("X-Request-Id", "chosen-by-the-sender"),
     ("User-Agent", "sender/1"),
@@ -94,6 +99,10 @@ fn hop_by_hop_and_spoofed_headers_do_not_reach_the_app() {
         "client-cert",
         "x-client-ip",
         "cf-connecting-ip",
+        "proxy",
+        "x-original-forwarded-for",
+        "x-ssl-client-verify",
+        "x-authenticated-user",
         "remote-user",
         "transfer-encoding",
     ]);
@@ -287,6 +296,46 @@ fn the_apps_answer_is_passed_back_unchanged() {
         );
     }
     assert_eq!(app.count(), 19, "nothing is followed or tried again");
+}
+
+#[test]
+fn the_phrase_of_a_status_is_passed_back_and_never_a_placeholder() {
+    let app = App::start();
+    let route = open_route(&app) + &route_with_status(&app, 499);
+    let gateway = Gateway::start(&config(&route));
+    let first_line = |path: &str| {
+        let mut stream = TcpStream::connect(gateway.address("http")).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
+    };
+    for (sent, passed) in [
+        ("200 OK", "200 OK"),
+        ("404 Nobody Here", "404 Nobody Here"),
+        ("520 Origin Error", "520 Origin Error"),
+        ("520", "520 Status"),
+    ] {
+        app.script([Reply::raw(&format!(
+            "HTTP/1.1 {sent}\r\nContent-Length: 0\r\n\r\n"
+        ))]);
+        assert_eq!(first_line("/open"), format!("HTTP/1.1 {passed}"));
+    }
+    assert_eq!(first_line("/guarded"), "HTTP/1.1 499 Status");
+}
+
+/// A route at `/guarded` that refuses with this status.
+fn route_with_status(app: &App, status: u16) -> String {
+    format!(
+        "  - name: guarded
+    match: {{ path: /guarded }}
+    verify: [{{ token: {{ bearer: true, secrets: [\"value:a token of 32 characters and more\"] }} }}]
+    on_reject: {{ status: {status} }}
+    upstream: \"{}\"
+",
+        app.url()
+    )
 }
 
 #[test]

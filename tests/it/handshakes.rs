@@ -716,6 +716,22 @@ fn a_secret_that_is_always_answered_is_told_while_the_window_is_open_only() {
     let empty = ask(&opened, "POST", "/in", &[], r#"{"verification_token":""}"#);
     refused(&opened, &empty, 403, "handshake_invalid");
     assert!(!gateway.stderr().contains("VTBhUmR4"));
+    // It is a stranger's text, and the operator's terminal takes it for no line of its own.
+    let forged = r#"{"verification_token":"one\n2026-01-01T00:00:00Z  WARN forged \u001b[31m"}"#;
+    let route = "  - name: hooks
+    match: { path: /in }
+    verify: [{ provider: gusto, params: { enrolment_window_open: true } }]
+    upstream: echo
+";
+    let arguments = ["--log-format", "text"];
+    let opened = Gateway::start_as(&config(route), &arguments, &[], |_| {});
+    assert_eq!(ask(&opened, "POST", "/in", &[], forged).status, 200);
+    eventually("it is told", || {
+        opened.stderr().contains("forged").then_some(())
+    });
+    let stderr = opened.stderr();
+    assert!(!stderr.lines().any(|line| line.starts_with("2026-01-01")));
+    assert!(!stderr.contains('\u{1b}'), "{stderr}");
 }
 
 #[test]

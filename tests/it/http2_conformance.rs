@@ -412,18 +412,12 @@ fn more_streams_than_offered_are_refused() {
 
 /// Memory in KiB that is taken now.
 fn memory(gateway: &Gateway) -> u64 {
-    status(gateway, "VmRSS:")
+    gateway.size("VmRSS")
 }
 
 /// Memory in KiB that was taken when it was most.
 fn memory_at_most(gateway: &Gateway) -> u64 {
-    status(gateway, "VmHWM:")
-}
-
-fn status(gateway: &Gateway, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    gateway.size("VmHWM")
 }
 
 #[test]

@@ -581,3 +581,39 @@ fn many_tokens_of_one_request_cost_one_verdict() {
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     app.saw_nothing();
 }
+
+#[test]
+fn what_frames_a_body_is_not_kept_with_it() {
+    // SECURITY DS-12, DS-15: data is kept in the memory that it was read into
+    let app = App::start();
+    let route = format!(
+        "  - {{ name: open, match: {{ path: /open }}, body: {{ max_size: 16MiB }}, verify: none, upstream: \"{}\" }}\n",
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&route));
+    let begin = || {
+        let mut wire = gateway.plain();
+        wire.send(b"POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
+        wire
+    };
+    // A size that is written with more zeros than any signature needs room, and many that are within.
+    let mut long = begin();
+    long.send(format!("{}1\r\nx\r\n0\r\n\r\n", "0".repeat(300)).as_bytes());
+    assert_eq!(long.answer().unwrap().status, 400);
+    let mut junk = begin();
+    let line = format!("{}1\r\nx\r\n", "0".repeat(200));
+    junk.send(line.repeat(1000).as_bytes());
+    assert_eq!(junk.answer().unwrap().status, 400);
+    // Chunks of a kilobyte take their size.
+    let mut body = begin();
+    let before = gateway.size("VmRSS");
+    let chunk = format!("{}400\r\n{}\r\n", "0".repeat(200), "x".repeat(1024)).repeat(64);
+    for _ in 0..128 {
+        body.send(chunk.as_bytes());
+    }
+    body.send(b"0\r\n\r\n");
+    assert_eq!(body.answer().unwrap().status, 200);
+    let grown = gateway.size("VmHWM").saturating_sub(before);
+    assert!(grown < 24 * 1024, "8 MiB of body took {grown} KiB");
+    assert_eq!(app.last().body.len(), 8 << 20);
+}

@@ -1,32 +1,21 @@
 //! Deliveries that come again: claimed once, acknowledged or rejected, retried after a failure.
 
-use std::collections::HashMap;
-use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hookward::clock::Clock;
-use hookward::config::{Environment, load_text};
+use hookward::config::Environment;
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
-use hookward::gateway::echo::Echo;
-use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
-use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
-use hookward::settings::{Limits, Plaintext};
-use hookward::store::ReplayStore;
-use hookward::store::memory::MemoryStore;
-use hookward::telemetry::Telemetry;
 use hookward::telemetry::log::AccessLog;
-use hookward::telemetry::metrics::Metrics;
-use hookward::units::UnixTime;
 use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::support::{Answer, App, Gateway, Reply, SECRET, config, github, hmac_hex, now, stripe};
+use super::support::{
+    Answer, App, Gateway, Reply, SECRET, config, data_path, github, hmac_hex, now, stripe,
+};
 
 /// A Stripe route at `/stripe`, a second one with the same secret at `/other`, and a GitHub route.
 fn start(app: &App, replay: &str) -> Gateway {
@@ -725,26 +714,7 @@ fn remembering(entries_max: usize, provider: &str, window: &str) -> (DataPath, A
     upstream: echo
 "
     ));
-    let loaded = load_text("hookward.yaml", &text, Path::new(""), &env);
-    let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
-    let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
-    let states = config.routes.routes().iter().map(|route| {
-        let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
-        RouteState::new(route, metrics, Arc::new(Echo))
-    });
-    let states = states.collect();
-    let policy = ListenerPolicy {
-        plaintext: Some(Plaintext::Allow),
-        ..ListenerPolicy::default()
-    };
-    let listeners = HashMap::from([("http".into(), policy)]);
-    let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
-    let store = ReplayStore::Memory(MemoryStore::new(clock.clone(), entries_max));
-    let snapshot = Snapshot::new(config.routes, Limits::default(), store, listeners, states);
-    let fetch = Arc::new(HttpsFetch::new(system_roots));
-    let log = telemetry.access.clone();
-    let gateway = DataPath::new(snapshot, telemetry, clock.clone(), fetch).unwrap();
-    (gateway, log, clock)
+    data_path(&text, &env, entries_max)
 }
 
 /// What becomes of a delivery with this signature: its status, and the reason or else the outcome.

@@ -387,6 +387,9 @@ fn without_redis_what_needs_it_is_refused_and_nothing_else() {
         assert_eq!(gateway.admin("/readyz").status, 200);
         eventually("a warning", || (warnings(gateway) >= 1).then_some(()));
         assert!(warnings(gateway) <= 3, "{}", gateway.stderr());
+        // Nor does each request say so.
+        let errors = gateway.stderr().matches("\"ERROR\"").count();
+        assert!(errors <= 3, "{}", gateway.stderr());
     }
     assert_eq!(app.count(), before + 2);
     assert!(operations(&counting, "rate_limit", "failure") >= 50);
@@ -567,6 +570,31 @@ fn a_reload_that_is_refused_does_not_show() {
     assert_eq!(gateway.metric("hookward_state_available", &[]), Some(1));
     assert!(!gateway.admin("/metrics").text().contains("never"));
     assert_eq!(post(&gateway, b"x").status, 200);
+}
+
+#[test]
+fn a_connection_that_was_closed_costs_no_delivery() {
+    // SECURITY S-01: proxies and servers close what is idle, and a failover closes all
+    let (redis, app) = (Redis::start(), App::start());
+    let gateway = replica(&app, &patient(&redis), REPLAY);
+    recovers(&gateway, "at first");
+    let _closed: i64 = redis.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    for delivery in 0..8 {
+        assert_eq!(post(&gateway, format!("{delivery}").as_bytes()).status, 200);
+    }
+}
+
+#[test]
+fn a_claim_that_is_asked_for_twice_is_the_same_claim() {
+    // A client asks once more when the answer is lost on its way
+    let redis = Redis::start();
+    let script = include_str!("../../src/store/redis/claim.lua");
+    let claim =
+        |owner: &str| -> Vec<i64> { redis.ask(&["EVAL", script, "1", "delivery", owner, "60000"]) };
+    assert_eq!(claim("ours"), [0, 0]);
+    assert_eq!(claim("ours"), [0, 0]);
+    let theirs = claim("theirs");
+    assert!(theirs[0] == 2 && theirs[1] > 0, "{theirs:?}");
 }
 
 #[test]

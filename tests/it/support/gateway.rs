@@ -296,6 +296,19 @@ impl Gateway {
         self.child.id()
     }
 
+    /// A size that the kernel tells of the process, in KiB: `VmRSS` is the memory that is taken now.
+    pub fn size(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap()
+            .split_whitespace()
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    }
+
     /// Sends a signal: `TERM`, `HUP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod authority;
+pub mod data_path;
 pub mod gateway;
 pub mod h2;
 pub mod redis;
@@ -14,6 +15,7 @@ pub mod wire;
 pub use self::redis::Redis;
 pub use app::{App, Reply};
 pub use authority::Authority;
+pub use data_path::data_path;
 pub use gateway::Gateway;
 pub use h2::{H2, RawH2, StreamEnd};
 pub use wire::{Answer, Tls, Wire, any_certificate};
