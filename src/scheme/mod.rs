@@ -517,6 +517,11 @@ impl Scheme {
         !matches!(self.proof, Proof::None)
     }
 
+    /// Whether any request at all would satisfy it.
+    pub fn admits_everybody(&self) -> bool {
+        !self.proves_anything() && self.require.is_empty()
+    }
+
     /// Whether it carries the secret itself, which must be removed before a request is forwarded.
     pub fn is_bare_secret(&self) -> bool {
         matches!(self.proof, Proof::Basic | Proof::Token)

@@ -789,7 +789,8 @@ fn every_key_of_a_proof_is_counted_and_the_one_that_signed_is_named() {
 #[test]
 fn what_proves_nothing_is_not_called_verified() {
     let app = App::start();
-    let gateway = start(&app, "- { provider: gumroad }");
+    let beside = "    allow_ips: [127.0.0.1]\n";
+    let gateway = start_with(&app, "- { provider: gumroad }", beside);
     gateway.forwarded(&post(&gateway, &[], b"a=1"), 200);
     assert_eq!(app.last().header("x-hookward-verified"), None);
 }

@@ -514,6 +514,7 @@ fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
     let params = example_params(chosen);
     let bound = chosen.bind(&params, None).ok();
     let kind = bound.as_ref().map_or(KeyKind::Secret, Scheme::key_kind);
+    let is_open = bound.as_ref().is_some_and(Scheme::admits_everybody);
     let is_published = bound.as_ref().is_some_and(Scheme::publishes_keys);
     let takes_secrets = kind == KeyKind::Secret || bound.is_some_and(|own| own.takes_secrets_too());
     // No variable of a shell begins with a digit.
@@ -562,6 +563,12 @@ fn snippet(reference: &str, name: &str, chosen: &Selected) -> String {
         for (name, value) in &params {
             line(format_args!("          {name}: {value}"));
         }
+    }
+    if is_open {
+        // The provider proves nothing: a secret in the URL that it is given does.
+        line(format_args!(
+            "      - token: {{ query: auth, secrets: [env:{prefix}{variable}_TOKEN] }}"
+        ));
     }
     line(format_args!("    upstream: http://127.0.0.1:3000"));
     out

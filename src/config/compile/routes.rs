@@ -11,7 +11,7 @@ use super::{Compiler, PLAIN_NAME, is_plain_name, known_names, networks, value};
 use crate::config::spec::{MatchSpec, ModeSpec, RejectSpec, RouteSpec};
 use crate::config::value::unreachable;
 use crate::document::{At, OneOrMany, Place};
-use crate::route::auth::AuthPolicy;
+use crate::route::auth::{AuthPolicy, Check};
 use crate::route::matcher::{HostPattern, PathPattern, RouteMatch, RouteTable};
 use crate::route::policy::{BodyPolicy, ForwardPolicy, Mode, Sources};
 use crate::route::{BODY_SIZE_MAX_DEFAULT, Route, UpstreamRef};
@@ -162,6 +162,7 @@ impl Compiler<'_, '_> {
         let auth = self.auth(&spec.verify, path, scope);
         if let Some(auth) = &auth {
             self.open_door(spec, auth, &sources);
+            self.unproven(spec, auth, &sources);
             self.weaknesses(spec, auth, &sources);
             if let Some(matches) = &matches {
                 self.methods_of_presets(&auth.facts, &matches.methods);
@@ -327,6 +328,20 @@ impl Compiler<'_, '_> {
         StatusCode::from_u16(*status).ok()
     }
 
+    /// Checks that no request fails are none: a route is open where it says so, and in no other way.
+    fn unproven(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
+        if let Some(AuthPolicy::All(checks)) = &auth.policy
+            && checks.iter().all(admits_everybody)
+            && sources.allow.is_none()
+            && let Some(place) = spec.verify.place().cloned()
+        {
+            let message = "everybody can call this route: its provider proves nothing";
+            let hint = "add a `token` or another check beside it, or `allow_ips`; a route that is to be open says \
+                        `verify: none`";
+            self.error(&place, message, hint);
+        }
+    }
+
     /// Warns of a route that nothing protects.
     fn open_door(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
         if let Some(AuthPolicy::Open) = auth.policy
@@ -336,6 +351,19 @@ impl Compiler<'_, '_> {
             let message = "nothing protects this route: everybody can call it";
             self.warn(&place, message, "add a check, or `allow_ips`");
         }
+    }
+}
+
+/// Whether any request at all would pass it. Of a provider that at least asks whether the URL is ours, a warning tells.
+fn admits_everybody(check: &Check) -> bool {
+    let is_open = |check: &Check| match check {
+        Check::Signature(check) => check.scheme.admits_everybody(),
+        _ => false,
+    };
+    match check {
+        Check::Signature(own) => is_open(check) && own.handshakes.is_empty(),
+        Check::Any(choices) => choices.iter().any(is_open),
+        Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => false,
     }
 }
 
