@@ -197,6 +197,13 @@ impl fmt::Display for Verdict {
         for hint in &self.hints {
             writeln!(f, "hint: {}", printable(&hint.message))?;
         }
+        if self.refusal == Some(Reason::SignatureMismatch) && self.hints.is_empty() {
+            writeln!(
+                f,
+                "nothing that was tried makes it match: the secret is not the one of this very endpoint, or the \
+                 capture is not what was sent (copied from a page, printed anew)"
+            )?;
+        }
         Ok(())
     }
 }

@@ -26,6 +26,7 @@ type Variant = (String, Vec<u8>);
 type Variants = fn(&[u8]) -> Vec<Variant>;
 
 const FAMILIES: &[(&str, Variants)] = &[
+    ("body_chunked", chunked),
     ("body_trailing_newline", trailing_newline),
     ("body_line_endings", line_endings),
     ("body_bom", bom),
@@ -38,6 +39,31 @@ const FAMILIES: &[(&str, Variants)] = &[
 
 fn variant(what: &str, body: impl Into<Vec<u8>>) -> Variant {
     (what.to_owned(), body.into())
+}
+
+/// A capture of the bytes on the wire has the sizes of the chunks in it.
+fn chunked(body: &[u8]) -> Vec<Variant> {
+    let what = "once the sizes of its chunks are taken out of the body: a capture is the body without its framing";
+    let joined = without_chunks(body).map(|joined| variant(what, joined));
+    joined.into_iter().collect()
+}
+
+fn without_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut joined = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|pair| pair == b"\r\n")?;
+        let (line, after) = rest.split_at_checked(end)?;
+        let digits = line.split(|byte| *byte == b';').next()?;
+        let digits = std::str::from_utf8(digits).ok()?;
+        let size = usize::from_str_radix(digits, 16).ok()?;
+        let after = after.strip_prefix(b"\r\n")?;
+        if size == 0 {
+            return Some(joined);
+        }
+        let (data, after) = after.split_at_checked(size)?;
+        joined.extend_from_slice(data);
+        rest = after.strip_prefix(b"\r\n")?;
+    }
 }
 
 fn trailing_newline(body: &[u8]) -> Vec<Variant> {

@@ -6,7 +6,13 @@ use crate::scheme::SenderUrl;
 pub(super) fn explain(trial: &Trial<'_>) -> Option<Hint> {
     let own = trial.case.message.url;
     let parts = Parts::of(own)?;
+    // A `public_url` may stand for it, while senders call another name.
+    let headers = trial.case.message.headers;
+    let host = headers.get(http::header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let called = host.and_then(|host| Parts::at(host, own));
     let mut forms = vec![(0_usize, parts)];
+    forms.extend(called.map(|parts| (1, parts)));
     for change in CHANGES {
         let changed: Vec<_> = forms
             .iter()
@@ -68,6 +74,15 @@ impl Parts {
             port,
             path,
             query,
+        })
+    }
+
+    /// The same target at another host.
+    fn at(host: &str, url: &SenderUrl) -> Option<Self> {
+        let (scheme, _) = url.origin.split_once("://")?;
+        Self::of(&SenderUrl {
+            origin: format!("{scheme}://{host}").into(),
+            target: url.target.clone(),
         })
     }
 

@@ -71,6 +71,12 @@ fn assert_hint(hints: &[(String, String)], code: &str, part: &str) {
 /// Body as received, body as signed, and what explains it.
 const CHANGED: &[(&str, &str, &str, &str)] = &[
     (
+        "3;a=b\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+        "{\"a\":1}",
+        "body_chunked",
+        "sizes of its chunks",
+    ),
+    (
         "{\"a\":1}\n",
         "{\"a\":1}",
         "body_trailing_newline",
@@ -254,6 +260,34 @@ fn a_secret_that_is_not_of_the_schemes_form_is_a_wrong_one() {
 }
 
 #[test]
+fn what_nothing_explains_is_said_to_be_another_secret_or_another_capture() {
+    let other = format!(
+        "sha256={}",
+        hmac_hex("sha256", "another secret altogether", b"{}")
+    );
+    let args = [
+        "verify",
+        "--provider",
+        "github",
+        "--secret",
+        "env:KEY",
+        "--request",
+        "-",
+    ];
+    let request = message(&[("X-Hub-Signature-256", &other)], b"{}");
+    let ended = Shell::new()
+        .env("KEY", SECRET)
+        .feed(&args, &request)
+        .code(1);
+    assert!(
+        ended
+            .stdout
+            .ends_with("(copied from a page, printed anew)\n"),
+        "{ended:?}"
+    );
+}
+
+#[test]
 fn what_nothing_explains_has_no_hint() {
     assert_eq!(github(b"{\"a\":1}", b"{\"a\":2}", SECRET, SECRET), []);
     assert_eq!(
@@ -429,6 +463,8 @@ fn urls_in_another_form() {
         ("https://h.example/hooks", "https://h.example/hooks?x=1"),
         ("https://h.example/hooks", "https://h.example/Hooks"),
         ("https://h.example/a b", "https://h.example/a%20b"),
+        ("https://hooks.example.org/hooks", "https://public.example/hooks"),
+        ("http://hooks.example.org/hooks", "https://public.example/hooks"),
     ] {
         assert_hint(&judge(signed, url), "url_form", &format!("`{signed}`"));
     }
