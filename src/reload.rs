@@ -3,7 +3,8 @@
 //! Directories are watched, not files, for editors and Kubernetes replace files whole; and files
 //! are looked at from time to time as well, for there are file systems that report nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -47,8 +48,13 @@ struct Sources {
     hangup: Option<Signal>,
     poll: Option<Interval>,
     watcher: Option<RecommendedWatcher>,
+    /// What it watches.
+    folders: Folders,
     events: Option<mpsc::Receiver<()>>,
 }
+
+/// Folders by path, and which ones they were: another one of the same name is watched anew.
+type Folders = BTreeMap<PathBuf, Option<(u64, u64)>>;
 
 /// What has been noticed and not yet been acted upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,16 +210,21 @@ impl Reloader {
 
     /// Watches the files that the configuration was made from this time.
     fn follow(&mut self, watched: Vec<(PathBuf, Stamp)>) {
-        let folders_before = folders(self.seen.iter().map(|(file, _)| file.as_path()));
         self.seen = watched;
-        if folders(self.seen.iter().map(|(file, _)| file.as_path())) != folders_before {
+        if self.folders() != self.sources.folders {
             self.watch();
         }
     }
 
+    fn folders(&self) -> Folders {
+        folders(self.seen.iter().map(|(file, _)| file.as_path()))
+    }
+
     fn watch(&mut self) {
-        let folders = folders(self.seen.iter().map(|(file, _)| file.as_path()));
-        match watcher(&folders) {
+        let folders = self.folders();
+        let watcher = watcher(folders.keys());
+        self.sources.folders = folders;
+        match watcher {
             Ok((watcher, events)) => {
                 self.sources.watcher = Some(watcher);
                 self.sources.events = Some(events);
@@ -233,6 +244,7 @@ impl Sources {
             poll,
             events,
             watcher: _,
+            folders: _,
         } = self;
         tokio::select! {
             biased;
@@ -251,8 +263,8 @@ async fn or_never<F: Future>(source: Option<F>) {
     }
 }
 
-fn watcher(
-    folders: &BTreeSet<PathBuf>,
+fn watcher<'f>(
+    folders: impl Iterator<Item = &'f PathBuf>,
 ) -> notify::Result<(RecommendedWatcher, mpsc::Receiver<()>)> {
     // One word waits, whatever the number of events: they all say "look again".
     let (sender, events) = mpsc::channel(1);
@@ -271,8 +283,8 @@ fn watcher(
 }
 
 /// The folders that the files lie in.
-fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
-    let mut folders = BTreeSet::new();
+fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> Folders {
+    let mut folders = Folders::new();
     for file in files {
         let parent = file.parent().unwrap_or(Path::new("/"));
         let parent = if parent.as_os_str().is_empty() {
@@ -280,7 +292,8 @@ fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
         } else {
             parent
         };
-        folders.insert(parent.to_owned());
+        let identity = std::fs::metadata(parent).map(|data| (data.dev(), data.ino()));
+        folders.insert(parent.to_owned(), identity.ok());
     }
     folders
 }
@@ -320,6 +333,34 @@ routes:
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
         reloader.listen();
         assert!(reloader.next().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_replaced_is_watched_like_the_first() {
+        // SECURITY S-22, T-04
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("file:secret", "file:kept/secret")).unwrap();
+        let make = |name: &str, secret: &str| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("secret"), secret).unwrap();
+            folder
+        };
+        let kept = make("kept", "a secret of the first version");
+        let env = Environment::from_pairs::<String, String>([]);
+        let loaded = config::load(&file, &env);
+        let mut reloader = Reloader::of_file(file, env, loaded.watched);
+        reloader.listen();
+        let next = make("next", "a secret of the second version, which is longer");
+        fs::rename(&kept, dir.path().join("old")).unwrap();
+        fs::rename(&next, &kept).unwrap();
+        assert!(reloader.next().await.is_ok());
+        fs::write(kept.join("secret"), "a secret of the third version").unwrap();
+        // Long before anybody would look without being told.
+        let told = timeout(POLL_INTERVAL / 3, reloader.next()).await;
+        assert!(told.expect("it is watched").is_ok());
     }
 
     #[tokio::test(start_paused = true)]

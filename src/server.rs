@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ use crate::net::tls::{TlsAcceptor, Validity};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
-use crate::route::policy::QuotaKey;
+use crate::route::policy::{Mode, QuotaKey};
 use crate::route::{Route, UpstreamRef};
 use crate::settings::{
     CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
@@ -82,6 +83,8 @@ pub fn run(
         let mut stop = Stop::listen()?;
         reloader.listen();
         note_memory(&config.limits);
+        note_root();
+        note_observers(&observers(&config.routes));
         let mut server = Server::start(config, telemetry, manager)?;
         tracing::info!(target: START, "ready");
         server.manager.tell(State::Ready);
@@ -111,6 +114,30 @@ fn note_memory(limits: &Limits) {
         %memory, connections, requests_in_flight, %body_memory,
         "limits within the memory of the control group"
     );
+}
+
+fn note_root() {
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!("it runs as root, which it needs for nothing: give it a user of its own");
+    }
+}
+
+/// Names of the routes that only observe.
+fn observers(routes: &RouteTable) -> String {
+    let observers = routes.routes().iter();
+    let observers = observers.filter(|route| route.mode == Mode::Observe);
+    let names: Vec<_> = observers.map(|route| &*route.name).take(20).collect();
+    names.join(", ")
+}
+
+/// Nobody is to believe that a route refuses while it does not.
+fn note_observers(routes: &str) {
+    if !routes.is_empty() {
+        tracing::info!(
+            routes,
+            "these routes observe: nothing is refused there for who sent it"
+        );
+    }
 }
 
 /// What `config` asks for behind its listeners, without them: a gateway for who brings the requests
@@ -380,6 +407,7 @@ impl Server {
             upstreams,
             routes,
         } = config;
+        let observers = observers(&routes);
         let clusters = self.living.next_clusters(upstreams)?;
         let policies = policies(&listeners);
         let plan = self.plan(listeners)?;
@@ -396,6 +424,7 @@ impl Server {
         self.gateway.swap(snapshot);
         self.apply_admin(admin);
         self.apply(plan);
+        note_observers(&observers);
         Ok(())
     }
 
@@ -885,18 +914,25 @@ fn start_worker(
     Ok(WorkerHandle { listen, finished })
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT and SIGQUIT; and those that would end the process at once, though nobody means that.
 struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    _of_no_use: [Signal; 2],
 }
 
 impl Stop {
     fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            // To others they say that logs are to be opened anew: ours are pipes.
+            _of_no_use: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+            ],
         })
     }
 
@@ -904,6 +940,7 @@ impl Stop {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.quit.recv() => "SIGQUIT",
         }
     }
 }

@@ -311,7 +311,8 @@ impl<'e> Resolver<'e> {
     }
 
     fn variable(&self, name: &str) -> Result<Vec<u8>, Trouble> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        // Not only what shells take: containers have others.
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_name) {
             return Err(
                 Trouble::new("`env:` needs the name of an environment variable")
@@ -345,13 +346,22 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
 
 /// What tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp(Option<(u64, u64, i64, i64)>);
+pub struct Stamp(Option<[i128; 4]>);
 
 impl Stamp {
     /// That of the version that is there now, if there is any.
     pub fn of(file: &Path) -> Self {
         let meta = std::fs::metadata(file).ok();
-        Self(meta.map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())))
+        // Not the time of its content: whoever copies a file can set that, and it says nothing of permissions.
+        Self(meta.map(|meta| {
+            let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
+            [
+                meta.dev().into(),
+                meta.ino().into(),
+                meta.len().into(),
+                changed,
+            ]
+        }))
     }
 }
 

@@ -19,6 +19,12 @@ impl SecretFile {
         Self(path)
     }
 
+    /// Whether it is this one. A link is not followed, here as where it is written.
+    fn holds(&self, secret: &Secret) -> bool {
+        let is_file = self.0.symlink_metadata().is_ok_and(|data| data.is_file());
+        is_file && fs::read(&self.0).is_ok_and(|kept| kept == secret.expose())
+    }
+
     /// Whether there is one already.
     pub(super) fn is_taken(&self) -> bool {
         self.0.symlink_metadata().is_ok()
@@ -34,6 +40,10 @@ impl fmt::Display for SecretFile {
 impl Keep for SecretFile {
     /// Whole or not at all, for our user alone, and never over what is there.
     fn keep(&self, secret: &Secret) -> io::Result<()> {
+        if self.holds(secret) {
+            // The answer to its first attempt was lost.
+            return Ok(());
+        }
         if self.is_taken() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -80,6 +90,7 @@ mod tests {
         let file = SecretFile::new(path.clone());
         fs::write(dir.path().join("asana.next"), "left behind").unwrap();
         assert!(!file.is_taken());
+        file.keep(&secret("first")).unwrap();
         file.keep(&secret("first")).unwrap();
         let again = file.keep(&secret("second")).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);

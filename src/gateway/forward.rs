@@ -136,7 +136,7 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
         fields.push_text(&header::CONTENT_LENGTH, &body.len().to_string());
     }
     let hops = is_trusted.then(|| head.headers.get_all(X_FORWARDED_FOR));
-    let hops = hops.into_iter().flatten();
+    let hops = hops.into_iter().flatten().filter(|hop| !hop.is_empty());
     fields.push_list(&X_FORWARDED_FOR, ", ", hops.chain([&connection.peer_text]));
     if !received.forwarded_proto {
         let is_tls = connection.tls.is_some();

@@ -131,6 +131,7 @@ where
             })
             .await;
         count_refusal(&gateway, &end);
+        count_timeout(&gateway, &end, &watch);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
         if is_refused || matches!(end, End::Finished(Ok(()))) {
             let linger = is_refused || watch.lingers.load(Ordering::Relaxed);
@@ -279,6 +280,7 @@ where
             polled
         })
         .await;
+    count_timeout(&gateway, &end, &watch);
     if matches!(end, End::Overdue) {
         conn.as_mut().graceful_shutdown();
         drop(timeout(GOAWAY_TIME, conn).await);
@@ -385,6 +387,13 @@ impl Future for ServiceFuture {
 enum End {
     Finished(hyper::Result<()>),
     Overdue,
+}
+
+/// A head that did not come in time is no request either.
+fn count_timeout(gateway: &Gateway, end: &End, watch: &Watch) {
+    if matches!(end, End::Overdue) && watch.waits_for_head() {
+        gateway.telemetry().metrics.header_timeouts.inc();
+    }
 }
 
 /// What hyper refused never reached the gateway: it is counted here.
@@ -504,11 +513,15 @@ impl Watch {
         }
     }
 
-    /// Whether the beginning of a further request has come, and not all of its head.
-    fn is_within_head(&self) -> bool {
+    /// Whether a head is due: the first one of the connection, or one that has begun.
+    fn waits_for_head(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == PHASE_HEAD
             && self.requests.load(Ordering::Relaxed) == 0
-            && self.begun() > 0
+    }
+
+    /// Whether the beginning of a further request has come, and not all of its head.
+    fn is_within_head(&self) -> bool {
+        self.waits_for_head() && self.begun() > 0
     }
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.

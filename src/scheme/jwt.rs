@@ -130,12 +130,28 @@ impl Jwt {
                 Err(error) => return Err(error),
             }
         }
+        // RFC 7519 4.1.4 and 4.1.5: where they are, they count, whether or not a preset names them.
+        for (name, meaning) in [("exp", ClaimTime::NotAfter), ("nbf", ClaimTime::NotBefore)] {
+            let path = ClaimPath::new(name);
+            let is_named = self.claims.iter().any(|claim| claim.path == path);
+            let Some(value) = path.find(claims).filter(|_| !is_named) else {
+                continue;
+            };
+            match judge_time(value, meaning, LEEWAY, now) {
+                Ok(()) => {}
+                Err(error) if is_of_time(error.reason) => late = late.or(Some(error)),
+                Err(error) => return Err(error),
+            }
+        }
         match late {
             Some(error) => Err(error),
             None => Ok(ClaimPath::new("iat").find(claims).and_then(time_of)),
         }
     }
 }
+
+/// How far clocks may differ, for times that a preset does not name: as for every signed timestamp.
+const LEEWAY: Duration = Duration::from_mins(5);
 
 fn is_of_time(reason: Reason) -> bool {
     matches!(reason, Reason::TimestampStale | Reason::TimestampAhead)

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub proxy_protocol_failures: IntCounter,
     /// TLS handshakes that failed or took too long.
     pub tls_handshake_failures: IntCounter,
+    /// Connections closed because the head of a request did not come in time.
+    pub header_timeouts: IntCounter,
     /// The store of replay claims and rates.
     pub state: StateMetrics,
 }
@@ -226,6 +228,11 @@ impl Metrics {
                 &registry,
                 "hookward_proxy_protocol_failures_total",
                 "Connections closed because they did not begin with the PROXY header of a trusted proxy.",
+            ),
+            header_timeouts: counter(
+                &registry,
+                "hookward_header_timeouts_total",
+                "Connections closed because the head of a request took longer than limits.header_timeout.",
             ),
             tls_handshake_failures: counter(
                 &registry,

@@ -25,7 +25,7 @@ fn late() -> Reply {
 #[test]
 fn sigterm_finishes_what_is_under_way_and_exits_0() {
     // SECURITY S-08
-    for signal in ["TERM", "INT"] {
+    for signal in ["TERM", "INT", "QUIT"] {
         let app = App::start();
         let mut gateway = Gateway::start(&config(&open_route(&app)));
         app.script([late(), late()]);
@@ -35,6 +35,10 @@ fn sigterm_finishes_what_is_under_way_and_exits_0() {
         let mut http2 = RawH2::open(gateway.address("https"));
         http2.post(1, b"/open", &[], b"x");
         app.wait_for(2);
+        // What other servers take for "open your logs anew" ends nothing.
+        gateway.signal("USR1");
+        gateway.signal("USR2");
+        assert_eq!(gateway.admin("/readyz").status, 200);
         gateway.signal(signal);
         eventually("no new connection is taken", || {
             (!gateway.accepts("https") && !gateway.accepts("http")).then_some(())

@@ -398,6 +398,7 @@ fn slow_heads_are_closed_however_often_a_byte_comes() {
     wire.send(b"POST /op");
     assert!(wire.rest().len() < 2000);
     assert!(start.elapsed().as_millis() < 6000);
+    gateway.wait_for_metric("hookward_header_timeouts_total", 4);
     assert_eq!(app.count(), 1);
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::support::{Answer, App, Gateway, SECRET, config, github, now, stripe};
+use super::support::{Answer, App, Gateway, SECRET, config, eventually, github, now, stripe};
 
 fn route(app: &App, name: &str, verify: &str, more: &str) -> String {
     format!(
@@ -217,6 +217,22 @@ fn sources_rates_and_replays() {
         );
     }
     assert_eq!(app.count(), 11);
+}
+
+#[test]
+fn the_log_says_which_routes_observe() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&route(
+        &app,
+        "in",
+        "none",
+        "    deny_ips: [127.0.0.1]\n",
+    )));
+    let said = eventually("it is said", || {
+        let stderr = gateway.stderr();
+        stderr.contains("these routes observe").then_some(stderr)
+    });
+    assert!(said.contains("\"routes\":\"in\""), "{said}");
 }
 
 #[test]

@@ -881,6 +881,44 @@ fn post_token(gateway: &Gateway, token: &str) -> super::support::Answer {
 }
 
 #[test]
+fn times_of_a_token_count_though_nothing_asks_for_them() {
+    // SECURITY A-30: RFC 7519 4.1.4 and 4.1.5
+    let app = App::start();
+    let gateway = start(
+        &app,
+        "- scheme:
+          algorithm: jwt
+          signature: { header: Authorization, prefix: \"Bearer \" }
+          jwt: { algorithms: [HS256], claims: { iss: { equals: sender } } }
+        secrets: [env:SECRET]",
+    );
+    let (soon, past) = (now() + 600, now() - 600);
+    for (times, reason) in [
+        (format!("\"exp\":{past}"), "timestamp_stale"),
+        ("\"exp\":\"never\"".to_owned(), "timestamp_malformed"),
+        (format!("\"nbf\":{soon}"), "timestamp_ahead"),
+        (format!("\"nbf\":[{past}]"), "timestamp_malformed"),
+    ] {
+        let claims = format!("{{\"iss\":\"sender\",{times}}}");
+        let answer = post_token(&gateway, &token(HS256, &claims));
+        gateway.refused(&answer, 401, reason);
+    }
+    app.saw_nothing();
+    for claims in [
+        "{\"iss\":\"sender\",\"exp\":null}".to_owned(),
+        format!("{{\"iss\":\"sender\",\"exp\":{soon},\"nbf\":{past}}}"),
+        // Clocks differ.
+        format!(
+            "{{\"iss\":\"sender\",\"exp\":{},\"nbf\":{}}}",
+            now() - 60,
+            now() + 60
+        ),
+    ] {
+        gateway.forwarded(&post_token(&gateway, &token(HS256, &claims)), 200);
+    }
+}
+
+#[test]
 fn a_token_must_say_what_is_asked_of_it() {
     // SECURITY A-30
     let app = App::start();

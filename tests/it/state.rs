@@ -469,6 +469,24 @@ fn a_server_that_refuses_is_as_good_as_none() {
     let said = format!("{}{}", wrong.stdout(), wrong.stderr());
     assert!(!said.contains("canary-password"), "{said}");
 
+    // One that does not know how to greet repeats what it was told.
+    let old = Redis::start_with(&["--rename-command", "HELLO", ""]);
+    let url = old.url().replace("://", "://user:canary-password@");
+    let greeting = replica(
+        &app,
+        &state(&format!("{url}?protocol=resp3"), "1s", "reject"),
+        REPLAY,
+    );
+    assert_eq!(post(&greeting, b"greeted").status, 503);
+    eventually("it is told why", || {
+        greeting.stderr().contains("HELLO").then_some(())
+    });
+    assert!(
+        !greeting.stderr().contains("canary"),
+        "{}",
+        greeting.stderr()
+    );
+
     let redis = Redis::start_with(&["--maxclients", "1"]);
     let mut own = eventually("the only place", || redis.connect().ok());
     let () = ask(&mut own, &["PING"]);

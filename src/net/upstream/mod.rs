@@ -231,7 +231,7 @@ async fn send(
     wait: Duration,
 ) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
     let deadline = clock::now() + wait;
-    let Ok(answered) = timeout_at(deadline, connection.exchange(request)).await else {
+    let Ok(answered) = timeout_at(deadline, connection.exchange(request, wait)).await else {
         let late = UpstreamError::Timeout(format!("no answer within {wait:?}"));
         return Err(late.of(&server.address));
     };
@@ -522,7 +522,7 @@ async fn probe(
         let connection = server.connect(connect_timeout).await?;
         let host = server.authority().parse()?;
         let mut request = Outgoing::probe(&host, check.path.parse()?);
-        match connection.exchange(&mut request).await {
+        match connection.exchange(&mut request, check.interval).await {
             Ok(answered) => Ok(answered.head.status()),
             Err(Failure::NotTaken) => Err(anyhow::anyhow!("it closed the connection at once")),
             Err(Failure::Gone(error)) => Err(error.into()),

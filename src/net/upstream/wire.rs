@@ -135,7 +135,11 @@ impl Connection {
     }
 
     /// Sends a request and reads the head of its answer.
-    pub(super) async fn exchange(mut self, request: &mut Outgoing) -> Result<Answered, Failure> {
+    pub(super) async fn exchange(
+        mut self,
+        request: &mut Outgoing,
+        wait: Duration,
+    ) -> Result<Answered, Failure> {
         behind_the_ready().await;
         if self.is_used && self.is_stale().await {
             return Err(Failure::NotTaken);
@@ -170,7 +174,9 @@ impl Connection {
         let mut is_sent = broken.is_none() && sending.is_done();
         // Who refuses need not read on. Who accepts has the delivery only with all of it.
         if !is_sent && broken.is_none() && answer.status().is_success() {
-            is_sent = self.send_on(&mut sending, body.len()).await;
+            // Well before the whole exchange is given up: the app has answered.
+            let stall_max = STALL_MAX.min(wait / 2);
+            is_sent = self.send_on(&mut sending, body.len(), stall_max).await;
         }
         let is_left = broken.is_none() && !is_sent;
         Ok(Answered {
@@ -187,16 +193,21 @@ impl Connection {
 
     /// Sends on to an app that has answered already, and says whether that was all. What it says meanwhile is kept, up
     /// to the size of what it gets: it may want that to be read first.
-    async fn send_on(&mut self, sending: &mut Sending<'_>, body_bytes: usize) -> bool {
+    async fn send_on(
+        &mut self,
+        sending: &mut Sending<'_>,
+        body_bytes: usize,
+        stall_max: Duration,
+    ) -> bool {
         let input_max = body_bytes.max(HEAD_BYTES_MAX);
         let mut has_ended = false;
-        let mut patience = pin!(sleep(STALL_MAX));
+        let mut patience = pin!(sleep(stall_max));
         poll_fn(|cx| {
             let before = sending.taken;
             match sending.poll(cx, &mut self.stream) {
                 Poll::Ready(sent) => return Poll::Ready(sent.is_ok()),
                 Poll::Pending if sending.taken > before => {
-                    patience.as_mut().reset(clock::now() + STALL_MAX);
+                    patience.as_mut().reset(clock::now() + stall_max);
                 }
                 Poll::Pending => {}
             }

@@ -423,10 +423,21 @@ impl Inner {
         *warned = Some(Instant::now());
         drop(warned);
         let server = &*self.address;
+        // A server that does not know a command repeats it, and the first one holds the password.
+        let failure = failure.to_string();
+        let failure = failure.split(", with args").next().unwrap_or_default();
         if self.local.is_some() {
-            tracing::warn!(server, %failure, "the shared state is not available: this replica claims and counts on its own");
+            tracing::warn!(
+                server,
+                failure,
+                "the shared state is not available: this replica claims and counts on its own"
+            );
         } else {
-            tracing::warn!(server, %failure, "the shared state is not available: requests that need it are refused");
+            tracing::warn!(
+                server,
+                failure,
+                "the shared state is not available: requests that need it are refused"
+            );
         }
     }
 }

@@ -463,8 +463,14 @@ fn urls_in_another_form() {
         ("https://h.example/hooks", "https://h.example/hooks?x=1"),
         ("https://h.example/hooks", "https://h.example/Hooks"),
         ("https://h.example/a b", "https://h.example/a%20b"),
-        ("https://hooks.example.org/hooks", "https://public.example/hooks"),
-        ("http://hooks.example.org/hooks", "https://public.example/hooks"),
+        (
+            "https://hooks.example.org/hooks",
+            "https://public.example/hooks",
+        ),
+        (
+            "http://hooks.example.org/hooks",
+            "https://public.example/hooks",
+        ),
     ] {
         assert_hint(&judge(signed, url), "url_form", &format!("`{signed}`"));
     }
