@@ -11,6 +11,7 @@ use super::output::Output;
 use super::{ExitStatus, url};
 use crate::config::Environment;
 use crate::gateway::head;
+use crate::gateway::rejection::Rejection;
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::route::matcher::{Found, HostPattern, RouteTable, normalize_host};
@@ -51,7 +52,7 @@ pub(super) fn run(
     let Verb::Test(test) = &args.verb;
     let asked = Asked::parse(&test.method, &test.url)?;
     let config = test.file.load(env, output)?;
-    if let Err((code, why)) = judge_target(&asked.target) {
+    if let Err((code, why)) = judge(&asked) {
         output.note(format_args!("{code}: {why}, so no route is asked"));
         return Ok(ExitStatus::No);
     }
@@ -61,6 +62,8 @@ pub(super) fn run(
 /// The request in question.
 struct Asked {
     method: Method,
+    /// As written; `None` for a path alone.
+    authority: Option<String>,
     host: String,
     /// Path and query.
     target: String,
@@ -69,12 +72,14 @@ struct Asked {
 
 impl Asked {
     fn parse(method: &Method, text: &str) -> anyhow::Result<Self> {
-        let (host, target) = if text.starts_with('/') {
-            (String::new(), text.to_owned())
+        let (authority, target) = if text.starts_with('/') {
+            (None, text.to_owned())
         } else {
             let url = url::parse(text)?;
-            (host_of(url::authority(&url)), url::target(&url).to_owned())
+            let authority = url::authority(&url).to_owned();
+            (Some(authority), url::target(&url).to_owned())
         };
+        let host = authority.as_deref().map(host_of).unwrap_or_default();
         let target = target.split('#').next().unwrap_or("/").to_owned();
         let path = target.split('?').next().unwrap_or("/").to_owned();
         if path.contains(|c: char| c.is_whitespace() || c.is_control()) {
@@ -82,6 +87,7 @@ impl Asked {
         }
         Ok(Self {
             method: method.clone(),
+            authority,
             host,
             target,
             path,
@@ -89,12 +95,15 @@ impl Asked {
     }
 }
 
-/// What a listener thinks of a target before it looks for a route: the reason's code and why.
-fn judge_target(target: &str) -> Result<(), (&'static str, &'static str)> {
+/// What a listener thinks of host and target before it looks for a route: the reason's code and why.
+fn judge(asked: &Asked) -> Result<(), (&'static str, &'static str)> {
+    let said = |rejection: Rejection| (rejection.reason.code(), rejection.detail);
+    if let Some(authority) = &asked.authority {
+        head::admit_host(authority).map_err(said)?;
+    }
     let malformed = (Reason::MalformedRequest.code(), "the target is not a URI");
-    let uri = target.parse::<Uri>().map_err(|_bad| malformed)?;
-    let judged = head::target(uri).map_err(|rejection| (rejection.reason.code(), rejection.detail));
-    judged.map(drop)
+    let uri = asked.target.parse::<Uri>().map_err(|_bad| malformed)?;
+    head::target(uri).map(drop).map_err(said)
 }
 
 /// As routes compare it: without port.

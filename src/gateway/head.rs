@@ -237,6 +237,11 @@ fn host(
     })
 }
 
+/// Judges what a request names as its host, with or without a port.
+pub fn admit_host(authority: &str) -> Result<(), Rejection> {
+    parse_authority(authority.as_bytes()).map(drop)
+}
+
 fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
     let ill_formed = || malformed("Host is not a host name");
     if bytes.is_empty() || bytes.len() > HOST_BYTES_MAX {

@@ -181,6 +181,19 @@ fn a_refused_path_exits_1() {
             );
         }
     }
+    for host in [
+        ".example.org",
+        "x..example.org",
+        "*.example.org",
+        "example.org:99999",
+    ] {
+        let url = format!("https://{host}/a/b");
+        let ended = shell.run(&["routes", "test", "POST", &url]).code(1);
+        assert!(
+            ended.stderr.contains("malformed_request: Host is"),
+            "{ended:?}"
+        );
+    }
     let long = format!("/a/{}", "x".repeat(9000));
     let ended = shell.run(&["routes", "test", "POST", &long]).code(1);
     assert!(ended.stderr.contains("uri_too_long: "), "{ended:?}");
