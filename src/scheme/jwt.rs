@@ -86,6 +86,11 @@ impl ClaimPath {
         (!found.is_null()).then_some(found)
     }
 
+    /// Whether it is the claim of this name, which holds no sign that a pointer escapes.
+    fn is_name(&self, name: &str) -> bool {
+        self.0.strip_prefix('/') == Some(name)
+    }
+
     /// As a pointer into the claims.
     pub(super) fn pointer(&self) -> Option<Pointer> {
         Pointer::parse(&self.0)
@@ -132,11 +137,12 @@ impl Jwt {
         }
         // RFC 7519 4.1.4 and 4.1.5: where they are, they count, whether or not a preset names them.
         for (name, meaning) in [("exp", ClaimTime::NotAfter), ("nbf", ClaimTime::NotBefore)] {
-            let path = ClaimPath::new(name);
-            let is_named = self.claims.iter().any(|claim| claim.path == path);
-            let Some(value) = path.find(claims).filter(|_| !is_named) else {
+            let Some(value) = claims.get(name).filter(|value| !value.is_null()) else {
                 continue;
             };
+            if self.claims.iter().any(|claim| claim.path.is_name(name)) {
+                continue;
+            }
             match judge_time(value, meaning, LEEWAY, now) {
                 Ok(()) => {}
                 Err(error) if is_of_time(error.reason) => late = late.or(Some(error)),
