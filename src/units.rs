@@ -165,6 +165,11 @@ impl fmt::Display for Rate {
 pub struct UnixTime(i64);
 
 impl UnixTime {
+    /// Whether it is past the year 9999, where RFC 3339 ends: milliseconds that were taken for seconds are.
+    pub fn is_past_calendars(self) -> bool {
+        self.secs() > 253_402_300_799
+    }
+
     /// From milliseconds since the epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
@@ -204,27 +209,20 @@ impl UnixTime {
     }
 }
 
-/// End of the year 9999, where RFC 3339 ends.
-const SECS_MAX: u64 = 253_402_300_799;
-
 impl FromStr for UnixTime {
     type Err = UnitError;
 
     /// Unix seconds or RFC 3339.
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        if let Ok(secs) = text.parse::<i64>() {
-            if secs.unsigned_abs() > SECS_MAX {
-                return Err(UnitError(format!(
-                    "`{text}` is beyond the year 9999: a time is in seconds, not in milliseconds"
-                )));
-            }
-            return Ok(Self::from_secs(secs));
-        }
-        Self::from_rfc3339(text).ok_or_else(|| {
-            UnitError(format!(
-                "`{text}` is not a time; write Unix seconds or RFC 3339 (2027-01-01T00:00:00Z)"
-            ))
-        })
+        text.parse::<i64>()
+            .ok()
+            .map(Self::from_secs)
+            .or_else(|| Self::from_rfc3339(text))
+            .ok_or_else(|| {
+                UnitError(format!(
+                    "`{text}` is not a time; write Unix seconds or RFC 3339 (2027-01-01T00:00:00Z)"
+                ))
+            })
     }
 }
 

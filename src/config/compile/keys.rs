@@ -92,11 +92,22 @@ impl Compiler<'_, '_> {
                 reference: (reference, place),
                 not_after: None,
             }),
-            TextOr::Full(spec) => Some(Item {
-                id: value(spec.id.as_ref()),
-                reference: self.required(&spec.from, &place.path, "from")?,
-                not_after: value(spec.not_after.as_ref()).map(|(Parsed(end), place)| (*end, place)),
-            }),
+            TextOr::Full(spec) => {
+                let not_after =
+                    value(spec.not_after.as_ref()).map(|(Parsed(end), place)| (*end, place));
+                if let Some((end, place)) = &not_after
+                    && end.is_past_calendars()
+                {
+                    let message = format!("`{}` is past the year 9999", end.secs());
+                    let hint = "a time is in seconds, not in milliseconds";
+                    self.error(place, message, hint);
+                }
+                Some(Item {
+                    id: value(spec.id.as_ref()),
+                    reference: self.required(&spec.from, &place.path, "from")?,
+                    not_after,
+                })
+            }
         }
     }
 
