@@ -118,7 +118,9 @@ fn note_memory(limits: &Limits) {
 
 fn note_root() {
     if rustix::process::geteuid().is_root() {
-        tracing::warn!("it runs as root, which it needs for nothing: give it a user of its own");
+        tracing::warn!(
+            "it runs as root: give it a user of its own, and a port below 1024 by a socket unit or CAP_NET_BIND_SERVICE"
+        );
     }
 }
 

@@ -38,7 +38,7 @@ const SECRET_BYTES_MIN: usize = 16;
 
 /// Whether it is the beginning of a secret and dots, as examples show where one belongs.
 fn is_elided(text: &str) -> bool {
-    text.len() < SECRET_BYTES_MIN && text.ends_with("...")
+    text == "..." || (text.len() < SECRET_BYTES_MIN && text.ends_with("_..."))
 }
 
 /// The process environment as it was at start, and the time.

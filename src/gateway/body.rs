@@ -125,8 +125,9 @@ impl BodyLimits {
     }
 }
 
-/// Frames below this are gathered, so that a body of many chunks takes its size and little more: a frame that is kept
-/// keeps all that was read with it, of which this is the larger part (SECURITY DS-12).
+/// Frames below this are gathered, and all frames of a body that does not say its length: a frame that is kept keeps all
+/// that was read with it, also what stood between the chunks, and a body is to take its size and little more
+/// (SECURITY DS-12).
 const FRAME_BYTES_MIN: usize = 12 * 1024;
 
 /// Reads a body to its end, and says in `received` how far it came. Trailers are dropped
@@ -143,7 +144,10 @@ where
     B: Body<Data = Bytes>,
 {
     let mut body = std::pin::pin!(body);
-    let mut frames = Gathered::default();
+    let mut frames = Gathered {
+        is_measured: body.size_hint().exact().is_some(),
+        ..Gathered::default()
+    };
     let start = clock::now();
     // Made by the first wait: most bodies come with their head.
     let mut timer = None;
@@ -221,7 +225,8 @@ fn too_slow(by_rate: bool) -> Rejection {
 }
 
 fn broken() -> Rejection {
-    let detail = "the connection ended inside the body";
+    let detail =
+        "the connection ended inside the body, or what stands between its chunks is in doubt";
     Rejection::new(Reason::BodyIncomplete, detail)
 }
 
@@ -230,12 +235,15 @@ fn broken() -> Rejection {
 struct Gathered {
     frames: SmallVec<[Bytes; 1]>,
     small: BytesMut,
+    /// Whether the body says its length, so that nothing stands between its bytes.
+    is_measured: bool,
 }
 
 impl Gathered {
     fn take(&mut self, data: Bytes, is_last: bool) {
         let is_only = self.frames.is_empty() && self.small.is_empty() && is_last;
-        if data.len() < FRAME_BYTES_MIN && !is_only {
+        let is_kept = self.is_measured && data.len() >= FRAME_BYTES_MIN;
+        if !is_kept && !is_only {
             self.small.extend_from_slice(&data);
             return;
         }

@@ -111,6 +111,8 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     if method == Method::CONNECT || (method == Method::OPTIONS && uri.path() == "*") {
         return Err(not_allowed());
     }
+    // Before anything is made of the rest: of a line without end there is none (`net/strict.rs`).
+    admit_target(uri.path_and_query().map_or(0, |own| own.as_str().len()))?;
     // Most requests have none of the fields that frame: to look for each of them costs more than this.
     let (mut is_framed, mut has_odd_names) = (false, false);
     for name in headers.keys() {

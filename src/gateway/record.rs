@@ -200,7 +200,10 @@ impl Record {
 
     /// A bug is said each time.
     fn is_news(&self, reason: Reason) -> bool {
-        reason == Reason::Internal || self.telemetry.faults.is_news(reason, clock::now())
+        reason == Reason::Internal || {
+            let faults = &self.telemetry.faults;
+            faults.is_news(self.route_name(), reason, clock::now())
+        }
     }
 
     fn write(&mut self, outcome: Outcome, reason: Option<Reason>, status: Option<u16>) {

@@ -391,7 +391,9 @@ enum End {
 
 /// A head that did not come in time is no request either.
 fn count_timeout(gateway: &Gateway, end: &End, watch: &Watch) {
-    if matches!(end, End::Overdue) && watch.waits_for_head() {
+    // Who never says a word, as a probe, has begun none.
+    let has_begun = watch.has_read.load(Ordering::Relaxed);
+    if matches!(end, End::Overdue) && has_begun && watch.waits_for_head() {
         gateway.telemetry().metrics.header_timeouts.inc();
     }
 }
@@ -447,6 +449,8 @@ struct Watch {
     /// it does.
     stuck_ms: AtomicU64,
     lingers: AtomicBool,
+    /// Whether anything of a request has ever come.
+    has_read: AtomicBool,
     /// Whether all that hyper has written is on its way.
     is_flushed: AtomicBool,
 }
@@ -473,6 +477,7 @@ impl Watch {
             untaken: Mutex::default(),
             stuck_ms: AtomicU64::new(0),
             lingers: AtomicBool::new(false),
+            has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
         }
     }
@@ -770,8 +775,13 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if self.wakes && buf.filled().len() > before {
-            self.watch.woken();
+        // RFC 9112 2.2: ends of lines before a head are of no meaning.
+        let new = buf.filled().get(before..).unwrap_or_default();
+        if new.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.watch.has_read.store(true, Ordering::Relaxed);
+            if self.wakes {
+                self.watch.woken();
+            }
         }
         result
     }

@@ -124,9 +124,14 @@ impl Jwt {
         now: UnixTime,
     ) -> Result<Option<UnixTime>, SignatureError> {
         let mut late = None;
+        // Of the times that count in any token, those that a claim judges.
+        let mut judged = [false; TIMES.len()];
         for claim in &self.claims {
             if !holds(&claim.when, scope.view)? {
                 continue;
+            }
+            for (is_judged, (name, _)) in judged.iter_mut().zip(TIMES) {
+                *is_judged |= claim.time.is_some() && claim.path.is_name(name);
             }
             match claim.judge(claims, scope, now) {
                 Ok(()) => {}
@@ -136,13 +141,11 @@ impl Jwt {
             }
         }
         // RFC 7519 4.1.4 and 4.1.5: where they are, they count, whether or not a preset names them.
-        for (name, meaning) in [("exp", ClaimTime::NotAfter), ("nbf", ClaimTime::NotBefore)] {
-            let Some(value) = claims.get(name).filter(|value| !value.is_null()) else {
+        for ((name, meaning), is_judged) in TIMES.into_iter().zip(judged) {
+            let value = claims.get(name).filter(|value| !value.is_null());
+            let Some(value) = value.filter(|_| !is_judged) else {
                 continue;
             };
-            if self.claims.iter().any(|claim| claim.path.is_name(name)) {
-                continue;
-            }
             match judge_time(value, meaning, LEEWAY, now) {
                 Ok(()) => {}
                 Err(error) if is_of_time(error.reason) => late = late.or(Some(error)),
@@ -155,6 +158,9 @@ impl Jwt {
         }
     }
 }
+
+/// Times that count wherever a token has them.
+const TIMES: [(&str, ClaimTime); 2] = [("exp", ClaimTime::NotAfter), ("nbf", ClaimTime::NotBefore)];
 
 /// How far clocks may differ, for times that a preset does not name: as for every signed timestamp.
 const LEEWAY: Duration = Duration::from_mins(5);

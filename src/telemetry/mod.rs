@@ -33,18 +33,19 @@ pub struct Telemetry {
     pub faults: Arc<Faults>,
 }
 
-/// Lets one line of a kind into the operator's log in so long a time, whatever the number of requests: anybody can send
+/// Lets one line of a kind and a route into the operator's log in so long a time, whatever the number of requests: anybody can send
 /// requests while a store is away.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<HashMap<Reason, Instant>>);
+pub struct Faults(Mutex<HashMap<(String, Reason), Instant>>);
 
 /// Between two lines of a kind.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 impl Faults {
     /// Whether this one is to be said.
-    pub fn is_news(&self, reason: Reason, now: Instant) -> bool {
+    pub fn is_news(&self, route: &str, reason: Reason, now: Instant) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = (route.to_owned(), reason);
         let is_news = said
             .get(&reason)
             .is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);

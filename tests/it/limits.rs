@@ -398,7 +398,8 @@ fn slow_heads_are_closed_however_often_a_byte_comes() {
     wire.send(b"POST /op");
     assert!(wire.rest().len() < 2000);
     assert!(start.elapsed().as_millis() < 6000);
-    gateway.wait_for_metric("hookward_header_timeouts_total", 4);
+    // Who never said a word began none.
+    gateway.wait_for_metric("hookward_header_timeouts_total", 3);
     assert_eq!(app.count(), 1);
 }
 
@@ -605,16 +606,31 @@ fn what_frames_a_body_is_not_kept_with_it() {
     let line = format!("{}1\r\nx\r\n", "0".repeat(200));
     junk.send(line.repeat(1000).as_bytes());
     assert_eq!(junk.answer().unwrap().status, 400);
-    // Chunks of a kilobyte take their size.
+    // Nor are senders refused that write a byte at a time, or sign each chunk.
+    for chunk in [
+        "1\r\nx\r\n".repeat(50_000),
+        format!(
+            "400;chunk-signature={}\r\n{}\r\n",
+            "f".repeat(64),
+            "x".repeat(1024)
+        )
+        .repeat(50),
+    ] {
+        let mut small = begin();
+        small.send(format!("{chunk}0\r\n\r\n").as_bytes());
+        assert_eq!(small.answer().unwrap().status, 200);
+    }
+    // Chunks take their size, also where much stands between them.
     let mut body = begin();
     let before = gateway.size("VmRSS");
-    let chunk = format!("{}400\r\n{}\r\n", "0".repeat(200), "x".repeat(1024)).repeat(64);
-    for _ in 0..128 {
+    let padded = format!("{}1\r\nx\r\n", "0".repeat(200)).repeat(60);
+    let chunk = format!("3000\r\n{}\r\n{padded}", "x".repeat(12 * 1024));
+    for _ in 0..680 {
         body.send(chunk.as_bytes());
     }
     body.send(b"0\r\n\r\n");
     assert_eq!(body.answer().unwrap().status, 200);
     let grown = gateway.size("VmHWM").saturating_sub(before);
-    assert!(grown < 24 * 1024, "8 MiB of body took {grown} KiB");
-    assert_eq!(app.last().body.len(), 8 << 20);
+    assert!(grown < 16 * 1024, "8 MiB of body took {grown} KiB");
+    assert_eq!(app.last().body.len(), 680 * (12 * 1024 + 60));
 }

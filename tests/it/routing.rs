@@ -408,6 +408,25 @@ fn a_target_above_8_kib_is_too_long() {
         assert_eq!(answer.header("connection"), Some("close"));
         assert!(wire.is_closed());
     }
+    let absolute = format!(
+        "POST http://localhost{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        of(20_000)
+    );
+    let mut wire = gateway.plain();
+    wire.send(absolute.as_bytes());
+    gateway.refused(&wire.answer().unwrap(), 414, "uri_too_long");
+    // What follows a fragment is no part of a target, and does not make it too long.
+    for at in [10, 16_000, 17_000] {
+        let line = format!(
+            "POST {}#{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            of(at),
+            "c".repeat(20_000)
+        );
+        let mut wire = gateway.plain();
+        wire.send(line.as_bytes());
+        assert!(matches!(wire.answer().unwrap().status, 400 | 414));
+        assert!(wire.is_closed());
+    }
     assert_eq!(app.count(), 1);
 }
 

@@ -904,6 +904,17 @@ fn times_of_a_token_count_though_nothing_asks_for_them() {
         gateway.refused(&answer, 401, reason);
     }
     app.saw_nothing();
+    // Nor does it help that one is asked for, without a word of time.
+    let present = start(
+        &app,
+        "- scheme:
+          algorithm: jwt
+          signature: { header: Authorization, prefix: \"Bearer \" }
+          jwt: { algorithms: [HS256], claims: { exp: {} } }
+        secrets: [env:SECRET]",
+    );
+    let answer = post_token(&present, &token(HS256, &format!("{{\"exp\":{past}}}")));
+    present.refused(&answer, 401, "timestamp_stale");
     for claims in [
         "{\"iss\":\"sender\",\"exp\":null}".to_owned(),
         format!("{{\"iss\":\"sender\",\"exp\":{soon},\"nbf\":{past}}}"),

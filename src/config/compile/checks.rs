@@ -71,7 +71,10 @@ impl Compiler<'_, '_> {
     }
 
     fn check(&mut self, at: &At<CheckSpec>, scope: Scope<'_>, facts: &mut Facts) -> Option<Check> {
-        let (spec, place) = value(Some(at))?;
+        let Some((spec, place)) = value(Some(at)) else {
+            facts.miss();
+            return None;
+        };
         if self.is_one_kind(spec, &place) {
             self.of_kind(spec, &place, scope, facts)
         } else {
@@ -163,6 +166,7 @@ impl Compiler<'_, '_> {
         let (items, place) = value(Some(at))?;
         if items.is_empty() {
             self.error(&place, "none of these can hold: the list is empty", KINDS);
+            facts.miss();
             return None;
         }
         let mut checks = Vec::new();
