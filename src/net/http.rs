@@ -127,7 +127,11 @@ where
                     return polled;
                 }
                 is_to_leave = false;
-                conn.leave(cx)
+                let polled = conn.leave(cx);
+                if polled.is_pending() && watch.is_done() {
+                    return Poll::Ready(Ok(()));
+                }
+                polled
             })
             .await;
         count_refusal(&gateway, &end);
@@ -212,7 +216,7 @@ where
                 let mut io = parts.io.into_inner();
                 // The beginning of a head that came with the request before: hyper gets it back at once.
                 // An empty one is not kept, for it would hold the whole buffer.
-                if !parts.read_buf.is_empty() {
+                if !is_blank(&parts.read_buf) {
                     io.early = parts.read_buf;
                     io.watch.woken();
                 }
@@ -518,6 +522,11 @@ impl Watch {
         }
     }
 
+    /// Whether no request is under way, and of no answer anything is left to write.
+    fn is_done(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0 && self.is_flushed.load(Ordering::Relaxed)
+    }
+
     /// Whether a head is due: the first one of the connection, or one that has begun.
     fn waits_for_head(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == PHASE_HEAD
@@ -737,6 +746,11 @@ impl Body for Tracked {
     }
 }
 
+/// Whether there is nothing but ends of lines: before a head they are of no meaning (RFC 9112 2.2).
+fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+}
+
 /// A stream that tells the watch when bytes come in, and when none go out.
 #[derive(Debug)]
 struct Watched<I> {
@@ -756,9 +770,18 @@ impl<I: AsyncRead + Unpin> Watched<I> {
         }
         let mut room = [0; 64];
         let mut early = ReadBuf::new(&mut room);
-        let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut early));
-        self.early = Bytes::copy_from_slice(early.filled());
-        Poll::Ready(read.is_ok() && !self.early.is_empty())
+        loop {
+            early.clear();
+            let read = ready!(Pin::new(&mut *self).poll_read(cx, &mut early));
+            let new = early.filled();
+            if read.is_err() || new.is_empty() {
+                return Poll::Ready(false);
+            }
+            if !is_blank(new) {
+                self.early = Bytes::copy_from_slice(new);
+                return Poll::Ready(true);
+            }
+        }
     }
 }
 
@@ -775,9 +798,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        // RFC 9112 2.2: ends of lines before a head are of no meaning.
         let new = buf.filled().get(before..).unwrap_or_default();
-        if new.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+        if !is_blank(new) {
             self.watch.has_read.store(true, Ordering::Relaxed);
             if self.wakes {
                 self.watch.woken();

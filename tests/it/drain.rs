@@ -370,4 +370,27 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         served.await.unwrap();
     }
     assert_eq!(log.captured().lines().count(), 9);
+    // The end of a line is no beginning of a request (RFC 9112 2.2), and holds nothing up.
+    for (pause, stray) in [(1, &b"x\r\n"[..]), (3000, b"x\r\n"), (3000, b"x")] {
+        let (mut client, server) = duplex(64 * 1024);
+        let farewell = Farewell::default();
+        let serving = Serving {
+            connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
+            gateway: Arc::clone(&gateway),
+            challenges: None,
+        };
+        let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
+        let served = tokio::spawn(served);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        client.write_all(HEAD).await.unwrap();
+        client.write_all(stray).await.unwrap();
+        assert_eq!(status(&mut client).await, 200);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        client.write_all(b"\r\n").await.unwrap();
+        let start = tokio::time::Instant::now();
+        farewell.meant.cancel();
+        assert_eq!(status(&mut client).await, 0);
+        served.await.unwrap();
+        assert!(start.elapsed() < Duration::from_secs(1), "{pause} ms");
+    }
 }
