@@ -111,8 +111,6 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     if method == Method::CONNECT || (method == Method::OPTIONS && uri.path() == "*") {
         return Err(not_allowed());
     }
-    // Before anything is made of the rest: of a line without end there is none (`net/strict.rs`).
-    admit_target(uri.path_and_query().map_or(0, |own| own.as_str().len()))?;
     // Most requests have none of the fields that frame: to look for each of them costs more than this.
     let (mut is_framed, mut has_odd_names) = (false, false);
     for name in headers.keys() {
@@ -163,17 +161,18 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     })
 }
 
-/// A header list as RFC 9113 6.5.2 counts it. h2 refuses too large ones as well, but tells nobody: its
+/// The target, and a header list as RFC 9113 6.5.2 counts it. h2 refuses too large ones as well, but tells nobody: its
 /// own limit stands above this one. Over HTTP/1.1 hyper has counted already.
 pub fn admit_size(parts: &http::request::Parts, max: ByteSize) -> Result<(), Rejection> {
-    if parts.version != Version::HTTP_2 {
-        return Ok(());
-    }
     let target = parts
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
+    // Before anything is made of the rest: of a line without end there is none (`net/strict.rs`).
     admit_target(target)?;
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
     let fields = parts.headers.iter();
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
     let size = fields.sum::<usize>() + target;

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hookward::config::Environment;
+use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
 use hookward::net::http::{Farewell, Serving, serve_http1};
 use hookward::settings::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinHandle;
 
 use super::support::redis::free_port;
 use super::support::{
@@ -321,6 +323,19 @@ async fn status(client: &mut DuplexStream) -> u16 {
     text[9..12].parse().unwrap()
 }
 
+/// A connection to a gateway in this process, how it is told to end, and when it has.
+fn open(gateway: &Arc<DataPath>) -> (DuplexStream, Farewell, JoinHandle<()>) {
+    let (client, server) = duplex(64 * 1024);
+    let farewell = Farewell::default();
+    let serving = Serving {
+        connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
+        gateway: Arc::clone(gateway),
+        challenges: None,
+    };
+    let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
+    (client, farewell, tokio::spawn(served))
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_has_come_when_a_connection_is_to_end_is_answered() {
     // SECURITY S-08: hyper ends a connection between two requests without a look at what has come
@@ -336,15 +351,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         (3000, 20),
         (3000, 0),
     ] {
-        let (mut client, server) = duplex(64 * 1024);
-        let farewell = Farewell::default();
-        let serving = Serving {
-            connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
-            gateway: Arc::clone(&gateway),
-            challenges: None,
-        };
-        let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
-        let served = tokio::spawn(served);
+        let (mut client, farewell, served) = open(&gateway);
         // Connections that were just opened have time.
         tokio::time::sleep(Duration::from_secs(3)).await;
         client.write_all(HEAD).await.unwrap();
@@ -372,15 +379,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
     assert_eq!(log.captured().lines().count(), 9);
     // The end of a line is no beginning of a request (RFC 9112 2.2), and holds nothing up.
     for (pause, stray) in [(1, &b"x\r\n"[..]), (3000, b"x\r\n"), (3000, b"x")] {
-        let (mut client, server) = duplex(64 * 1024);
-        let farewell = Farewell::default();
-        let serving = Serving {
-            connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
-            gateway: Arc::clone(&gateway),
-            challenges: None,
-        };
-        let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
-        let served = tokio::spawn(served);
+        let (mut client, farewell, served) = open(&gateway);
         tokio::time::sleep(Duration::from_secs(3)).await;
         client.write_all(HEAD).await.unwrap();
         client.write_all(stray).await.unwrap();
