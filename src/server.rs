@@ -373,9 +373,8 @@ impl Server {
             () = drained => tracing::info!("drained"),
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => {
-                let unanswered = self.gateway.in_flight();
-                let message = "drain deadline: stopping now; requests without an answer are in no access log, and the app may have them";
-                tracing::warn!(unanswered, message);
+                let unfinished = self.gateway.in_flight();
+                tracing::warn!(unfinished, "drain deadline: stopping now, with answers that were not taken");
             }
         }
     }
@@ -383,6 +382,13 @@ impl Server {
     async fn cut_off_when_overdue(&self) {
         let last = CUTOFF_TIME.min(self.limits.drain_timeout / 10);
         sleep(self.limits.drain_timeout.saturating_sub(last)).await;
+        let waiting = self.gateway.in_flight();
+        if waiting > 0 {
+            tracing::warn!(
+                waiting,
+                "drain deadline: what waits for its body or for the app is refused"
+            );
+        }
         self.gateway.cut_off();
         sleep(last).await;
     }

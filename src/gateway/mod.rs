@@ -56,7 +56,7 @@ pub mod whole;
 use body::{BodyLimits, Hold, Received};
 use confirm::Confirmations;
 use connection::Connection;
-use forward::{Forwarding, Unread};
+use forward::{Forwarding, Unread, UpstreamError};
 use head::Head;
 use outgoing::Outgoing;
 use record::Record;
@@ -196,13 +196,13 @@ impl Gateway {
         self.in_flight.count()
     }
 
-    /// Ends the wait for bodies that are not complete; waits until every delivery has its answer.
+    /// Waits until every delivery has its answer.
     pub async fn drain(&self) {
         self.deliveries.close();
         self.deliveries.wait().await;
     }
 
-    /// Refuses what is still waiting for its body: the drain deadline has come.
+    /// Refuses what is still waiting for its body, or for the app: the drain deadline has come.
     pub fn cut_off(&self) {
         self.cutoff.cancel();
     }
@@ -376,7 +376,7 @@ impl Gateway {
     async fn deliver(&self, delivery: Box<Delivery>, record: Record) -> Response<Answer> {
         let request_id = record.request_id.clone();
         let finished = Finished {
-            exchange: Some(Box::pin(exchange(delivery, record))),
+            exchange: Some(Box::pin(exchange(delivery, record, self.cutoff.clone()))),
             deliveries: &self.deliveries,
             _counted: self.deliveries.token(),
         };
@@ -706,7 +706,11 @@ fn refuse(refusal: Refusal, record: Record, spare: HeaderMap) -> Response<Answer
 }
 
 /// One exchange with the app; commits the claim when the app took the delivery, else releases it.
-async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answer> {
+async fn exchange(
+    delivery: Box<Delivery>,
+    mut record: Record,
+    cutoff: CancellationToken,
+) -> Response<Answer> {
     let Delivery {
         state,
         request,
@@ -718,10 +722,13 @@ async fn exchange(delivery: Box<Delivery>, mut record: Record) -> Response<Answe
     } = *delivery;
     clock::look_again();
     let started = record.elapsed();
-    let answer = state
-        .upstream
-        .send(request, state.route.forward.timeout)
-        .await;
+    let answer = tokio::select! {
+        biased;
+        answer = state.upstream.send(request, state.route.forward.timeout) => answer,
+        () = cutoff.cancelled() => {
+            Err(UpstreamError::Timeout("it was not waited for beyond `limits.drain_timeout`".into()))
+        }
+    };
     let took = record.elapsed().saturating_sub(started);
     let is_unread = answer
         .as_ref()
