@@ -133,7 +133,9 @@ pub fn build(forwarding: Forwarding<'_>) -> Result<Outgoing, Reason> {
 
     let bodiless = matches!(head.method, Method::GET | Method::HEAD) && body.is_empty();
     if !bodiless {
-        fields.push_text(&header::CONTENT_LENGTH, &body.len().to_string());
+        // Whatever is removed: without it the body would be the app's next request.
+        let length = body.len().to_string();
+        fields.head.push_text(&header::CONTENT_LENGTH, &length);
     }
     let hops = is_trusted.then(|| head.headers.get_all(X_FORWARDED_FOR));
     let hops = hops.into_iter().flatten().filter(|hop| !hop.is_empty());

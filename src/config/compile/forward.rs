@@ -99,15 +99,15 @@ impl Compiler<'_, '_> {
                 );
                 continue;
             };
-            if OWN_FIELDS.contains(&parsed.as_str()) || parsed.as_str().starts_with(EVIDENCE) {
+            let like = read_as(&parsed);
+            if OWN_FIELDS.contains(&&*like) || like.starts_with(EVIDENCE) {
                 self.error(&key, format!("only the gateway itself sets `{name}`"), None);
             }
-            if set.iter().any(|(other, _)| *other == parsed) {
-                self.error(
-                    &key,
-                    format!("`{name}` stands here twice; case does not count"),
-                    None,
+            if set.iter().any(|(other, _)| read_as(other) == like) {
+                let message = format!(
+                    "`{name}` stands here twice; case does not count, nor does `_` for `-`"
                 );
+                self.error(&key, message, None);
             }
             let Some((text, place)) = value(Some(at)) else {
                 continue;
@@ -128,25 +128,30 @@ impl Compiler<'_, '_> {
     fn remove_headers(&mut self, spec: &ForwardSpec) -> Vec<HeaderName> {
         let mut removed = Vec::new();
         for (name, place) in super::values(spec.remove_headers.as_ref()).unwrap_or_default() {
-            match name.parse::<HeaderName>() {
-                Ok(parsed) if parsed == header::HOST || OWN_FIELDS.contains(&parsed.as_str()) => {
-                    self.error(&place, format!("`{name}` cannot be removed"), None);
-                }
-                Ok(parsed) if parsed.as_str().starts_with(EVIDENCE) => {
-                    let message = format!("`{name}` cannot be removed");
-                    let hint = "it tells the app what was verified; what senders write in its place never gets there";
-                    self.error(&place, message, hint);
-                }
-                Ok(parsed) => removed.push(parsed),
-                Err(_) => self.error(
-                    &place,
-                    format!("`{name}` is not the name of a header field"),
-                    None,
-                ),
+            let Ok(parsed) = name.parse::<HeaderName>() else {
+                let message = format!("`{name}` is not the name of a header field");
+                self.error(&place, message, None);
+                continue;
+            };
+            let like = read_as(&parsed);
+            if parsed == header::HOST || OWN_FIELDS.contains(&&*like) {
+                self.error(&place, format!("`{name}` cannot be removed"), None);
+            } else if like.starts_with(EVIDENCE) {
+                let message = format!("`{name}` cannot be removed");
+                let hint = "it tells the app what was verified; what senders write in its place never gets there";
+                self.error(&place, message, hint);
+            } else {
+                removed.push(parsed);
             }
         }
         removed
     }
+}
+
+/// The name that some apps take it for, and that it stands for when headers are removed and set (SECURITY RT-33).
+fn read_as(name: &HeaderName) -> String {
+    let name = name.as_str();
+    name.replace(|sign: char| !sign.is_ascii_alphanumeric(), "-")
 }
 
 /// Whether it can stand in `Host`: a name or an address, and a port (RFC 9110 section 7.2).
