@@ -216,7 +216,31 @@ impl Gateway {
     }
 
     /// Answers one request.
-    pub async fn handle<B>(&self, connection: &Connection, request: Request<B>) -> Response<Answer>
+    pub fn handle<'a, B>(
+        &'a self,
+        connection: &'a Connection,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<Answer>> + use<'a, B>
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let record = self.open(connection, &request);
+        self.answer(connection, request, record)
+    }
+
+    /// Opens the record of a request that has come, whether or not anybody gets to answer it.
+    pub fn open<B>(&self, connection: &Connection, request: &Request<B>) -> Record {
+        let (client, method) = (connection.peer.ip(), request.method().clone());
+        Record::open(&self.telemetry, &self.clock, client, method)
+    }
+
+    /// Answers the request of `record`.
+    pub async fn answer<B>(
+        &self,
+        connection: &Connection,
+        request: Request<B>,
+        mut record: Record,
+    ) -> Response<Answer>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
@@ -228,8 +252,6 @@ impl Gateway {
             version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
         let is_head = parts.method == Method::HEAD;
         let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
-        let (telemetry, clock) = (&self.telemetry, &self.clock);
-        let mut record = Record::open(telemetry, clock, connection.peer.ip(), parts.method.clone());
         let mut spare = HeaderMap::new();
         let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
         let judged = AssertUnwindSafe(judged)
@@ -364,7 +386,8 @@ impl Gateway {
             .take()
             .and_then(|url| self.confirmations.confirm(url))
         {
-            tokio::spawn(call);
+            // The provider does not ask again: a stop waits for it.
+            self.deliveries.spawn(call);
         }
         let status = reply.status.as_u16();
         let response = respond::handshake(reply, &record.request_id);

@@ -104,13 +104,15 @@ where
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
+        // Who sends and leaves has sent all the same: without it hyper drops a request whose sender is gone.
+        .half_close(true)
         .max_header_size(header_bytes)
         .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024));
     let io = Watched {
         io: Strict::new(io),
         watch: Arc::clone(&watch),
         early: Bytes::new(),
-        wakes: true,
+        kind: Kind::Http1,
     };
     let service = service_fn(service(serving, Arc::clone(&watch), Some(said)));
     let mut conn = Conn::Resting(io, service);
@@ -254,7 +256,7 @@ where
         io,
         watch: Arc::clone(&watch),
         early: Bytes::new(),
-        wakes: false,
+        kind: Kind::Http2 { ended_in: None },
     };
     let tally = Arc::new(Tally::default());
     let io = TokioIo::new(Counted::new(watched, Arc::clone(&tally)));
@@ -303,20 +305,28 @@ fn service(
     move |request| {
         let exchange = Exchange::begin(&watch);
         let shared = Arc::clone(&shared);
+        let (serving, _) = &*shared;
+        let challenges = serving.challenges.as_ref();
+        let challenge = challenges.and_then(|challenges| challenges.http(&request));
+        // An authority that looks whether a name is ours is no sender: it has no record. All others have one at once,
+        // for hyper drops what follows when the connection breaks in the same turn.
+        let next = match challenge {
+            Some(answer) => Err(respond::challenge(answer)),
+            None => Ok((serving.gateway.open(&serving.connection, &request), request)),
+        };
         ServiceFuture(Box::pin(async move {
             let (serving, leaving) = &*shared;
-            let challenges = serving.challenges.as_ref();
-            // An authority that looks whether a name is ours is no sender: it has no record.
-            let answer = challenges.and_then(|challenges| challenges.http(&request));
-            let mut response = if let Some(answer) = answer {
-                respond::challenge(answer)
-            } else {
-                let request = request.map(|body| Whole {
-                    body,
-                    is_http2: !is_http1,
-                    has_ended: false,
-                });
-                serving.gateway.handle(&serving.connection, request).await
+            let mut response = match next {
+                Err(challenge) => challenge,
+                Ok((record, request)) => {
+                    let request = request.map(|body| Whole {
+                        body,
+                        is_http2: !is_http1,
+                        has_ended: false,
+                    });
+                    let (gateway, connection) = (&serving.gateway, &serving.connection);
+                    gateway.answer(connection, request, record).await
+                }
             };
             // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
             if is_http1 && response.body().is_own() {
@@ -457,6 +467,8 @@ struct Watch {
     has_read: AtomicBool,
     /// Whether all that hyper has written is on its way.
     is_flushed: AtomicBool,
+    /// How often the connection had its turn.
+    turns: AtomicU64,
 }
 
 /// Waiting for the first head, or in the middle of a later one.
@@ -483,6 +495,7 @@ impl Watch {
             lingers: AtomicBool::new(false),
             has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
+            turns: AtomicU64::new(0),
         }
     }
 
@@ -533,9 +546,9 @@ impl Watch {
             && self.requests.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the beginning of a further request has come, and not all of its head.
+    /// Whether the beginning of a request has come, and not all of its head.
     fn is_within_head(&self) -> bool {
-        self.waits_for_head() && self.begun() > 0
+        self.waits_for_head() && self.has_read.load(Ordering::Relaxed)
     }
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
@@ -592,6 +605,7 @@ impl Watch {
         let mut timer = pin!(sleep(self.header_timeout.min(REST_AFTER)));
         let mut waker = None;
         poll_fn(|cx| {
+            self.turns.fetch_add(1, Ordering::Relaxed);
             // Once it is known whom to wake, looking is cheaper than polling.
             let is_new = !waker
                 .as_ref()
@@ -758,8 +772,17 @@ struct Watched<I> {
     watch: Arc<Watch>,
     /// What was read before hyper asked.
     early: Bytes,
-    /// Whether any byte begins a head: in HTTP/2 it may be a ping's.
-    wakes: bool,
+    kind: Kind,
+}
+
+/// Whose bytes they are.
+#[derive(Debug)]
+enum Kind {
+    /// Any of them begins a head, between two requests.
+    Http1,
+    /// It may be a ping's. Once the sender has ended, `h2` gives up requests that it has not yet handed over, and what it
+    /// has of their bodies, so the end is told one turn late: this is the turn that it came in.
+    Http2 { ended_in: Option<u64> },
 }
 
 impl<I: AsyncRead + Unpin> Watched<I> {
@@ -801,9 +824,18 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let new = buf.filled().get(before..).unwrap_or_default();
         if !is_blank(new) {
             self.watch.has_read.store(true, Ordering::Relaxed);
-            if self.wakes {
-                self.watch.woken();
+        }
+        let this = &mut *self;
+        match &mut this.kind {
+            Kind::Http1 if !is_blank(new) => this.watch.woken(),
+            Kind::Http2 { ended_in } if new.is_empty() && result.is_ready() => {
+                let turn = this.watch.turns.load(Ordering::Relaxed);
+                if *ended_in.get_or_insert(turn) == turn {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
+            Kind::Http1 | Kind::Http2 { .. } => {}
         }
         result
     }

@@ -266,7 +266,6 @@ fn a_delivery_without_its_sender_is_waited_for() {
     wire.write("POST", "/open", &[], b"x");
     app.wait_for(1);
     drop(wire);
-    gateway.wait_for_metric("hookward_connections", 0);
     gateway.signal("TERM");
     eventually("the drain begins", || {
         (!gateway.accepts("https")).then_some(())
@@ -381,6 +380,16 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         served.await.unwrap();
     }
     assert_eq!(log.captured().lines().count(), 9);
+    // The first request of a connection is waited for like any other, once it has begun.
+    let (mut client, farewell, served) = open(&gateway);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (now, later) = HEAD.split_at(20);
+    client.write_all(now).await.unwrap();
+    farewell.meant.cancel();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    client.write_all(&[later, b"x"].concat()).await.unwrap();
+    assert_eq!(status(&mut client).await, 200);
+    served.await.unwrap();
     // The end of a line is no beginning of a request (RFC 9112 2.2), and holds nothing up.
     for (pause, stray) in [(1, &b"x\r\n"[..]), (3000, b"x\r\n"), (3000, b"x")] {
         let (mut client, farewell, served) = open(&gateway);

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
-use super::support::{App, Authority, Gateway, Reply, Wire, config, open_route};
+use super::support::{App, Authority, Gateway, RawH2, Reply, Wire, config, open_route};
 
 /// One route at `match` with this upstream and more keys.
 fn route(name: &str, path: &str, upstream: &str, more: &str) -> String {
@@ -610,4 +610,35 @@ fn connections_to_the_app_are_used_again() {
         assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
     }
     assert_eq!((app.count(), app.connections()), (20, 1));
+}
+
+#[test]
+fn what_came_before_its_sender_left_is_delivered() {
+    // SECURITY U-20
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let mut wires: Vec<Wire> = (0..4)
+        .flat_map(|_| [gateway.plain(), gateway.tls()])
+        .collect();
+    let mut streams = [(); 4].map(|()| RawH2::open(gateway.address("https")));
+    let count = wires.len() + streams.len();
+    gateway.wait_for_metric("hookward_connections", u64::try_from(count).unwrap());
+    // Request and end are there together when they are looked at.
+    gateway.signal("STOP");
+    for wire in &mut wires {
+        wire.write("POST", "/open", &[], b"x");
+        wire.end();
+    }
+    for stream in &mut streams {
+        stream.post(1, b"/open", &[], b"x").end();
+    }
+    gateway.signal("CONT");
+    app.wait_for(count);
+    // Who has only ended its own side reads its answer.
+    for wire in &mut wires {
+        assert_eq!(wire.answer().unwrap().status, 200);
+    }
+    for _ in 0..count {
+        assert_eq!(gateway.event()["outcome"], "forwarded");
+    }
 }

@@ -181,6 +181,11 @@ impl RawH2 {
         self
     }
 
+    /// Ends our side of the TCP connection.
+    pub fn end(&mut self) {
+        self.0.end();
+    }
+
     /// Everything until the connection ends, as bytes.
     pub fn rest(&mut self) -> Vec<u8> {
         self.0.rest()
