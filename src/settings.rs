@@ -381,11 +381,24 @@ pub enum ServerAddress {
     Unix(PathBuf),
 }
 
+impl ServerAddress {
+    /// Host and port, as in `Host` (RFC 9110 section 7.2); of a unix socket `localhost`.
+    pub fn authority(&self) -> String {
+        match self {
+            Self::Http { host, port } | Self::Https { host, port } if host.contains(':') => {
+                format!("[{host}]:{port}")
+            }
+            Self::Http { host, port } | Self::Https { host, port } => format!("{host}:{port}"),
+            Self::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Http { host, port } => write!(f, "http://{host}:{port}"),
-            Self::Https { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Http { .. } => write!(f, "http://{}", self.authority()),
+            Self::Https { .. } => write!(f, "https://{}", self.authority()),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -436,5 +449,16 @@ mod tests {
             (10_000, ByteSize(256 << 20))
         );
         assert_eq!(Limits::within(ByteSize(64 << 30)), Limits::default());
+    }
+
+    #[test]
+    fn an_address_is_written_as_in_a_url() {
+        let host = "::1".to_owned();
+        let server = ServerAddress::Http { host, port: 8080 };
+        assert_eq!(server.authority(), "[::1]:8080");
+        assert_eq!(server.to_string(), "http://[::1]:8080");
+        let host = "app".to_owned();
+        let server = ServerAddress::Https { host, port: 443 };
+        assert_eq!(server.to_string(), "https://app:443");
     }
 }

@@ -261,7 +261,7 @@ mod tests {
             ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
             ("http://app", "http://app:80"),
             ("https://app.example/", "https://app.example:443"),
-            ("http://[::1]:3000", "http://::1:3000"),
+            ("http://[::1]:3000", "http://[::1]:3000"),
             ("unix:/run/app.sock", "unix:/run/app.sock"),
             ("unix:///run/app.sock", "unix:/run/app.sock"),
             ("unix:app.sock", "unix:/etc/hookward/app.sock"),

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -45,7 +46,9 @@ const POOL_AGE: Duration = Duration::from_secs(25);
 const ADDRESSES_MAX: usize = 16;
 /// Head start of an address before the next one is tried beside it (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(250);
-/// How long a server that refused a connection is left alone, when there is another.
+/// Between two attempts to connect to a unix socket whose queue is full.
+const QUEUE_PAUSE: Duration = Duration::from_millis(5);
+/// How long a server that gave no answer is left alone, when there is another.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 
 /// The servers of one upstream, shared by all workers.
@@ -65,7 +68,7 @@ struct Server {
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     /// What the last active check found.
     healthy: AtomicBool,
-    /// Until when, in ms after `Cluster::started`, a refused connection counts against it.
+    /// Until when, in ms after `Cluster::started`, an answer that it did not give counts against it.
     down_until_ms: AtomicU64,
 }
 
@@ -432,7 +435,7 @@ impl Server {
 
     async fn connect_to(&self, addresses: &[SocketAddr]) -> anyhow::Result<Connection> {
         let stream = match &self.address {
-            ServerAddress::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+            ServerAddress::Unix(path) => Stream::Unix(connect_unix(path).await?),
             ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
                 let stream = connect_any(addresses).await?;
                 stream.set_nodelay(true)?;
@@ -449,13 +452,16 @@ impl Server {
         };
         Ok(Connection::new(stream))
     }
+}
 
-    fn authority(&self) -> String {
-        match &self.address {
-            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
-                format!("{host}:{port}")
+/// Connects to a unix socket, and waits where its queue is full, as TCP does by itself.
+async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                sleep(QUEUE_PAUSE).await
             }
-            ServerAddress::Unix(_) => "localhost".to_owned(),
+            connected => return connected,
         }
     }
 }
@@ -520,7 +526,7 @@ async fn probe(
 ) -> anyhow::Result<()> {
     let exchange = async {
         let connection = server.connect(connect_timeout).await?;
-        let host = server.authority().parse()?;
+        let host = server.address.authority().parse()?;
         let mut request = Outgoing::probe(&host, check.path.parse()?);
         match connection.exchange(&mut request, check.interval).await {
             Ok(answered) => Ok(answered.head.status()),
@@ -633,5 +639,23 @@ mod tests {
     async fn a_name_without_a_living_address_says_why() {
         let refused = connect_tcp("127.0.0.1", 1).await.unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_with_a_full_queue_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.sock");
+        let socket = tokio::net::UnixSocket::new_stream().unwrap();
+        socket.bind(&path).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(waiting) = UnixStream::connect(&path).await {
+            queue.push(waiting);
+        }
+        let mut late = std::pin::pin!(connect_unix(&path));
+        let early = timeout(QUEUE_PAUSE * 3, &mut late).await;
+        assert!(early.is_err(), "there was room after {}", queue.len());
+        listener.accept().await.unwrap();
+        late.await.unwrap();
     }
 }
