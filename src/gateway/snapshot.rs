@@ -144,7 +144,7 @@ impl RouteState {
             withheld: replaced.clone().chain(hidden).collect(),
             replaced: replaced.collect(),
             credentials,
-            at_once_bytes: if route.auth.is_dear() {
+            at_once_bytes: if route.auth.is_dear() || route.body.well_formed {
                 whole::AT_ONCE_BYTES_DEAR
             } else {
                 whole::AT_ONCE_BYTES_MAX

@@ -29,7 +29,7 @@ use crate::units::UnixTime;
 
 /// Largest body that is judged where its request is served: about 0.2 ms of hashing.
 pub const AT_ONCE_BYTES_MAX: usize = 256 * 1024;
-/// The same where a scheme does more with a body than to hash it: 2 ms of sorting keys.
+/// The same where more is done with a body than to hash it: 2 ms of sorting keys, or of parsing XML.
 pub const AT_ONCE_BYTES_DEAR: usize = 16 * 1024;
 
 /// What of a request with a large body is given away, and comes back with the verdict.

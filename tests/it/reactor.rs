@@ -128,6 +128,10 @@ const SIGNED: &str = "  - name: signed
     verify: [{ provider: github, secrets: [env:SECRET] }]
     replay: { window: 5m, on_duplicate: reject }
     upstream: echo
+  - name: plain
+    match: { path: /plain }
+    verify: [{ provider: github, secrets: [env:SECRET] }]
+    upstream: echo
   - name: open-json
     match: { path: /json }
     body: { well_formed: true, max_size: 8MiB }
@@ -165,7 +169,7 @@ fn small_bodies_wait_for_nobody() {
     worker.runtime.block_on(async {
         let (release, released) = mpsc::channel::<()>();
         spawn_blocking(move || released.recv());
-        assert_eq!(worker.status("/signed", &fields, &body).await, 200);
+        assert_eq!(worker.status("/plain", &fields, &body).await, 200);
         drop(release);
     });
 }
@@ -182,6 +186,11 @@ fn bodies_that_are_dear_to_judge_are_judged_aside_sooner() {
     match: { path: /decoded }
     verify: [{ provider: stream, secrets: [env:SECRET] }]
     upstream: echo
+  - name: parsed
+    match: { path: /parsed }
+    body: { well_formed: true }
+    verify: [{ provider: github, secrets: [env:SECRET] }]
+    upstream: echo
 ",
     );
     let body = json_of(AT_ONCE_BYTES_DEAR + 1);
@@ -189,6 +198,9 @@ fn bodies_that_are_dear_to_judge_are_judged_aside_sooner() {
     assert_eq!(worker.waits("/sorted", &fields, &body), 401);
     let fields = [JSON, ("x-signature", &*"0".repeat(64))];
     assert_eq!(worker.waits("/decoded", &fields, &body), 401);
+    let other = signed(b"another body");
+    let fields = [JSON, ("x-hub-signature-256", &*other)];
+    assert_eq!(worker.waits("/parsed", &fields, &body), 401);
 }
 
 #[test]
