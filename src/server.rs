@@ -508,6 +508,7 @@ impl Server {
                     let endpoint = self.open(&settings, fresh.tls, sockets);
                     if let Some(old) = old {
                         old.endpoint.closed.cancel();
+                        old.endpoint.leaving.cancel();
                     }
                     let keeper = self.keeper(&settings, &endpoint, fresh.kept);
                     (endpoint, keeper)

@@ -49,7 +49,7 @@ routes:
             open_route(&app)
         )
     };
-    let (port, other) = (free_port(), free_port());
+    let (port, third, other) = (free_port(), free_port(), free_port());
     let gateway = Gateway::start(&listener("http", port));
     let mut kept = gateway.plain();
     let answer = kept.exchange("POST", "/open", &[], b"x");
@@ -61,8 +61,17 @@ routes:
         (answer.status, answer.header("connection")),
         (200, Some("close"))
     );
-    // None at all: what was allowed is allowed no longer.
+    // The same name at another address: the old one is not to be kept open by whoever never leaves.
     let mut kept = Wire::plain(gateway.address("renamed"));
+    assert_eq!(kept.exchange("POST", "/open", &[], b"x").status, 200);
+    gateway.reload(&listener("renamed", third), "success");
+    let answer = kept.exchange("POST", "/open", &[], b"x");
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (200, Some("close"))
+    );
+    // None at all: what was allowed is allowed no longer.
+    let mut kept = Wire::plain(([127, 0, 0, 1], third).into());
     assert_eq!(kept.exchange("POST", "/open", &[], b"x").status, 200);
     gateway.reload(&listener("http", other), "success");
     let answer = kept.exchange("POST", "/open", &[], b"x");
