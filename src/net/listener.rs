@@ -431,6 +431,10 @@ async fn shake_hands(
         stream.shutdown().await?;
         return Ok(None);
     }
+    let (socket, _) = stream.get_ref();
+    // Nothing is said after the client's last word, so that the system would put off saying that it has come: a client
+    // that waits for that before it writes on (Nagle's algorithm) would lose 40 ms.
+    socket.set_quickack(true).ok();
     Ok(Some(stream))
 }
 
