@@ -239,7 +239,7 @@ pub enum Found<'t> {
 }
 
 impl RouteTable {
-    /// Builds the table, or names every pair of routes that are equally specific.
+    /// Builds the table, or names every route that is as specific as an earlier one.
     pub fn build(routes: Vec<Arc<Route>>) -> Result<Self, Vec<Conflict>> {
         let mut table = Self::default();
         let mut indexes: BTreeMap<*const Route, usize> = BTreeMap::new();
@@ -253,15 +253,17 @@ impl RouteTable {
                 }
             };
             let leaf = root.leaf(&route.matches.path.segments);
-            for other in leaf.iter() {
-                let shared = |method| other.matches.takes(method);
-                if route.matches.all_methods().any(shared) {
-                    let first = indexes.get(&Arc::as_ptr(other)).copied().unwrap_or(index);
-                    conflicts.push(Conflict {
-                        first,
-                        second: index,
-                    });
-                }
+            let shares = |other: &&Arc<Route>| {
+                let mut methods = route.matches.all_methods();
+                methods.any(|method| other.matches.takes(method))
+            };
+            // The first is enough: a file of one route over and over has a conflict each, not one for each pair.
+            if let Some(other) = leaf.iter().find(shares) {
+                let first = indexes.get(&Arc::as_ptr(other)).copied();
+                conflicts.push(Conflict {
+                    first: first.unwrap_or(index),
+                    second: index,
+                });
             }
             leaf.push(Arc::clone(route));
             indexes.insert(Arc::as_ptr(route), index);

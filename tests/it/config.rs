@@ -404,6 +404,27 @@ fn time_on_cpu() -> Duration {
     let now = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(now).unwrap()
 }
+#[test]
+fn many_wrong_routes_are_not_more_problems_than_anybody_reads() {
+    let mut same = String::new();
+    for n in 0..3000 {
+        writeln!(
+            same,
+            "  - {{ name: r{n}, match: {{ path: /a }}, verify: none, upstream: echo }}"
+        )
+        .unwrap();
+    }
+    let loaded = load(&with_routes(&same));
+    // Each of them but the first says which one it is like.
+    assert_eq!(loaded.report.counts().0, 2999);
+    let empty = with_routes(&"  - {}\n".repeat(200_000));
+    let loaded = load(&empty);
+    let (errors, warnings) = loaded.report.counts();
+    assert!(errors + warnings < 10_010, "{errors} and {warnings}");
+    let all = loaded.report.to_string();
+    assert!(all.contains("there are too many errors: from here on, routes were not read"));
+}
+
 
 #[test]
 fn bombs_are_errors_at_once() {

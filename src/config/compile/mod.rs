@@ -48,6 +48,8 @@ struct Compiler<'a, 'e> {
     /// Presets that routes have found, by reference; `None` when it has been reported.
     presets: HashMap<String, Option<Selected>>,
     /// Presets bound without params, by reference: thousands of routes may share one.
+    /// How many errors of them were found here.
+    errors: usize,
     bound: HashMap<String, (Arc<Scheme>, Manners)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
@@ -68,6 +70,7 @@ pub(super) fn config(
         presets: HashMap::new(),
         bound: HashMap::new(),
         secrets: HashMap::new(),
+        errors: 0,
     };
     compiler.version(&spec.version);
     compiler.presets(spec.providers_dir.as_ref());
@@ -153,6 +156,7 @@ impl Compiler<'_, '_> {
             .push(place.error(message, hint.into().map(str::to_owned)));
     }
 
+        self.errors += 1;
     fn warn<'h>(
         &mut self,
         place: &Place,
@@ -168,6 +172,7 @@ impl Compiler<'_, '_> {
             .push(place.error(trouble.message, trouble.hint));
     }
 
+        self.errors += 1;
     fn doubt(&mut self, place: &Place, doubt: Trouble) {
         self.problems.push(place.warning(doubt.message, doubt.hint));
     }

@@ -19,6 +19,9 @@ use crate::settings::Limits;
 
 /// Methods that a route can take: `CONNECT` and `TRACE` never are webhooks.
 const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+/// Errors after which routes are read no further: a million of them may fit into a file, and all of what is wrong with
+/// them into no memory.
+const ERRORS_MAX: usize = 10_000;
 /// Label of requests that no route takes.
 const NO_ROUTE: &str = "_none";
 
@@ -67,6 +70,11 @@ impl Compiler<'_, '_> {
             let Some((route, place)) = value(Some(at)) else {
                 continue;
             };
+            if self.errors >= ERRORS_MAX {
+                let message = "there are too many errors: from here on, routes were not read";
+                self.error(&place, message, None);
+                return Vec::new();
+            }
             let mut matches = self.matches(&route.matches, &place);
             if let Some(matches) = &mut matches {
                 matches.handshakes = self.handshake_methods(&route.verify, &matches.methods);

@@ -40,10 +40,7 @@ pub(crate) fn run(data: &[u8]) {
         RouteTable::build(backwards),
     ) {
         (Ok(table), Ok(other)) => (table, other),
-        (Err(one), Err(two)) => {
-            assert_eq!(one.len(), two.len(), "conflicts depend on the order");
-            return;
-        }
+        (Err(_), Err(_)) => return,
         (one, two) => panic!("a conflict depends on the order: {one:?} and {two:?}"),
     };
     for request in requests.lines().take(64) {
