@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::units::{ByteSize, Rate};
 
@@ -35,6 +35,28 @@ impl Sources {
         let holds = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&address));
         !holds(&self.deny) && self.allow.as_deref().is_none_or(holds)
     }
+
+    /// Whether `allow` keeps anybody away at all.
+    pub fn is_selective(&self) -> bool {
+        self.allow
+            .as_deref()
+            .is_some_and(|nets| !holds_everybody(nets))
+    }
+
+    /// Whether `deny` leaves nobody of those who could call.
+    pub fn admits_nobody(&self) -> bool {
+        let everybody = [Ipv4Net::default().into(), Ipv6Net::default().into()];
+        let callers = self.allow.as_deref().unwrap_or(&everybody);
+        let denied = IpNet::aggregate(&self.deny);
+        let is_denied = |caller: &IpNet| denied.iter().any(|net| net.contains(caller));
+        callers.iter().all(is_denied)
+    }
+}
+
+/// Whether the networks, taken together, hold every IPv4 or every IPv6 address.
+pub fn holds_everybody(nets: &[IpNet]) -> bool {
+    let merged = IpNet::aggregate(&nets.to_vec());
+    merged.iter().any(|net| net.prefix_len() == 0)
 }
 
 /// A rate limit of a route.

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use rustls::pki_types::ServerName;
 
-use super::{Compiler, networks, value, values};
+use super::{Compiler, value, values};
 use crate::config::certificate;
 use crate::config::spec::{
     AcmeSpec, CertificateSpec, ListenerSpec, PlaintextSpec, TlsSpec, TlsVersionSpec,
@@ -13,6 +14,7 @@ use crate::config::spec::{
 use crate::config::value::{Address, CalledUrl, server_name};
 use crate::document::{At, OneOrMany, Parsed, Place};
 use crate::route::matcher::normalize_host;
+use crate::route::policy::holds_everybody;
 use crate::scheme::https_url::HttpsUrl;
 use crate::scheme::spec::Ordered;
 use crate::settings::{
@@ -84,14 +86,15 @@ impl Compiler<'_, '_> {
                 super::PLAIN_NAME,
             );
         }
-        let trusted_proxies = networks(listener.trusted_proxies.as_ref()).unwrap_or_default();
+        let trusted_proxies = self.networks(listener.trusted_proxies.as_ref());
+        let trusted_proxies = trusted_proxies.unwrap_or_default();
         if let Some((_, place)) = value(listener.trusted_proxies.as_ref())
-            && trusted_proxies.iter().any(|net| net.prefix_len() == 0)
+            && holds_everybody(&trusted_proxies)
         {
             let message = "every sender is trusted: each can claim any address as its own";
             self.warn(&place, message, "name the addresses of your proxies");
         }
-        let proxy_protocol = self.proxy_protocol(listener);
+        let proxy_protocol = self.proxy_protocol(listener, &trusted_proxies);
         let address = self.required(&listener.address, &place.path, "address");
         let transport = self.transport(listener, &place.path);
         Some(ListenerSettings {
@@ -105,11 +108,11 @@ impl Compiler<'_, '_> {
         })
     }
 
-    fn proxy_protocol(&mut self, listener: &ListenerSpec) -> bool {
+    fn proxy_protocol(&mut self, listener: &ListenerSpec, trusted_proxies: &[IpNet]) -> bool {
         let Some((true, place)) = value(listener.proxy_protocol.as_ref()) else {
             return false;
         };
-        if networks(listener.trusted_proxies.as_ref()).is_none_or(|networks| networks.is_empty()) {
+        if trusted_proxies.is_empty() {
             let message = "no proxy may send PROXY headers: every connection would be closed";
             let hint = "name the addresses of your proxies in `trusted_proxies`";
             self.error(&place, message, hint);

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::Config;
 use super::presets;
 use super::resolve::{Resolver, Trouble};
@@ -225,6 +227,24 @@ impl Compiler<'_, '_> {
         self.duration(at, Duration::from_millis(1))
     }
 
+    /// Networks, as they are compared; `None` when the key is absent.
+    fn networks(&mut self, at: Option<&At<OneOrMany<Parsed<Network>>>>) -> Option<Vec<IpNet>> {
+        let mut nets = Vec::new();
+        for (Parsed(Network(net)), place) in values(at)? {
+            let meant = net.trunc();
+            if *net != meant {
+                let message = format!(
+                    "the address has more bits than the {} of its prefix: it stands for all of `{meant}`",
+                    net.prefix_len()
+                );
+                let hint = format!("write `{meant}`, or the prefix that is meant");
+                self.warn(&place, message, hint.as_str());
+            }
+            nets.push(meant);
+        }
+        Some(nets)
+    }
+
     fn base(&self) -> &Path {
         &self.resolver.base
     }
@@ -240,16 +260,6 @@ fn value<T>(at: Option<&At<T>>) -> Option<(&T, Place)> {
 fn values<T>(at: Option<&At<OneOrMany<T>>>) -> Option<Vec<(&T, Place)>> {
     let (OneOrMany(items), _) = value(at)?;
     Some(items.iter().filter_map(|item| value(Some(item))).collect())
-}
-
-/// Networks, as they are compared.
-fn networks(at: Option<&At<OneOrMany<Parsed<Network>>>>) -> Option<Vec<ipnet::IpNet>> {
-    let nets = values(at)?;
-    Some(
-        nets.into_iter()
-            .map(|(Parsed(Network(net)), _)| *net)
-            .collect(),
-    )
 }
 
 /// A hint that names the closest of `known`, else all of them.

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::checks::Auth;
 use super::upstreams::Upstreams;
-use super::{Compiler, PLAIN_NAME, is_plain_name, known_names, networks, value};
+use super::{Compiler, PLAIN_NAME, is_plain_name, known_names, value};
 use crate::config::spec::{MatchSpec, ModeSpec, RejectSpec, RouteSpec};
 use crate::config::value::unreachable;
 use crate::document::{At, OneOrMany, Place};
@@ -288,7 +288,7 @@ impl Compiler<'_, '_> {
     }
 
     fn sources(&mut self, spec: &RouteSpec) -> Sources {
-        let allow = networks(spec.allow_ips.as_ref());
+        let allow = self.networks(spec.allow_ips.as_ref());
         if let Some((OneOrMany(items), place)) = value(spec.allow_ips.as_ref())
             && items.is_empty()
         {
@@ -299,10 +299,18 @@ impl Compiler<'_, '_> {
                 hint,
             );
         }
-        Sources {
-            allow,
-            deny: networks(spec.deny_ips.as_ref()).unwrap_or_default(),
+        let deny = self.networks(spec.deny_ips.as_ref()).unwrap_or_default();
+        let sources = Sources { allow, deny };
+        // Of an `allow_ips` that is empty or wrong, that has been said.
+        let is_known = sources.allow.as_ref().is_none_or(|nets| !nets.is_empty());
+        if let Some((_, place)) = value(spec.deny_ips.as_ref())
+            && is_known
+            && sources.admits_nobody()
+        {
+            let message = "no address is left that may call, so no request is let through";
+            self.warn(&place, message, "`deny_ips` goes before `allow_ips`");
         }
+        sources
     }
 
     fn upstream_of(
@@ -340,7 +348,7 @@ impl Compiler<'_, '_> {
     fn unproven(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
         if let Some(AuthPolicy::All(checks)) = &auth.policy
             && checks.iter().all(admits_everybody)
-            && sources.allow.is_none()
+            && !sources.is_selective()
             && let Some(place) = spec.verify.place().cloned()
         {
             let message = "everybody can call this route: its provider proves nothing";
@@ -353,7 +361,7 @@ impl Compiler<'_, '_> {
     /// Warns of a route that nothing protects.
     fn open_door(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
         if let Some(AuthPolicy::Open) = auth.policy
-            && sources.allow.is_none()
+            && !sources.is_selective()
             && let Some(place) = spec.verify.place().cloned()
         {
             let message = "nothing protects this route: everybody can call it";

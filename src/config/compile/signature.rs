@@ -428,7 +428,7 @@ impl Compiler<'_, '_> {
             Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => true,
             Check::Any(_) | Check::Signature(_) => false,
         };
-        let is_known = sources.allow.is_some() || checks.iter().any(vouches);
+        let is_known = sources.is_selective() || checks.iter().any(vouches);
         for (place, weakness) in &auth.facts.weaknesses {
             let is_made_up_for = if weakness.contains("`replay`") {
                 spec.replay.is_some()
