@@ -134,7 +134,7 @@ impl Reloader {
         let env = &self.env;
         let loading = self.loading.get_or_insert_with(|| {
             let (file, env) = (file.to_owned(), env.clone());
-            spawn_blocking(move || config::load(&file, &env))
+            spawn_blocking(move || config::reload(&file, &env))
         });
         let loaded = loading.await;
         self.loading = None;
@@ -157,7 +157,7 @@ impl Reloader {
             }
             None => Err(anyhow::anyhow!(
                 "{}",
-                report.to_string().trim_end().to_owned()
+                report.beginning().to_string().trim_end()
             )),
         }
     }
@@ -317,6 +317,7 @@ routes:
     verify: [{ provider: github, secrets: [file:secret] }]
     upstream: echo
 ";
+    use std::process::Command;
         fs::write(&file, text).unwrap();
         fs::write(&secret, "a secret of the first version").unwrap();
         (file, secret)
@@ -405,6 +406,40 @@ routes:
         let lengths = async || fs::read_to_string(&file).unwrap().len();
         let (len, ()) = tokio::join!(
             async {
+    #[tokio::test]
+    async fn a_pipe_in_the_place_of_the_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let env = Environment::from_pairs::<String, String>([]);
+        let loaded = config::load(&file, &env);
+        let text = fs::read_to_string(&file).unwrap();
+        let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
+        reloader.listen();
+        fs::remove_file(&file).unwrap();
+        let made = Command::new("mkfifo").arg(&file).status().unwrap();
+        assert!(made.success());
+        let refused = timeout(POLL_INTERVAL, reloader.next()).await;
+        let wrong = refused.expect("nobody waits for it").unwrap_err();
+        assert!(wrong.to_string().contains("not a regular file"), "{wrong}");
+        fs::remove_file(&file).unwrap();
+        fs::write(&file, text).unwrap();
+        assert!(reloader.next().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn of_many_problems_the_first_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let env = Environment::from_pairs::<String, String>([]);
+        let loaded = config::load(&file, &env);
+        let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
+        reloader.listen();
+        fs::write(&file, format!("routes: [{}]", "{ a: 1 }, ".repeat(1000))).unwrap();
+        let wrong = reloader.next().await.unwrap_err().to_string();
+        assert!(wrong.len() < 10_000, "{wrong}");
+        assert!(wrong.ends_with("more: `hookward validate` lists all"));
+    }
+
                 reloader.until_quiet().await;
                 lengths().await
             },

@@ -4,6 +4,7 @@
 //! environment. Every problem of a file is found in one run: a part that is wrong is reported and
 //! left out, and the rest is read on.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +60,15 @@ pub struct Loaded {
 
 /// Loads a configuration file. Relative paths in it start from its folder.
 pub fn load(file: &Path, env: &Environment) -> Loaded {
+    load_by(resolve::read_config, file, env)
+}
+
+/// Loads a configuration file again: one that is no regular file cannot be read twice, and is an error.
+pub fn reload(file: &Path, env: &Environment) -> Loaded {
+    load_by(resolve::reread_config, file, env)
+}
+
+fn load_by(read: fn(&Path) -> io::Result<Vec<u8>>, file: &Path, env: &Environment) -> Loaded {
     let name = file.display().to_string();
     let stamp = Stamp::of(file);
     let failed = |mark, message, hint, unreadable| {
@@ -71,7 +81,7 @@ pub fn load(file: &Path, env: &Environment) -> Loaded {
             unreadable,
         }
     };
-    let bytes = match resolve::read_config(file) {
+    let bytes = match read(file) {
         Ok(bytes) => bytes,
         Err(error) => {
             let message = format!("cannot read the configuration: {}", resolve::reason(&error));

@@ -146,6 +146,16 @@ pub(super) fn read_config(file: &Path) -> io::Result<Vec<u8>> {
     read(file, CONFIG_BYTES_MAX).map(|(bytes, _)| bytes)
 }
 
+/// Reads it again: not a pipe, which gives nothing twice, so that this load would be the last.
+pub(super) fn reread_config(file: &Path) -> io::Result<Vec<u8>> {
+    let kind = std::fs::metadata(file)?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        read_config(file)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
 impl<'e> Resolver<'e> {
     pub(super) fn new(env: &'e Environment, base: &Path) -> Self {
         Self {
