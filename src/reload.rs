@@ -22,6 +22,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(30);
 const QUIET_TIME: Duration = Duration::from_millis(200);
 /// One that is never quiet is read all the same.
 const QUIET_MAX: Duration = Duration::from_secs(10);
+/// Folders that a line of the log names.
+const FOLDERS_SHOWN: usize = 3;
 
 /// Waits for changes and loads the configuration.
 #[derive(Debug)]
@@ -273,13 +275,27 @@ fn watcher<'f>(
             sender.try_send(()).ok();
         }
     })?;
+    // One that is not there yet is polled.
+    let mut polled = Vec::new();
     for folder in folders {
-        // One that is not there yet is polled.
         if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            tracing::warn!(%error, folder = %folder.display(), "a folder cannot be watched; it is polled");
+            polled.push((folder, error));
         }
     }
+    if let Some((_, error)) = polled.first() {
+        let (count, folders) = (polled.len(), shown(&polled));
+        tracing::warn!(%error, count, folders, "folders cannot be watched; they are polled every 30 s");
+    }
     Ok((watcher, events))
+}
+
+/// The first few of them, for a log.
+fn shown(polled: &[(&PathBuf, notify::Error)]) -> String {
+    let first = polled.iter().take(FOLDERS_SHOWN);
+    let first: Vec<_> = first
+        .map(|(folder, _)| folder.display().to_string())
+        .collect();
+    first.join(", ")
 }
 
 /// The folders that the files lie in.
@@ -301,6 +317,7 @@ fn folders<'f>(files: impl Iterator<Item = &'f Path>) -> Folders {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::process::Command;
 
     use tokio::time::timeout;
 
@@ -317,7 +334,6 @@ routes:
     verify: [{ provider: github, secrets: [file:secret] }]
     upstream: echo
 ";
-    use std::process::Command;
         fs::write(&file, text).unwrap();
         fs::write(&secret, "a secret of the first version").unwrap();
         (file, secret)
@@ -390,22 +406,6 @@ routes:
         assert!(again.is_err());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_file_that_is_written_in_pieces_is_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let (file, _) = files(dir.path());
-        let seen = vec![(file.clone(), Stamp::of(&file))];
-        let env = Environment::from_pairs::<String, String>([]);
-        let mut reloader = Reloader::of_file(file.clone(), env, seen);
-        let write = async |pieces: usize| {
-            for length in 1..=pieces {
-                sleep(QUIET_TIME / 2).await;
-                fs::write(&file, "#".repeat(length)).unwrap();
-            }
-        };
-        let lengths = async || fs::read_to_string(&file).unwrap().len();
-        let (len, ()) = tokio::join!(
-            async {
     #[tokio::test]
     async fn a_pipe_in_the_place_of_the_file_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
@@ -440,6 +440,22 @@ routes:
         assert!(wrong.ends_with("more: `hookward validate` lists all"));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_in_pieces_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, _) = files(dir.path());
+        let seen = vec![(file.clone(), Stamp::of(&file))];
+        let env = Environment::from_pairs::<String, String>([]);
+        let mut reloader = Reloader::of_file(file.clone(), env, seen);
+        let write = async |pieces: usize| {
+            for length in 1..=pieces {
+                sleep(QUIET_TIME / 2).await;
+                fs::write(&file, "#".repeat(length)).unwrap();
+            }
+        };
+        let lengths = async || fs::read_to_string(&file).unwrap().len();
+        let (len, ()) = tokio::join!(
+            async {
                 reloader.until_quiet().await;
                 lengths().await
             },

@@ -151,6 +151,37 @@ fn a_port_that_is_taken_is_a_bad_file() {
     assert_ne!(taken, good);
     gateway.reload(&taken, "failure");
     gateway.forwarded(&gateway.plain().exchange("POST", "/open", &[], b"x"), 200);
+    // Nothing is shared with it.
+    assert!(!gateway.stderr().contains("part of the connections"));
+}
+
+#[test]
+fn folders_that_are_not_there_are_one_line_of_the_log() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let secrets: Vec<_> = (1..=5)
+        .map(|n| format!("\"file:DIR/absent-{n}/secret\""))
+        .collect();
+    let absent = format!(
+        "  - name: absent
+    match: {{ path: /absent }}
+    verify: [{{ provider: github, secrets: [{}] }}]
+    upstream: echo
+",
+        secrets.join(", ")
+    );
+    gateway.reload(&config(&(open_route(&app) + &absent)), "failure");
+    let lines = eventually("the folders are logged", || {
+        let log = gateway.stderr();
+        let lines = log
+            .lines()
+            .filter(|line| line.contains("cannot be watched"));
+        let lines: Vec<_> = lines.map(str::to_owned).collect();
+        (!lines.is_empty()).then_some(lines)
+    });
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let shown = |n: usize| lines[0].contains(&format!("/absent-{n}"));
+    assert!(shown(1) && shown(3) && !shown(4), "{lines:?}");
 }
 
 fn signed_by_file(app: &App) -> String {
