@@ -478,14 +478,8 @@ impl Server {
         let is_ours =
             own_ports.contains(&address.port()) || self.manager.holds(&settings.name, address);
         let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
-        if !is_ours && nobody_listens(address).is_err_and(|error| is_taken(&error)) {
-            tracing::warn!(
-                listener = &*settings.name,
-                %address,
-                "somebody listens on this address already; where that is a process of the same user, both get a \
-                 part of the connections"
-            );
-        }
+        // Afterwards, this process does.
+        let is_shared = !is_ours && nobody_listens(address).is_err_and(|error| is_taken(&error));
         for _ in &self.workers {
             let context = || cannot_listen(&format!("listener `{}`", settings.name), address);
             let passed = self.manager.listener(&settings.name, address);
@@ -495,6 +489,13 @@ impl Server {
             // With port 0 the first one decides.
             address = socket.local_addr()?;
             sockets.push(socket);
+        }
+        if is_shared {
+            tracing::warn!(
+                listener = &*settings.name,
+                %address,
+                "another process of the same user listens on this address already: both get a part of the connections"
+            );
         }
         Ok(sockets)
     }
