@@ -11,9 +11,8 @@ use super::resolve::{Resolver, Trouble};
 use crate::secret::Secret;
 use crate::units::UnixTime;
 
-/// A chain and its key, with what is doubtful about them.
+/// The key of a chain, with what is doubtful about it.
 pub(super) struct Identity {
-    pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: Arc<PrivateKeyDer<'static>>,
     pub(super) doubts: Vec<Trouble>,
 }
@@ -23,8 +22,12 @@ pub(super) fn chain(
     resolver: &mut Resolver<'_>,
     path: &str,
 ) -> Result<Vec<CertificateDer<'static>>, Trouble> {
-    let pem = resolver.file(path)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    parse_chain(&resolver.file(path)?, path)
+}
+
+/// The certificates of the PEM text of a file; at least one.
+pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = read.map_err(|error| not_pem(path, &error))?;
     if chain.is_empty() {
         let trouble = Trouble::new(format!("there is no certificate in `{path}`"));
@@ -88,7 +91,6 @@ pub(super) fn identity(
         doubts.push(doubt.hint(format!("chmod o-r {path}")));
     }
     Ok(Identity {
-        chain: chain.to_vec(),
         key: Arc::new(key),
         doubts,
     })
@@ -142,9 +144,27 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
         let message = format!("the certificate in `{path}` has no subjectAltName");
         Trouble::new(message).hint("clients look for the host's name there and nowhere else")
     });
-    [validity(leaf, path, now), alone, order, names]
-        .into_iter()
-        .flatten()
+    [
+        validity(leaf, &format!("the certificate in `{path}`"), now),
+        alone,
+        order,
+        names,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// What is to be said of the time of each certificate, where no others are needed beside it: of authorities, and of
+/// what is shown to an upstream.
+pub(super) fn validities(
+    certificates: &[CertificateDer<'static>],
+    path: &str,
+    now: UnixTime,
+) -> Vec<Trouble> {
+    let parsed = certificates.iter().filter_map(|one| parse(one, path).ok());
+    parsed
+        .filter_map(|one| validity(&one, &format!("`{}` in `{path}`", one.subject()), now))
         .collect()
 }
 
@@ -157,20 +177,16 @@ fn names_its_issuers_place(leaf: &X509Certificate<'_>) -> bool {
     })
 }
 
-fn validity(leaf: &X509Certificate<'_>, path: &str, now: UnixTime) -> Option<Trouble> {
+fn validity(certificate: &X509Certificate<'_>, name: &str, now: UnixTime) -> Option<Trouble> {
     let moment = |time: x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
     let (from, until) = (
-        moment(leaf.validity().not_before),
-        moment(leaf.validity().not_after),
+        moment(certificate.validity().not_before),
+        moment(certificate.validity().not_after),
     );
     if until <= now {
-        Some(Trouble::new(format!(
-            "the certificate in `{path}` expired at {until}"
-        )))
+        Some(Trouble::new(format!("{name} expired at {until}")))
     } else if now < from {
-        Some(Trouble::new(format!(
-            "the certificate in `{path}` is only valid from {from}"
-        )))
+        Some(Trouble::new(format!("{name} is only valid from {from}")))
     } else {
         None
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::{Compiler, value, values};
 use crate::config::certificate;
@@ -151,13 +151,10 @@ impl Compiler<'_, '_> {
     fn tls(&mut self, tls: &TlsSpec, place: &Place) -> Option<TlsSettings> {
         let client_ca = match value(tls.client_ca.as_ref()) {
             None => Some(None),
-            Some((file, place)) => match certificate::authorities(self.resolver, file) {
-                Ok(authorities) => Some(Some(authorities)),
-                Err(trouble) => {
-                    self.trouble(&place, trouble);
-                    None
-                }
-            },
+            Some((file, place)) => {
+                let read = certificate::authorities(self.resolver, file);
+                self.trusted(read, file, &place).map(Some)
+            }
         };
         let min_version = match value(tls.min_version.as_ref()) {
             None | Some((TlsVersionSpec::Tls12, _)) => TlsVersion::Tls12,
@@ -212,13 +209,10 @@ impl Compiler<'_, '_> {
         };
         let ca = match value(acme.ca.as_ref()) {
             None => Some(None),
-            Some((file, place)) => match certificate::authorities(self.resolver, file) {
-                Ok(authorities) => Some(Some(authorities)),
-                Err(trouble) => {
-                    self.trouble(&place, trouble);
-                    None
-                }
-            },
+            Some((file, place)) => {
+                let read = certificate::authorities(self.resolver, file);
+                self.trusted(read, file, &place).map(Some)
+            }
         };
         let (cache, cache_place) = self.required(&acme.cache, &place.path, "cache")?;
         if self.resolver.place(cache).is_file() {
@@ -317,39 +311,39 @@ impl Compiler<'_, '_> {
         let (spec, place) = value(Some(at))?;
         let cert = self.required(&spec.cert, &place.path, "cert");
         let key = self.required(&spec.key, &place.path, "key");
-        let (cert, cert_place) = cert?;
-        let chain = match certificate::chain(self.resolver, cert) {
-            Ok(chain) => chain,
-            Err(trouble) => {
-                self.trouble(&cert_place, trouble);
-                // Of the key, that it is there is all that can be said without.
-                let (key, key_place) = key?;
-                if let Err(trouble) = self.resolver.private_file(key) {
-                    self.trouble(&key_place, trouble);
-                }
-                return None;
+        let chain = cert.as_ref().and_then(|(cert, place)| {
+            let read = certificate::chain(self.resolver, cert);
+            let chain = self.reported(read, place)?;
+            for doubt in certificate::doubts(&chain, cert, self.resolver.env.now()) {
+                self.doubt(place, doubt);
             }
-        };
-        for doubt in certificate::doubts(&chain, cert, self.resolver.env.now()) {
-            self.doubt(&cert_place, doubt);
-        }
+            Some(chain)
+        });
         let (key, key_place) = key?;
-        match certificate::identity(self.resolver, &chain, key) {
-            Ok(identity) => {
-                for doubt in identity.doubts {
-                    self.doubt(&key_place, doubt);
-                }
-                let name: Arc<str> = cert.as_str().into();
-                Some(CertificatePair {
-                    name,
-                    chain: identity.chain,
-                    key: identity.key,
-                })
-            }
-            Err(trouble) => {
-                self.trouble(&key_place, trouble);
-                None
-            }
+        let key = self.key_of(chain.as_deref(), key, &key_place);
+        Some(CertificatePair {
+            name: cert?.0.as_str().into(),
+            chain: chain?,
+            key: key?,
+        })
+    }
+
+    /// The key of a chain. Where that is wrong, that the key is there is all that can be said.
+    pub(super) fn key_of(
+        &mut self,
+        chain: Option<&[CertificateDer<'static>]>,
+        file: &str,
+        place: &Place,
+    ) -> Option<Arc<PrivateKeyDer<'static>>> {
+        let Some(chain) = chain else {
+            let read = self.resolver.private_file(file);
+            self.reported(read, place);
+            return None;
+        };
+        let read = certificate::identity(self.resolver, chain, file);
+        let identity = self.reported(read, place)?;
+        for doubt in identity.doubts {
+            self.doubt(place, doubt);
         }
     }
 }
@@ -359,3 +353,4 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() == b.port() && (ip == other || ip.is_unspecified() || other.is_unspecified())
 }
+        Some(identity.key)

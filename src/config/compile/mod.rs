@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 use super::Config;
+use super::certificate;
 use super::presets;
 use super::resolve::{Resolver, Trouble};
 use super::spec::{AdminSpec, ConfigSpec};
@@ -46,12 +48,12 @@ struct Compiler<'a, 'e> {
     document: &'a Document,
     resolver: &'a mut Resolver<'e>,
     problems: &'a mut Vec<Problem>,
+    /// How many errors of them were found here.
+    errors: usize,
     catalog: Catalog,
     /// Presets that routes have found, by reference; `None` when it has been reported.
     presets: HashMap<String, Option<Selected>>,
     /// Presets bound without params, by reference: thousands of routes may share one.
-    /// How many errors of them were found here.
-    errors: usize,
     bound: HashMap<String, (Arc<Scheme>, Manners)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
@@ -68,11 +70,11 @@ pub(super) fn config(
         document,
         resolver,
         problems,
+        errors: 0,
         catalog: Catalog::built_in(),
         presets: HashMap::new(),
         bound: HashMap::new(),
         secrets: HashMap::new(),
-        errors: 0,
     };
     compiler.version(&spec.version);
     compiler.presets(spec.providers_dir.as_ref());
@@ -154,11 +156,11 @@ impl Compiler<'_, '_> {
         message: impl Into<String>,
         hint: impl Into<Option<&'h str>>,
     ) {
+        self.errors += 1;
         self.problems
             .push(place.error(message, hint.into().map(str::to_owned)));
     }
 
-        self.errors += 1;
     fn warn<'h>(
         &mut self,
         place: &Place,
@@ -170,11 +172,11 @@ impl Compiler<'_, '_> {
     }
 
     fn trouble(&mut self, place: &Place, trouble: Trouble) {
+        self.errors += 1;
         self.problems
             .push(place.error(trouble.message, trouble.hint));
     }
 
-        self.errors += 1;
     fn doubt(&mut self, place: &Place, doubt: Trouble) {
         self.problems.push(place.warning(doubt.message, doubt.hint));
     }
@@ -201,6 +203,25 @@ impl Compiler<'_, '_> {
     fn missing<'h>(&mut self, parent: &str, key: &str, hint: impl Into<Option<&'h str>>) {
         let place = self.key(parent);
         self.error(&place, format!("the key `{key}` is missing"), hint);
+    }
+
+    /// Certificates that were read, with what is to be said of them; `None` when they could not be.
+    fn trusted(
+        &mut self,
+        read: Result<Vec<CertificateDer<'static>>, Trouble>,
+        file: &str,
+        place: &Place,
+    ) -> Option<Vec<CertificateDer<'static>>> {
+        let certificates = self.reported(read, place)?;
+        for doubt in certificate::validities(&certificates, file, self.resolver.env.now()) {
+            self.doubt(place, doubt);
+        }
+        Some(certificates)
+    }
+
+    /// What was read; `None` when it was not, which is reported.
+    fn reported<T>(&mut self, read: Result<T, Trouble>, place: &Place) -> Option<T> {
+        read.map_err(|trouble| self.trouble(place, trouble)).ok()
     }
 
     // === values ===

@@ -91,14 +91,10 @@ impl Compiler<'_, '_> {
 
     fn authorities_of_redis(&mut self, spec: &RedisSpec) -> Option<Arc<[u8]>> {
         let (file, place) = value(spec.ca.as_ref())?;
-        let read = certificate::chain(self.resolver, file)
-            .and_then(|_authorities| self.resolver.file(file));
-        match read {
-            Ok(pem) => Some(pem.into()),
-            Err(trouble) => {
-                self.trouble(&place, trouble);
-                None
-            }
-        }
+        let read = self.resolver.file(file);
+        let pem = self.reported(read, &place)?;
+        let authorities = certificate::parse_chain(&pem, file);
+        self.trusted(authorities, file, &place)?;
+        Some(pem.into())
     }
 }

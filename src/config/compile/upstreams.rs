@@ -1,8 +1,10 @@
 //! `upstreams`, and the upstreams that routes give as a URL.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Compiler, known_names, value};
 use crate::config::certificate;
@@ -22,27 +24,38 @@ const ECHO: &str = "echo";
 /// Upstreams by name or URL, and which of them routes use.
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
-    /// `None` where a named one is wrong, which has been reported.
-    settings: Vec<(Arc<str>, Option<UpstreamSettings>)>,
+    all: Vec<Upstream>,
     known: HashMap<Arc<str>, usize>,
-    places: Vec<Place>,
-    used: BTreeSet<usize>,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    name: Arc<str>,
+    /// `None` where it is wrong, which has been reported.
+    settings: Option<UpstreamSettings>,
+    /// Where it is named; `None` for one that a route gave as a URL.
+    place: Option<Place>,
+    is_used: bool,
 }
 
 impl Upstreams {
-    fn add(&mut self, name: Arc<str>, settings: Option<UpstreamSettings>) -> usize {
-        let index = self.settings.len();
-        self.known.insert(Arc::clone(&name), index);
-        self.settings.push((name, settings));
-        index
+    fn add(&mut self, upstream: Upstream) {
+        let name = Arc::clone(&upstream.name);
+        self.known.insert(name, self.all.len());
+        self.all.push(upstream);
+    }
+
+    /// The name of a known one, which is used from now on.
+    fn take(&mut self, name: &str) -> Option<Arc<str>> {
+        let upstream = self.all.get_mut(*self.known.get(name)?)?;
+        upstream.is_used = true;
+        Some(Arc::clone(&upstream.name))
     }
 
     /// All that are right.
     pub(super) fn into_settings(self) -> Vec<UpstreamSettings> {
-        self.settings
-            .into_iter()
-            .filter_map(|(_, settings)| settings)
-            .collect()
+        let all = self.all.into_iter();
+        all.filter_map(|upstream| upstream.settings).collect()
     }
 }
 
@@ -66,9 +79,12 @@ impl Compiler<'_, '_> {
                     hint,
                 );
             }
-            let settings = self.upstream(name, at);
-            upstreams.add(name.as_str().into(), settings);
-            upstreams.places.push(place);
+            upstreams.add(Upstream {
+                name: name.as_str().into(),
+                settings: self.upstream(name, at),
+                place: Some(place),
+                is_used: false,
+            });
         }
         upstreams
     }
@@ -154,13 +170,9 @@ impl Compiler<'_, '_> {
         let mut is_good = true;
         let mut tls = UpstreamTls::default();
         if let Some((file, place)) = value(spec.ca.as_ref()) {
-            match certificate::chain(self.resolver, file) {
-                Ok(authorities) => tls.ca = Some(authorities),
-                Err(trouble) => {
-                    self.trouble(&place, trouble);
-                    is_good = false;
-                }
-            }
+            let read = certificate::chain(self.resolver, file);
+            tls.ca = self.trusted(read, file, &place);
+            is_good &= tls.ca.is_some();
         }
         if let Some((name, place)) = value(spec.server_name.as_ref()) {
             match server_name(name) {
@@ -171,34 +183,36 @@ impl Compiler<'_, '_> {
                 }
             }
         }
-        match (
-            value(spec.client_cert.as_ref()),
-            value(spec.client_key.as_ref()),
-        ) {
-            (None, None) => {}
-            (Some((cert, cert_place)), Some((key, key_place))) => {
-                let identity = match certificate::chain(self.resolver, cert) {
-                    Ok(chain) => certificate::identity(self.resolver, &chain, key)
-                        .map_err(|e| (e, key_place)),
-                    Err(trouble) => Err((trouble, cert_place)),
-                };
-                match identity {
-                    Ok(identity) => tls.client = Some((identity.chain, identity.key)),
-                    Err((trouble, place)) => {
-                        self.trouble(&place, trouble);
-                        is_good = false;
-                    }
-                }
-            }
-            (Some(_), None) if spec.client_key.is_none() => {
-                self.missing(&place.path, "client_key", "it belongs to `client_cert`");
-            }
-            (None, Some(_)) if spec.client_cert.is_none() => {
-                self.missing(&place.path, "client_cert", "it belongs to `client_key`");
-            }
-            (Some(_), None) | (None, Some(_)) => is_good = false,
+        let given = spec.client_cert.is_some() || spec.client_key.is_some();
+        if given {
+            tls.client = self.client_of_upstream(spec, place);
+            is_good &= tls.client.is_some();
         }
         is_good.then_some(tls)
+    }
+
+    /// The certificate that an upstream is shown, and its key.
+    fn client_of_upstream(
+        &mut self,
+        spec: &UpstreamTlsSpec,
+        place: &Place,
+    ) -> Option<(Vec<CertificateDer<'static>>, Arc<PrivateKeyDer<'static>>)> {
+        let chain = match value(spec.client_cert.as_ref()) {
+            Some((file, place)) => {
+                let read = certificate::chain(self.resolver, file);
+                self.trusted(read, file, &place)
+            }
+            None => None,
+        };
+        if spec.client_cert.is_none() {
+            self.missing(&place.path, "client_cert", "it belongs to `client_key`");
+        }
+        if spec.client_key.is_none() {
+            self.missing(&place.path, "client_key", "it belongs to `client_cert`");
+        }
+        let (key, key_place) = value(spec.client_key.as_ref())?;
+        let key = self.key_of(chain.as_deref(), key, &key_place);
+        chain.zip(key)
     }
 
     /// What a route's `upstream` stands for.
@@ -211,17 +225,12 @@ impl Compiler<'_, '_> {
         if text == ECHO {
             return Some(UpstreamRef::Echo);
         }
-        if let Some((name, index)) = upstreams.known.get_key_value(text) {
-            upstreams.used.insert(*index);
-            return Some(UpstreamRef::Named(Arc::clone(name)));
+        if let Some(name) = upstreams.take(text) {
+            return Some(UpstreamRef::Named(name));
         }
         if !is_server_url(text) {
-            let names = upstreams.places.len();
-            let names = upstreams
-                .settings
-                .iter()
-                .take(names)
-                .map(|(name, _)| &**name);
+            let named = upstreams.all.iter().filter(|own| own.place.is_some());
+            let names = named.map(|own| &*own.name);
             let hint = guess_url(text).or_else(|| known_names(text, names.chain([ECHO])));
             self.error(
                 place,
@@ -241,7 +250,12 @@ impl Compiler<'_, '_> {
                     health: None,
                     tls: UpstreamTls::default(),
                 };
-                upstreams.add(Arc::clone(&name), Some(settings));
+                upstreams.add(Upstream {
+                    name: Arc::clone(&name),
+                    settings: Some(settings),
+                    place: None,
+                    is_used: true,
+                });
                 Some(UpstreamRef::Named(name))
             }
             Err(message) => {
@@ -253,8 +267,8 @@ impl Compiler<'_, '_> {
 
     /// Warns of named upstreams that no route uses.
     pub(super) fn unused_upstreams(&mut self, upstreams: &Upstreams) {
-        for (index, place) in upstreams.places.iter().enumerate() {
-            if !upstreams.used.contains(&index) {
+        for upstream in upstreams.all.iter().filter(|own| !own.is_used) {
+            if let Some(place) = &upstream.place {
                 self.warn(place, "no route uses this upstream", None);
             }
         }
