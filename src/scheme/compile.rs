@@ -157,7 +157,9 @@ impl<'a> Compiler<'a> {
 
     fn scheme(&mut self, spec: &SchemeSpec, tolerance: Option<Duration>) -> Option<Scheme> {
         self.parts_of_templates(spec);
-        let algorithm = *spec.algorithm.get()?;
+        // Where it is wrong, which has been reported, what does not depend on it is read all the same.
+        let known = spec.algorithm.get().copied();
+        let algorithm = known.unwrap_or(Algorithm::None);
         let mut signature = spec.signature.as_ref().and_then(|at| self.signature(at));
         let timestamp_spec = spec.timestamp.as_ref();
         let taken = timestamp_spec.and_then(|at| at.get()?.item.as_ref()?.get().cloned());
@@ -212,13 +214,13 @@ impl<'a> Compiler<'a> {
             loose: Loose::default(),
         };
         // What is signed has been reported as wrong: what it covers is not known.
-        if is_content_known {
+        if is_content_known && known.is_some() {
             scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
         }
+        known?;
         scheme.identity = scheme.identity();
         scheme.loose = scheme.loose();
-        let is_jwt = algorithm == Algorithm::Jwt;
-        if timestamp_spec.is_none() && tolerance.is_some() && !is_jwt {
+        if timestamp_spec.is_none() && tolerance.is_some() && algorithm != Algorithm::Jwt {
             self.problems.push(problem(
                 spec.algorithm.place(),
                 "this scheme has no timestamp, so it can have no `tolerance`",

@@ -37,7 +37,8 @@ pub(super) enum Kind {
 /// One item of a list, in either form.
 struct Item<'s> {
     id: Option<(&'s String, Place)>,
-    reference: (&'s String, Place),
+    /// `None` when it has been reported as wrong.
+    reference: Option<(&'s String, Place)>,
     not_after: Option<(UnixTime, Place)>,
 }
 
@@ -60,7 +61,10 @@ impl Compiler<'_, '_> {
         let mut written = Vec::new();
         for (index, item) in parsed.into_iter().enumerate() {
             let Some(item) = item else { continue };
-            let Some(resolved) = self.resolve(&item, kind) else {
+            let Some((reference, place)) = item.reference else {
+                continue;
+            };
+            let Some(resolved) = self.resolve(reference, &place, kind) else {
                 continue;
             };
             let id = match &item.id {
@@ -71,7 +75,7 @@ impl Compiler<'_, '_> {
                 id,
                 bytes: resolved.secret,
                 not_after: item.not_after.map(|(end, _)| end),
-                place: item.reference.1,
+                place,
             });
         }
         if kind == Kind::Secret {
@@ -89,7 +93,7 @@ impl Compiler<'_, '_> {
         match item {
             TextOr::Text(reference) => Some(Item {
                 id: None,
-                reference: (reference, place),
+                reference: Some((reference, place)),
                 not_after: None,
             }),
             TextOr::Full(spec) => {
@@ -104,31 +108,23 @@ impl Compiler<'_, '_> {
                 }
                 Some(Item {
                     id: value(spec.id.as_ref()),
-                    reference: self.required(&spec.from, &place.path, "from")?,
+                    reference: self.required(&spec.from, &place.path, "from"),
                     not_after,
                 })
             }
         }
     }
 
-    fn resolve(&mut self, item: &Item<'_>, kind: Kind) -> Option<Resolved> {
-        let (reference, place) = &item.reference;
+    fn resolve(&mut self, reference: &str, place: &Place, kind: Kind) -> Option<Resolved> {
         let resolved = match kind {
             Kind::Public => self.resolver.public(reference),
             Kind::Secret => self.resolver.secret(reference),
         };
-        match resolved {
-            Ok(mut resolved) => {
-                for warning in resolved.warnings.drain(..) {
-                    self.doubt(place, warning);
-                }
-                Some(resolved)
-            }
-            Err(trouble) => {
-                self.trouble(place, trouble);
-                None
-            }
+        let mut resolved = self.reported(resolved, place)?;
+        for warning in resolved.warnings.drain(..) {
+            self.doubt(place, warning);
         }
+        Some(resolved)
     }
 
     /// The ids that were written, each of which must be the only one of its kind.

@@ -137,13 +137,11 @@ impl Compiler<'_, '_> {
         at: Option<&At<TextOr<ReplaySpec>>>,
         signatures: Option<&Facts>,
     ) -> Option<ReplayPolicy> {
-        let facts = signatures?;
         let Some(at) = at else {
             // One event must not be swallowed for another.
-            let tolerance = facts.tolerance_both_ways.filter(|_| !facts.may_be_shared)?;
-            let window = tolerance.saturating_add(ROUNDING);
+            let facts = signatures.filter(|facts| !facts.may_be_shared)?;
             return Some(ReplayPolicy {
-                window,
+                window: facts.tolerance_both_ways?.saturating_add(ROUNDING),
                 on_duplicate: OnDuplicate::Acknowledge,
             });
         };
@@ -180,25 +178,27 @@ impl Compiler<'_, '_> {
             let hint = "write `replay: off`, unless each delivery has a token of its own";
             self.warn(&key, message, hint);
         }
-        let window = self.window(spec, facts)?;
+        let given = self.positive_duration(spec.window.as_ref());
+        let facts = signatures?;
+        // One that is wrong has been reported.
+        if spec.window.is_some() && given.is_none() {
+            return None;
+        }
+        let window = self.window(spec, given, facts)?;
         Some(ReplayPolicy {
             window,
             on_duplicate,
         })
     }
 
-    fn window(&mut self, spec: &ReplaySpec, facts: &Facts) -> Option<Duration> {
+    fn window(
+        &mut self,
+        spec: &ReplaySpec,
+        given: Option<Duration>,
+        facts: &Facts,
+    ) -> Option<Duration> {
         let Some(least) = facts.tolerance_both_ways else {
-            return if spec.window.is_some() {
-                self.positive_duration(spec.window.as_ref())
-            } else {
-                Some(WINDOW_DEFAULT)
-            };
-        };
-        let window = if spec.window.is_some() {
-            self.positive_duration(spec.window.as_ref())?
-        } else {
-            least
+            return Some(given.unwrap_or(WINDOW_DEFAULT));
         };
         if window < least {
             let place = spec.window.as_ref()?.place()?;
@@ -215,6 +215,7 @@ impl Compiler<'_, '_> {
 }
 
 /// What refills in a second, at least 1.
+        let window = given.unwrap_or(least);
 fn burst_default(rate: Rate) -> NonZeroU32 {
     let seconds = u32::try_from(rate.per.as_secs()).unwrap_or(u32::MAX);
     NonZeroU32::new(rate.count.get() / seconds.max(1)).unwrap_or(NonZeroU32::MIN)

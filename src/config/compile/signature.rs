@@ -74,6 +74,7 @@ impl Compiler<'_, '_> {
         let secrets = secrets.map(|at| self.written(at, Kind::Secret, scope.route));
         let public_keys = spec.public_keys.as_ref();
         let public_keys = public_keys.map(|at| self.written(at, Kind::Public, scope.route));
+        let jwks_url = spec.jwks_url.as_ref().map(|at| self.jwks_url(at));
         let ready = self.ready(spec, facts)?;
         let handshakes = self.handshakes(spec, place, &ready);
         let is_enrolling = ready
@@ -81,7 +82,14 @@ impl Compiler<'_, '_> {
             .handshakes
             .iter()
             .any(Handshake::is_enrolment_open);
-        let published = self.published(spec, &ready.scheme);
+        let published = match jwks_url {
+            Some(url) => url.map(Published::At),
+            // A pinned key replaces what the provider publishes.
+            None if spec.public_keys.is_none() && ready.scheme.publishes_keys() => {
+                Some(Published::ByProvider)
+            }
+            None => None,
+        };
         let keys = match ready.scheme.key_kind() {
             // The provider is yet to send its secret.
             KeyKind::Secret if is_enrolling && secrets.is_none() => {
@@ -148,17 +156,6 @@ impl Compiler<'_, '_> {
             None => facts.miss(),
         }
         ready
-    }
-
-    /// Where keys are published. A pinned key replaces what the provider publishes.
-    fn published(&mut self, spec: &CheckSpec, scheme: &Scheme) -> Option<Published> {
-        match &spec.jwks_url {
-            Some(at) => self.jwks_url(at).map(Published::At),
-            None if spec.public_keys.is_none() && scheme.publishes_keys() => {
-                Some(Published::ByProvider)
-            }
-            None => None,
-        }
     }
 
     /// Keys that are fetched while serving. What they are is only known then.
@@ -386,7 +383,8 @@ impl Compiler<'_, '_> {
             let message = "`params` are for presets; write the values into the scheme";
             self.error(&params, message, None);
         }
-        self.required(&scheme.algorithm, &place.path, "algorithm")?;
+        let algorithm = self.required(&scheme.algorithm, &place.path, "algorithm");
+        let has_algorithm = algorithm.is_some();
         let own = scheme
             .timestamp
             .as_ref()
@@ -410,7 +408,9 @@ impl Compiler<'_, '_> {
                 manners: Manners::default(),
                 place: key,
             }),
-            Err(problems) => {
+            Err(mut problems) => {
+                // That it is incomplete without one has been said, at its place.
+                problems.retain(|problem| has_algorithm || !problem.path.is_empty());
                 self.problems.extend(problems);
                 None
             }

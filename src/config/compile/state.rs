@@ -25,11 +25,13 @@ impl Compiler<'_, '_> {
     /// `None` when something was wrong and reported, or nothing is written.
     pub(super) fn state(&mut self, spec: Option<&At<StateSpec>>) -> Option<StateSettings> {
         let (state, place) = value(spec)?;
-        match value(state.store.as_ref()) {
-            Some((StoreSpec::Redis, _)) => {}
-            Some((StoreSpec::Memory, _)) | None => return Some(StateSettings::Memory),
+        let store = state.store.as_ref().map(At::get);
+        match store {
+            // Of another word, which has been reported, the rest is read all the same.
+            Some(Some(StoreSpec::Redis) | None) => {}
+            Some(Some(StoreSpec::Memory)) | None => return Some(StateSettings::Memory),
         }
-        if state.redis.is_none() {
+        if state.redis.is_none() && store.flatten().is_some() {
             let hint = "such as `redis: { url: \"env:REDIS_URL\" }`";
             self.missing(&place.path, "redis", hint);
         }
