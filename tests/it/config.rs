@@ -42,16 +42,21 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     };
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    file(
+        "certs/clients.pem",
+        &authority.self_signed(&key).unwrap().pem(),
+    );
+    authority.not_after = date_time_ymd(2021, 1, 1);
+    file(
+        "certs/expired-ca.pem",
+        &authority.self_signed(&key).unwrap().pem(),
+    );
     file("certs/server.pem", &leaf(2100));
     file("certs/expired.pem", &leaf(2021));
     file("certs/server.key", &key.serialize_pem());
     file(
         "certs/other.key",
         &KeyPair::generate().unwrap().serialize_pem(),
-    );
-    file(
-        "certs/clients.pem",
-        &authority.self_signed(&key).unwrap().pem(),
     );
     file("certs/public.key", &key.serialize_pem());
     let open = fs::Permissions::from_mode(0o644);
@@ -399,11 +404,6 @@ fn ten_thousand_routes_load() {
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
-/// How long this thread has run, however many others share the machine.
-fn time_on_cpu() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(now).unwrap()
-}
 #[test]
 fn many_wrong_routes_are_not_more_problems_than_anybody_reads() {
     let mut same = String::new();
@@ -425,6 +425,11 @@ fn many_wrong_routes_are_not_more_problems_than_anybody_reads() {
     assert!(all.contains("there are too many errors: from here on, routes were not read"));
 }
 
+/// How long this thread has run, however many others share the machine.
+fn time_on_cpu() -> Duration {
+    let now = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(now).unwrap()
+}
 
 #[test]
 fn bombs_are_errors_at_once() {

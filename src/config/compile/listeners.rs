@@ -197,6 +197,13 @@ impl Compiler<'_, '_> {
     fn acme(&mut self, at: &At<AcmeSpec>) -> Option<AcmeSettings> {
         let (acme, place) = value(Some(at))?;
         let domains = self.domains(acme, &place);
+        let email = value(acme.email.as_ref());
+        if let Some((text, place)) = &email
+            && !text.contains('@')
+        {
+            let message = format!("`{text}` is not an address that mail could be sent to");
+            self.warn(place, message, "such as `webmaster@example.org`");
+        }
         let directory = match value(acme.directory.as_ref()) {
             None => Some(LETS_ENCRYPT.to_owned()),
             Some((url, place)) => match HttpsUrl::parse(url) {
@@ -225,7 +232,7 @@ impl Compiler<'_, '_> {
         }
         Some(AcmeSettings {
             domains: domains?,
-            email: value(acme.email.as_ref()).map(|(email, _)| email.clone()),
+            email: email.map(|(email, _)| email.clone()),
             directory: directory?,
             ca: ca?,
             cache: self.resolver.place(cache),
@@ -248,7 +255,9 @@ impl Compiler<'_, '_> {
         let mut good = Vec::new();
         for (name, place) in &names {
             if let Ok(ServerName::DnsName(_)) = ServerName::try_from(name.as_str()) {
-                good.push(normalize_host(name));
+                let name = normalize_host(name);
+                self.again(&good, &name, place);
+                good.push(name);
             } else {
                 let message = format!("`{name}` is not a DNS name");
                 let hint = "wildcards and addresses cannot be proven by TLS-ALPN-01 or HTTP-01";
@@ -273,11 +282,22 @@ impl Compiler<'_, '_> {
         for (name, place) in &names {
             let bare = name.strip_prefix("*.").unwrap_or(name);
             match server_name(bare) {
-                Ok(()) => good.push((*name).clone()),
+                Ok(()) => {
+                    let name = (*name).clone();
+                    self.again(&good, &name, place);
+                    good.push(name);
+                }
                 Err(message) => self.error(place, message, None),
             }
         }
         (good.len() == names.len()).then_some(good)
+    }
+
+    /// Warns of a name that a certificate has already.
+    fn again(&mut self, names: &[String], name: &str, place: &Place) {
+        if names.iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            self.warn(place, format!("`{name}` stands here twice"), "remove one");
+        }
     }
 
     fn files(&mut self, at: &At<OneOrMany<CertificateSpec>>) -> Option<Vec<CertificatePair>> {
@@ -345,6 +365,7 @@ impl Compiler<'_, '_> {
         for doubt in identity.doubts {
             self.doubt(place, doubt);
         }
+        Some(identity.key)
     }
 }
 
@@ -353,4 +374,3 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     a.port() == b.port() && (ip == other || ip.is_unspecified() || other.is_unspecified())
 }
-        Some(identity.key)

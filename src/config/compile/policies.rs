@@ -96,11 +96,20 @@ impl Compiler<'_, '_> {
                 *size
             }
         };
+        let content_types = spec.content_types.as_ref().map(|at| self.content_types(at));
+        let well_formed = value(spec.well_formed.as_ref()).filter(|(wanted, _)| **wanted);
+        let is_judged = |own: &Arc<str>| own.contains("json") || own.contains("xml");
+        if let Some((_, place)) = &well_formed
+            && let Some(types) = &content_types
+            && !types.iter().any(is_judged)
+        {
+            let message = "only JSON and XML are judged, and none of `content_types` is either";
+            self.warn(place, message, None);
+        }
         BodyPolicy {
             size_max,
-            content_types: spec.content_types.as_ref().map(|at| self.content_types(at)),
-            well_formed: value(spec.well_formed.as_ref())
-                .is_some_and(|(well_formed, _)| *well_formed),
+            content_types,
+            well_formed: well_formed.is_some(),
         }
     }
 
@@ -161,8 +170,16 @@ impl Compiler<'_, '_> {
         let on_duplicate = match value(spec.on_duplicate.as_ref()) {
             None | Some((OnDuplicateSpec::Acknowledge, _)) => OnDuplicate::Acknowledge,
             Some((OnDuplicateSpec::Reject, _)) => OnDuplicate::Reject,
-            Some((OnDuplicateSpec::Off, _)) => return None,
+            Some((OnDuplicateSpec::Off, _)) => {
+                if let Some(place) = spec.window.as_ref().and_then(At::place) {
+                    let message = "`on_duplicate: off` remembers nothing: `window` has no effect";
+                    self.warn(place, message, "remove one");
+                }
+                return None;
+            }
         };
+        let given = self.positive_duration(spec.window.as_ref());
+        let facts = signatures?;
         let key = at.place().map(|place| self.key(&place.path))?;
         if !facts.signed {
             let message = "replays cannot be told without a signature";
@@ -178,8 +195,6 @@ impl Compiler<'_, '_> {
             let hint = "write `replay: off`, unless each delivery has a token of its own";
             self.warn(&key, message, hint);
         }
-        let given = self.positive_duration(spec.window.as_ref());
-        let facts = signatures?;
         // One that is wrong has been reported.
         if spec.window.is_some() && given.is_none() {
             return None;
@@ -200,6 +215,7 @@ impl Compiler<'_, '_> {
         let Some(least) = facts.tolerance_both_ways else {
             return Some(given.unwrap_or(WINDOW_DEFAULT));
         };
+        let window = given.unwrap_or(least);
         if window < least {
             let place = spec.window.as_ref()?.place()?;
             let message = format!(
@@ -215,7 +231,6 @@ impl Compiler<'_, '_> {
 }
 
 /// What refills in a second, at least 1.
-        let window = given.unwrap_or(least);
 fn burst_default(rate: Rate) -> NonZeroU32 {
     let seconds = u32::try_from(rate.per.as_secs()).unwrap_or(u32::MAX);
     NonZeroU32::new(rate.count.get() / seconds.max(1)).unwrap_or(NonZeroU32::MIN)
