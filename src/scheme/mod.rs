@@ -614,12 +614,21 @@ impl Scheme {
 
     /// Whether it signs values of a JSON body and not all of it.
     fn signs_json_values(&self) -> bool {
+        let is_in_json = |form: &SignatureForm| {
+            let mut places = form.places.iter();
+            places.any(|place| matches!(place, Location::Json(_)))
+        };
+        let is_of_values = match &self.proof {
+            Proof::AwsSns(_) => true,
+            Proof::Jwt(_) => self.signature.as_ref().is_some_and(is_in_json),
+            _ => false,
+        };
         let mut contents = self.contents.iter();
         let is_whole = |parts: &Vec<Part>| parts.iter().any(|part| part.text.covers_any_body());
         let mut parts = self.contents.iter().flatten();
         self.json_from.is_empty()
             && !self.body_decoded
-            && (self.each.is_some() || parts.any(|part| part.text.reads_json()))
+            && (is_of_values || self.each.is_some() || parts.any(|part| part.text.reads_json()))
             && !(self.contents.iter().len() > 0 && contents.all(is_whole))
     }
 

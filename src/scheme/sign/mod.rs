@@ -36,6 +36,9 @@ impl Scheme {
     /// draft lacks (timestamp, id, pinned values) is added, the signature last.
     pub fn sign(&self, mut draft: Draft, key: &Key, now: UnixTime) -> Result<Draft, SignError> {
         match &self.proof {
+            Proof::AwsSns(_) if draft.is_form() => {
+                return refuse("messages of SNS are JSON, and the request calls its body a form");
+            }
             Proof::AwsSns(sns) => return sns.sign(draft, key, now),
             Proof::HttpSignature(own) => return own.sign(draft, key, now),
             Proof::None => return Ok(draft),

@@ -1,12 +1,15 @@
 //! Captured requests that a stranger changes: what the signature does not pin must not get through,
 //! and a copy must stay a copy.
 
+use data_encoding::BASE64;
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::keys::KeySet;
 use hookward::scheme::sign::Draft;
 use hookward::scheme::{Content, DeliveryNames, Message, Params, Scheme, SenderUrl};
 use hookward::units::UnixTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+
+use crate::vectors::cases;
 
 const SIGNED_AT: UnixTime = UnixTime::from_secs(1_767_225_600);
 const SECRET: &[u8] = b"4f1d2c3b4a5968778695a4b3c2d1e0f0";
@@ -15,6 +18,7 @@ const SECRET: &[u8] = b"4f1d2c3b4a5968778695a4b3c2d1e0f0";
 struct Judge {
     scheme: Scheme,
     keys: KeySet,
+    now: UnixTime,
 }
 
 impl Judge {
@@ -27,7 +31,26 @@ impl Judge {
         let scheme = selected.bind(params, None).unwrap();
         let key = scheme.secret_key("own".into(), SECRET, None).unwrap();
         let keys = KeySet::new(vec![key]).unwrap();
-        Self { scheme, keys }
+        let now = SIGNED_AT;
+        Self { scheme, keys, now }
+    }
+
+    /// The first vector of a preset that is accepted, and what judges it.
+    fn of_vector(preset: &str) -> (Self, Draft) {
+        let case = cases()
+            .into_iter()
+            .find(|case| case.preset == preset && case.expect == "accept");
+        let case = case.unwrap();
+        let selected = Catalog::built_in().find(preset).unwrap();
+        let scheme = selected.bind(&case.params, None).unwrap();
+        let key = |text: &String| scheme.public_keys(&"own".into(), text.as_bytes(), None);
+        let keys = case.public_keys.iter().flat_map(|text| key(text).unwrap());
+        let keys = KeySet::new(keys.collect()).unwrap();
+        let now = case.now.map_or(SIGNED_AT, UnixTime::from_secs);
+        let mut draft = draft("/", "", "");
+        draft.headers = case.headers;
+        draft.body = BASE64.decode(case.body_base64.as_bytes()).unwrap();
+        (Self { scheme, keys, now }, draft)
     }
 
     fn sign(&self, draft: Draft) -> Draft {
@@ -56,7 +79,7 @@ impl Judge {
     }
 
     fn accepts(&self, draft: &Draft) -> bool {
-        self.delivery(draft, SIGNED_AT).is_some()
+        self.delivery(draft, self.now).is_some()
     }
 
     /// Asserts that a changed copy is refused or known as a copy.
@@ -267,13 +290,17 @@ fn values_of_a_json_body_are_signed_for_those_who_read_json() {
     let item = "{\"amount\":{\"value\":1,\"currency\":\"EUR\"},\"pspReference\":\"a\",\"merchantAccountCode\":\"m\",\
         \"merchantReference\":\"r\",\"eventCode\":\"AUTHORISATION\",\"success\":\"true\",\"additionalData\":{}}";
     let items = format!("{{\"notificationItems\":[{{\"NotificationRequestItem\":{item}}}]}}");
-    for (preset, body) in [
-        ("lever", "{\"token\":\"t1\",\"data\":{}}"),
-        ("adyen/standard", &items),
-    ] {
+    let signed = |preset, body| {
         let judge = Judge::of(preset);
         let signed = judge.sign(json(body));
-        assert!(judge.accepts(&signed), "{preset}");
+        (judge, signed)
+    };
+    let lever = signed("lever", "{\"token\":\"t1\",\"data\":{}}");
+    let adyen = signed("adyen/standard", &items);
+    let of_vectors = ["apple-app-store", "aws-sns"].map(Judge::of_vector);
+    for (judge, signed) in [lever, adyen].into_iter().chain(of_vectors) {
+        let what = String::from_utf8_lossy(&signed.body).into_owned();
+        assert!(judge.accepts(&signed), "{what}");
         for (media_type, holds) in [
             ("application/json; charset=utf-8", true),
             ("application/json;charset=\"UTF-8\"", true),
@@ -294,13 +321,13 @@ fn values_of_a_json_body_are_signed_for_those_who_read_json() {
         ] {
             let mut other = signed.clone();
             media_type.clone_into(header(&mut other, "content-type"));
-            assert_eq!(judge.accepts(&other), holds, "{preset}: {media_type}");
+            assert_eq!(judge.accepts(&other), holds, "{media_type}: {what}");
         }
         for (coding, holds) in [("identity", true), ("gzip", false), ("br", false)] {
             let mut other = signed.clone();
             let field = ("Content-Encoding".to_owned(), coding.to_owned());
             other.headers.push(field);
-            assert_eq!(judge.accepts(&other), holds, "{preset}: {coding}");
+            assert_eq!(judge.accepts(&other), holds, "{coding}: {what}");
         }
     }
 }
