@@ -111,7 +111,7 @@ impl BodyKind {
     fn is(self, view: View<'_>) -> bool {
         match self {
             Self::Empty => view.body.is_none_or(super::Content::is_empty),
-            Self::Form => is_form(view.headers),
+            Self::Form => !Self::Empty.is(view) && is_form(view.headers),
             Self::Other => !Self::Empty.is(view) && !is_form(view.headers),
         }
     }
