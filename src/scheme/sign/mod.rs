@@ -258,11 +258,9 @@ impl Signing<'_> {
         let seed = digest(&[&self.now.millis().to_be_bytes(), &self.draft.body]);
         let hex = HEXLOWER.encode(&seed);
         let short = format!("msg_{}", hex.get(..24).unwrap_or_default());
-        if self.scheme.id_form.holds(short.as_bytes()) {
-            short
-        } else {
-            hex
-        }
+        let half = hex.get(..32).unwrap_or_default().to_owned();
+        let fits = |id: &String| self.scheme.id_form.holds(id.as_bytes());
+        [short, half].into_iter().find(fits).unwrap_or(hex)
     }
 
     /// The value that stands at one of `places`; else `text`, which is put there.
