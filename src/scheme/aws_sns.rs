@@ -288,17 +288,12 @@ impl AwsSns {
     }
 
     fn judge_time(&self, timestamp: UnixTime, now: UnixTime) -> Result<(), SignatureError> {
-        let age = now.millis_since(timestamp);
-        let millis = |limit: Duration| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-        if age > millis(self.tolerance.past) {
-            let detail = "the message is older than `max_age_s`";
-            return Err(refused(Reason::TimestampStale, detail));
-        }
-        if age.saturating_neg() > millis(self.tolerance.future) {
-            let detail = "the message is further in the future than the tolerance";
-            return Err(refused(Reason::TimestampAhead, detail));
-        }
-        Ok(())
+        self.tolerance.judge(
+            timestamp,
+            now,
+            "the message is older than `max_age_s`",
+            "the message is further in the future than the tolerance",
+        )
     }
 }
 

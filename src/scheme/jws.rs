@@ -7,11 +7,11 @@
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use serde_json::{Map, Value};
 
-use super::SignatureError;
 use super::keys::{Key, KeySet, Material};
 use super::primitive::{Hash, Mac, same_tag};
 use super::public_key::{PublicKey, SignatureAlgorithm};
 use super::strict_json;
+use super::{SignatureError, malformed};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
@@ -372,13 +372,6 @@ const MISMATCH: SignatureError = SignatureError {
     reason: Reason::SignatureMismatch,
     detail: "no key verifies the token",
 };
-
-const fn malformed(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::SignatureMalformed,
-        detail,
-    }
-}
 
 /// Canonical base64url without padding; no other spelling counts (SECURITY A-14).
 fn decode(text: &str) -> Option<Vec<u8>> {

@@ -199,7 +199,7 @@ pub struct Scheme {
 struct Loose {
     /// Whether they are of the JSON in the body.
     json: bool,
-    /// Those that are fields of a form, where the URL is not signed.
+    /// Fields of a form that are signed each by itself or hold the JSON, where the URL is not signed.
     form_fields: Box<[Box<str>]>,
 }
 
@@ -290,10 +290,33 @@ struct Require {
     optional: bool,
 }
 
+/// A refusal of what cannot be read, or is not as it must be.
 const fn malformed(detail: &'static str) -> SignatureError {
     SignatureError {
         reason: Reason::SignatureMalformed,
         detail,
+    }
+}
+
+impl Tolerance {
+    /// Inclusive at the limit, both ways (SECURITY A-17). The details say what was found stale or ahead.
+    fn judge(
+        self,
+        time: UnixTime,
+        now: UnixTime,
+        stale: &'static str,
+        ahead: &'static str,
+    ) -> Result<(), SignatureError> {
+        let millis = |limit: Duration| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+        let age = now.millis_since(time);
+        let (reason, detail) = if age > millis(self.past) {
+            (Reason::TimestampStale, stale)
+        } else if age < millis(self.future).saturating_neg() {
+            (Reason::TimestampAhead, ahead)
+        } else {
+            return Ok(());
+        };
+        Err(SignatureError { reason, detail })
     }
 }
 

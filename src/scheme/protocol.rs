@@ -2,6 +2,7 @@
 
 use super::SignatureError;
 use super::https_url::HttpsUrl;
+pub(super) use super::malformed;
 use super::trace::{StepResult, Trace};
 use crate::reason::Reason;
 use crate::units::UnixTime;
@@ -20,11 +21,6 @@ pub struct Verified {
 /// A refusal.
 pub(super) fn refused(reason: Reason, detail: &'static str) -> SignatureError {
     SignatureError { reason, detail }
-}
-
-/// A refusal of what cannot be read, or is not as the operator asked for it.
-pub(super) fn malformed(detail: &'static str) -> SignatureError {
-    refused(Reason::SignatureMalformed, detail)
 }
 
 /// Notes how a step went and passes its outcome on.

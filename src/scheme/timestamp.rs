@@ -1,7 +1,6 @@
 //! The scheme's timestamp: reading it, and how far it may lie from now.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use super::locate::{TOO_MANY, Unreadable, View, find};
 use super::spec::TimeUnit;
@@ -42,12 +41,10 @@ impl Timestamp {
         }
     }
 
-    /// Inclusive at the limit, both ways (SECURITY A-17).
     pub(super) fn judge(&self, time: UnixTime, now: UnixTime) -> Result<(), SignatureError> {
         let Some(tolerance) = self.tolerance else {
             return Ok(());
         };
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         // Whole seconds are compared as such: half a second must not decide.
         let (time, now) = match self.unit {
             TimeUnit::S | TimeUnit::SOrMs => (
@@ -56,19 +53,11 @@ impl Timestamp {
             ),
             _ => (time, now),
         };
-        let age = now.millis_since(time);
-        if age > millis(tolerance.past) {
-            Err(refuse(
-                Reason::TimestampStale,
-                "the timestamp is older than the tolerance",
-            ))
-        } else if age < millis(tolerance.future).saturating_neg() {
-            Err(refuse(
-                Reason::TimestampAhead,
-                "the timestamp is ahead by more than the tolerance",
-            ))
-        } else {
-            Ok(())
-        }
+        tolerance.judge(
+            time,
+            now,
+            "the timestamp is older than the tolerance",
+            "the timestamp is ahead by more than the tolerance",
+        )
     }
 }

@@ -2,10 +2,10 @@
 
 use rustls::pki_types::TrustAnchor;
 
-use super::SignatureError;
 use super::keys::{Key, KeySet};
 use super::primitive::{Certificate, Usage, anchor, verify_chain};
 use super::public_key::PublicKey;
+use super::{SignatureError, malformed};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
@@ -117,13 +117,6 @@ pub fn certificate_valid_for(
 
 fn has(certificate: &Certificate, oid: Option<&str>) -> bool {
     oid.is_none_or(|oid| certificate.has_extension(oid))
-}
-
-const fn malformed(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::SignatureMalformed,
-        detail,
-    }
 }
 
 const fn mismatch(detail: &'static str) -> SignatureError {

@@ -305,16 +305,12 @@ impl HttpSignature {
         expires: Option<i64>,
         now: UnixTime,
     ) -> Result<(), SignatureError> {
-        let age = now.millis_since(UnixTime::from_secs(created));
-        let millis = |limit: Duration| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
-        if age > millis(self.tolerance.past) {
-            let detail = "`created` is older than the tolerance";
-            return Err(refused(Reason::TimestampStale, detail));
-        }
-        if age.saturating_neg() > millis(self.tolerance.future) {
-            let detail = "`created` is further in the future than the tolerance";
-            return Err(refused(Reason::TimestampAhead, detail));
-        }
+        self.tolerance.judge(
+            UnixTime::from_secs(created),
+            now,
+            "`created` is older than the tolerance",
+            "`created` is further in the future than the tolerance",
+        )?;
         if expires.is_some_and(|expires| now > UnixTime::from_secs(expires)) {
             return Err(refused(Reason::TimestampStale, "`expires` has passed"));
         }
