@@ -125,12 +125,31 @@ impl SignatureForm {
         }
     }
 
-    fn values<'a>(&self, view: View<'a>) -> Result<SmallVec<[Placed<'a>; 1]>, SignatureError> {
-        let unreadable = |why| match why {
-            Unreadable::Twice => malformed("the signature stands more than once"),
-            Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
-            Unreadable::TooMany => malformed(TOO_MANY),
+    /// Refuses a request that says something else in another of the places: the app may look there first.
+    pub(super) fn says_nothing_else(
+        &self,
+        view: View<'_>,
+        presented: &Presented<'_>,
+    ) -> Result<(), SignatureError> {
+        let [own] = presented.texts.as_slice() else {
+            return Ok(());
         };
+        for place in self.places.iter().skip(1) {
+            let value = find(std::slice::from_ref(place), view).map_err(unreadable)?;
+            let Some(value) = value.filter(|value| !value.is_empty()) else {
+                continue;
+            };
+            let other = self.strip_prefix(0, value);
+            if other.is_none_or(|other| other.value != own.value) {
+                return Err(malformed(
+                    "the signature stands in two places, each another one",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn values<'a>(&self, view: View<'a>) -> Result<SmallVec<[Placed<'a>; 1]>, SignatureError> {
         if !self.repeated {
             let value = find(&self.places, view).map_err(unreadable)?;
             return Ok(value.map(|value| (0, value)).into_iter().collect());
@@ -208,6 +227,14 @@ impl SignatureForm {
             _ => text,
         });
         parts.join(&list.separator)
+    }
+}
+
+fn unreadable(why: Unreadable) -> SignatureError {
+    match why {
+        Unreadable::Twice => malformed("the signature stands more than once"),
+        Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
+        Unreadable::TooMany => malformed(TOO_MANY),
     }
 }
 

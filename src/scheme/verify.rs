@@ -270,6 +270,8 @@ impl Scheme {
     ) -> Result<Evidence, SignatureError> {
         let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
         let presented = traced("signature", signature.read(view), trace)?;
+        let agreed = signature.says_nothing_else(view, &presented);
+        traced("places", agreed, trace)?;
         let token = traced("token", presented_token(&presented), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
         let body = view.body.ok_or(malformed("the body has not been read"))?;
