@@ -174,13 +174,13 @@ impl SignatureForm {
             let (prefix, hash) = known.find(|(prefix, _)| value.starts_with(prefix.as_bytes()))?;
             return offered(Some(*hash), skip(value, prefix.len()));
         }
-        match &self.prefix {
-            None => offered(None, value),
-            Some(prefix) if value.starts_with(prefix.as_bytes()) => {
-                offered(None, skip(value, prefix.len()))
-            }
-            Some(_) if self.prefix_optional => offered(None, value),
-            Some(_) => None,
+        let Some(prefix) = &self.prefix else {
+            return offered(None, value);
+        };
+        match length_of_prefix(prefix, &value) {
+            Some(length) => offered(None, skip(value, length)),
+            None if self.prefix_optional => offered(None, value),
+            None => None,
         }
     }
 
@@ -306,7 +306,18 @@ impl List {
     }
 }
 
-fn skip(value: Cow<'_, [u8]>, count: usize) -> Cow<'_, [u8]> {
+/// How much of a value its prefix is, where it has that. A prefix that ends in a blank is the name of a scheme, such
+/// as `Bearer `: its case does not count, nor how many blanks follow it (RFC 9110 section 11.4).
+pub(super) fn length_of_prefix(prefix: &str, value: &[u8]) -> Option<usize> {
+    let Some(scheme) = prefix.strip_suffix(' ') else {
+        return value.starts_with(prefix.as_bytes()).then_some(prefix.len());
+    };
+    let (own, rest) = value.split_at_checked(scheme.len())?;
+    let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
+    (blanks > 0 && own.eq_ignore_ascii_case(scheme.as_bytes())).then_some(own.len() + blanks)
+}
+
+pub(super) fn skip(value: Cow<'_, [u8]>, count: usize) -> Cow<'_, [u8]> {
     match value {
         Cow::Borrowed(bytes) => Cow::Borrowed(bytes.get(count..).unwrap_or_default()),
         Cow::Owned(mut bytes) => {
@@ -506,6 +517,27 @@ mod tests {
             decode(Encoding::Base64url, b"-_8"),
             decode(Encoding::Base64url, b"-_8=")
         );
+    }
+
+    #[test]
+    fn names_of_schemes_have_no_case() {
+        for (prefix, value, length) in [
+            ("Bearer ", "Bearer t", Some(7)),
+            ("Bearer ", "bEARER   t", Some(9)),
+            ("Bearer ", "Bearert", None),
+            ("Bearer ", "Bearer", None),
+            ("Bearer ", "Bearer\tt", None),
+            ("Bearer ", "Basic t", None),
+            ("sha256=", "sha256=0a", Some(7)),
+            ("sha256=", "SHA256=0a", None),
+            ("sha256=", "sha", None),
+        ] {
+            assert_eq!(
+                length_of_prefix(prefix, value.as_bytes()),
+                length,
+                "{value}"
+            );
+        }
     }
 
     #[test]

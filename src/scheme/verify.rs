@@ -17,7 +17,7 @@ use super::jws::Token;
 use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
 use super::locate::{self, Location, TOO_MANY, Unreadable, View, find};
-use super::parse::{Offered, Presented};
+use super::parse::{Candidates, Offered, Presented, SignatureForm, length_of_prefix, skip};
 use super::primitive::{Digest, Hash, Tag, same_secret, same_tag};
 use super::protocol::Verified;
 use super::template::Scope;
@@ -611,9 +611,9 @@ impl Scheme {
                 .prefix
                 .as_ref()
                 .filter(|_| matches!(place, Location::Header(_)));
-            let token = match prefix.map(|prefix| value.strip_prefix(prefix.as_bytes())) {
+            let token = match prefix.map(|prefix| length_of_prefix(prefix, &value)) {
                 None => value,
-                Some(Some(token)) => Cow::Owned(token.to_vec()),
+                Some(Some(length)) => skip(value, length),
                 Some(None) if signature.prefix_optional => value,
                 Some(None) => {
                     let detail = "the token is not written as the scheme writes it";
