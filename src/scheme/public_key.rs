@@ -111,6 +111,16 @@ impl PublicKey {
         self.fits(algorithm) && self.0.key.verify(algorithm, content, signature)
     }
 
+    /// Whether one of `signatures` is.
+    pub(super) fn verify_any<'s>(
+        &self,
+        algorithm: SignatureAlgorithm,
+        content: &[&[u8]],
+        signatures: impl Iterator<Item = &'s [u8]>,
+    ) -> bool {
+        self.fits(algorithm) && self.0.key.verify_any(algorithm, content, signatures)
+    }
+
     /// Name where nobody gave one: the provider's, where it is short and plain, else the start of
     /// the key's SHA-256. Fit for logs, metric labels and header fields.
     pub fn default_id(&self) -> String {

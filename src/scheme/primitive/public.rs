@@ -3,6 +3,8 @@
 //! A key is held as its canonical `SubjectPublicKeyInfo`, whatever it was written as: two spellings
 //! of one key are one key.
 
+use std::borrow::Cow;
+
 use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::signature::{self, ParsedPublicKey, RsaPublicKeyComponents};
 use x509_parser::prelude::FromDer;
@@ -154,21 +156,34 @@ impl VerifyingKey {
         content: &[&[u8]],
         signature: &[u8],
     ) -> bool {
+        self.verify_any(algorithm, content, std::iter::once(signature))
+    }
+
+    /// Whether one of `signatures` is of `content` (in parts) by this key.
+    pub(in crate::scheme) fn verify_any<'s>(
+        &self,
+        algorithm: SignatureAlgorithm,
+        content: &[&[u8]],
+        mut signatures: impl Iterator<Item = &'s [u8]>,
+    ) -> bool {
         if !self.fits(algorithm) {
             return false;
         }
         let library = algorithm.verification();
-        match algorithm.digest_of(content) {
-            Some(digest) => library
-                .verify_digest_sig(&self.spki, &digest, signature)
-                .is_ok(),
-            None => {
-                edwards::starts_honest(signature)
-                    && library
-                        .verify_sig(&self.spki, &content.concat(), signature)
-                        .is_ok()
-            }
+        if let Some(digest) = algorithm.digest_of(content) {
+            return signatures.any(|signature| {
+                let verdict = library.verify_digest_sig(&self.spki, &digest, signature);
+                verdict.is_ok()
+            });
         }
+        let content = match content {
+            [one] => Cow::Borrowed(*one),
+            parts => Cow::Owned(parts.concat()),
+        };
+        signatures.any(|signature| {
+            edwards::starts_honest(signature)
+                && library.verify_sig(&self.spki, &content, signature).is_ok()
+        })
     }
 }
 
