@@ -72,6 +72,13 @@ impl Fields {
             .any(|from| matches!(from, FieldsFrom::Form | FieldsFrom::Json))
     }
 
+    /// Whether they come from the query alone.
+    pub(super) fn is_of_query(&self) -> bool {
+        self.from
+            .iter()
+            .all(|from| matches!(from, FieldsFrom::Query))
+    }
+
     /// Whether only a form body can give them; any other body is left out.
     pub(super) fn is_of_form(&self) -> bool {
         self.from.contains(&FieldsFrom::Form) && !self.from.contains(&FieldsFrom::Json)

@@ -315,6 +315,17 @@ impl Template {
         })
     }
 
+    /// Whether the query goes in, or fields of it, and nothing else of a request.
+    pub(super) fn is_of_query(&self) -> bool {
+        let of_query = |source: &Source| match source {
+            Source::Query | Source::Place(Location::Query(_)) => true,
+            Source::Fields(fields) => fields.is_of_query(),
+            _ => false,
+        };
+        let of_none = |source: &Source| matches!(source, Source::Secret | Source::Text(_));
+        self.uses(&of_query) && !self.uses(&|source| !of_query(source) && !of_none(source))
+    }
+
     /// Whether JSON goes in with its keys in another order.
     pub(super) fn sorts_json(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Json(Shape::Sorted, _)))

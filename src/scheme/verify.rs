@@ -26,8 +26,8 @@ use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
 use super::trace::Trace;
 use super::url_form::Spelling;
 use super::{
-    Content, Evidence, Message, Part, Proof, Scheme, SenderUrl, SignatureError, SignedContent,
-    Timestamp, malformed, x5c,
+    Content, Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError,
+    SignedContent, Timestamp, malformed, x5c,
 };
 use crate::reason::Reason;
 use crate::units::UnixTime;
@@ -118,6 +118,11 @@ impl Scheme {
         trace: &mut Trace,
     ) -> Result<Evidence, SignatureError> {
         self.with_views(message, |views| {
+            if let (Some(_), Some(view)) = (&self.each, views.first()) {
+                let of_all = |require: &&Require| require.each.is_some();
+                let of_all = self.require.iter().filter(of_all);
+                self.meets(of_all, *view, keys, now, trace)?;
+            }
             let mut evidence: Option<Evidence> = None;
             for view in views {
                 let own = self.judge(*view, keys, now, trace)?;
@@ -173,13 +178,26 @@ impl Scheme {
         let mut seen = HashSet::new();
         let views: Vec<_> = items
             .iter()
-            .filter(|item| seen.insert(&***item))
+            .filter(|item| seen.insert(self.likeness(item)))
             .map(|item| View {
                 json: Some(item.as_bytes()),
                 ..view
             })
             .collect();
         judge(&views)
+    }
+
+    /// What makes an item that is signed by itself the same as another: a text, however it is escaped; of a token,
+    /// without the blanks around it.
+    fn likeness<'i>(&self, item: &'i str) -> Cow<'i, str> {
+        let Ok(text) = serde_json::from_str::<String>(item) else {
+            return item.into();
+        };
+        let text = match self.proof {
+            Proof::Jwt(_) => text.trim_ascii(),
+            _ => &text,
+        };
+        serde_json::Value::from(text).to_string().into()
     }
 
     /// Refuses a request in which others may find another value than is verified here: nobody signed its query, nor
@@ -674,6 +692,7 @@ impl Scheme {
         }
     }
 
+    /// Requirements of the whole body are judged once, not for each item that is signed by itself.
     fn meets_requirements(
         &self,
         view: View<'_>,
@@ -681,14 +700,46 @@ impl Scheme {
         now: UnixTime,
         trace: &mut Trace,
     ) -> Result<(), SignatureError> {
-        for require in &self.require {
-            traced("require", require.holds(view, &self.url, keys, now), trace)?;
-        }
-        Ok(())
+        let is_own = |require: &&Require| self.each.is_none() || require.each.is_none();
+        let own = self.require.iter().filter(is_own);
+        self.meets(own, view, keys, now, trace)
     }
 
-    /// The body against its digest in the URL; and a body that is no form where only forms are covered:
-    /// a captured signature of an empty one would be good for any.
+    fn meets<'r>(
+        &self,
+        mut requirements: impl Iterator<Item = &'r Require>,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<(), SignatureError> {
+        requirements.try_for_each(|require| {
+            traced("require", require.holds(view, &self.url, keys, now), trace)
+        })
+    }
+
+    /// Whether the provider signs nothing but the query of such a request.
+    pub(super) fn signs_query_alone(&self, view: View<'_>) -> Result<bool, SignatureError> {
+        let is_of_query = |part: &Part| part.text.is_of_query();
+        for parts in &self.contents {
+            if !parts.iter().any(is_of_query) {
+                continue;
+            }
+            let mut is_alone = true;
+            for part in parts.iter().filter(|part| !is_of_query(part)) {
+                let is_there =
+                    part.text.literal().is_none() && part.when.holds(view).map_err(unreadable)?;
+                is_alone &= !is_there;
+            }
+            if is_alone {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The body against its digest in the URL; one that is no form where only forms are covered, as a captured
+    /// signature of an empty one would be good for any; and any where the query alone is signed.
     fn body_is_covered(&self, view: View<'_>) -> Result<(), SignatureError> {
         const UNCOVERED: SignatureError = refuse(
             Reason::SignatureMismatch,
@@ -697,11 +748,9 @@ impl Scheme {
         let body = view.body.ok_or(malformed("the body has not been read"))?;
         let is_form = || body.is_empty() || locate::is_form(view.headers);
         let Some(name) = &self.body_digest else {
-            return if self.covers_only_forms() && !is_form() {
-                Err(UNCOVERED)
-            } else {
-                Ok(())
-            };
+            let is_uncovered = self.covers_only_forms() && !is_form()
+                || !body.is_empty() && self.signs_query_alone(view)?;
+            return if is_uncovered { Err(UNCOVERED) } else { Ok(()) };
         };
         let places = [Location::Query(name.as_str().into())];
         match find(&places, view).map_err(unreadable)? {
@@ -865,7 +914,10 @@ pub(super) fn render(
 mod tests {
     use super::*;
     use crate::scheme::catalog::Catalog;
+    use crate::scheme::public_key::PrivateKey;
+    use crate::scheme::sign::Draft;
     use crate::scheme::{Params, SenderUrl};
+    use crate::secret::Secret;
 
     #[test]
     fn items_that_are_alike_are_verified_once() {
@@ -895,5 +947,101 @@ mod tests {
                 .collect::<Vec<_>>())
         });
         assert_eq!(seen.unwrap(), [b"1".to_vec(), b"2".to_vec()]);
+    }
+
+    #[test]
+    fn few_signatures_by_key_pairs_are_looked_at() {
+        // SECURITY DS-29
+        let url = SenderUrl {
+            origin: "https://localhost".into(),
+            target: "/".into(),
+        };
+        let offered = |version: &str, count: usize, bytes: usize| {
+            let preset = format!("standard-webhooks/{version}");
+            let selected = Catalog::built_in().find(&preset).unwrap();
+            let scheme = selected.bind(&Params::default(), None).unwrap();
+            let one = format!("{version},{}", BASE64.encode(&vec![0; bytes]));
+            let mut headers = HeaderMap::new();
+            let fields = [
+                ("webhook-signature", vec![one; count].join(" ")),
+                ("webhook-timestamp", "1700000000".to_owned()),
+            ];
+            for (name, value) in fields {
+                headers.insert(name, value.parse().unwrap());
+            }
+            scheme.precheck(&Method::POST, &url, &headers).is_ok()
+        };
+        assert!(offered("v1a", 4, 64) && !offered("v1a", 5, 64));
+        assert!(offered("v1", 16, 32) && !offered("v1", 17, 32));
+    }
+
+    fn graph() -> Scheme {
+        let graph = Catalog::built_in().find("microsoft-graph-rich").unwrap();
+        let ours = ["audience", "tenant"].map(|name| (name.to_owned(), "x".into()));
+        graph.bind(&Params::from(ours), None).unwrap()
+    }
+
+    #[test]
+    fn what_is_asked_of_a_whole_body_is_judged_once() {
+        let scheme = graph();
+        let size = rcgen::RsaKeySize::_2048;
+        let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).unwrap();
+        let key = PrivateKey::parse(&pair.serialize_der()).unwrap();
+        let key = Key::private("rsa".into(), key);
+        let url = SenderUrl {
+            origin: "https://localhost".into(),
+            target: "/".into(),
+        };
+        let token = |secs: i64| {
+            let draft = Draft {
+                method: Method::POST,
+                url: url.clone(),
+                headers: Vec::new(),
+                body: br#"{"validationTokens":[""]}"#.to_vec(),
+            };
+            let signed = scheme.sign(draft, &key, UnixTime::from_secs(secs)).unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&signed.body).unwrap();
+            body["validationTokens"][0].clone()
+        };
+        let tokens = [token(1_700_000_000), token(1_700_000_001)];
+        assert_ne!(tokens[0], tokens[1]);
+        let state = Key::secret("state".into(), Secret::new(b"s".to_vec()), None);
+        let keys = KeySet::new(vec![key.clone(), state]).unwrap();
+        for (state, holds) in [("s", true), ("t", false)] {
+            let value = [serde_json::json!({ "clientState": state })];
+            let body = serde_json::json!({ "validationTokens": tokens, "value": value });
+            let body = Content::from(body.to_string().into_bytes());
+            let message = Message {
+                method: &Method::POST,
+                url: &url,
+                headers: &HeaderMap::new(),
+                body: &body,
+            };
+            let mut trace = Trace::on();
+            let now = UnixTime::from_secs(1_700_000_001);
+            let verdict = scheme.verify_traced(&message, &keys, now, &mut trace);
+            assert_eq!(verdict.is_ok(), holds, "{verdict:?}");
+            let steps = trace.into_steps();
+            assert_eq!(steps.iter().filter(|own| own.step == "require").count(), 1);
+        }
+    }
+
+    #[test]
+    fn tokens_that_are_alike_are_verified_once() {
+        let scheme = graph();
+        let items = r#""a.b.c", "a.\u0062.c", " a.b.c\n", "a.b.d", 1, "1""#;
+        let body = Content::from(Vec::from(format!(r#"{{"validationTokens":[{items}]}}"#)));
+        let url = SenderUrl {
+            origin: "https://localhost".into(),
+            target: "/".into(),
+        };
+        let message = Message {
+            method: &Method::POST,
+            url: &url,
+            headers: &HeaderMap::new(),
+            body: &body,
+        };
+        let count = scheme.with_views(&message, |views| Ok(views.len()));
+        assert_eq!(count.unwrap(), 4);
     }
 }

@@ -177,6 +177,10 @@ impl Signing<'_> {
         let id = self.add_id()?;
         let bytes = self.with_view(|view| {
             self.scheme.is_read_alike(view).map_err(failed)?;
+            let is_bare = self.draft.body.is_empty();
+            if !is_bare && self.scheme.signs_query_alone(view).map_err(failed)? {
+                return refuse("such a request is signed by its query alone; give no body");
+            }
             let scope = Scope {
                 view,
                 url: &self.scheme.url.first(view).map_err(failed)?,

@@ -28,6 +28,8 @@ struct Wants {
     /// Form field that holds the JSON.
     json_in: Option<String>,
     query: BTreeSet<String>,
+    /// Nothing but the query is signed, so that there is no body.
+    query_alone: bool,
     xml: BTreeSet<String>,
 }
 
@@ -37,8 +39,10 @@ impl Wants {
         let json_in = scheme
             .get("json_from")
             .and_then(|from| from.get("form")?.as_str());
+        let signed = scheme.get("signed").and_then(serde_yaml::Value::as_str);
         let mut wants = Self {
             json_in: json_in.map(str::to_owned),
+            query_alone: signed.is_some_and(|text| text.starts_with("{query:")),
             ..Self::default()
         };
         if Self::is_of_form(scheme) {
@@ -132,6 +136,8 @@ impl Wants {
                 "application/xml",
                 self.xml.iter().map(String::as_str).map(element).collect(),
             )
+        } else if self.query_alone {
+            ("text/plain", String::new())
         } else {
             ("application/json", self.json_body().to_string())
         };
