@@ -263,10 +263,17 @@ impl Preset {
                     (None, false) => format!("; it takes {}", known.join(", ")),
                 };
                 wrong.push(format!("there is no param `{name}`{hint}"));
+            } else if value.is_null() {
+                wrong.push(format!(
+                    "param `{name}` has no value; write one, or leave it out"
+                ));
             }
             params.insert(name.clone(), value.clone());
         }
         for (name, spec) in self.params() {
+            if given.get(name).is_some_and(serde_json::Value::is_null) {
+                continue;
+            }
             let default = compile::get(&spec.default).map(to_json);
             let like = default
                 .clone()
