@@ -1,6 +1,6 @@
 //! One HTTP/1.1 request, over TCP or TLS, and its answer.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::cli::url;
+use crate::cli::{input, url};
 use crate::net::tls::{provider, roots_of};
 use crate::scheme::sign::Draft;
 
@@ -30,8 +30,8 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub(super) enum Trust {
     /// Any at all.
     Anyone,
-    /// Those signed by the authorities of a file.
-    File(PathBuf),
+    /// Those signed by these authorities.
+    These(Vec<CertificateDer<'static>>),
     /// Those signed by the system's authorities.
     System,
 }
@@ -144,8 +144,8 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider())))
             .with_no_client_auth(),
-        Trust::File(file) => builder
-            .with_root_certificates(roots_of(&authorities(file)?)?)
+        Trust::These(authorities) => builder
+            .with_root_certificates(roots_of(authorities)?)
             .with_no_client_auth(),
         Trust::System => {
             let found = rustls_native_certs::load_native_certs();
@@ -161,12 +161,11 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
-fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let context = || format!("cannot read {}", file.display());
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
-        .with_context(context)?
-        .collect();
-    let certificates = certificates.with_context(context)?;
+/// The certificates of a file.
+pub(super) fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let bytes = input::read(file)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let certificates = certificates.with_context(|| format!("cannot read {}", file.display()))?;
     if certificates.is_empty() {
         bail!("{} holds no certificate", file.display());
     }

@@ -69,7 +69,7 @@ pub(super) fn run(
         signed.url.target = target.into();
     }
     let trust = match (&args.cacert, args.insecure) {
-        (Some(file), _) => Trust::File(file.clone()),
+        (Some(file), _) => Trust::These(client::authorities(file)?),
         (None, true) => Trust::Anyone,
         (None, false) => Trust::System,
     };

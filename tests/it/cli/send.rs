@@ -127,7 +127,11 @@ fn what_cannot_be_delivered_exits_2() {
     send(&shell, &format!("http://{free}/"), &[]).unable("cannot connect");
     send(&shell, "http://127.0.0.1:99999/", &[]).unable("not a port");
     send(&shell, "127.0.0.1", &[]).unable("not a URL");
-    send(&shell, &format!("https://{free}/"), &["--cacert", "ca.pem"]).code(2);
+    // Before anything is connected to, and without waiting for the end of what has none.
+    let to = format!("https://{free}/");
+    send(&shell, &to, &["--cacert", "ca.pem"]).unable("ca.pem holds no certificate");
+    send(&shell, &to, &["--cacert", "mistyped.pem"]).unable("cannot read mistyped.pem");
+    send(&shell, &to, &["--cacert", "/dev/zero"]).unable("larger than 64 MiB");
     let app = App::start();
     app.script([Reply::Silence]);
     send(&shell, &app.url(), &["--timeout", "200ms"]).unable("no answer within 200ms");
