@@ -45,7 +45,8 @@ mod tests {
     }
 
     /// Makes the schema say what the reader does beyond the types: unknown keys are errors, `x-*` keys
-    /// are free, no key may be left without a value, and `${env:NAME}` may stand for any scalar.
+    /// are free, no key may be left without a value, `${env:NAME}` may stand for any scalar, any scalar is a text
+    /// where one is wanted, and numbers and truth values may be in quotes.
     #[derive(Clone, Debug)]
     struct AsRead;
 
@@ -65,24 +66,34 @@ mod tests {
                     .iter()
                     .all(|word| word.get("const").is_some_and(Value::is_string))
             {
-                words.push(interpolated());
+                let numbers = words.iter().filter_map(|word| word["const"].as_str());
+                let numbers = numbers.filter_map(|word| word.parse::<f64>().ok());
+                let numbers: Vec<_> = numbers.map(|number| json!({ "const": number })).collect();
+                words.extend(numbers);
+                words.push(text_like(INTERPOLATED));
             }
-            let is_scalar = object
-                .get("type")
-                .and_then(Value::as_str)
-                .is_some_and(|name| matches!(name, "integer" | "number" | "boolean"));
-            if is_scalar {
+            if object.get("type") == Some(&json!("string")) && !object.contains_key("const") {
+                object.insert("type".to_owned(), json!(["string", "number", "boolean"]));
+            }
+            let pattern = match object.get("type").and_then(Value::as_str) {
+                Some("integer") => Some(format!("^\\s*[+-]?[0-9]+\\s*$|{INTERPOLATED}")),
+                Some("boolean") => Some(format!("^\\s*(true|false)\\s*$|{INTERPOLATED}")),
+                _ => None,
+            };
+            if let Some(pattern) = pattern {
                 let description = object.remove("description");
                 let exact = Value::Object(std::mem::take(object));
                 object.extend(description.map(|text| ("description".to_owned(), text)));
-                object.insert("anyOf".to_owned(), json!([exact, interpolated()]));
+                object.insert("anyOf".to_owned(), json!([exact, text_like(&pattern)]));
             }
         }
     }
 
-    /// A text with `${env:NAME}` in it: what it stands for is not known here.
-    fn interpolated() -> Value {
-        json!({ "type": "string", "pattern": "\\$\\{env:" })
+    /// What a text with `${env:NAME}` in it stands for is not known here.
+    const INTERPOLATED: &str = "\\$\\{env:";
+
+    fn text_like(pattern: &str) -> Value {
+        json!({ "type": "string", "pattern": pattern })
     }
 
     /// An optional key is one that may be absent, not one that may be null.

@@ -108,8 +108,14 @@ fn holds(keyword: &str, rule: &Value, value: &Value) -> bool {
         "minimum" => value.as_f64().is_none_or(|n| n >= rule.as_f64().unwrap()),
         "maximum" => value.as_f64().is_none_or(|n| n <= rule.as_f64().unwrap()),
         "pattern" => {
-            assert_eq!(rule, "\\$\\{env:");
-            value.as_str().is_none_or(|text| text.contains("${env:"))
+            let known: fn(&str) -> bool = match rule.as_str().unwrap() {
+                "\\$\\{env:" => |_| false,
+                "^\\s*[+-]?[0-9]+\\s*$|\\$\\{env:" => |text| text.trim().parse::<i64>().is_ok(),
+                "^\\s*(true|false)\\s*$|\\$\\{env:" => |text| text.trim().parse::<bool>().is_ok(),
+                other => panic!("the test does not know `{other}`"),
+            };
+            let fits = |text: &str| known(text) || text.contains("${env:");
+            value.as_str().is_none_or(fits)
         }
         "required" => {
             let mut keys = rule
@@ -203,6 +209,31 @@ fn the_environment_may_stand_for_any_scalar() {
     assert_eq!(Validator::new().check(&value), Ok(()));
     value["limits"]["connections"] = "many".into();
     assert!(Validator::new().check(&value).is_err());
+}
+
+#[test]
+fn a_scalar_is_of_the_kind_that_is_wanted() {
+    let validator = Validator::new();
+    let loads = |text: &str| {
+        let env = config::Environment::from_pairs([("TK", "an example of a token")]);
+        let loaded = config::load_text("hookward.yaml", text, Path::new(""), &env);
+        assert!(loaded.config.is_some(), "{}", loaded.report);
+        let yaml: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+        validator.check(&serde_json::to_value(yaml).unwrap())
+    };
+    let text = "version: '1 '
+listeners:
+  http: { address: 127.0.0.1:0, plaintext: allow }
+  tls: { address: 127.0.0.1:0, tls: { self_signed: [a], min_version: 1.2 } }
+routes:
+  - name: 1
+    match: { path: /x }
+    verify: [{ token: { bearer: ' true', secrets: env:TK } }]
+    upstream: echo
+    forward: { set_headers: { X-Version: 1.10, X-Test: true } }
+    on_reject: { status: '404' }
+";
+    assert_eq!(loads(text), Ok(()));
 }
 
 /// Every key of the schema, with the title of what it belongs to.
