@@ -71,7 +71,9 @@ impl HostPattern {
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
         let labels = name.strip_prefix('.').unwrap_or(name);
         if !address && (!legal || labels.split('.').any(str::is_empty)) {
-            let hint = if name.contains(':') {
+            let hint = if name.contains("://") {
+                "; write the name alone, without scheme and path"
+            } else if name.contains(':') {
                 "; leave the port out"
             } else {
                 ""

@@ -118,7 +118,7 @@ impl Compiler<'_, '_> {
             if let Ok(value) = HeaderValue::from_str(text) {
                 set.push((parsed, value));
             } else {
-                let message = "a header value is visible ASCII, without line ends";
+                let message = "a header value has no line ends and no other control characters";
                 self.error(&place, message, None);
             }
         }
