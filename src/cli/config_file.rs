@@ -22,11 +22,7 @@ pub(super) struct ConfigArgs {
 impl ConfigArgs {
     /// The file that was named, or the default one when it exists.
     pub(super) fn find(&self, env: &Environment) -> Option<PathBuf> {
-        let named = || {
-            env.get(FILE_VARIABLE)
-                .filter(|name| !name.is_empty())
-                .map(PathBuf::from)
-        };
+        let named = || env.path(FILE_VARIABLE);
         // A link to nowhere is there, too: a mount that is missing must not look like a first try.
         let default =
             || Some(PathBuf::from(DEFAULT_FILE)).filter(|file| file.is_symlink() || file.exists());

@@ -135,7 +135,11 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
 fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Config>, Vec<Problem>) {
     let env = resolver.env;
     let mut unset = Vec::new();
-    document.interpolate(&|name| env.get(name).map(str::to_owned), &mut unset);
+    let lookup = |name: &str| match env.get(name) {
+        None if env.is_not_text(name) => Err(resolve::not_text(name)),
+        value => Ok(value.map(str::to_owned)),
+    };
+    document.interpolate(&lookup, &mut unset);
     let mut problems = Vec::new();
     let spec = document.decode(&mut problems);
     document.forget_values();

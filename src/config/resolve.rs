@@ -1,6 +1,7 @@
 //! The one reader of the environment, of secrets and of files.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -45,6 +46,8 @@ fn is_elided(text: &str) -> bool {
 #[derive(Clone)]
 pub struct Environment {
     variables: HashMap<String, String>,
+    /// Variables whose values are no text.
+    not_text: HashMap<String, OsString>,
     clock: Clock,
 }
 
@@ -55,15 +58,24 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// The environment of this process. Variables that are not UTF-8 count as not set.
+    /// The environment of this process.
     pub fn from_process() -> Self {
-        let variables = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        Self {
-            variables: variables.collect(),
-            clock: Clock::system(),
+        Self::from_os(std::env::vars_os())
+    }
+
+    fn from_os(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        let mut env = Self::from_pairs::<String, String>([]);
+        for (name, value) in pairs {
+            // What is named by no text, nobody can ask for.
+            let Ok(name) = name.into_string() else {
+                continue;
+            };
+            match value.into_string() {
+                Ok(value) => drop(env.variables.insert(name, value)),
+                Err(value) => drop(env.not_text.insert(name, value)),
+            }
         }
+        env
     }
 
     /// An environment of these variables.
@@ -75,6 +87,7 @@ impl Environment {
             .map(|(name, value)| (name.into(), value.into()));
         Self {
             variables: variables.collect(),
+            not_text: HashMap::new(),
             clock: Clock::system(),
         }
     }
@@ -91,6 +104,18 @@ impl Environment {
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str)
+    }
+
+    /// Whether a variable is no text, though it is set.
+    pub fn is_not_text(&self, name: &str) -> bool {
+        self.not_text.contains_key(name)
+    }
+
+    /// The path that a variable holds, if it is not empty: one that is no text may be a path.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        let text = self.get(name).map(PathBuf::from);
+        let path = text.or_else(|| self.not_text.get(name).map(PathBuf::from));
+        path.filter(|path| !path.as_os_str().is_empty())
     }
 
     pub(super) fn now(&self) -> UnixTime {
@@ -324,9 +349,16 @@ impl<'e> Resolver<'e> {
         // Not only what shells take: containers have others.
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_name) {
+            let message = if name.trim().is_empty() {
+                "`env:` needs the name of an environment variable"
+            } else {
+                "what stands after `env:` has a character that no name has, such as a blank"
+            };
+            return Err(Trouble::new(message).hint("such as `env:GITHUB_SECRET`"));
+        }
+        if self.env.is_not_text(name) {
             return Err(
-                Trouble::new("`env:` needs the name of an environment variable")
-                    .hint("such as `env:GITHUB_SECRET`"),
+                Trouble::new(not_text(name)).hint("write it to a file, and `file:PATH` here")
             );
         }
         let value = self.env.get(name).map(|value| value.as_bytes().to_vec());
@@ -336,6 +368,11 @@ impl<'e> Resolver<'e> {
             Trouble::new(message).hint(hint)
         })
     }
+}
+
+/// What is wrong with a variable that is set and is no text.
+pub(super) fn not_text(name: &str) -> String {
+    format!("environment variable `{name}` is not UTF-8")
 }
 
 /// Something that is no reference. It may be a secret, so it is not repeated; only the name of a
@@ -424,6 +461,9 @@ pub(super) fn reason(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     fn secret(reference: &str, dir: &Path) -> Result<(String, usize), Trouble> {
@@ -492,6 +532,36 @@ mod tests {
         assert_eq!(
             get("${GOOD}").unwrap_err().hint.unwrap(),
             "did you mean `env:GOOD`?"
+        );
+        for reference in ["env: GOOD", "env:GOOD "] {
+            let trouble = get(reference).unwrap_err();
+            assert!(trouble.message.contains("a blank"), "{trouble:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_no_text_is_set() {
+        let pairs = [
+            ("CRYPTIC", &b"/etc/\xff.yaml"[..]),
+            ("PLAIN", b"a"),
+            ("EMPTY", b""),
+        ];
+        let pairs = pairs.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned()));
+        let env = Environment::from_os(pairs);
+        let mut resolver = Resolver::new(&env, Path::new(""));
+        let trouble = resolver.secret("env:CRYPTIC").unwrap_err();
+        assert_eq!(trouble.message, not_text("CRYPTIC"));
+        assert!(trouble.hint.unwrap().contains("file:PATH"));
+        let cryptic = PathBuf::from(OsStr::from_bytes(b"/etc/\xff.yaml"));
+        assert_eq!(env.path("CRYPTIC"), Some(cryptic));
+        assert_eq!(env.path("PLAIN"), Some("a".into()));
+        assert_eq!(env.path("EMPTY"), None);
+        let loaded =
+            crate::config::load_text("x", "version: ${env:CRYPTIC:-1}\n", Path::new(""), &env);
+        let report = loaded.report.to_string();
+        assert!(
+            report.contains("1:10: error: version: environment variable `CRYPTIC` is not UTF-8"),
+            "{report}"
         );
     }
 

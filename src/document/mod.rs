@@ -28,6 +28,9 @@ mod lenient;
 
 use lenient::Lenient;
 
+/// Gives the value of an environment variable, if it is set; or says why it has none that a text can hold.
+pub type Lookup<'a> = dyn Fn(&str) -> Result<Option<String>, String> + 'a;
+
 /// A parsed file: its values and where they stand.
 #[derive(Debug)]
 pub struct Document {
@@ -211,11 +214,7 @@ impl Document {
     }
 
     /// Replaces `${env:NAME}` and `${env:NAME:-default}` in every text of the document.
-    pub fn interpolate(
-        &mut self,
-        lookup: &dyn Fn(&str) -> Option<String>,
-        problems: &mut Vec<Problem>,
-    ) {
+    pub fn interpolate(&mut self, lookup: &Lookup<'_>, problems: &mut Vec<Problem>) {
         let mut value = std::mem::take(&mut self.value);
         self.interpolate_value(&mut value, "", lookup, problems);
         self.value = value;
@@ -253,7 +252,7 @@ impl Document {
         &mut self,
         value: &mut Value,
         path: &str,
-        lookup: &dyn Fn(&str) -> Option<String>,
+        lookup: &Lookup<'_>,
         problems: &mut Vec<Problem>,
     ) {
         match value {
@@ -413,10 +412,7 @@ fn shell_variable(text: &str) -> Option<&str> {
 }
 
 /// The text with its variables, or what is wrong and a hint.
-fn expand(
-    text: &str,
-    lookup: &dyn Fn(&str) -> Option<String>,
-) -> Result<String, (String, &'static str)> {
+fn expand(text: &str, lookup: &Lookup<'_>) -> Result<String, (String, &'static str)> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${env:") {
@@ -432,7 +428,8 @@ fn expand(
             Some((name, default)) => (name, Some(default)),
             None => (reference, None),
         };
-        match (lookup(name), default) {
+        let value = lookup(name).map_err(|why| (why, "set it to a text"))?;
+        match (value, default) {
             (Some(value), _) if !value.is_empty() || default.is_none() => out.push_str(&value),
             (_, Some(default)) => out.push_str(default),
             _ => {
@@ -1326,7 +1323,7 @@ mod tests {
     fn environment_in_scalars() {
         let mut document =
             Document::parse("name: ${env:A}-${env:B:-two}\nsize: ${env:C}\n").unwrap();
-        let lookup = |name: &str| (name == "A").then(|| "one".to_owned());
+        let lookup = |name: &str| Ok((name == "A").then(|| "one".to_owned()));
         let mut problems = Vec::new();
         document.interpolate(&lookup, &mut problems);
         assert_eq!(problems.len(), 1);

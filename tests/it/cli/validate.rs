@@ -1,5 +1,8 @@
 //! `validate` and `routes test`.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use super::{Shell, config};
 
 const GOOD: &str = "  - { name: a, match: { path: /a }, verify: [{ token: { query: t, secrets: [env:TOKEN] } }], upstream: echo }\n";
@@ -67,6 +70,14 @@ fn no_file_exits_2() {
         .env("HOOKWARD_CONFIG", "elsewhere.yaml")
         .run(&["validate"])
         .unable("elsewhere.yaml");
+    let shell = Shell::new();
+    let mut cryptic = shell.command(&["validate"]);
+    cryptic.env("HOOKWARD_CONFIG", OsStr::from_bytes(b"else\xffwhere.yaml"));
+    let output = cryptic.output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("where.yaml:1:1: "),
+        "{output:?}"
+    );
 }
 
 #[test]
