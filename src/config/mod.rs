@@ -91,7 +91,8 @@ fn load_by(read: fn(&Path) -> io::Result<Vec<u8>>, file: &Path, env: &Environmen
                 }
                 _ => String::new(),
             };
-            let hint = Some(hint + "`-c FILE` or `HOOKWARD_CONFIG` names another");
+            let is_missing = error.kind() == io::ErrorKind::NotFound;
+            let hint = is_missing.then(|| hint + "`-c FILE` or `HOOKWARD_CONFIG` names another");
             return failed(Mark::START, message, hint, true);
         }
     };
@@ -101,7 +102,14 @@ fn load_by(read: fn(&Path) -> io::Result<Vec<u8>>, file: &Path, env: &Environmen
             let good = error.utf8_error().valid_up_to();
             let before = error.as_bytes().get(..good).unwrap_or_default();
             let mark = end_of(&String::from_utf8_lossy(before));
-            return failed(mark, "not UTF-8".to_owned(), None, false);
+            let bytes = error.as_bytes();
+            let message = if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+                "UTF-16, and not UTF-8"
+            } else {
+                "not UTF-8"
+            };
+            let hint = Some("save the file as UTF-8".to_owned());
+            return failed(mark, message.to_owned(), hint, false);
         }
     };
     let dir = file.parent().unwrap_or(Path::new(""));

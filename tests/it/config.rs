@@ -184,6 +184,21 @@ fn warnings_do_not_keep_a_file_from_loading() {
     assert_eq!(json["problems"][0]["severity"], "warning");
 }
 
+#[test]
+fn a_file_that_is_no_text_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("hookward.yaml");
+    for (bytes, told) in [
+        (&b"version: 1\n# \xff\n"[..], "2:3: error: not UTF-8"),
+        (b"\xff\xfev\0e\0", "1:1: error: UTF-16, and not UTF-8"),
+    ] {
+        fs::write(&file, bytes).unwrap();
+        let report = config::load(&file, &environment()).report.to_string();
+        assert!(report.contains(told), "{report}");
+        assert!(report.contains("save the file as UTF-8"), "{report}");
+    }
+}
+
 /// A configuration of one listener and these routes.
 fn with_routes(routes: &str) -> String {
     format!(
