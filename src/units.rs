@@ -92,9 +92,12 @@ impl FromStr for Span {
             .and_then(|(_, factor)| number.parse::<u64>().ok()?.checked_mul(*factor));
         match millis {
             Some(millis) => Ok(Self(Duration::from_millis(millis))),
-            None if !text.is_empty() && unit.is_empty() => Err(UnitError(format!(
-                "`{text}` has no unit; write `{text}s`, `{text}ms`, `{text}m`, `{text}h` or `{text}d`"
-            ))),
+            // What is nothing with any unit is hardly meant.
+            None if !text.is_empty() && unit.is_empty() && number.parse() != Ok(0_u64) => {
+                Err(UnitError(format!(
+                    "`{text}` has no unit; write `{text}s`, `{text}ms`, `{text}m`, `{text}h` or `{text}d`"
+                )))
+            }
             None => Err(UnitError(format!(
                 "`{text}` is not a duration; write `250ms`, `5s`, `10m`, `2h` or `1d`"
             ))),
@@ -261,6 +264,8 @@ mod tests {
     fn spans_need_a_unit() {
         let error = "5".parse::<Span>().unwrap_err().to_string();
         assert!(error.contains("`5s`"), "{error}");
+        let error = "0".parse::<Span>().unwrap_err().to_string();
+        assert!(!error.contains("`0s`"), "{error}");
         for text in ["", "s", "5x", "5 s", "-5s", "1.5s", "99999999999999999999s"] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
