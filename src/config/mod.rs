@@ -4,6 +4,7 @@
 //! environment. Every problem of a file is found in one run: a part that is wrong is reported and
 //! left out, and the rest is read on.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -125,8 +126,10 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
         Ok(document) => compile(document, &mut resolver),
         Err(problems) => (None, problems),
     };
+    // What is wrong under an anchor is wrong wherever it is used; saying so once is enough.
+    let mut told = HashSet::new();
+    problems.retain(|own| told.insert((own.file.clone(), own.mark, own.message.clone())));
     problems.sort_by_key(|problem| problem.mark);
-    problems.dedup();
     let mut report = Report::new(name);
     for problem in problems {
         report.push(problem);

@@ -13,11 +13,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::iter::once;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
@@ -147,21 +148,13 @@ impl Document {
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
         // Editors of Windows write it; it is no character of the file (YAML 1.2 section 5.2).
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let at = |mark, path: &str, message: String, hint| Problem {
-            file: None,
-            mark,
-            path: path.to_owned(),
-            message,
-            hint,
-            severity: Severity::Error,
-        };
         let unclear = unclear_breaks(text).into_iter().map(|(mark, c)| {
             let code = u32::from(c);
             let message = format!(
                 "U+{code:04X} ends a line for some readers of YAML and for others it does not"
             );
             let hint = format!("remove it, or write `\"\\u{code:04x}\"` in a quoted text");
-            at(mark, "", message, Some(hint))
+            fault(mark, "", message, Some(hint))
         });
         let mut problems: Vec<_> = unclear.collect();
         // In a blank's place it ends no line for anybody.
@@ -170,44 +163,27 @@ impl Document {
         } else {
             Cow::Owned(text.replace(UNCLEAR_BREAKS, " "))
         };
-        let invalid = |mark, message: &dyn fmt::Display| {
-            let message = format!("not valid YAML: {message}");
-            at(mark, "", message, Some(SYNTAX_HINT.to_owned()))
-        };
         let marks = match Marks::read(text) {
             Ok(marks) => marks,
-            Err((mark, message)) => {
-                problems.push(invalid(mark, &message));
+            Err(problem) => {
+                problems.push(problem);
                 return Err(problems);
             }
         };
         problems.extend(marks.duplicates.iter().map(|(path, mark)| {
             let first = marks.keys.get(&hash(path)).map_or(0, |first| first.line);
             let message = format!("this key stands in the same mapping twice (line {first})");
-            at(*mark, path, message, Some("keep one of them".to_owned()))
+            fault(*mark, path, message, Some("keep one of them".to_owned()))
         }));
-        let parsed = if marks.duplicates.is_empty() {
-            serde_yaml::from_str(text).map(|Lenient::<false>(value)| value)
-        } else {
-            serde_yaml::from_str(text).map(|Lenient::<true>(value)| value)
-        };
-        let parsed = parsed.and_then(|mut value| {
-            value.apply_merge()?;
-            Ok(value)
-        });
-        match parsed {
+        match values(text, &marks) {
             Ok(value) => Ok(Self {
                 value,
                 marks,
                 problems,
                 filled: Filled::default(),
             }),
-            Err(error) => {
-                let mark = error.location().map_or(Mark::START, |location| Mark {
-                    line: location.line(),
-                    column: location.column(),
-                });
-                problems.push(invalid(mark, &error));
+            Err(problem) => {
+                problems.push(problem);
                 Err(problems)
             }
         }
@@ -310,7 +286,11 @@ impl Document {
         match result {
             Ok(spec) => Some(spec),
             Err(error) => {
-                problems.push(self.marks.value_place("").error(error.0, None));
+                let message = match &self.value {
+                    Value::Null => "the file is empty".to_owned(),
+                    _ => error.0,
+                };
+                problems.push(self.marks.value_place("").error(message, None));
                 None
             }
         }
@@ -367,6 +347,44 @@ fn without_passwords(text: &str) -> String {
 /// What is behind most errors of syntax.
 const SYNTAX_HINT: &str = "put a value into quotes that begins with one of `*&!%@[{` or holds `: `, ` #` or, between \
                            brackets, `{`; indent with blanks";
+
+fn fault(mark: Mark, path: &str, message: String, hint: Option<String>) -> Problem {
+    Problem {
+        file: None,
+        mark,
+        path: path.to_owned(),
+        message,
+        hint,
+        severity: Severity::Error,
+    }
+}
+
+fn invalid(mark: Mark, message: &dyn fmt::Display, hint: Option<&str>) -> Problem {
+    let message = format!("not valid YAML: {message}");
+    fault(mark, "", message, hint.map(str::to_owned))
+}
+
+/// The values of a file whose places are known.
+fn values(text: &str, marks: &Marks) -> Result<Value, Problem> {
+    let parsed = if marks.duplicates.is_empty() {
+        serde_yaml::from_str(text).map(|Lenient::<false>(value)| value)
+    } else {
+        serde_yaml::from_str(text).map(|Lenient::<true>(value)| value)
+    };
+    if let Some(path) = parsed.as_ref().ok().and_then(wrong_merge) {
+        let message = "`<<` takes in a mapping, or a list of them";
+        let hint = "write `<<: *NAME`, where `&NAME` stands before a mapping".to_owned();
+        return Err(marks.value_place(&path).error(message, Some(hint)));
+    }
+    let merged = parsed.and_then(|mut value| value.apply_merge().map(|()| value));
+    merged.map_err(|error| {
+        let mark = error.location().map_or(Mark::START, |location| Mark {
+            line: location.line(),
+            column: location.column(),
+        });
+        invalid(mark, &error, None)
+    })
+}
 
 /// Characters that end a line in YAML 1.1 and do not in YAML 1.2: the parser that makes the values and
 /// the one that knows their places would read two different files.
@@ -465,6 +483,8 @@ struct Marks {
     values: HashMap<u64, Mark>,
     /// What is written where YAML reads a number or a truth value, which as a text is another one: `1.10`, `1e3`.
     written: HashMap<u64, Box<str>>,
+    /// Where an alias stands: the path of what it repeats.
+    aliases: HashMap<u64, Arc<str>>,
     duplicates: Vec<(String, Mark)>,
     path_bytes: usize,
 }
@@ -489,53 +509,57 @@ enum Open {
 }
 
 impl Marks {
-    fn read(text: &str) -> Result<Self, (Mark, String)> {
+    fn read(text: &str) -> Result<Self, Problem> {
         let mut marks = Self::default();
         let mut open: Vec<Open> = Vec::new();
-        let mut anchored: HashMap<usize, Box<str>> = HashMap::new();
+        let mut anchors: HashMap<usize, Arc<str>> = HashMap::new();
+        let mut documents = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
-                let marker = error.marker();
-                let mark = Mark {
-                    line: marker.line(),
-                    column: marker.col() + 1,
-                };
-                (mark, error.info().to_owned())
+                let mark = mark_of(error.marker());
+                invalid(mark, &error.info(), Some(SYNTAX_HINT))
             })?;
-            let mark = Mark {
-                line: span.start.line(),
-                column: span.start.col() + 1,
-            };
+            let mark = mark_of(&span.start);
             if open.len() > DEPTH_MAX {
-                return Err((mark, format!("nested deeper than {DEPTH_MAX}")));
+                let message = format!("nested deeper than {DEPTH_MAX}");
+                return Err(invalid(mark, &message, None));
             }
             let places = marks.keys.len() + marks.values.len();
             if places > PLACES_MAX || marks.path_bytes > PATHS_MAX {
-                return Err((mark, "the file has too many values".to_owned()));
+                return Err(invalid(mark, &"the file has too many values", None));
             }
             match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        let message = "a second document begins here".to_owned();
+                        let hint = "keep one, without `---` or `...`".to_owned();
+                        return Err(fault(mark, "", message, Some(hint)));
+                    }
+                }
                 Event::Scalar(text, style, anchor, _)
-                    if !marks.take_key(&mut open, &text, mark) =>
+                    if !marks.take_key(&mut open, named(&text, style), mark) =>
                 {
                     let path = marks.take_value(&mut open, mark);
                     if style == ScalarStyle::Plain && may_be_rewritten(&text) {
-                        // Under 0 what has no anchor: no alias has that number.
-                        anchored.insert(anchor, text.as_ref().into());
                         marks.written.insert(hash(&path), text.as_ref().into());
                     }
+                    note_anchor(&mut anchors, anchor, &path);
                 }
                 Event::Alias(anchor) if !marks.take_key(&mut open, "*", mark) => {
                     let path = marks.take_value(&mut open, mark);
-                    if let Some(text) = anchored.get(&anchor) {
-                        marks.written.insert(hash(&path), text.clone());
+                    if let Some(origin) = anchors.get(&anchor) {
+                        marks.aliases.insert(hash(&path), Arc::clone(origin));
                     }
                 }
-                Event::SequenceStart(..) => {
-                    let path = marks.take_value(&mut open, mark);
+                Event::SequenceStart(anchor, _) => {
+                    let path = marks.take_collection(&mut open, mark);
+                    note_anchor(&mut anchors, anchor, &path);
                     open.push(Open::Sequence { path, next: 0 });
                 }
-                Event::MappingStart(..) => {
-                    let path = marks.take_value(&mut open, mark);
+                Event::MappingStart(anchor, _) => {
+                    let path = marks.take_collection(&mut open, mark);
+                    note_anchor(&mut anchors, anchor, &path);
                     open.push(Open::Mapping {
                         path,
                         key: None,
@@ -551,6 +575,16 @@ impl Marks {
         Ok(marks)
     }
 
+    /// Takes a list or mapping that begins, and returns its path. As a key it has the name that it is read by: none;
+    /// and what is in it stands at no path of the file.
+    fn take_collection(&mut self, open: &mut [Open], mark: Mark) -> String {
+        if self.take_key(open, "", mark) {
+            "?".to_owned()
+        } else {
+            self.take_value(open, mark)
+        }
+    }
+
     /// Takes a scalar as a key when a mapping waits for one.
     fn take_key(&mut self, open: &mut [Open], text: &str, mark: Mark) -> bool {
         let Some(Open::Mapping {
@@ -562,7 +596,7 @@ impl Marks {
             return false;
         };
         let full = join(path, text);
-        if !seen.insert(text.to_owned()) && text != "<<" {
+        if !seen.insert(text.to_owned()) && !matches!(text, "" | "<<") {
             self.duplicates.push((full.clone(), mark));
         }
         self.path_bytes += full.len();
@@ -589,21 +623,136 @@ impl Marks {
     /// The text of a scalar as it is written.
     fn text(&self, value: &Value, path: &str) -> Option<String> {
         let written = match value {
-            Value::Bool(_) | Value::Number(_) => self.written.get(&hash(path)),
+            Value::Bool(_) | Value::Number(_) => self
+                .written
+                .get(&hash(path))
+                .or_else(|| self.written.get(&hash(&self.origin(path)?))),
             _ => None,
         };
         written.map_or_else(|| scalar_text(value), |text| Some(text.to_string()))
     }
 
     fn value_place(&self, path: &str) -> Place {
-        nearest(path, |path| self.values.get(&hash(path)))
+        self.nearest(path, |path| self.values.get(&hash(path)))
     }
 
     fn key_place(&self, path: &str) -> Place {
-        nearest(path, |path| {
+        self.nearest(path, |path| {
             let id = hash(path);
             self.keys.get(&id).or_else(|| self.values.get(&id))
         })
+    }
+
+    /// The place of a path, of what an alias or a merge brought there, or of what is nearest above it.
+    fn nearest<'a>(&self, path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
+        let place = |mark| Place {
+            mark,
+            path: path.into(),
+        };
+        let mut at = path;
+        loop {
+            let found = find(at).or_else(|| find(&self.origin(at)?));
+            if let Some(mark) = found {
+                return place(*mark);
+            }
+            let Some(cut) = at.rfind(['.', '[']) else {
+                return place(find("").copied().unwrap_or(Mark::START));
+            };
+            at = at.get(..cut).unwrap_or_default();
+        }
+    }
+
+    /// The path under which something is written that an alias or a merge brought to this one.
+    fn origin(&self, path: &str) -> Option<String> {
+        if self.aliases.is_empty() {
+            return None;
+        }
+        let mut known = String::new();
+        // A key may itself hold what divides paths: then it takes several parts to come to something known.
+        let mut rest = String::new();
+        for part in parts(path) {
+            rest.push_str(part);
+            let next = once(known.clone())
+                .chain(self.merged(&known))
+                .map(|place| under(&place, &rest))
+                .find(|place| self.is_known(place));
+            if let Some(next) = next {
+                known = self.followed(next);
+                rest.clear();
+            }
+        }
+        rest.is_empty().then_some(known)
+    }
+
+    /// The paths of the mappings that `<<` merges into the one at this path, the first to count first.
+    fn merged(&self, path: &str) -> impl Iterator<Item = String> {
+        let merge = join(path, "<<");
+        let items = (0..usize::MAX).map({
+            let merge = merge.clone();
+            move |index| format!("{merge}[{index}]")
+        });
+        let known = once(merge)
+            .chain(items)
+            .take_while(|path| self.is_known(path));
+        known.map(|path| self.followed(path))
+    }
+
+    fn is_known(&self, path: &str) -> bool {
+        self.values.contains_key(&hash(path))
+    }
+
+    /// The path of what stands at a path, or of what an alias there repeats.
+    fn followed(&self, path: String) -> String {
+        let origin = self.aliases.get(&hash(&path));
+        origin.map_or(path, ToString::to_string)
+    }
+}
+
+fn mark_of(marker: &Marker) -> Mark {
+    Mark {
+        line: marker.line(),
+        column: marker.col() + 1,
+    }
+}
+
+/// Notes where an anchor stands; 0 is none.
+fn note_anchor(anchors: &mut HashMap<usize, Arc<str>>, anchor: usize, path: &str) {
+    if anchor > 0 {
+        anchors.insert(anchor, path.into());
+    }
+}
+
+/// The name that a key is read by: one that is nothing has none.
+fn named(key: &str, style: ScalarStyle) -> &str {
+    match key {
+        "~" | "null" | "Null" | "NULL" if style == ScalarStyle::Plain => "",
+        name => name,
+    }
+}
+
+/// The path of the first `<<` that merges what is no mapping.
+fn wrong_merge(value: &Value) -> Option<String> {
+    let below = |at: String, inner: &Value| Some(under(&at, &wrong_merge(inner)?));
+    match value {
+        Value::Sequence(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| below(format!("[{index}]"), item))
+        }
+        Value::Mapping(map) => map.iter().find_map(|(key, item)| {
+            let key = scalar_text(key).unwrap_or_default();
+            let is_wrong = key == "<<"
+                && match item {
+                    Value::Mapping(_) => false,
+                    Value::Sequence(items) => !items.iter().all(Value::is_mapping),
+                    _ => true,
+                };
+            if is_wrong {
+                Some(key)
+            } else {
+                below(key, item)
+            }
+        }),
+        _ => None,
     }
 }
 
@@ -613,21 +762,27 @@ fn may_be_rewritten(text: &str) -> bool {
     text.len() <= WRITTEN_BYTES_MAX && text.starts_with(begins)
 }
 
-/// What an alias or a merge brought in has no position of its own: take the nearest above.
-fn nearest<'a>(path: &str, find: impl Fn(&str) -> Option<&'a Mark>) -> Place {
-    let place = |mark| Place {
-        mark,
-        path: path.into(),
-    };
-    let mut at = path;
-    loop {
-        if let Some(mark) = find(at) {
-            return place(*mark);
-        }
-        let Some(cut) = at.rfind(['.', '[']) else {
-            return place(find("").copied().unwrap_or(Mark::START));
-        };
-        at = at.get(..cut).unwrap_or_default();
+/// The parts of a path, each with the `.` or `[` that it begins with.
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(path).filter(|path| !path.is_empty());
+    std::iter::from_fn(move || {
+        let path = rest?;
+        let end = path
+            .char_indices()
+            .skip(1)
+            .find(|(_, c)| matches!(c, '.' | '['));
+        let (part, after) = path.split_at(end.map_or(path.len(), |(at, _)| at));
+        rest = Some(after).filter(|after| !after.is_empty());
+        Some(part)
+    })
+}
+
+/// The path of what is below a path, by its own path from there.
+fn under(path: &str, below: &str) -> String {
+    if below.starts_with(['.', '[']) {
+        format!("{path}{below}")
+    } else {
+        join(path, below)
     }
 }
 
@@ -708,7 +863,7 @@ pub const ALL_KEYS: &str = "$hookward::all_keys";
 const TEXT_OR: &str = "$hookward::text_or";
 const ONE_OR_MANY: &str = "$hookward::one_or_many";
 
-impl Node<'_> {
+impl<'a> Node<'a> {
     fn unexpected(&self, expected: &str) -> DecodeError {
         DecodeError(format!("expected {expected}, got {}", kind(self.value)))
     }
@@ -716,16 +871,45 @@ impl Node<'_> {
     /// A number or boolean, also when interpolation made it a text.
     fn parse<T: FromStr>(&self, expected: &str) -> Result<T, DecodeError> {
         let text = scalar_text(self.value).ok_or_else(|| self.unexpected(expected))?;
-        text.trim()
-            .parse()
-            .map_err(|_bad| DecodeError(format!("expected {expected}, got {}", shown(&text))))
+        text.trim().parse().map_err(|_bad| {
+            let written = self.cx.marks.text(self.value, &self.path).unwrap_or(text);
+            let got = shown(&written, self.value);
+            DecodeError(format!("expected {expected}, got {got}"))
+        })
+    }
+
+    /// The entries of a mapping. A key that is no scalar has no name; it is reported and left out.
+    fn entries(&self) -> Result<Vec<(String, &'a Value)>, DecodeError> {
+        let Value::Mapping(map) = self.value else {
+            return Err(self.unexpected("a mapping"));
+        };
+        let mut entries = Vec::with_capacity(map.len());
+        for (key, value) in map {
+            if let Some(name) = scalar_text(key) {
+                entries.push((name, value));
+                continue;
+            }
+            let place = self.cx.marks.key_place(&join(&self.path, ""));
+            let message = format!("a key is a text, and this one is {}", kind(key));
+            let hint = "write it in quotes, or remove it".to_owned();
+            let problem = place.error(message, Some(hint));
+            self.cx.problems.borrow_mut().push(problem);
+        }
+        Ok(entries)
     }
 }
 
-/// A text that stands where a number or `true` was expected. A long one may be a secret.
-fn shown(text: &str) -> String {
+/// Whether it stands in quotes as word processors write them, which YAML does not know.
+fn is_in_curly_quotes(text: &str) -> bool {
+    text.starts_with(['“', '„', '‘']) && text.ends_with(['”', '“', '’'])
+}
+
+/// What stands where a number or `true` was expected. A long text may be a secret.
+fn shown(text: &str, value: &Value) -> String {
     if text.chars().count() < TELLING_BYTES {
         format!("`{text}`")
+    } else if value.is_number() {
+        "another number".to_owned()
     } else {
         "another text".to_owned()
     }
@@ -750,8 +934,8 @@ impl<'de> Deserializer<'de> for Node<'_> {
         deserialize_i64 visit_i64 i64, "a whole number";
         deserialize_u8 visit_u8 u8, "a whole number from 0 to 255";
         deserialize_u16 visit_u16 u16, "a whole number from 0 to 65535";
-        deserialize_u32 visit_u32 u32, "a whole number";
-        deserialize_u64 visit_u64 u64, "a whole number";
+        deserialize_u32 visit_u32 u32, "a whole number from 0 to 4294967295";
+        deserialize_u64 visit_u64 u64, "a whole number from 0 on";
         deserialize_f32 visit_f32 f32, "a number";
         deserialize_f64 visit_f64 f64, "a number";
         deserialize_char visit_char char, "one character";
@@ -775,7 +959,16 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.cx.marks.text(self.value, &self.path) {
-            Some(text) => visitor.visit_string(text),
+            Some(text) => {
+                if is_in_curly_quotes(&text) {
+                    let place = self.cx.marks.value_place(&self.path);
+                    let message = "the curly quotes around this text are part of it";
+                    let hint = "write straight ones, `\"` or `'`".to_owned();
+                    let problem = place.warning(message, Some(hint));
+                    self.cx.problems.borrow_mut().push(problem);
+                }
+                visitor.visit_string(text)
+            }
             None => Err(self.unexpected("a text")),
         }
     }
@@ -814,17 +1007,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
             }),
             (TEXT_OR, Value::String(text)) => visitor.visit_str(text),
             (TEXT_OR, Value::Bool(_) | Value::Number(_)) => self.deserialize_str(visitor),
-            (ALL_KEYS, Value::Mapping(map)) => {
-                let entries = map
-                    .iter()
-                    .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value));
-                visitor.visit_map(Entries {
-                    entries: entries.collect::<Vec<_>>().into_iter(),
-                    next: None,
-                    path: self.path,
-                    cx: self.cx,
-                })
-            }
+            (ALL_KEYS, _) => self.deserialize_map(visitor),
             (ONE_OR_MANY, Value::Sequence(_)) => self.deserialize_seq(visitor),
             _ => visitor.visit_newtype_struct(self),
         }
@@ -832,7 +1015,12 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         let Value::Sequence(items) = self.value else {
-            return Err(self.unexpected("a list"));
+            let DecodeError(message) = self.unexpected("a list");
+            let hint = match self.value {
+                Value::Mapping(_) => "; write `-` before each item",
+                _ => "",
+            };
+            return Err(DecodeError(message + hint));
         };
         visitor.visit_seq(Items {
             items: items.iter().enumerate(),
@@ -842,13 +1030,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
-        let Value::Mapping(map) = self.value else {
-            return Err(self.unexpected("a mapping"));
-        };
-        let entries: Vec<_> = map
-            .iter()
-            .map(|(key, value)| (scalar_text(key).unwrap_or_default(), value))
-            .collect();
+        let entries = self.entries()?;
         visitor.visit_map(Entries {
             entries: entries.into_iter(),
             next: None,
@@ -863,24 +1045,20 @@ impl<'de> Deserializer<'de> for Node<'_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        let Value::Mapping(map) = self.value else {
-            return Err(self.unexpected("a mapping"));
-        };
-        let mut entries = Vec::with_capacity(map.len());
-        for (key, value) in map {
-            let key = scalar_text(key).unwrap_or_default();
-            if fields.contains(&key.as_str()) {
-                entries.push((key, value));
-            } else if !key.starts_with("x-") {
-                let place = self.cx.marks.key_place(&join(&self.path, &key));
-                let hint = suggest(&key, fields.iter().copied()).map_or_else(
+        let mut entries = self.entries()?;
+        entries.retain(|(key, _)| {
+            let is_known = fields.contains(&key.as_str());
+            if !is_known && !key.starts_with("x-") {
+                let place = self.cx.marks.key_place(&join(&self.path, key));
+                let hint = suggest(key, fields.iter().copied()).map_or_else(
                     || format!("known keys here: {}", fields.join(", ")),
                     |close| format!("did you mean `{close}`?"),
                 );
                 let problem = place.error(format!("unknown key `{key}`"), Some(hint));
                 self.cx.problems.borrow_mut().push(problem);
             }
-        }
+            is_known
+        });
         visitor.visit_map(Entries {
             entries: entries.into_iter(),
             next: None,
@@ -895,7 +1073,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, DecodeError> {
-        match scalar_text(self.value) {
+        match self.cx.marks.text(self.value, &self.path) {
             Some(text) => visitor.visit_enum(text.into_deserializer()),
             None => Err(self.unexpected("a word")),
         }
@@ -1302,6 +1480,126 @@ mod tests {
             assert_eq!(spec.unwrap().name.get().unwrap(), text);
             let (spec, _) = decode(&format!("x-own: &own {text}\nname: *own\n"));
             assert_eq!(spec.unwrap().name.get().unwrap(), text, "by an alias");
+        }
+    }
+
+    #[test]
+    fn a_text_under_an_anchor_is_what_is_written() {
+        #[derive(Debug, Deserialize)]
+        struct Route {
+            forward: At<HashMap<String, At<String>>>,
+        }
+        for (lead, forward) in [
+            ("x-h: &h { v: 1.10, a.b: 1e3, t: True }", "*h"),
+            ("x-h: &h { v: 1.10, a.b: 1e3, t: True }", "{ <<: *h }"),
+            (
+                "x-h: [&h { v: 1.10, a.b: 1e3 }, &i { v: 1.20, t: True }]",
+                "{ <<: [*h, *i] }",
+            ),
+            (
+                "x-t: &t True\nx-h: &h { a.b: 1e3, t: *t }",
+                "{ <<: *h, v: 1.10 }",
+            ),
+        ] {
+            let text = format!("{lead}\nforward: {forward}\n");
+            let mut problems = Vec::new();
+            let document = Document::parse(&text).unwrap();
+            let route: Route = document.decode(&mut problems).unwrap();
+            assert!(problems.is_empty(), "{problems:?}");
+            let headers = route.forward.get().unwrap();
+            let of = |key: &str| headers[key].get().unwrap().as_str();
+            let all = [of("v"), of("a.b"), of("t")];
+            assert_eq!(all, ["1.10", "1e3", "True"], "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_under_an_anchor_is_told_where_it_stands() {
+        for text in [
+            "x-i:\n  - &one\n    id: many\nname: a\nitems: [*one]\n",
+            "x-i: &all\n  -\n    id: many\nname: a\nitems: *all\n",
+            "x-i: &one\n\n    id: many\nname: a\nitems: [{ <<: *one }]\n",
+            "x-i: &one\n\n    id: many\nname: a\nitems: [{ <<: [*one] }]\n",
+        ] {
+            let (_, problems) = decode(text);
+            let told: Vec<_> = problems
+                .iter()
+                .map(|own| (own.mark.line, own.mark.column, &*own.path))
+                .collect();
+            assert_eq!(told, [(3, 9, "items[0].id")], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_mapping_cannot_be_merged() {
+        for (text, mark) in [
+            ("name: a\nx-a: { <<: text }\n", (2, 12)),
+            ("name: a\nitems: [{ <<: [text] }]\n", (2, 15)),
+            ("x-t: &t text\nitems:\n- { <<: *t }\n", (3, 9)),
+        ] {
+            let problems = Document::parse(text).unwrap_err();
+            assert_eq!(problems.len(), 1);
+            let Mark { line, column } = problems[0].mark;
+            assert_eq!((line, column), mark, "{text}");
+            assert!(problems[0].message.contains("`<<`"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_second_document_is_told_where_it_begins() {
+        for text in ["name: a\n---\nname: b\n", "name: a\n...\nname: b\n"] {
+            let problems = Document::parse(text).unwrap_err();
+            assert!(problems[0].mark.line >= 2, "{problems:?}");
+            assert!(problems[0].message.contains("a second document"));
+        }
+        assert!(Document::parse("---\nname: a\n...\n").is_ok());
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_is_told() {
+        for (key, what) in [
+            ("null", "nothing"),
+            ("~", "nothing"),
+            ("[id, 2]", "a list"),
+            ("{ id: 2 }", "a mapping"),
+        ] {
+            let (spec, problems) = decode(&format!("name: a\n? {key}\n: [b]\nsize: x\n"));
+            assert_eq!(spec.unwrap().name.get().unwrap(), "a");
+            let told: Vec<_> = problems
+                .iter()
+                .map(|own| (own.mark.line, own.mark.column))
+                .collect();
+            assert_eq!(told, [(2, 3), (4, 7)], "{key}: {problems:?}");
+            assert!(
+                problems[0].message.ends_with(what),
+                "{}",
+                problems[0].message
+            );
+        }
+    }
+
+    #[test]
+    fn curly_quotes_are_told() {
+        for text in ["“sha256=”", "„sha256=“", "‘sha256=’"] {
+            let (spec, problems) = decode(&format!("name: {text}\n"));
+            assert_eq!(spec.unwrap().name.get().unwrap(), text);
+            assert_eq!(problems.len(), 1, "{problems:?}");
+            assert_eq!(problems[0].severity, Severity::Warning);
+        }
+        let (_, problems) = decode("name: the users’\n");
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+
+    #[test]
+    fn a_wrong_number_is_told_as_it_is_written() {
+        for (id, told) in [
+            ("-1", "from 0 to 65535, got `-1`"),
+            ("1e3", "got `1e3`"),
+            ("99999999999", "got another number"),
+            ("'99999999999'", "got another text"),
+        ] {
+            let (_, problems) = decode(&format!("name: a\nitems: [{{ id: {id} }}]\n"));
+            assert!(problems[0].message.ends_with(told), "{problems:?}");
         }
     }
 
