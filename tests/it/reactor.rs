@@ -1,12 +1,11 @@
 //! What takes long takes no thread that serves requests. Each test has a worker's single-threaded runtime
 //! whose only thread for what blocks is taken: what would block waits for it, and others are served.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::pin::pin;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use bytes::Bytes;
@@ -35,8 +34,16 @@ use super::support::{
 
 const OPEN: &str = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
 
-/// `O_NONBLOCK` of Linux: a pipe that nobody reads is not waited for.
-const O_NONBLOCK: i32 = 0o4000;
+/// Holds a file until its input ends; says when it does, and when somebody else opens the file.
+const HOLD: &str = "
+import fcntl, os, signal, sys
+file = os.open(sys.argv[1], os.O_RDWR)
+signal.signal(signal.SIGIO, lambda *_: print('asked for', flush=True))
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+sys.stdin.read()
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+";
 
 /// What one worker has.
 struct Worker {
@@ -399,30 +406,27 @@ fn a_file_that_does_not_come_holds_up_a_reload_and_nothing_else() {
         fs::write(dir.join("secret"), "a first secret of 32 characters.").unwrap();
     });
     assert_eq!(gateway.post_github("/github", b"{}").status, 401);
-    // A pipe that nobody has written yet stands for a slow disk.
-    let text = fs::read_to_string(gateway.config()).unwrap();
-    let pipe = gateway.dir().join("pipe");
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
-    let mut writer = None;
+    // A lease that somebody else holds stands for a slow disk: the file cannot be opened before it is given back.
+    let mut holder = Command::new("python3")
+        .args(["-c", HOLD])
+        .arg(gateway.config())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut says = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert_eq!(says.next().unwrap().unwrap(), "held");
     gateway.reload_by("success", || {
-        fs::rename(&pipe, gateway.config()).unwrap();
         gateway.signal("HUP");
-        writer = Some(eventually("the file is being read", || {
-            let mut options = File::options();
-            let options = options.write(true).custom_flags(O_NONBLOCK);
-            options.open(gateway.config()).ok()
-        }));
+        assert_eq!(says.next().unwrap().unwrap(), "asked for");
         for _ in 0..4 {
             assert_eq!(gateway.post_github("/github", b"{}").status, 401);
             assert_eq!(gateway.admin("/livez").status, 200);
         }
-        // A file for the next time, before this one is read to its end.
-        gateway.replace("hookward.yaml", &text);
         gateway.replace("secret", SECRET);
-        let mut writer = writer.take().unwrap();
-        writer.write_all(text.as_bytes()).unwrap();
+        drop(holder.stdin.take());
     });
+    assert!(holder.wait().unwrap().success());
     eventually("the new secret", || {
         (gateway.post_github("/github", b"{}").status == 200).then_some(())
     });
