@@ -32,10 +32,6 @@ pub const CLIENTS_MAX: usize = 1_000_000;
 
 const SHARDS: usize = 64;
 
-/// Longest time from a spent bucket to a full one. governor counts nanoseconds in 64 bits and
-/// multiplies unchecked; nobody waits for a year.
-const REFILL_MAX: Duration = Duration::from_hours(8760);
-
 type Direct = RateLimiter<NotKeyed, InMemoryState, Monotonic, NoOpMiddleware<Nanos>>;
 type PerClient = RateLimiter<ClientKey, ClientStore, Monotonic, NoOpMiddleware<Nanos>>;
 
@@ -200,7 +196,7 @@ impl Limiter {
 
 impl Shared {
     fn new(store: RedisStore, route: &str, quota: &Quota) -> Self {
-        let period = period(quota);
+        let period = quota.period();
         let burst = quota.burst;
         let key = match quota.key {
             QuotaKey::ClientIp => "client_ip",
@@ -229,15 +225,9 @@ impl Shared {
 
 fn convert(quota: &Quota) -> governor::Quota {
     // `None` only for a period of zero.
-    governor::Quota::with_period(period(quota))
+    governor::Quota::with_period(quota.period())
         .unwrap_or_else(|| governor::Quota::per_second(quota.rate.count))
         .allow_burst(quota.burst)
-}
-
-/// From one request to the next.
-fn period(quota: &Quota) -> Duration {
-    let longest = REFILL_MAX / quota.burst.get();
-    (quota.rate.per / quota.rate.count.get()).clamp(Duration::from_nanos(1), longest)
 }
 
 /// Our clock, as governor reads it.

@@ -70,6 +70,24 @@ pub struct Quota {
     pub burst: NonZeroU32,
 }
 
+/// Longest time from a spent bucket to a full one: those who count nanoseconds in 64 bits multiply unchecked, and nobody
+/// waits for a year.
+const REFILL_MAX: Duration = Duration::from_hours(8760);
+
+impl Quota {
+    /// From one request to the next.
+    pub fn period(&self) -> Duration {
+        let longest = REFILL_MAX / self.burst.get();
+        (self.rate.per / self.rate.count.get()).clamp(Duration::from_nanos(1), longest)
+    }
+
+    /// Whether they count the same in the same way, however they are written.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        let counts = |quota: &Self| (quota.key, quota.period(), quota.burst);
+        counts(self) == counts(other)
+    }
+}
+
 /// What a rate limit counts by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuotaKey {

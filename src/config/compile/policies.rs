@@ -20,12 +20,12 @@ const ROUNDING: Duration = Duration::from_secs(1);
 
 impl Compiler<'_, '_> {
     pub(super) fn quotas(&mut self, at: Option<&At<OneOrMany<QuotaSpec>>>) -> Box<[Quota]> {
-        let mut quotas = Vec::new();
+        let mut quotas: Vec<Quota> = Vec::new();
         for (spec, place) in values(at).unwrap_or_default() {
             let Some(quota) = self.quota(spec, &place) else {
                 continue;
             };
-            if quotas.contains(&quota) {
+            if quotas.iter().any(|other| quota.is_alike(other)) {
                 let hint = "every request would be counted twice; remove one";
                 self.error(&place, "this limit stands here twice", hint);
             }
