@@ -827,6 +827,62 @@ fn a_replica_that_takes_over_is_found_without_a_restart() {
 }
 
 #[test]
+fn a_node_that_goes_away_under_load_takes_its_own_keys_alone() {
+    // SECURITY S-01: also where it is the one of the URL, and with more requests at once than the client has turns
+    const AT_ONCE: usize = 200;
+    let mut nodes = cluster();
+    let gateways = ["reject", "local"].map(|on_failure| {
+        let state = state(nodes[0].url(), "100ms", on_failure);
+        let state = state.replace("timeout:", "cluster: true, timeout:");
+        let route = format!(
+            "  - name: in
+    match: {{ path: /in }}
+    verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
+    upstream: echo
+{REPLAY}"
+        );
+        Gateway::start(&config_with(&state, &route))
+    });
+    for gateway in &gateways {
+        available(gateway, 1);
+    }
+    let mut number = 0;
+    let mut delivery = || {
+        number += 1;
+        format!("delivery {number}").into_bytes()
+    };
+    let mut wires: Vec<Wire> = (0..AT_ONCE)
+        .flat_map(|_| gateways.each_ref().map(Gateway::plain))
+        .collect();
+    let mut storm = |during: Duration| {
+        let end = Instant::now() + during;
+        while Instant::now() < end {
+            for wire in &mut wires {
+                let body = delivery();
+                let value = signature(&body);
+                wire.write("POST", "/in", &[("X-Hub-Signature-256", &value)], &body);
+            }
+            for wire in &mut wires {
+                wire.answer().expect("an answer");
+            }
+        }
+    };
+    storm(Duration::from_secs(1));
+    nodes[0].kill();
+    storm(Duration::from_secs(5));
+    for gateway in &gateways {
+        eventually("the keys of the others are claimed", || {
+            let claimed = || operations(gateway, "claim", "success");
+            let before = claimed();
+            for _ in 0..20 {
+                post(gateway, &delivery());
+            }
+            (claimed() - before >= 5).then_some(())
+        });
+    }
+}
+
+#[test]
 fn tls_to_redis_is_verified() {
     let app = App::start();
     let (authority, other) = (Authority::new(), Authority::new());

@@ -5,37 +5,42 @@
 //! server that hangs costs the requests of one moment their deadline, and the later ones nothing.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionInfo, FromRedisValue, IntoConnectionInfo, RedisError,
     RedisResult, ScriptInvocation, TlsCertificates,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Inner;
+use super::cluster::{self, Cluster};
 use crate::settings::RedisSettings;
 
 /// Longest time for a connection: TCP, TLS, authentication and the first answer.
-const CONNECT_TIME: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// Between two questions whether the server is there and writes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// After a call failed and the server was found well: until it is asked again for another.
 const DOUBT_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two attempts to connect: doubled up to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Between two questions who the nodes of a cluster are, while all is well.
+const LEARN_INTERVAL: Duration = Duration::from_mins(1);
+/// Calls at once on a thread, after its client got stuck and until none fails.
+const CAREFUL_CALLS: usize = 16;
 /// A connection that held for so long is made anew at once.
 const STEADY_TIME: Duration = Duration::from_secs(1);
 
 /// Where the server is, ready to connect to.
 pub(super) enum Server {
     Single(Client, AsyncConnectionConfig),
-    Cluster(ClusterClient),
+    Cluster(Cluster),
 }
 
 /// A connection; clones send over the same one.
@@ -50,6 +55,22 @@ pub(super) struct Link {
     status: watch::Receiver<Status>,
     /// Told when a connection has failed somebody.
     doubts: Arc<Notify>,
+    signs: Arc<Signs>,
+    /// Places for calls while there is need for care.
+    places: Semaphore,
+    /// Turns of what can wait: it leaves half of the places to requests.
+    turns: Semaphore,
+}
+
+/// What calls and the keeper tell each other.
+#[derive(Default)]
+struct Signs {
+    /// Whether a call was answered since the last probe.
+    is_answered: AtomicBool,
+    /// Whether one that was sent was not.
+    is_failed: AtomicBool,
+    /// Whether the last client of a cluster got stuck. It does so over many calls at once while a node is away.
+    is_careful: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -83,13 +104,8 @@ impl Server {
             root_cert: Some(ca.to_vec()),
         });
         if settings.cluster {
-            let mut builder = ClusterClientBuilder::new([info])
-                .connection_timeout(CONNECT_TIME)
-                .response_timeout(settings.timeout);
-            if let Some(certificates) = certificates {
-                builder = builder.certs(certificates);
-            }
-            return Ok(Self::Cluster(builder.build()?));
+            let cluster = Cluster::new(info, certificates, settings.timeout)?;
+            return Ok(Self::Cluster(cluster));
         }
         let client = match certificates {
             Some(certificates) => Client::build_with_tls(info, certificates)?,
@@ -107,8 +123,23 @@ impl Server {
                 let connected = client.get_multiplexed_async_connection_with_config(config);
                 Connection::Single(connected.await?)
             }
-            Self::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+            Self::Cluster(cluster) => Connection::Cluster(cluster.connect().await?),
         })
+    }
+
+    fn connect_time(&self) -> Duration {
+        match self {
+            Self::Single(..) => CONNECT_TIME,
+            Self::Cluster(_) => cluster::CONNECT_TIME_MAX,
+        }
+    }
+
+    /// Looks who the nodes of a cluster are now.
+    async fn learn(&self, connection: &mut Connection, deadline: Duration) {
+        if let (Self::Cluster(cluster), Connection::Cluster(connection)) = (self, connection) {
+            // Without an answer what is known stays.
+            drop(timeout(deadline, cluster.learn(connection)).await);
+        }
     }
 }
 
@@ -165,31 +196,39 @@ impl Link {
     fn open(store: &Arc<Inner>) -> Self {
         let (status, seen) = watch::channel(Status::Connecting);
         let doubts = Arc::new(Notify::new());
+        let signs = Arc::new(Signs::default());
         let keeper = Keeper {
             store: Arc::downgrade(store),
             status,
             doubts: Arc::clone(&doubts),
+            signs: Arc::clone(&signs),
             is_down: false,
         };
         tokio::spawn(keeper.run());
         Self {
             status: seen,
             doubts,
+            signs,
+            places: Semaphore::new(CAREFUL_CALLS),
+            turns: Semaphore::new(CAREFUL_CALLS / 2),
         }
     }
 
-    /// Runs a script. The caller sees to the deadline.
+    /// Runs a script. `is_sent` says from when on the server may have run it, whatever is answered.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
         deadline: Duration,
+        is_sent: &AtomicBool,
     ) -> Result<T, Failure> {
         let mut is_single = false;
         let asked = async {
+            let _place = self.place().await;
             let mut status = self.status.clone();
             status.mark_unchanged();
             let mut connection = self.connection().await.ok_or(Failure::Down)?;
             is_single = !connection.is_cluster();
+            is_sent.store(true, Ordering::Relaxed);
             match connection.run(script).await {
                 // It had been closed, which shows when it is used: the server itself may be well. Its scripts may run twice.
                 Err(error) if is_single && error.is_connection_dropped() => {
@@ -205,12 +244,31 @@ impl Link {
         let answer = timeout(deadline, asked)
             .await
             .unwrap_or(Err(Failure::Timeout(deadline)));
+        if answer.is_ok() {
+            self.signs.is_answered.store(true, Ordering::Relaxed);
+        } else if is_sent.load(Ordering::Relaxed) {
+            self.signs.is_failed.store(true, Ordering::Relaxed);
+        }
         // It may be the call and not the connection: its keeper looks. A cluster's client mends its own connections,
         // and one node that fails is not all of them.
         if is_single && answer.is_err() {
             self.doubts.notify_one();
         }
         answer
+    }
+
+    /// Waits for a place, where not all may go at once.
+    async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        if self.signs.is_careful.load(Ordering::Relaxed) {
+            self.places.acquire().await.ok()
+        } else {
+            None
+        }
+    }
+
+    /// Waits until it is the turn of what can wait: however much does, few go at once.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// Waits for a connection, however long there is none.
@@ -242,6 +300,7 @@ struct Keeper {
     store: Weak<Inner>,
     status: watch::Sender<Status>,
     doubts: Arc<Notify>,
+    signs: Arc<Signs>,
     is_down: bool,
 }
 
@@ -314,7 +373,13 @@ impl Keeper {
 
     /// Until the server no longer answers; says why, if it knows. Where a call failed, it is asked at once.
     async fn hold(&mut self, mut connection: Connection) -> Option<Failure> {
+        let mut learnt = None;
         loop {
+            if self.is_to_learn(learnt) {
+                let store = self.store.upgrade()?;
+                store.server.learn(&mut connection, store.timeout).await;
+                learnt = Some(Instant::now());
+            }
             let is_doubted = tokio::select! {
                 () = self.doubts.notified() => true,
                 () = sleep(PROBE_INTERVAL) => false,
@@ -324,26 +389,60 @@ impl Keeper {
                 // Who comes now waits for what is found, rather than for an answer that may not come.
                 self.status.send_replace(Status::Connecting);
             }
+            let is_answered = self.signs.is_answered.swap(false, Ordering::Relaxed);
+            let is_failed = self.signs.is_failed.swap(false, Ordering::Relaxed);
             let found = probe(&store, &mut connection, store.timeout).await;
             if is_doubted && found.is_ok() {
                 self.status.send_replace(Status::Up(connection.clone()));
                 // A key that nobody can read must not have every other call wait.
                 sleep(DOUBT_INTERVAL).await;
             }
+            let is_stuck = match &mut connection {
+                Connection::Cluster(cluster) if found.is_err() && !is_answered => {
+                    !cluster::answers(cluster, store.timeout).await
+                }
+                Connection::Cluster(_) | Connection::Single(_) => false,
+            };
             match found {
-                Ok(()) => self.well(&store),
-                // The other nodes of a cluster go on, and its client looks for the missing one.
+                Ok(()) => {
+                    if self.is_down {
+                        // It may be another node that answers now.
+                        learnt = None;
+                    }
+                    if !is_failed {
+                        self.signs.is_careful.store(false, Ordering::Relaxed);
+                    }
+                    self.well(&store);
+                }
+                // Whatever became of the nodes: another client takes its place once it is there.
+                Err(failure) if is_stuck => {
+                    self.unwell(&store, Some(&failure));
+                    self.signs.is_careful.store(true, Ordering::Relaxed);
+                    match connect(&store).await {
+                        Ok((next, doubt)) => {
+                            self.up(&store, &next, doubt.as_ref());
+                            (connection, learnt) = (next, None);
+                        }
+                        Err(failure) => return Some(failure),
+                    }
+                }
+                // The other nodes go on, and the client looks for the missing one.
                 Err(failure) if connection.is_cluster() => self.unwell(&store, Some(&failure)),
                 Err(failure) => return Some(failure),
             }
         }
     }
+
+    fn is_to_learn(&self, learnt: Option<Instant>) -> bool {
+        !self.is_down && learnt.is_none_or(|last| last.elapsed() >= LEARN_INTERVAL)
+    }
 }
 
 /// A connection, and what is wrong with it all the same: of a cluster, only one node may be.
 async fn connect(store: &Inner) -> Result<(Connection, Option<Failure>), Failure> {
-    let connected = timeout(CONNECT_TIME, store.server.connect()).await;
-    let mut connection = connected.map_err(|_late| Failure::Timeout(CONNECT_TIME))??;
+    let most = store.server.connect_time();
+    let connected = timeout(most, store.server.connect()).await;
+    let mut connection = connected.map_err(|_late| Failure::Timeout(most))??;
     let probed = probe(store, &mut connection, store.timeout.min(CONNECT_TIME)).await;
     match probed {
         Ok(()) => Ok((connection, None)),

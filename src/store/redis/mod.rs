@@ -21,16 +21,17 @@ use super::{DeliveryKey, StoreError, Verdict};
 use crate::settings::{OnFailure, RedisSettings};
 use crate::telemetry::metrics::{Metrics, StateOperation, StateResult};
 
+mod cluster;
 mod link;
 
 use link::{Failure, Link, Server};
 
 /// Between two warnings that the server is not there.
 const WARNING_INTERVAL: Duration = Duration::from_secs(10);
-/// Settlements that wait for the server to come back; further ones are left to their lease.
+/// Commits that wait for the server to come back, and as many releases; further ones are left to their lease.
 const UNSETTLED_MAX: usize = 4096;
-/// Between two attempts to settle.
-const SETTLE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two attempts to settle: doubled up to the second.
+const SETTLE_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
 /// `claim.lua`: what it answers.
 type Claimed = (u8, i64);
@@ -55,10 +56,20 @@ struct Inner {
     links_down: AtomicUsize,
     /// Whether another store took its place: claims under way settle, and nobody hears of it.
     is_retired: AtomicBool,
-    unsettled: Arc<Semaphore>,
+    /// Places for what is settled later. A release that finds none costs a lease, a commit that finds none another delivery.
+    commits: Arc<Semaphore>,
+    releases: Arc<Semaphore>,
     /// Commits, of every store of the process: when that ends, nobody else can tell the server of them.
     settling: TaskTracker,
-    warned: Mutex<Option<Instant>>,
+    warned: Mutex<Warned>,
+}
+
+/// What was said of the server's not being there.
+#[derive(Default)]
+struct Warned {
+    last: Option<Instant>,
+    /// Why it was not there when somebody last asked it.
+    cause: Option<String>,
 }
 
 /// A claim of this store.
@@ -68,17 +79,30 @@ pub(super) struct RedisClaim {
     owner: Arc<str>,
     lease: Duration,
     window: Duration,
-    /// Whether the server knows of it; else only this replica does.
-    is_shared: bool,
+    /// What the server knows of it.
+    is_known: Known,
     local: Option<MemoryClaim>,
 }
 
+/// What the server knows of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    /// It was never told.
+    No,
+    /// It was asked, and has not answered.
+    Maybe,
+    Yes,
+}
+
 /// A claim that has no answer yet. When none comes, because of a time-out or because the sender has
-/// left, the server may have taken it all the same: it is then given back.
-struct Pending(Option<RedisClaim>);
+/// left, the server may have taken it all the same: once it was asked, it is then given back.
+struct Pending {
+    claim: Option<RedisClaim>,
+    is_sent: AtomicBool,
+}
 
 /// How a claim ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Settlement {
     Commit,
     Release,
@@ -116,7 +140,8 @@ impl RedisStore {
             next_owner: AtomicU64::new(0),
             links_down: AtomicUsize::new(0),
             is_retired: AtomicBool::new(false),
-            unsettled: Arc::new(Semaphore::new(UNSETTLED_MAX)),
+            commits: Arc::new(Semaphore::new(UNSETTLED_MAX)),
+            releases: Arc::new(Semaphore::new(UNSETTLED_MAX)),
             settling: settling.clone(),
             warned: Mutex::default(),
         }));
@@ -167,22 +192,23 @@ impl RedisStore {
         let claim = self.0.name_claim(self, key, (lease, window), local);
         let mut invocation = CLAIM.key(&*claim.key);
         invocation.arg(&*claim.owner).arg(millis(lease));
-        let mut pending = Pending(Some(claim));
-        let answer: Result<Claimed, _> = self.call(StateOperation::Claim, &invocation).await;
+        let mut pending = Pending {
+            claim: Some(claim),
+            is_sent: AtomicBool::new(false),
+        };
+        let asked = self.call(StateOperation::Claim, &invocation, &pending.is_sent);
+        let answer: Result<Claimed, _> = asked.await;
         let found = match answer {
-            Ok((0, _)) => pending.take(true).map(Verdict::New),
+            Ok((0, _)) => pending.take(Known::Yes).map(Verdict::New),
             Ok((1, _)) => pending.give_up().map(|()| Verdict::Duplicate),
             Ok((_, left)) => pending.give_up().map(|()| Verdict::InFlight {
                 retry_after: Duration::from_millis(left.try_into().unwrap_or(0)),
             }),
-            Err(_) if pending.has_local() => pending.take(false).map(Verdict::New),
-            Err(failure) => {
-                if matches!(failure, Failure::Down) {
-                    // Nothing was sent, so there is nothing to give back.
-                    pending.give_up();
-                }
-                None
+            Err(_) if pending.has_local() => {
+                let is_known = pending.is_known();
+                pending.take(is_known).map(Verdict::New)
             }
+            Err(_) => None,
         };
         found.ok_or(if is_full {
             StoreError::Full
@@ -203,7 +229,9 @@ impl RedisStore {
         let depth = cost.saturating_mul(u128::from(burst.get()));
         let mut invocation = RATE.key(format!("{}:rate:{bucket}", self.0.prefix));
         invocation.arg(micros(cost)).arg(micros(depth));
-        let answer: Result<i64, _> = self.call(StateOperation::RateLimit, &invocation).await;
+        let is_sent = AtomicBool::new(false);
+        let asked = self.call(StateOperation::RateLimit, &invocation, &is_sent);
+        let answer: Result<i64, _> = asked.await;
         match answer {
             Ok(0) => Ok(Ok(())),
             Ok(wait) => Ok(Err(Duration::from_micros(wait.try_into().unwrap_or(1)))),
@@ -216,9 +244,11 @@ impl RedisStore {
         &self,
         operation: StateOperation,
         script: &ScriptInvocation<'_>,
+        is_sent: &AtomicBool,
     ) -> Result<T, Failure> {
         let inner = &self.0;
-        let answer = Link::of(inner).run(script, inner.timeout).await;
+        let asked = Link::of(inner);
+        let answer = asked.run(script, inner.timeout, is_sent).await;
         let result = match &answer {
             Ok(_) => StateResult::Success,
             Err(Failure::Timeout(_)) => StateResult::Timeout,
@@ -241,7 +271,9 @@ impl RedisStore {
         };
         let mut invocation = script.key(key);
         invocation.arg(owner).arg(millis(window));
-        self.call(operation, &invocation).await.map(|_: i64| ())
+        let is_sent = AtomicBool::new(false);
+        let asked = self.call(operation, &invocation, &is_sent);
+        asked.await.map(|_: i64| ())
     }
 
     async fn settle_until_done(
@@ -251,22 +283,32 @@ impl RedisStore {
         owner: &str,
         window: Duration,
     ) {
+        let (mut pause, most) = SETTLE_PAUSES;
         loop {
-            Link::of(&self.0).until_up().await;
-            if self.settle(settlement, key, owner, window).await.is_ok() {
+            let link = Link::of(&self.0);
+            link.until_up().await;
+            let turn = link.turn().await;
+            let settled = self.settle(settlement, key, owner, window).await;
+            drop(turn);
+            if settled.is_ok() {
                 return;
             }
-            sleep(SETTLE_INTERVAL).await;
+            sleep(jittered(pause)).await;
+            pause = (pause * 2).min(most);
         }
     }
 
-    /// Settles once the server is back, until it no longer matters.
-    fn settle_later(&self, settlement: Settlement, claim: &RedisClaim) {
+    /// Settles once the server is back, until it no longer matters. Says whether there was a place for it.
+    fn settle_later(&self, settlement: Settlement, claim: &RedisClaim) -> bool {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
+            return false;
         };
-        let Ok(permit) = Arc::clone(&self.0.unsettled).try_acquire_owned() else {
-            return;
+        let places = match settlement {
+            Settlement::Commit => &self.0.commits,
+            Settlement::Release => &self.0.releases,
+        };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
+            return false;
         };
         let (key, owner) = (Arc::clone(&claim.key), Arc::clone(&claim.owner));
         let end = Instant::now()
@@ -287,6 +329,7 @@ impl RedisStore {
             // Nobody need wait for it: at the latest its lease will end.
             Settlement::Release => drop(runtime.spawn(settled)),
         }
+        true
     }
 }
 
@@ -304,9 +347,13 @@ impl RedisClaim {
         if let Some(local) = self.local.take() {
             local.release();
         }
-        self.store.settle_later(Settlement::Release, &self);
+        if self.is_known != Known::No {
+            // Without a place its lease frees it.
+            self.store.settle_later(Settlement::Release, &self);
+        }
     }
 
+    /// What the server did not take is told to it later: an error is that it will not be.
     async fn end(mut self, settlement: Settlement) -> Result<(), StoreError> {
         let local = self.local.take();
         let is_known_here = local.is_some();
@@ -315,15 +362,15 @@ impl RedisClaim {
             (Settlement::Release, Some(local)) => local.release(),
             (_, None) => {}
         }
-        if self.is_shared {
+        if self.is_known == Known::Yes {
             let (store, window) = (&self.store, self.window);
             let settled = store.settle(settlement, &self.key, &self.owner, window);
             if settled.await.is_ok() {
                 return Ok(());
             }
         }
-        self.store.settle_later(settlement, &self);
-        if is_known_here {
+        let is_to_tell = settlement == Settlement::Commit || self.is_known != Known::No;
+        if !is_to_tell || self.store.settle_later(settlement, &self) || is_known_here {
             Ok(())
         } else {
             Err(StoreError::Unavailable)
@@ -333,15 +380,15 @@ impl RedisClaim {
 
 impl Pending {
     /// It is ours.
-    fn take(&mut self, is_shared: bool) -> Option<RedisClaim> {
-        let mut claim = self.0.take()?;
-        claim.is_shared = is_shared;
+    fn take(&mut self, is_known: Known) -> Option<RedisClaim> {
+        let mut claim = self.claim.take()?;
+        claim.is_known = is_known;
         Some(claim)
     }
 
     /// It is somebody else's.
     fn give_up(&mut self) -> Option<()> {
-        let mut claim = self.0.take()?;
+        let mut claim = self.claim.take()?;
         if let Some(local) = claim.local.take() {
             local.release();
         }
@@ -349,13 +396,24 @@ impl Pending {
     }
 
     fn has_local(&self) -> bool {
-        self.0.as_ref().is_some_and(|claim| claim.local.is_some())
+        let claim = self.claim.as_ref();
+        claim.is_some_and(|claim| claim.local.is_some())
+    }
+
+    /// While there is no answer.
+    fn is_known(&self) -> Known {
+        if self.is_sent.load(Ordering::Relaxed) {
+            Known::Maybe
+        } else {
+            Known::No
+        }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        if let Some(claim) = self.0.take() {
+        let is_known = self.is_known();
+        if let Some(claim) = self.take(is_known) {
             claim.give_back();
         }
     }
@@ -377,7 +435,7 @@ impl Inner {
             owner: format!("{}:{number}", self.process.simple()).into(),
             lease,
             window,
-            is_shared: false,
+            is_known: Known::No,
             local,
         }
     }
@@ -417,14 +475,17 @@ impl Inner {
             return;
         }
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-        if warned.is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
+        if !matches!(failure, Failure::Down) || warned.cause.is_none() {
+            warned.cause = Some(failure.to_string());
+        }
+        if (warned.last).is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
             return;
         }
-        *warned = Some(Instant::now());
+        warned.last = Some(Instant::now());
+        let failure = warned.cause.clone().unwrap_or_default();
         drop(warned);
         let server = &*self.address;
         // A server that does not know a command repeats it, and the first one holds the password.
-        let failure = failure.to_string();
         let failure = failure.split(", with args").next().unwrap_or_default();
         if self.local.is_some() {
             tracing::warn!(
@@ -455,6 +516,12 @@ impl std::fmt::Debug for RedisClaim {
     }
 }
 
+/// Up to a half more, so that what failed together is not tried again together.
+fn jittered(pause: Duration) -> Duration {
+    let part = getrandom::u32().unwrap_or_default() % 500;
+    pause + pause * part / 1000
+}
+
 /// Whole milliseconds, at least one: no key may live for ever.
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis())
@@ -465,4 +532,85 @@ fn millis(duration: Duration) -> u64 {
 /// Nanoseconds as microseconds with their fraction.
 fn micros(nanos: u128) -> String {
     format!("{}.{:03}", nanos / 1000, nanos % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::secret::Secret;
+    use crate::settings::StoreUrl;
+
+    const LEASE: Duration = Duration::from_secs(35);
+    const WINDOW: Duration = Duration::from_mins(10);
+
+    /// A store whose server takes connections and then says nothing.
+    fn hanging() -> (RedisStore, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("redis://{}", listener.local_addr().unwrap());
+        let settings = RedisSettings {
+            url: StoreUrl::new(Secret::new(url.into_bytes()), [0; 32]),
+            cluster: false,
+            ca: None,
+            prefix: "test".into(),
+            timeout: Duration::from_millis(10),
+            on_failure: OnFailure::Reject,
+        };
+        let memory = MemoryStore::new(Clock::system(), 1000);
+        let metrics = Arc::new(Metrics::new("test"));
+        let store = RedisStore::open(&settings, &memory, metrics, &TaskTracker::new()).unwrap();
+        (store, listener)
+    }
+
+    fn claim(store: &RedisStore, is_known: Known) -> RedisClaim {
+        let claim = store.0.name_claim(store, &[1; 32], (LEASE, WINDOW), None);
+        RedisClaim { is_known, ..claim }
+    }
+
+    #[tokio::test]
+    async fn what_was_never_sent_is_not_given_back() {
+        let (store, _listener) = hanging();
+        let keys: Vec<DeliveryKey> = (0..100).map(|key| [key; 32]).collect();
+        let asked = keys.iter().map(|key| store.claim(key, LEASE, WINDOW));
+        for found in join_all(asked).await {
+            assert_eq!(found.err(), Some(StoreError::Unavailable));
+        }
+        assert_eq!(store.0.releases.available_permits(), UNSETTLED_MAX);
+        // Nor is one that only this replica knew.
+        claim(&store, Known::No).release().await.unwrap();
+        claim(&store, Known::No).give_back();
+        assert_eq!(store.0.releases.available_permits(), UNSETTLED_MAX);
+        claim(&store, Known::Maybe).give_back();
+        assert_eq!(store.0.releases.available_permits(), UNSETTLED_MAX - 1);
+    }
+
+    #[tokio::test]
+    async fn commits_have_places_that_no_release_takes() {
+        // SECURITY S-04
+        let (store, _listener) = hanging();
+        let most = u32::try_from(UNSETTLED_MAX).unwrap();
+        let _released = store.0.releases.acquire_many(most).await.unwrap();
+        claim(&store, Known::Yes).commit().await.unwrap();
+        // Without a place, the store will not know, and that is said.
+        let lost = claim(&store, Known::Yes).release().await;
+        assert_eq!(lost, Err(StoreError::Unavailable));
+        let _committed = store.0.commits.acquire_many(most - 1).await.unwrap();
+        let lost = claim(&store, Known::Yes).commit().await;
+        assert_eq!(lost, Err(StoreError::Unavailable));
+    }
+
+    #[test]
+    fn what_failed_together_is_tried_again_apart() {
+        let (first, most) = SETTLE_PAUSES;
+        for pause in [first, most] {
+            for _ in 0..100 {
+                let wait = jittered(pause);
+                assert!((pause..pause * 3 / 2).contains(&wait), "{wait:?}");
+            }
+        }
+    }
 }
