@@ -766,7 +766,7 @@ async fn exchange(
         let message = "the app said yes before it had read all of a delivery: another attempt will be forwarded";
         tracing::warn!(route, request_id, message);
     }
-    replay::settle(claims, said_yes && !is_unread, &state.route.name).await;
+    replay::settle(claims, said_yes && !is_unread, &record).await;
     match answer {
         Ok(answer) => {
             let status = answer.status().as_u16();

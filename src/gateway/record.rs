@@ -21,6 +21,7 @@ use super::verify::Proof;
 use crate::clock::{self, Clock};
 use crate::reason::{Fault, Reason};
 use crate::route::auth::Provider;
+use crate::store::StoreError;
 use crate::telemetry::log::AccessEvent;
 use crate::telemetry::metrics::ROUTE_NONE;
 use crate::telemetry::routes::RouteMetrics;
@@ -196,6 +197,22 @@ impl Record {
             }
         }
         self.write(Outcome::Rejected, Some(*reason), Some(status));
+    }
+
+    /// Says that the store will not learn how a claim ended.
+    pub fn unsettled(&self, error: StoreError, is_taken: bool) {
+        let (route, faults) = (self.route_name(), &self.telemetry.unsettled);
+        if !faults.is_news(route, Reason::StateUnavailable, clock::now()) {
+            return;
+        }
+        let request_id = self.request_id.to_str().unwrap_or_default();
+        if is_taken {
+            let message = "the replay store will not know that the app took a delivery: once its lease ends, another attempt will be forwarded";
+            tracing::error!(route, request_id, %error, message);
+        } else {
+            let message = "the replay store will not know that the app did not take a delivery: until its lease ends, further attempts are refused";
+            tracing::error!(route, request_id, %error, message);
+        }
     }
 
     /// A bug is said each time.

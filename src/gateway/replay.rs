@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use smallvec::SmallVec;
 
+use super::record::Record;
 use super::rejection::Rejection;
 use super::snapshot::RouteState;
 use super::verify::Proof;
@@ -31,7 +32,6 @@ pub async fn claim(
     proof: &Proof,
 ) -> Result<Claimed, Rejection> {
     let mut found = Found::default();
-    let route = &*state.route.name;
     let Some(policy) = &state.route.replay else {
         return Ok(Claimed::New(found.held.take()));
     };
@@ -41,13 +41,13 @@ pub async fn claim(
     // Whoever has the first name gets the others too, or two copies could refuse each other. Those are claimed at the
     // same time: one after the other, a lease could end before the last is there.
     if let Some(first) = others.next() {
-        found.note(claim(first).await, route);
+        found.note(claim(first).await);
     }
     if !found.is_over {
         let mut asked: FuturesUnordered<_> = others.map(claim).collect();
         // Each at once, for the sender may hang up before the last, and what is ours is then given back.
         while let Some(verdict) = asked.next().await {
-            found.note(verdict, route);
+            found.note(verdict);
         }
     }
     let Found {
@@ -86,7 +86,7 @@ struct Found {
 }
 
 impl Found {
-    fn note(&mut self, verdict: Result<Verdict, StoreError>, route: &str) {
+    fn note(&mut self, verdict: Result<Verdict, StoreError>) {
         match verdict {
             Ok(Verdict::New(claim)) => self.held.0.push(claim),
             Ok(Verdict::Duplicate) => self.known += 1,
@@ -97,22 +97,19 @@ impl Found {
                 self.is_over = true;
             }
             Err(error) => {
-                self.refused = Some(unclaimable(error, route));
+                self.refused = Some(unclaimable(error));
                 self.is_over |= error == StoreError::Unavailable;
             }
         }
     }
 }
 
-fn unclaimable(error: StoreError, route: &str) -> Rejection {
-    // That the store is not there it says itself, and not for each request.
-    if error != StoreError::Unavailable {
-        tracing::error!(route, %error, "the replay store refused a claim");
-    }
-    Rejection::new(
-        Reason::StateUnavailable,
-        "the replay store cannot take the claim",
-    )
+fn unclaimable(error: StoreError) -> Rejection {
+    let detail = match error {
+        StoreError::Full => "the replay store is full: it cannot take the claim",
+        StoreError::Unavailable => "the replay store cannot take the claim",
+    };
+    Rejection::new(Reason::StateUnavailable, detail)
 }
 
 /// Claims of what is not yet on its way. Given back when it ends there: it was refused, or the sender hung up.
@@ -136,7 +133,7 @@ impl Drop for Held {
 }
 
 /// Commits the claims of a delivery that the app took, and releases those of another.
-pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
+pub async fn settle(claims: Claims, is_taken: bool, record: &Record) {
     let settle = async |claim: Claim| {
         let settled = if is_taken {
             claim.commit().await
@@ -144,7 +141,7 @@ pub async fn settle(claims: Claims, is_taken: bool, route: &str) {
             claim.release().await
         };
         if let Err(error) = settled {
-            tracing::error!(route, %error, "a replay claim could not be settled; at the latest its lease will end");
+            record.unsettled(error, is_taken);
         }
     };
     let mut claims = claims.into_iter();

@@ -31,6 +31,8 @@ pub struct Telemetry {
     pub access: AccessLog,
     /// What has been said of faults of the gateway's own.
     pub faults: Arc<Faults>,
+    /// What has been said of claims that end without the store's knowing.
+    pub unsettled: Arc<Faults>,
 }
 
 /// Lets one line of a kind and a route into the operator's log in so long a time, whatever the number of requests: anybody can send
@@ -64,6 +66,7 @@ impl Telemetry {
             metrics: Arc::new(metrics),
             access,
             faults: Arc::default(),
+            unsettled: Arc::default(),
         }
     }
 }

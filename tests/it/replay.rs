@@ -1,5 +1,6 @@
 //! Deliveries that come again: claimed once, acknowledged or rejected, retried after a failure.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -752,6 +753,9 @@ async fn a_delivery_is_known_for_as_long_as_it_is_fresh() {
 #[tokio::test]
 async fn a_full_memory_refuses_and_forgets_nothing() {
     // SECURITY DS-24
+    let said = tempfile::NamedTempFile::new().unwrap();
+    let operator = tracing_subscriber::fmt().with_writer(Arc::new(said.reopen().unwrap()));
+    let _operator = tracing::subscriber::set_default(operator.finish());
     let (gateway, log, clock) = remembering(3, "github", "10m");
     let deliver = async |body: &'static str| {
         let (name, value) = github(body.as_bytes());
@@ -779,4 +783,8 @@ async fn a_full_memory_refuses_and_forgets_nothing() {
         assert_eq!(deliver(body).await, forwarded);
     }
     assert_eq!(deliver("2").await, full);
+    // One line for all, and it says what is wrong.
+    let said = std::fs::read_to_string(said.path()).unwrap();
+    assert_eq!(said.matches("ERROR").count(), 1, "{said}");
+    assert!(said.contains("the replay store is full"), "{said}");
 }
