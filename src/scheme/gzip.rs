@@ -4,6 +4,7 @@ use super::{Content, SignatureError, malformed};
 
 /// Most that a decoded body may grow over the encoded one.
 const DECODED_RATIO_MAX: usize = 10;
+
 /// Decodes gzip, bounded: a body that grows more than tenfold is refused (SECURITY DS-16). So is one of several
 /// members: senders write one, and some readers stop behind it.
 pub(super) fn gunzip(body: &Content) -> Result<Content, SignatureError> {

@@ -459,7 +459,7 @@ async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                sleep(QUEUE_PAUSE).await
+                sleep(QUEUE_PAUSE).await;
             }
             connected => return connected,
         }
