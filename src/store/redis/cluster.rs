@@ -15,9 +15,10 @@ use super::link::CONNECT_TIME;
 /// Longest time until a client is there: nodes may hang while it asks who is in the cluster, and again while it connects
 /// to those.
 pub(super) const CONNECT_TIME_MAX: Duration = CONNECT_TIME.saturating_mul(3);
-/// How often a call is sent again: elsewhere when its connection was lost, and to the node that it is sent on to. Where that is
-/// not there, it is not a moment later either.
+/// How often a call is sent again: elsewhere when its connection was lost, and to the node that it is sent on to.
 const RETRIES: u32 = 2;
+/// Between two of them where no node was found, in milliseconds: one that is not there soon is not waited for.
+const RETRY_PAUSES: (u64, u64) = (10, 50);
 /// Nodes that are remembered: one that answers is enough.
 const KNOWN_MAX: usize = 64;
 
@@ -57,7 +58,9 @@ impl Cluster {
         let mut builder = ClusterClientBuilder::new(nodes)
             .connection_timeout(CONNECT_TIME)
             .response_timeout(self.timeout)
-            .retries(RETRIES);
+            .retries(RETRIES)
+            .min_retry_wait(RETRY_PAUSES.0)
+            .max_retry_wait(RETRY_PAUSES.1);
         if let Some(certificates) = &self.certificates {
             builder = builder.certs(certificates.clone());
         }
