@@ -40,6 +40,7 @@ mod panics;
 mod proxy_protocol;
 mod published_keys;
 mod reactor;
+mod release;
 mod reload;
 mod replay;
 mod routing;
