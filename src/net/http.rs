@@ -289,7 +289,11 @@ where
     count_timeout(&gateway, &end, &watch);
     if matches!(end, End::Overdue) {
         conn.as_mut().graceful_shutdown();
-        drop(timeout(GOAWAY_TIME, conn).await);
+        let rest = poll_fn(|cx| {
+            watch.begin_turn();
+            conn.as_mut().poll(cx)
+        });
+        drop(timeout(GOAWAY_TIME, rest).await);
     }
 }
 
@@ -504,6 +508,10 @@ impl Watch {
         self.phase.store(phase, Ordering::Relaxed);
     }
 
+    fn begin_turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Requests so far.
     fn begun(&self) -> u64 {
         self.next_id.load(Ordering::Relaxed)
@@ -605,7 +613,7 @@ impl Watch {
         let mut timer = pin!(sleep(self.header_timeout.min(REST_AFTER)));
         let mut waker = None;
         poll_fn(|cx| {
-            self.turns.fetch_add(1, Ordering::Relaxed);
+            self.begin_turn();
             // Once it is known whom to wake, looking is cheaper than polling.
             let is_new = !waker
                 .as_ref()
