@@ -199,6 +199,8 @@ pub struct Scheme {
 struct Loose {
     /// Whether they are of the JSON in the body.
     json: bool,
+    /// Whether they may be of the query alone, for [`Scheme::signs_query_alone`] to tell.
+    query: bool,
     /// Fields of a form that are signed each by itself or hold the JSON, where the URL is not signed.
     form_fields: Box<[Box<str>]>,
 }
@@ -627,6 +629,11 @@ impl Scheme {
         let of_json = self.json_from.iter().filter_map(Location::form_field);
         Loose {
             json: self.signs_json_values(),
+            query: self
+                .contents
+                .iter()
+                .flatten()
+                .any(|part| part.text.is_of_query()),
             form_fields: of_json
                 .chain(signed)
                 .filter(|_| !self.signs_url || self.url.instead.is_some())

@@ -721,10 +721,8 @@ impl Scheme {
     /// Whether the provider signs nothing but the query of such a request.
     pub(super) fn signs_query_alone(&self, view: View<'_>) -> Result<bool, SignatureError> {
         let is_of_query = |part: &Part| part.text.is_of_query();
-        for parts in &self.contents {
-            if !parts.iter().any(is_of_query) {
-                continue;
-            }
+        let contents = self.contents.iter().filter(|_| self.loose.query);
+        for parts in contents.filter(|parts| parts.iter().any(is_of_query)) {
             let mut is_alone = true;
             for part in parts.iter().filter(|part| !is_of_query(part)) {
                 let is_there =
