@@ -373,8 +373,9 @@ impl Server {
             () = drained => tracing::info!("drained"),
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => {
-                let unfinished = self.gateway.in_flight();
-                tracing::warn!(unfinished, "drain deadline: stopping now, with answers that were not taken");
+                let (unfinished, unsettled) = (self.gateway.in_flight(), self.living.settling.len());
+                let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
+                tracing::warn!(unfinished, unsettled, message);
             }
         }
     }
@@ -386,7 +387,7 @@ impl Server {
         if waiting > 0 {
             tracing::warn!(
                 waiting,
-                "drain deadline: what waits for its body or for the app is refused"
+                "drain deadline: of the requests under way, those that wait for their body or for the app are refused"
             );
         }
         self.gateway.cut_off();

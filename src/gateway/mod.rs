@@ -743,6 +743,19 @@ async fn exchange(
         permit,
         hold,
     } = *delivery;
+    if cutoff.is_cancelled() {
+        // Sent now, it would be refused before it is answered.
+        replay::settle(claims, false, &record).await;
+        let refusal = Refusal {
+            state: Some(state),
+            ..Rejection::new(
+                Reason::Draining,
+                "the drain deadline came before it was sent",
+            )
+            .into()
+        };
+        return refuse(refusal, record, HeaderMap::new());
+    }
     clock::look_again();
     let started = record.elapsed();
     let answer = tokio::select! {
@@ -783,15 +796,19 @@ async fn exchange(
         }
         Err(error) => {
             record.upstream(None, took);
-            let (route, request_id) =
-                (&*state.route.name, record.request_id.to_str().unwrap_or(""));
-            let reason = error.reason().code();
-            tracing::warn!(route, request_id, reason, %error, "a delivery failed");
-            let refusal = Refusal {
-                state: Some(state),
-                ..Rejection::new(error.reason(), "the delivery failed").into()
-            };
-            refuse(refusal, record, HeaderMap::new())
+            failed(&error, state, record)
         }
     }
+}
+
+/// The answer where the app gave none.
+fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Record) -> Response<Answer> {
+    let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
+    let reason = error.reason().code();
+    tracing::warn!(route, request_id, reason, %error, "a delivery failed");
+    let refusal = Refusal {
+        state: Some(state),
+        ..Rejection::new(error.reason(), "the delivery failed").into()
+    };
+    refuse(refusal, record, HeaderMap::new())
 }

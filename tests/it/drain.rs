@@ -406,3 +406,17 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         assert!(start.elapsed() < Duration::from_secs(1), "{pause} ms");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_to_the_app_once_nobody_waits_for_it() {
+    // SECURITY S-09
+    let route = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
+    let env = Environment::from_pairs([("SECRET", "")]);
+    let (gateway, log, _) = data_path(&config(route), &env, 3);
+    let gateway = Arc::new(gateway);
+    let (mut client, ..) = open(&gateway);
+    gateway.cut_off();
+    client.write_all(&[HEAD, b"x"].concat()).await.unwrap();
+    assert_eq!(status(&mut client).await, 503);
+    assert!(log.captured().contains("\"reason\":\"draining\""));
+}

@@ -105,7 +105,7 @@ impl Compiler<'_, '_> {
             }
             if set.iter().any(|(other, _)| read_as(other) == like) {
                 let message = format!(
-                    "`{name}` stands here twice; case does not count, nor does `_` for `-`"
+                    "`{name}` stands here twice; case does not count, nor does another sign for `-`"
                 );
                 self.error(&key, message, None);
             }

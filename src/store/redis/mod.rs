@@ -32,6 +32,8 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 const UNSETTLED_MAX: usize = 4096;
 /// Between two attempts to settle: doubled up to the second.
 const SETTLE_PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// The longest for a commit: a stop waits for it.
+const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// `claim.lua`: what it answers.
 type Claimed = (u8, i64);
@@ -284,6 +286,10 @@ impl RedisStore {
         window: Duration,
     ) {
         let (mut pause, most) = SETTLE_PAUSES;
+        let most = match settlement {
+            Settlement::Commit => COMMIT_PAUSE_MAX,
+            Settlement::Release => most,
+        };
         loop {
             let link = Link::of(&self.0);
             link.until_up().await;
