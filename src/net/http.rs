@@ -788,8 +788,8 @@ struct Watched<I> {
 enum Kind {
     /// Any of them begins a head, between two requests.
     Http1,
-    /// It may be a ping's. Once the sender has ended, `h2` gives up requests that it has not yet handed over, and what it
-    /// has of their bodies, so the end is told one turn late: this is the turn that it came in.
+    /// It may be a ping's. Once the sender has ended, by a word or a reset, `h2` gives up requests that it has not yet
+    /// handed over, and what it has of their bodies, so the end is told one turn late: this is the turn that it came in.
     Http2 { ended_in: Option<u64> },
 }
 
@@ -836,7 +836,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let this = &mut *self;
         match &mut this.kind {
             Kind::Http1 if !is_blank(new) => this.watch.woken(),
-            Kind::Http2 { ended_in } if new.is_empty() && result.is_ready() => {
+            Kind::Http2 { ended_in }
+                if new.is_empty() && buf.remaining() > 0 && result.is_ready() =>
+            {
                 let turn = this.watch.turns.load(Ordering::Relaxed);
                 if *ended_in.get_or_insert(turn) == turn {
                     cx.waker().wake_by_ref();
