@@ -114,6 +114,15 @@ struct Refusal {
     state: Option<Arc<RouteState>>,
 }
 
+impl Refusal {
+    fn of(state: Arc<RouteState>, rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            state: Some(state),
+        }
+    }
+}
+
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
         Self {
@@ -215,7 +224,7 @@ impl Gateway {
             .count(Outcome::Rejected, Some(reason));
     }
 
-    /// Answers one request.
+    /// Answers one request, for who brings requests along, as benches do: [`Gateway::open`] and [`Gateway::answer`].
     pub fn handle<'a, B>(
         &'a self,
         connection: &'a Connection,
@@ -373,10 +382,7 @@ impl Gateway {
             Ok(Ready::Forward(delivery)) => delivery.request.spare = left,
             _ => *spare = left,
         }
-        ready.map_err(|rejection| Refusal {
-            rejection,
-            state: Some(Arc::clone(state)),
-        })
+        ready.map_err(|rejection| Refusal::of(Arc::clone(state), rejection))
     }
 
     /// Answers a handshake.
@@ -746,14 +752,8 @@ async fn exchange(
     if cutoff.is_cancelled() {
         // Sent now, it would be refused before it is answered.
         replay::settle(claims, false, &record).await;
-        let refusal = Refusal {
-            state: Some(state),
-            ..Rejection::new(
-                Reason::Draining,
-                "the drain deadline came before it was sent",
-            )
-            .into()
-        };
+        let detail = "the drain deadline came before it was sent";
+        let refusal = Refusal::of(state, Rejection::new(Reason::Draining, detail));
         return refuse(refusal, record, HeaderMap::new());
     }
     clock::look_again();
@@ -806,9 +806,6 @@ fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Record) -> Resp
     let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
     let reason = error.reason().code();
     tracing::warn!(route, request_id, reason, %error, "a delivery failed");
-    let refusal = Refusal {
-        state: Some(state),
-        ..Rejection::new(error.reason(), "the delivery failed").into()
-    };
-    refuse(refusal, record, HeaderMap::new())
+    let rejection = Rejection::new(error.reason(), "the delivery failed");
+    refuse(Refusal::of(state, rejection), record, HeaderMap::new())
 }
