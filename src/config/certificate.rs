@@ -29,6 +29,7 @@ pub(super) fn chain(
 pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, Trouble> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = read.map_err(|error| not_pem(path, &error))?;
+    overlooked(pem, path)?;
     if chain.is_empty() {
         let trouble = Trouble::new(format!("there is no certificate in `{path}`"));
         return Err(trouble.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
@@ -37,6 +38,25 @@ pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'
         parse(certificate, path)?;
     }
     Ok(chain)
+}
+
+/// Refuses a certificate that does not begin its line: it would be taken for a remark, without a word. `cat` makes such
+/// files, where the last line of one has no end.
+fn overlooked(pem: &[u8], path: &str) -> Result<(), Trouble> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    for (index, line) in pem.split(|byte| *byte == b'\n').enumerate() {
+        let line = String::from_utf8_lossy(line);
+        let Some((before, _)) = line.split_once(BEGIN) else {
+            continue;
+        };
+        if !before.is_empty() && (before.trim().is_empty() || before.contains("-----END")) {
+            let line = index.saturating_add(1);
+            let message =
+                format!("the certificate in line {line} of `{path}` does not begin its line");
+            return Err(Trouble::new(message).hint(format!("put `{BEGIN}` on a line of its own")));
+        }
+    }
+    Ok(())
 }
 
 /// Reads the authorities of a PEM file, each of which must be one (SECURITY A-50).
@@ -142,7 +162,8 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     let nameless = !matches!(leaf.subject_alternative_name(), Ok(Some(_)));
     let names = nameless.then(|| {
         let message = format!("the certificate in `{path}` has no subjectAltName");
-        Trouble::new(message).hint("clients look for the host's name there and nowhere else")
+        Trouble::new(message)
+            .hint("nearly all clients look for the host's name there and nowhere else")
     });
     [
         validity(leaf, &format!("the certificate in `{path}`"), now),

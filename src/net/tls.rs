@@ -15,6 +15,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
+use smallvec::SmallVec;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -117,7 +118,7 @@ impl TlsAcceptor {
         let certificates = self.certificates.0.load();
         let chosen = connection
             .server_name()
-            .and_then(|name| certificates.by_name(name));
+            .and_then(|name| certificates.by_name(name).first().copied());
         TlsFacts {
             certificate: chosen.map(|certificate| Arc::clone(&certificate.names)),
             client: connection
@@ -175,7 +176,7 @@ struct Current(ArcSwap<Certificates>);
 #[derive(Debug)]
 struct Certificates {
     list: Vec<Certificate>,
-    by_name: HashMap<String, usize>,
+    by_name: HashMap<String, SmallVec<[usize; 1]>>,
 }
 
 #[derive(Debug)]
@@ -200,39 +201,53 @@ impl Certificates {
     }
 
     fn of(list: Vec<Certificate>) -> Self {
-        let mut by_name = HashMap::new();
+        let mut by_name: HashMap<_, SmallVec<_>> = HashMap::new();
         for (index, certificate) in list.iter().enumerate() {
             for name in &certificate.names.dns {
-                by_name.entry(name.clone()).or_insert(index);
+                by_name.entry(name.clone()).or_default().push(index);
             }
         }
         Self { list, by_name }
     }
 
-    /// The certificate that is good for a name that the client asked for.
-    fn by_name(&self, name: &str) -> Option<&Certificate> {
+    /// The certificates that are good for a name that the client asked for, in their order.
+    fn by_name(&self, name: &str) -> SmallVec<[&Certificate; 2]> {
         let name = normalize_host(name);
         let wildcard = name
             .find('.')
             .and_then(|dot| name.get(dot..))
             .map(|tail| format!("*{tail}"));
-        let index = self
+        let places = self
             .by_name
             .get(&name)
-            .or_else(|| wildcard.and_then(|wildcard| self.by_name.get(&wildcard)))?;
-        self.list.get(*index)
+            .or_else(|| wildcard.and_then(|wildcard| self.by_name.get(&wildcard)));
+        let places = places.into_iter().flatten();
+        places.filter_map(|place| self.list.get(*place)).collect()
+    }
+
+    /// Those to choose from: without a name, or for one that none is good for, the first and those of its name.
+    fn candidates(&self, name: Option<&str>) -> SmallVec<[&Certificate; 2]> {
+        let named = name.map(|name| self.by_name(name)).unwrap_or_default();
+        if !named.is_empty() {
+            return named;
+        }
+        let first = self.list.first();
+        let name = first.and_then(|first| first.names.dns.first());
+        let alike = name.map(|name| self.by_name(name)).unwrap_or_default();
+        first.into_iter().chain(alike).collect()
     }
 }
 
 impl ResolvesServerCert for Current {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let certificates = self.0.load();
-        let named = hello
-            .server_name()
-            .and_then(|name| certificates.by_name(name));
-        named
-            .or_else(|| certificates.list.first())
-            .map(|certificate| Arc::clone(&certificate.key))
+        let candidates = certificates.candidates(hello.server_name());
+        // Of an ECDSA and an RSA certificate for one name, old clients can check the RSA one alone.
+        let schemes = hello.signature_schemes();
+        let fits =
+            |certificate: &&&Certificate| certificate.key.key.choose_scheme(schemes).is_some();
+        let chosen = candidates.iter().find(fits).or_else(|| candidates.first());
+        chosen.map(|certificate| Arc::clone(&certificate.key))
     }
 }
 
@@ -245,7 +260,10 @@ impl Certificate {
         let leaf = chain
             .first()
             .ok_or_else(|| anyhow::anyhow!("no certificate in `{name}`"))?;
-        let names = Arc::new(names_of(leaf));
+        let mut names = names_of(leaf);
+        if names == CertificateNames::default() {
+            names.dns.extend(common_name(leaf));
+        }
         let not_after = validity(leaf).map_or(UnixTime::from_secs(0), |validity| validity.until);
         let key = CertifiedKey::from_der(chain, key, &provider())?;
         let expiry = Expiry {
@@ -254,7 +272,7 @@ impl Certificate {
         };
         Ok(Self {
             key: Arc::new(key),
-            names,
+            names: Arc::new(names),
             expiry,
         })
     }
@@ -287,6 +305,13 @@ pub fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
         }
     }
     names
+}
+
+/// What certificates had before there were other names in them (RFC 6125, section 6.4.4). A few clients still look there.
+fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?;
+    name.as_str().ok().map(normalize_host)
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {

@@ -69,6 +69,10 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         "certs/damaged.pem",
         "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
     );
+    file(
+        "certs/joined.pem",
+        &format!("{}{}", leaf(2100).trim_end(), leaf(2100)),
+    );
     file("certs/rsa.pem", include_str!("../config/rsa.pem"));
     file("broken/acme.yaml", "provider: acme\ntitel: Acme\n");
     file("broken/.acme.yaml.swp", "not for us");

@@ -2,9 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ED25519};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, StreamOwned};
 
@@ -221,6 +223,59 @@ fn sni_chooses_the_certificate_and_the_first_is_the_default() {
         "{}",
         gateway.admin("/metrics").text()
     );
+}
+
+#[test]
+fn of_several_certificates_the_client_gets_one_that_it_can_check() {
+    let app = App::start();
+    let authority = Authority::new();
+    let params = CertificateParams::new(vec!["a.example.org".to_owned()]).unwrap();
+    let ed25519 = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let mut unnamed = CertificateParams::new(Vec::<String>::new()).unwrap();
+    let common_name = "Old.example.org";
+    unnamed
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    let identities = [
+        authority.issue_from(&params),
+        authority.issue_for(ed25519, &params),
+        authority.issue_from(&unnamed),
+    ];
+    let files = ["one", "two", "three"];
+    let certificates = files.map(|name| format!("{{ cert: {name}.pem, key: {name}.key }}"));
+    let config = format!(
+        "version: 1
+listeners:
+  https:
+    address: 127.0.0.1:0
+    tls: {{ certificates: [{}] }}
+routes:
+{}",
+        certificates.join(", "),
+        open_route(&app)
+    );
+    let gateway = Gateway::start_with(&config, &[], |dir| {
+        for (identity, name) in identities.iter().zip(files) {
+            identity.write(dir, name);
+        }
+    });
+    let address = gateway.address("https").to_string();
+    for (name, schemes, kind) in [
+        ("a.example.org", "ECDSA+SHA256:ed25519", "type: ECDSA"),
+        ("a.example.org", "ed25519", "type: ed25519"),
+        ("b.example.org", "ed25519", "type: ed25519"),
+        ("b.example.org", "ed25519:ECDSA+SHA256", "type: ECDSA"),
+        ("old.example.org", "ECDSA+SHA256", "CN = Old.example.org"),
+    ] {
+        let shown = Command::new("openssl")
+            .args(["s_client", "-connect", &address, "-servername", name])
+            .args(["-sigalgs", schemes])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains(kind), "{name} {schemes}: {shown}");
+    }
 }
 
 #[test]

@@ -49,7 +49,11 @@ impl Authority {
 
     /// A certificate with these contents.
     pub fn issue_from(&self, params: &CertificateParams) -> Identity {
-        let key = KeyPair::generate().unwrap();
+        self.issue_for(KeyPair::generate().unwrap(), params)
+    }
+
+    /// A certificate with these contents, for a key made elsewhere.
+    pub fn issue_for(&self, key: KeyPair, params: &CertificateParams) -> Identity {
         let cert = params.signed_by(&key, &self.0).unwrap();
         Identity {
             chain: vec![cert.der().clone()],
