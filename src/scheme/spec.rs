@@ -325,7 +325,7 @@ pub struct SignatureSpec {
     pub prefixes_from: Option<At<String>>,
     /// The value is a list.
     pub list: Option<At<ListSpec>>,
-    /// How the bytes are written: `hex` (default), `base64` or `base64url`.
+    /// How the bytes are written: `hex` (default, in either case), `hex-upper`, `base64` or `base64url`.
     pub encoding: Option<At<Encoding>>,
 }
 
@@ -377,7 +377,7 @@ pub struct TimestampSpec {
     pub xml: Option<At<String>>,
     /// Name of the item in the signature's list that holds it.
     pub item: Option<At<String>>,
-    /// `s` (default), `ms`, `us`, `ns` or `rfc3339`.
+    /// `s` (default), `ms`, `s_or_ms`, `us`, `ns` or `rfc3339`.
     pub unit: Option<At<TimeUnit>>,
     /// How far it may lie from now, both ways. Default 5m.
     pub tolerance: Option<At<Parsed<Span>>>,
