@@ -11,4 +11,5 @@ mod ready;
 mod resolve;
 pub mod strict;
 pub mod tls;
+pub mod trust;
 pub mod upstream;

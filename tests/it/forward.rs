@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use super::support::authority::Identity;
 use super::support::{App, Authority, Gateway, RawH2, Reply, Wire, config, open_route};
 
 /// One route at `match` with this upstream and more keys.
@@ -447,6 +448,52 @@ fn an_app_behind_tls() {
     assert_eq!([named.count(), mutual.count()], before);
     expired.saw_nothing();
     foreign.saw_nothing();
+}
+
+#[test]
+fn an_app_whose_own_certificate_is_given_needs_no_authority() {
+    // SECURITY U-19
+    let (own, other) = (
+        Identity::self_signed(&["127.0.0.1"]),
+        Identity::self_signed(&["app.internal"]),
+    );
+    let app = App::on_tls(&own, None);
+    let named = App::on_tls(&other, None);
+    let upstream = |name: &str, app: &App, ca: &str| {
+        let address = app.address();
+        format!("  {name}: {{ servers: [\"https://{address}\"], tls: {{ ca: {ca} }} }}\n")
+    };
+    let upstreams = [
+        upstream("own", &app, "both.pem"),
+        upstream("stranger", &app, "other.pem"),
+        upstream("unnamed", &named, "both.pem"),
+    ]
+    .concat();
+    let routes: String = ["own", "stranger", "unnamed"]
+        .iter()
+        .map(|name| route(name, &format!("/{name}"), name, ""))
+        .collect();
+    let gateway = Gateway::start_with(
+        &super::support::config_with(&format!("upstreams:\n{upstreams}"), &routes),
+        &[],
+        |dir| {
+            other.write(dir, "other");
+            let both = [&*other.cert_pem, &own.cert_pem].concat();
+            std::fs::write(dir.join("both.pem"), both).unwrap();
+        },
+    );
+    gateway.forwarded(&gateway.post("/own", &[], b"over TLS"), 200);
+    assert_eq!(app.last().body, b"over TLS");
+    for (path, why) in [
+        ("/stranger", "not one of those in `tls.ca`"),
+        ("/unnamed", "not valid for name"),
+    ] {
+        gateway.refused(&gateway.post(path, &[], b"x"), 502, "upstream_unreachable");
+        super::support::eventually("the log says why", || {
+            gateway.stderr().contains(why).then_some(())
+        });
+    }
+    assert_eq!((app.count(), named.count()), (1, 0));
 }
 
 #[test]

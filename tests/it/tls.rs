@@ -238,7 +238,7 @@ fn of_several_certificates_the_client_gets_one_that_it_can_check() {
         .push(DnType::CommonName, common_name);
     let identities = [
         authority.issue_from(&params),
-        authority.issue_for(ed25519, &params),
+        authority.issue_for(&ed25519, &params),
         authority.issue_from(&unnamed),
     ];
     let files = ["one", "two", "three"];

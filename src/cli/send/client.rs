@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cli::{input, url};
-use crate::net::tls::{provider, roots_of};
+use crate::net::tls::provider;
+use crate::net::trust;
 use crate::scheme::sign::Draft;
 
 /// Largest answer that is printed.
@@ -30,7 +31,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 pub(super) enum Trust {
     /// Any at all.
     Anyone,
-    /// Those signed by these authorities.
+    /// These, and those signed by them.
     These(Vec<CertificateDer<'static>>),
     /// Those signed by the system's authorities.
     System,
@@ -63,11 +64,23 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` is not a name that a certificate can carry"))?;
     let connector = TlsConnector::from(Arc::new(client_config(trust)?));
-    let stream = connector
-        .connect(name, stream)
-        .await
+    let stream = connector.connect(name, stream).await;
+    let stream = stream
+        .map_err(tls_trouble)
         .context("the TLS handshake failed")?;
     exchange(stream, request).await
+}
+
+/// What went wrong with TLS, with what is to be done where that is known.
+fn tls_trouble(error: std::io::Error) -> anyhow::Error {
+    let source = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match source {
+        Some(error) if trust::shows_authority(error) => anyhow::anyhow!(
+            "the server's certificate is that of an authority (CA:TRUE): \
+             give this very certificate with `--cacert`"
+        ),
+        _ => error.into(),
+    }
 }
 
 /// The host without brackets, and the port.
@@ -144,8 +157,9 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Anyone(provider())))
             .with_no_client_auth(),
-        Trust::These(authorities) => builder
-            .with_root_certificates(roots_of(authorities)?)
+        Trust::These(certificates) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(trust::verifier_of(certificates)?)
             .with_no_client_auth(),
         Trust::System => {
             let found = rustls_native_certs::load_native_certs();

@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// signed, and gives `Host` [default: the same as --to]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// Trust the certificates of this file instead of the system's
+    /// Trust the certificates of this file, and those that they signed, instead of the system's
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
     /// Accept any certificate

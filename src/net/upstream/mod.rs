@@ -25,7 +25,8 @@ use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::resolve;
-use super::tls::{provider, roots_of};
+use super::tls::provider;
+use super::trust;
 use crate::clock;
 use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
@@ -344,13 +345,14 @@ impl LazyTls {
 
 /// TLS towards an upstream: its own authorities, or the system's; never none.
 fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
-    let roots = match &settings.ca {
-        Some(authorities) => roots_of(authorities)?,
-        None => system_roots(),
+    let builder =
+        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    let builder = match &settings.ca {
+        Some(certificates) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(trust::verifier_of(certificates)?),
+        None => builder.with_root_certificates(system_roots()),
     };
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
     Ok(match &settings.client {
         Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
         None => builder.with_no_client_auth(),
@@ -375,6 +377,11 @@ fn tls_trouble(error: std::io::Error) -> anyhow::Error {
         Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
             anyhow::anyhow!("it does not speak TLS; write `http://`")
         }
+        Some(error) if trust::shows_authority(error) => anyhow::anyhow!(
+            "its certificate is that of an authority (CA:TRUE), and not one of those in `tls.ca`: \
+             give this very certificate there, or make one with \
+             `-addext basicConstraints=critical,CA:FALSE`"
+        ),
         _ => error.into(),
     }
 }

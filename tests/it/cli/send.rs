@@ -2,6 +2,7 @@
 
 use super::{Ended, Shell};
 use crate::support::app::Reply;
+use crate::support::authority::Identity;
 use crate::support::{App, Gateway, SECRET};
 
 const CONFIG: &str = "\
@@ -64,6 +65,23 @@ fn a_delivery_over_tls() {
     // A name that the certificate does not carry.
     let other = to.replace("localhost", "127.0.0.1");
     send(&shell, &other, &["--cacert", "ca.pem"]).unable("TLS handshake");
+}
+
+#[test]
+fn a_server_may_show_the_very_certificate_that_is_given() {
+    let own = Identity::self_signed(&["localhost"]);
+    let other = Identity::self_signed(&["localhost"]);
+    let app = App::on_tls(&own, None);
+    let shell = Shell::new()
+        .with("body", "x")
+        .with("own.pem", &own.cert_pem)
+        .with("other.pem", &other.cert_pem);
+    let to = format!("https://localhost:{}/", app.address().port());
+    send(&shell, &to, &["--cacert", "own.pem"]).code(0);
+    send(&shell, &to, &["--cacert", "other.pem"]).unable("with `--cacert`");
+    let by_address = to.replace("localhost", "127.0.0.1");
+    send(&shell, &by_address, &["--cacert", "own.pem"]).unable("not valid for name");
+    assert_eq!(app.count(), 1);
 }
 
 #[test]

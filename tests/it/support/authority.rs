@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 /// Issues certificates.
@@ -49,22 +49,34 @@ impl Authority {
 
     /// A certificate with these contents.
     pub fn issue_from(&self, params: &CertificateParams) -> Identity {
-        self.issue_for(KeyPair::generate().unwrap(), params)
+        self.issue_for(&KeyPair::generate().unwrap(), params)
     }
 
     /// A certificate with these contents, for a key made elsewhere.
-    pub fn issue_for(&self, key: KeyPair, params: &CertificateParams) -> Identity {
-        let cert = params.signed_by(&key, &self.0).unwrap();
-        Identity {
+    pub fn issue_for(&self, key: &KeyPair, params: &CertificateParams) -> Identity {
+        Identity::of(&params.signed_by(key, &self.0).unwrap(), key)
+    }
+}
+
+impl Identity {
+    /// As `openssl req -x509` makes one: signed by itself, and an authority's.
+    pub fn self_signed(names: &[&str]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self::of(&params.self_signed(&key).unwrap(), &key)
+    }
+
+    fn of(cert: &Certificate, key: &KeyPair) -> Self {
+        Self {
             chain: vec![cert.der().clone()],
             cert_pem: cert.pem(),
             key_pem: key.serialize_pem(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         }
     }
-}
 
-impl Identity {
     /// Writes `NAME.pem` and `NAME.key`.
     pub fn write(&self, dir: &Path, name: &str) {
         fs::write(dir.join(format!("{name}.pem")), &self.cert_pem).unwrap();

@@ -1,0 +1,194 @@
+//! Which servers are believed over TLS: those that a given authority vouches for, and those whose own
+//! certificate is given.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::tls::{provider, roots_of};
+
+/// What `openssl req -x509` makes is an authority's certificate: webpki takes none from a server, even where it is
+/// the very one that it should trust. Such a one is taken here, and nothing else that webpki does not take.
+#[derive(Debug)]
+struct Given {
+    certificates: Vec<CertificateDer<'static>>,
+    webpki: Arc<WebPkiServerVerifier>,
+}
+
+/// Believes servers by these certificates alone.
+pub fn verifier_of(
+    certificates: &[CertificateDer<'static>],
+) -> anyhow::Result<Arc<dyn ServerCertVerifier>> {
+    let roots = Arc::new(roots_of(certificates)?);
+    let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
+    let certificates = certificates.to_vec();
+    Ok(Arc::new(Given {
+        certificates,
+        webpki,
+    }))
+}
+
+/// Whether a server was not believed because it shows the certificate of an authority as its own.
+pub fn shows_authority(error: &Error) -> bool {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
+        return false;
+    };
+    let cause = other.0.downcast_ref::<webpki::Error>();
+    matches!(cause, Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// What webpki asks of a certificate beside its name and its issuer.
+fn is_fit(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, read) = X509Certificate::from_der(certificate)
+        .map_err(|_ill_formed| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).ok();
+    let now = now.and_then(|secs| ASN1Time::from_timestamp(secs).ok());
+    let validity = read.validity();
+    match now {
+        Some(now) if now < validity.not_before => return Err(CertificateError::NotValidYet),
+        Some(now) if now <= validity.not_after => {}
+        _ => return Err(CertificateError::Expired),
+    }
+    let uses = read
+        .extended_key_usage()
+        .map_err(|_ill_formed| CertificateError::BadEncoding)?;
+    match uses {
+        Some(uses) if !uses.value.server_auth => Err(CertificateError::InvalidPurpose),
+        _ => Ok(()),
+    }
+}
+
+impl ServerCertVerifier for Given {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified = self.webpki.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
+        match verified {
+            Err(error) if shows_authority(&error) && self.certificates.contains(end_entity) => {
+                is_fit(end_entity, now)?;
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+        date_time_ymd,
+    };
+
+    use super::*;
+
+    /// As `openssl req -x509 -addext subjectAltName=DNS:app.internal` makes them, from 2000 to 2099.
+    fn own(uses: &[ExtendedKeyUsagePurpose]) -> Certificate {
+        let mut params = CertificateParams::new(["app.internal".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.extended_key_usages = uses.to_vec();
+        params.not_before = date_time_ymd(2000, 1, 1);
+        params.not_after = date_time_ymd(2099, 1, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap()
+    }
+
+    fn judge(
+        given: &[&Certificate],
+        shown: &Certificate,
+        name: &str,
+        year: u64,
+    ) -> Result<(), Error> {
+        let given: Vec<_> = given.iter().map(|own| own.der().clone()).collect();
+        let name = ServerName::try_from(name).unwrap();
+        let seconds = Duration::from_secs((year - 1970) * 31_557_600 + 86_400);
+        let now = UnixTime::since_unix_epoch(seconds);
+        let verifier = verifier_of(&given).unwrap();
+        let judged = verifier.verify_server_cert(shown.der(), &[], &name, &[], now);
+        judged.map(|_| ())
+    }
+
+    #[test]
+    fn a_server_may_show_the_very_certificate_that_is_given() {
+        // SECURITY U-19
+        use ExtendedKeyUsagePurpose as Use;
+        let (first, second) = (own(&[]), own(&[Use::ServerAuth, Use::ClientAuth]));
+        for shown in [&first, &second] {
+            judge(&[&first, &second], shown, "app.internal", 2026).unwrap();
+        }
+        let stranger = judge(&[&first], &second, "app.internal", 2026).unwrap_err();
+        assert!(shows_authority(&stranger), "{stranger}");
+        let of = |error: Error| match error {
+            Error::InvalidCertificate(why) => why,
+            other => panic!("{other}"),
+        };
+        for (name, year, expected) in [
+            ("app.internal", 1999, "NotValidYet"),
+            ("app.internal", 2100, "Expired"),
+            ("other.internal", 2026, "NotValidForName"),
+            ("127.0.0.1", 2026, "NotValidForName"),
+        ] {
+            let error = of(judge(&[&first], &first, name, year).unwrap_err());
+            assert!(format!("{error:?}").starts_with(expected), "{error:?}");
+        }
+        let client = own(&[Use::ClientAuth]);
+        let error = of(judge(&[&client], &client, "app.internal", 2026).unwrap_err());
+        assert_eq!(error, CertificateError::InvalidPurpose);
+    }
+
+    #[test]
+    fn the_time_is_checked_whatever_webpki_has_looked_at_before() {
+        let certificate = own(&[]);
+        let at = |seconds| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            is_fit(certificate.der(), now)
+        };
+        let (from, until) = (946_684_800, 4_070_908_800); // 2000-01-01, 2099-01-01
+        assert_eq!(at(from - 1), Err(CertificateError::NotValidYet));
+        assert_eq!((at(from), at(until)), (Ok(()), Ok(())));
+        assert_eq!(at(until + 1), Err(CertificateError::Expired));
+        assert_eq!(at(u64::MAX), Err(CertificateError::Expired));
+    }
+}
