@@ -562,6 +562,45 @@ fn a_server_that_breaks_off_or_hangs_is_asked_last() {
 }
 
 #[test]
+fn of_servers_that_have_all_failed_the_one_that_hangs_is_asked_last() {
+    // SECURITY U-17
+    let apps = [App::start(), App::start(), App::start()];
+    let breaks_off = || Reply::RawThenClose(Vec::new());
+    for app in &apps {
+        app.script([breaks_off()]);
+    }
+    let urls = apps.each_ref().map(|app| format!("\"{}\"", app.url()));
+    let servers = urls.join(", ");
+    let upstreams = format!("upstreams:\n  three: {{ servers: [{servers}], timeout: 500ms }}");
+    let routes = route("three", "/in", "three", "");
+    let gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
+    for _ in &apps {
+        assert_eq!(gateway.post("/in", &[], b"x").status, 502);
+    }
+    // From now on the last one hangs. The others failed before it; the first that answers is good again.
+    apps[2].script([(); 9].map(|()| Reply::Silence));
+    for _ in 0..9 {
+        assert_eq!(gateway.post("/in", &[], b"x").status, 200);
+    }
+    assert_eq!(apps.each_ref().map(App::count), [10, 1, 1]);
+}
+
+#[test]
+fn servers_that_were_all_away_share_the_work_once_they_are_back() {
+    // SECURITY U-17
+    let routes = route("pair", "/in", "pair", "");
+    let upstreams = "upstreams:\n  pair: { servers: [\"unix:DIR/a.sock\", \"unix:DIR/b.sock\"] }";
+    let gateway = Gateway::start(&super::support::config_with(upstreams, &routes));
+    let answer = gateway.post("/in", &[], b"x");
+    gateway.refused(&answer, 502, "upstream_unreachable");
+    let apps = ["a.sock", "b.sock"].map(|name| App::on_unix(&gateway.dir().join(name)));
+    for _ in 0..10 {
+        gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
+    }
+    assert_eq!(apps.each_ref().map(App::count), [5, 5]);
+}
+
+#[test]
 fn a_server_that_hangs_does_not_hold_up_what_is_known_of_the_others() {
     // SECURITY U-17
     let hang = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());

@@ -137,18 +137,21 @@ impl Cluster {
     }
 
     /// Servers in the order to try: round robin over the good ones, then the rest, for a server
-    /// that is said to be down may be the only hope.
+    /// that is said to be down may be the only hope. Of those, the one that failed last comes last.
     fn candidates(&self) -> Vec<&Server> {
         let count = self.servers.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
-        let (good, bad): (Vec<_>, Vec<_>) = self
+        let now_ms = self.now_ms();
+        let (mut servers, mut bad): (Vec<_>, Vec<_>) = self
             .servers
             .iter()
             .cycle()
             .skip(first)
             .take(count)
-            .partition(|server| server.is_up(self.now_ms()));
-        good.into_iter().chain(bad).collect()
+            .partition(|server| server.is_up(now_ms));
+        bad.sort_by_key(|server| server.down_until_ms.load(Ordering::Relaxed).max(now_ms));
+        servers.append(&mut bad);
+        servers
     }
 
     fn now_ms(&self) -> u64 {
@@ -168,7 +171,9 @@ impl Cluster {
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
             let asked = self.ask(server, request, wait).await;
-            if !matches!(asked, Ok(Ok(_))) {
+            if matches!(asked, Ok(Ok(_))) {
+                server.mark_up();
+            } else {
                 let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
                 let until = self.now_ms().saturating_add(down);
                 server.down_until_ms.store(until, Ordering::Relaxed);
@@ -178,6 +183,8 @@ impl Cluster {
                 Err(why) => refusal = why,
             }
         }
+        // With all of them away none is better than another: whichever comes back first must not get all the load.
+        self.servers.iter().for_each(Server::mark_up);
         Err(UpstreamError::Unreachable(refusal))
     }
 
@@ -412,11 +419,21 @@ impl Server {
         }
         let server = self.address.to_string();
         match found {
-            Ok(()) => tracing::info!(upstream, server, "server is healthy again"),
+            Ok(()) => {
+                self.mark_up();
+                tracing::info!(upstream, server, "server is healthy again");
+            }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(upstream, server, error, "server failed its health check");
             }
+        }
+    }
+
+    /// No failure counts against it any more. Mostly there is none: then nothing is written that all workers read.
+    fn mark_up(&self) {
+        if self.down_until_ms.load(Ordering::Relaxed) != 0 {
+            self.down_until_ms.store(0, Ordering::Relaxed);
         }
     }
 
