@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, header};
+use http::{Request, Response, Version, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::ext::ReasonPhrase;
@@ -306,7 +306,8 @@ fn service(
 ) -> impl Fn(Request<Incoming>) -> ServiceFuture {
     let is_http1 = leaving.is_some();
     let shared = Arc::new((serving, leaving));
-    move |request| {
+    move |request: Request<Incoming>| {
+        let version = request.version();
         let exchange = Exchange::begin(&watch);
         let shared = Arc::clone(&shared);
         let (serving, _) = &*shared;
@@ -345,11 +346,25 @@ fn service(
             if is_leaving.is_some_and(CancellationToken::is_cancelled) {
                 respond::close_connection(response.headers_mut());
             }
+            if version == Version::HTTP_10 {
+                settle_old(&mut response);
+            }
             if response.headers().contains_key(header::CONNECTION) {
                 exchange.watch.lingers.store(true, Ordering::Relaxed);
             }
             Ok(response.map(|body| Tracked::new(body, exchange)))
         }))
+    }
+}
+
+/// Says `close` to a sender of old where the connection closes: what has no length ends with it. hyper would add the
+/// `keep-alive` that it asked for to an answer of HTTP/1.1, whatever that says.
+fn settle_old(response: &mut Response<Answer>) {
+    if response.body().size_hint().exact().is_none() {
+        respond::close_connection(response.headers_mut());
+    }
+    if response.headers().contains_key(header::CONNECTION) {
+        *response.version_mut() = Version::HTTP_10;
     }
 }
 

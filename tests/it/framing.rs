@@ -4,7 +4,8 @@ use std::iter::repeat_n;
 use std::time::Duration;
 
 use super::support::{
-    App, Gateway, Wire, config, config_with, eventually, numbered_fields, open_route, two_routes,
+    App, Gateway, Reply, Wire, config, config_with, eventually, numbered_fields, open_route,
+    two_routes,
 };
 
 const HOST: &str = "Host: localhost\r\n";
@@ -529,6 +530,42 @@ fn http_1_0_is_served_without_keep_alive() {
     }
     gateway.refused(&answer, 401, "signature_mismatch");
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn http_1_0_is_told_to_close_where_it_closes() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let kept = "HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n";
+    let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let connection = |answer: &super::support::Answer| -> Vec<String> {
+        let fields = answer.headers.iter();
+        let own = fields.filter(|(name, _)| name == "connection");
+        own.map(|(_, value)| value.clone()).collect()
+    };
+    // A request without a length, and an answer without one.
+    for (reply, request) in [
+        (Reply::status(200), format!("POST /open {kept}\r\n")),
+        (
+            Reply::Raw(chunked.to_vec()),
+            format!("POST /open {kept}Content-Length: 2\r\n\r\nhi"),
+        ),
+        (Reply::status(200), format!("GET /nowhere {kept}\r\n")),
+    ] {
+        app.script([reply]);
+        let answer = gateway.plain().last_answer(request.as_bytes()).unwrap();
+        assert_eq!(connection(&answer), ["close"], "{request}");
+        assert_eq!(answer.header("transfer-encoding"), None);
+    }
+    // With both it is kept, as it asks.
+    let mut wire = gateway.plain();
+    for _ in 0..2 {
+        app.script([Reply::status(200)]);
+        let request = format!("POST /open {kept}Content-Length: 2\r\n\r\nhi");
+        let answer = wire.send(request.as_bytes()).answer().unwrap();
+        assert_eq!(connection(&answer), ["keep-alive"]);
+        assert_eq!(answer.text(), "ok");
+    }
 }
 
 #[test]
