@@ -1,7 +1,7 @@
 //! How much of something each client address holds, so that none holds all of it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What every address holds. As many entries as there are [`Share`]s at most, of which the owner has a limit.
@@ -53,13 +53,23 @@ impl Drop for Share {
 }
 
 /// What counts as one client: an IPv4 address, or the /64 that an IPv6 client has to itself.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-    }
+pub fn network(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(address) = address else {
+        return address;
+    };
+    embedded(address).map_or_else(
+        || Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        IpAddr::V4,
+    )
+}
+
+/// The IPv4 address that an IPv6 one stands for: mapped, or translated by NAT64 (RFC 6052).
+pub fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., a, b, c, d] = address.octets();
+    let is_translated = matches!(address.segments(), [0x64, 0xff9b, 0, 0, 0, 0, ..]);
+    address
+        .to_ipv4_mapped()
+        .or_else(|| is_translated.then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
 #[cfg(test)]
@@ -77,6 +87,11 @@ mod tests {
         let v6 = [take("2001:db8::1"), take("2001:db8::2")];
         assert!(v6.iter().all(Option::is_some));
         assert!(take("2001:db8::3").is_none(), "a /64 is one client");
+        // Behind NAT64 all of IPv4 has one /64.
+        assert!(take("64:ff9b::c000:201").is_none(), "192.0.2.1 by NAT64");
+        let other = take("64:ff9b::c000:202");
+        assert!(other.is_some(), "192.0.2.2 by NAT64");
+        drop(other);
         let other = take("2001:db8:0:1::1");
         assert!(other.is_some());
         drop(held);

@@ -3,7 +3,8 @@
 //! The arithmetic is governor's; the map of clients is ours, because governor's grows with every
 //! address that ever asked. Here the clients of all limits share a fixed number of places, and those
 //! that find none share one bucket: a flood of addresses costs neither memory nor the limit
-//! (SECURITY DS-23). IPv6 clients count by /64, of which one sender has as many addresses as it likes.
+//! (SECURITY DS-23). IPv6 clients count by /64, of which one sender has as many addresses as it likes;
+//! those that stand for an IPv4 address count by that.
 //!
 //! Where replicas share state, the same arithmetic runs in the store, by the store's clock.
 
@@ -25,6 +26,7 @@ use governor::state::{InMemoryState, NotKeyed, StateStore};
 
 use crate::clock::Clock;
 use crate::route::policy::{Quota, QuotaKey};
+use crate::shares;
 use crate::store::redis::RedisStore;
 
 /// Clients that a limiter of its own remembers.
@@ -252,7 +254,7 @@ pub(super) enum ClientKey {
 
 impl ClientKey {
     pub(super) fn of(client: IpAddr) -> Self {
-        match client.to_canonical() {
+        match shares::network(client) {
             IpAddr::V4(address) => Self::V4(address.to_bits()),
             IpAddr::V6(address) => {
                 let network = address.to_bits() >> 64;
@@ -397,5 +399,22 @@ impl Drop for ClientStore {
 impl fmt::Debug for ClientStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_counts_as_the_ipv4_one_that_it_stands_for() {
+        let key = |address: &str| ClientKey::of(address.parse().unwrap());
+        let own = key("192.0.2.1");
+        assert_eq!(own, ClientKey::V4(0xc000_0201));
+        for address in ["::ffff:192.0.2.1", "64:ff9b::192.0.2.1"] {
+            assert_eq!(key(address), own, "{address}");
+        }
+        assert_eq!(key("64:ff9b:1::1"), ClientKey::V6(0x0064_ff9b_0001_0000));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::2"));
     }
 }

@@ -27,6 +27,7 @@ use super::resolve;
 use super::tls::provider;
 use super::upstream::first_of;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
+use crate::shares::embedded;
 
 /// Largest document.
 const BODY_MAX: usize = 64 * 1024;
@@ -225,15 +226,6 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// The IPv4 address that an IPv6 one stands for: mapped, or translated by NAT64 (RFC 6052).
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [.., a, b, c, d] = address.octets();
-    let embedded = Ipv4Addr::new(a, b, c, d);
-    address
-        .to_ipv4_mapped()
-        .or_else(|| NAT64.contains(&address).then_some(embedded))
-}
-
 const fn v4(a: u8, b: u8, c: u8, length: u8) -> Ipv4Net {
     Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), length)
 }
@@ -262,7 +254,6 @@ const SPECIAL_V4: [Ipv4Net; 16] = [
 ];
 
 const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 3);
-const NAT64: Ipv6Net = v6(0x64, 0xff9b, 96);
 const SPECIAL_V6: [Ipv6Net; 4] = [
     v6(0x2001, 0, 23),      // protocol assignments, Teredo
     v6(0x2001, 0x0db8, 32), // documentation
