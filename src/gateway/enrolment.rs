@@ -17,8 +17,8 @@ pub async fn hand_over(enrolled: Enrolled, route: &str) -> Result<(), Rejection>
         let secret = String::from_utf8_lossy(secret.expose());
         tracing::warn!(
             route,
-            // Quoted: it is a stranger's text.
-            ?secret,
+            // As it is: the log quotes a stranger's text where it writes lines for people.
+            secret = &*secret,
             "the provider has sent its secret: put it into `secrets` and close the enrolment window"
         );
         return Ok(());

@@ -637,6 +637,17 @@ fn observing_weakens_no_proof() {
     app.saw_nothing();
 }
 
+/// Whether the log holds exactly this secret.
+fn told(gateway: &Gateway, secret: &str) -> Option<()> {
+    let stderr = gateway.stderr();
+    let mut lines = stderr
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .any(|line: Value| line["secret"] == secret)
+        .then_some(())
+}
+
 #[test]
 fn a_new_secret_is_taken_while_the_window_is_open() {
     let check = |open: bool| {
@@ -662,10 +673,7 @@ fn a_new_secret_is_taken_while_the_window_is_open() {
         Some("b537207f20cbfa02357cf448134da559")
     );
     eventually("the secret is told", || {
-        gateway
-            .stderr()
-            .contains("b537207f20cbfa02357cf448134da559")
-            .then_some(())
+        told(&gateway, "b537207f20cbfa02357cf448134da559")
     });
     app.saw_nothing();
     // The operator may have no secret yet.
@@ -707,15 +715,17 @@ fn a_secret_that_is_always_answered_is_told_while_the_window_is_open_only() {
     let answer = ask(&opened, "POST", "/in", &[], body);
     answered(&opened, &answer, 200);
     eventually("the token is told", || {
-        opened
-            .stderr()
-            .contains("VTBhUmR4eWx0NXZhTEpk")
-            .then_some(())
+        told(&opened, "VTBhUmR4eWx0NXZhTEpk")
     });
     app.saw_nothing();
     let empty = ask(&opened, "POST", "/in", &[], r#"{"verification_token":""}"#);
     refused(&opened, &empty, 403, "handshake_invalid");
     assert!(!gateway.stderr().contains("VTBhUmR4"));
+    let odd = r#"{"verification_token":"one \"two\"\nthree\\"}"#;
+    assert_eq!(ask(&opened, "POST", "/in", &[], odd).status, 200);
+    eventually("the odd one is told", || {
+        told(&opened, "one \"two\"\nthree\\")
+    });
     // It is a stranger's text, and the operator's terminal takes it for no line of its own.
     let forged = r#"{"verification_token":"one\n2026-01-01T00:00:00Z  WARN forged \u001b[31m"}"#;
     let route = "  - name: hooks
