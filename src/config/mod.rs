@@ -184,7 +184,7 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
 
 /// Resolves a secret reference (`env:NAME`, `file:PATH`, `value:TEXT`) from the command line.
 pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
-    match Resolver::new(env, base).once().public(reference) {
+    match Resolver::new(env, base).for_verb().public(reference) {
         Ok(resolved) => Ok(resolved.secret),
         Err(trouble) => Err(match trouble.hint {
             Some(hint) => format!("{}; {hint}", trouble.message),

@@ -163,7 +163,7 @@ pub(super) struct Resolver<'e> {
     pub(super) base: PathBuf,
     watched: Vec<(PathBuf, Stamp)>,
     known: HashSet<PathBuf>,
-    takes_pipes: bool,
+    is_for_verb: bool,
 }
 
 /// Reads a configuration file.
@@ -188,13 +188,14 @@ impl<'e> Resolver<'e> {
             base: base.to_owned(),
             watched: Vec::new(),
             known: HashSet::new(),
-            takes_pipes: false,
+            is_for_verb: false,
         }
     }
 
-    /// Reads nothing again, as verbs do: what shells write for `<(command)` is then as good as a file.
-    pub(super) fn once(mut self) -> Self {
-        self.takes_pipes = true;
+    /// Reads what the command line of a verb names. It is not read again: what shells write for `<(command)` is then
+    /// as good as a file.
+    pub(super) fn for_verb(mut self) -> Self {
+        self.is_for_verb = true;
         self
     }
 
@@ -235,11 +236,26 @@ impl<'e> Resolver<'e> {
         let full = self.watch(path);
         // Nobody knows when one ends, and a load that never does would be the last.
         let kind = std::fs::metadata(&full).map(|meta| meta.file_type());
-        if !self.takes_pipes && kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
+        if !self.is_for_verb && kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
             let trouble = Trouble::new(format!("`{path}` is not a regular file"));
             return Err(trouble.hint("a reload reads it again; write what it gives into a file"));
         }
-        read(&full, FILE_BYTES_MAX).map_err(|error| cannot_read(&full, path, &error))
+        read(&full, FILE_BYTES_MAX).map_err(|error| self.cannot_read(&full, path, &error))
+    }
+
+    fn cannot_read(&self, full: &Path, written: &str, error: &io::Error) -> Trouble {
+        let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if !is_missing || Path::new(written).is_absolute() {
+            return trouble;
+        }
+        let folder = if self.is_for_verb {
+            "the current folder"
+        } else {
+            "the configuration's folder"
+        };
+        let full = absolute(full);
+        trouble.hint(format!("relative paths start from {folder}: {full}"))
     }
 
     /// Resolves `env:NAME`, `file:PATH` or `value:TEXT`. No message repeats a secret.
@@ -427,17 +443,6 @@ fn read(path: &Path, bytes_max: u64) -> io::Result<(Vec<u8>, u32)> {
         )));
     }
     Ok((bytes, meta.mode()))
-}
-
-fn cannot_read(full: &Path, written: &str, error: &io::Error) -> Trouble {
-    let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
-    let is_missing = error.kind() == io::ErrorKind::NotFound;
-    if is_missing && Path::new(written).is_relative() {
-        let hint = "relative paths start from the configuration's folder";
-        trouble.hint(format!("{hint}: {}", absolute(full)))
-    } else {
-        trouble
-    }
 }
 
 /// A path that says where it is looked for.

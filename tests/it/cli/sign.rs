@@ -280,6 +280,10 @@ fn what_cannot_be_signed_exits_2() {
             "body",
         ])
         .unable("ABSENT");
+    let absent = ["sign", "--secret", "file:absent.pem", "--body", "body"];
+    shell
+        .run(&[&absent[..], &["--provider", "standard-webhooks/v1a"]].concat())
+        .unable("relative paths start from the current folder: ");
     shell
         .run(&[
             "sign",
