@@ -39,8 +39,11 @@ pub(super) struct RequestArgs {
     /// Preset, or one of its schemes
     #[arg(long, value_name = "NAME[/SCHEME]")]
     provider: String,
+    /// The secret, or the private key: `env:NAME`, `file:PATH` or `value:TEXT`
+    #[arg(long, value_name = "REF")]
+    secret: Option<String>,
     #[command(flatten)]
-    keys: ProviderArgs,
+    preset: ProviderArgs,
     /// Request method
     #[arg(long, value_name = "METHOD", default_value = "POST")]
     method: Method,
@@ -55,12 +58,9 @@ pub(super) struct RequestArgs {
     now: Option<UnixTime>,
 }
 
-/// A preset's secrets and params.
+/// What a preset needs beside keys.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProviderArgs {
-    /// A secret: `env:NAME`, `file:PATH` or `value:TEXT`; may be repeated
-    #[arg(long = "secret", value_name = "REF")]
-    secrets: Vec<String>,
     /// What the preset asks for beside secrets; VALUE is text, or JSON for lists and booleans
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, Value)>,
@@ -120,31 +120,15 @@ fn param(text: &str) -> Result<(String, Value), String> {
 }
 
 impl ProviderArgs {
-    /// The secrets, in the order of the command line.
-    pub(super) fn secrets(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
-        self.secrets
-            .iter()
-            .map(|reference| read_secret(reference, env))
-            .collect()
-    }
-
-    /// As [`ProviderArgs::secrets`]; an empty `value:` is a secret that verifies nothing.
-    pub(super) fn secrets_or_empty(&self, env: &Environment) -> anyhow::Result<Vec<Secret>> {
-        let read = |reference: &String| match reference.as_str() {
-            "value:" => Ok(Secret::new(Vec::new())),
-            _ => read_secret(reference, env),
-        };
-        self.secrets.iter().map(read).collect()
-    }
-
     pub(super) fn params(&self) -> Params {
         self.params.iter().cloned().collect()
     }
 }
 
-fn read_secret(reference: &str, env: &Environment) -> anyhow::Result<Secret> {
+/// What a flag refers to.
+pub(super) fn read_key(flag: &str, reference: &str, env: &Environment) -> anyhow::Result<Secret> {
     config::secret(reference, env, working_folder())
-        .map_err(|message| anyhow::anyhow!("--secret: {message}"))
+        .map_err(|message| anyhow::anyhow!("{flag}: {message}"))
 }
 
 /// The shipped presets, and those of a folder.
@@ -197,10 +181,13 @@ pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Schem
 impl RequestArgs {
     /// The request as the provider would send it to `url`.
     pub(super) fn sign(&self, url: SenderUrl, env: &Environment) -> anyhow::Result<Draft> {
-        let selected = catalog(&self.keys)?.find(&self.provider).map_err(unknown)?;
-        let scheme = bind(&selected, &self.keys.params())?;
-        let secrets = self.keys.secrets(env)?;
-        let key = match (scheme.key_kind(), secrets.first()) {
+        let selected = catalog(&self.preset)?
+            .find(&self.provider)
+            .map_err(unknown)?;
+        let scheme = bind(&selected, &self.preset.params())?;
+        let read = |reference| read_key("--secret", reference, env);
+        let secret = self.secret.as_deref().map(read).transpose()?;
+        let key = match (scheme.key_kind(), &secret) {
             (KeyKind::None, _) => Ok(Key::secret("none".into(), Secret::new(Vec::new()), None)),
             (KeyKind::Secret, Some(secret)) => scheme.secret_key("1".into(), secret.expose(), None),
             (KeyKind::Public, Some(secret)) => scheme.private_key("1".into(), secret.expose()),

@@ -44,10 +44,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME[/SCHEME]", conflicts_with = "config")]
     provider: Option<String>,
     #[command(flatten)]
-    keys: ProviderArgs,
-    /// A public key: `file:PATH`, `env:NAME` or `value:TEXT`; may be repeated
-    #[arg(long = "public-key", value_name = "REF")]
-    public_keys: Vec<String>,
+    keys: KeyArgs,
+    #[command(flatten)]
+    preset: ProviderArgs,
     /// The request: one HTTP/1.1 message as bytes, `-` for standard input
     #[arg(long, value_name = "FILE")]
     request: PathBuf,
@@ -63,6 +62,17 @@ pub(super) struct Args {
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
+}
+
+/// The keys to judge by.
+#[derive(Debug, clap::Args)]
+struct KeyArgs {
+    /// A secret: `env:NAME`, `file:PATH` or `value:TEXT`; may be repeated
+    #[arg(long = "secret", value_name = "REF")]
+    secrets: Vec<String>,
+    /// A public key: `file:PATH`, `env:NAME` or `value:TEXT`; may be repeated
+    #[arg(long = "public-key", value_name = "REF")]
+    public_keys: Vec<String>,
 }
 
 /// A request with all that the verdict depends on.
@@ -93,7 +103,7 @@ pub(super) fn run(
         now: args.now.unwrap_or_else(|| Clock::system().now()),
     };
     let verdict = match (&args.provider, &args.route) {
-        (Some(name), None) => provider::judge(name, &args.keys, &args.public_keys, &question, env)?,
+        (Some(name), None) => provider::judge(name, &args.preset, &args.keys, &question, env)?,
         (None, Some(name)) => {
             let config = args.file.load(env, output)?;
             route::judge(name, &config, &question)?

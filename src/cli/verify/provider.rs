@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 
-use super::Question;
 use super::verdict::Verdict;
-use crate::cli::sign::{ProviderArgs, bind, catalog, unknown};
-use crate::config::{self, Environment};
+use super::{KeyArgs, Question};
+use crate::cli::sign::{ProviderArgs, bind, catalog, read_key, unknown};
+use crate::config::Environment;
 use crate::scheme::catalog::{Catalog, Selected};
 use crate::scheme::hints::{self, Case, Sibling};
 use crate::scheme::keys::{Key, KeySet};
@@ -18,7 +18,7 @@ use crate::secret::Secret;
 pub(super) fn judge(
     name: &str,
     args: &ProviderArgs,
-    public_keys: &[String],
+    keys: &KeyArgs,
     question: &Question<'_>,
     env: &Environment,
 ) -> anyhow::Result<Verdict> {
@@ -26,10 +26,7 @@ pub(super) fn judge(
     let selected = catalog.find(name).map_err(unknown)?;
     let params = args.params();
     let scheme = bind(&selected, &params)?;
-    let written = Written {
-        secrets: args.secrets_or_empty(env)?,
-        public_keys: read_all(public_keys, env)?,
-    };
+    let written = Written::read(keys, env)?;
     let Keys { keys, unusable } = written.keys(&scheme, name)?;
     let url = question.sender_url()?;
     let message = Message {
@@ -83,6 +80,23 @@ struct Written {
 }
 
 impl Written {
+    /// An empty `value:` is a secret that verifies nothing.
+    fn read(args: &KeyArgs, env: &Environment) -> anyhow::Result<Self> {
+        let secret = |reference: &String| match reference.as_str() {
+            "value:" => Ok(Secret::new(Vec::new())),
+            _ => read_key("--secret", reference, env),
+        };
+        let public_key = |reference: &String| read_key("--public-key", reference, env);
+        Ok(Self {
+            secrets: args.secrets.iter().map(secret).collect::<Result<_, _>>()?,
+            public_keys: args
+                .public_keys
+                .iter()
+                .map(public_key)
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
     /// Decoded as the scheme wants them; ids count from 1, in the order of the command line.
     fn keys(&self, scheme: &Scheme, name: &str) -> anyhow::Result<Keys> {
         let kind = scheme.key_kind();
@@ -140,14 +154,6 @@ fn unknown_secret() -> anyhow::Result<Secret> {
     let mut bytes = vec![0; 32];
     getrandom::fill(&mut bytes).context("the system has no randomness")?;
     Ok(Secret::new(bytes))
-}
-
-fn read_all(references: &[String], env: &Environment) -> anyhow::Result<Vec<Secret>> {
-    let read = |reference: &String| {
-        config::secret(reference, env, crate::cli::config_file::working_folder())
-            .map_err(|message| anyhow!("--public-key: {message}"))
-    };
-    references.iter().map(read).collect()
 }
 
 /// The preset's other schemes, as far as the same keys fit them.

@@ -308,6 +308,20 @@ fn what_cannot_be_signed_exits_2() {
         .unable("larger than 64 MiB");
 }
 
+/// One key signs; a second one would be left out without a word.
+#[test]
+fn a_second_secret_is_refused() {
+    let shell = Shell::new().with("body", BODY);
+    for provider in ["github", "stripe", "standard-webhooks"] {
+        for verb in [&["sign"][..], &["send", "--to", "http://127.0.0.1:9/"]] {
+            let keys = ["--secret", "value:one", "--secret", "value:two"];
+            let rest = ["--provider", provider, "--body", "body"];
+            let ended = shell.run(&[verb, &rest, &keys].concat());
+            ended.unable("'--secret <REF>' cannot be used multiple times");
+        }
+    }
+}
+
 /// Where nothing of a body is signed, or the body must hold what only its sender can write, `sign` says
 /// what to give instead.
 #[test]
