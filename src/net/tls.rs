@@ -12,13 +12,13 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerConfig, ServerConnection,
-    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use smallvec::SmallVec;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::trust;
 use crate::gateway::connection::{CertificateNames, TlsFacts};
 use crate::route::matcher::normalize_host;
 use crate::settings::{CertificateSource, TlsSettings, TlsVersion};
@@ -75,14 +75,7 @@ impl TlsAcceptor {
             ServerConfig::builder_with_provider(provider()).with_protocol_versions(versions)?;
         let builder = match &settings.client_ca {
             None => builder.with_no_client_auth(),
-            Some(authorities) => {
-                let roots = roots_of(authorities)?;
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
-                        .allow_unauthenticated()
-                        .build()?;
-                builder.with_client_cert_verifier(verifier)
-            }
+            Some(authorities) => builder.with_client_cert_verifier(trust::clients(authorities)?),
         };
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&certificates);
         let mut config = builder.with_cert_resolver(resolver);

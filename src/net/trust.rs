@@ -1,27 +1,27 @@
-//! Which servers are believed over TLS: those that a given authority vouches for, and those whose own
-//! certificate is given.
+//! Who is believed over TLS: those that a given authority vouches for, and those whose own certificate is given.
 
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::tls::{provider, roots_of};
 
-/// What `openssl req -x509` makes is an authority's certificate: webpki takes none from a server, even where it is
+/// What `openssl req -x509` makes is an authority's certificate: webpki takes none as anybody's own, even where it is
 /// the very one that it should trust. Such a one is taken here, and nothing else that webpki does not take.
 #[derive(Debug)]
-struct Given {
+struct Given<V: ?Sized> {
     certificates: Vec<CertificateDer<'static>>,
-    webpki: Arc<WebPkiServerVerifier>,
+    webpki: Arc<V>,
 }
 
 /// Believes servers by these certificates alone.
-pub fn verifier_of(
+pub fn servers(
     certificates: &[CertificateDer<'static>],
 ) -> anyhow::Result<Arc<dyn ServerCertVerifier>> {
     let roots = Arc::new(roots_of(certificates)?);
@@ -33,7 +33,22 @@ pub fn verifier_of(
     }))
 }
 
-/// Whether a server was not believed because it shows the certificate of an authority as its own.
+/// Believes clients by these certificates alone, and serves those that show none.
+pub fn clients(
+    certificates: &[CertificateDer<'static>],
+) -> anyhow::Result<Arc<dyn ClientCertVerifier>> {
+    let roots = Arc::new(roots_of(certificates)?);
+    let webpki = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        .allow_unauthenticated()
+        .build()?;
+    let certificates = certificates.to_vec();
+    Ok(Arc::new(Given {
+        certificates,
+        webpki,
+    }))
+}
+
+/// Whether somebody was not believed because of the certificate of an authority, shown as its own.
 pub fn shows_authority(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
         return false;
@@ -42,8 +57,19 @@ pub fn shows_authority(error: &Error) -> bool {
     matches!(cause, Some(webpki::Error::CaUsedAsEndEntity))
 }
 
+/// Whose certificate it is to be.
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Server,
+}
+
 /// What webpki asks of a certificate beside its name and its issuer.
-fn is_fit(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+fn is_fit(
+    certificate: &CertificateDer<'_>,
+    side: Side,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
     let (_, read) = X509Certificate::from_der(certificate)
         .map_err(|_ill_formed| CertificateError::BadEncoding)?;
     let now = i64::try_from(now.as_secs()).ok();
@@ -57,13 +83,81 @@ fn is_fit(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Certifi
     let uses = read
         .extended_key_usage()
         .map_err(|_ill_formed| CertificateError::BadEncoding)?;
-    match uses {
-        Some(uses) if !uses.value.server_auth => Err(CertificateError::InvalidPurpose),
-        _ => Ok(()),
+    let is_meant = uses.is_none_or(|uses| match side {
+        Side::Client => uses.value.client_auth,
+        Side::Server => uses.value.server_auth,
+    });
+    if is_meant {
+        Ok(())
+    } else {
+        Err(CertificateError::InvalidPurpose)
     }
 }
 
-impl ServerCertVerifier for Given {
+impl<V: ?Sized> Given<V> {
+    /// Whether it is one of the given, and refused for nothing but that it is an authority's.
+    fn takes(&self, certificate: &CertificateDer<'_>, error: &Error) -> bool {
+        shows_authority(error) && self.certificates.contains(certificate)
+    }
+}
+
+impl ClientCertVerifier for Given<dyn ClientCertVerifier> {
+    fn offer_client_auth(&self) -> bool {
+        self.webpki.offer_client_auth()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.webpki.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.webpki.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self
+            .webpki
+            .verify_client_cert(end_entity, intermediates, now)
+        {
+            Err(error) if self.takes(end_entity, &error) => {
+                is_fit(end_entity, Side::Client, now)?;
+                Ok(ClientCertVerified::assertion())
+            }
+            verified => verified,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki
+            .verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.webpki
+            .verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.webpki.supported_verify_schemes()
+    }
+}
+
+impl ServerCertVerifier for Given<WebPkiServerVerifier> {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -80,8 +174,8 @@ impl ServerCertVerifier for Given {
             now,
         );
         match verified {
-            Err(error) if shows_authority(&error) && self.certificates.contains(end_entity) => {
-                is_fit(end_entity, now)?;
+            Err(error) if self.takes(end_entity, &error) => {
+                is_fit(end_entity, Side::Server, now)?;
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
             }
@@ -145,7 +239,7 @@ mod tests {
         let name = ServerName::try_from(name).unwrap();
         let seconds = Duration::from_secs((year - 1970) * 31_557_600 + 86_400);
         let now = UnixTime::since_unix_epoch(seconds);
-        let verifier = verifier_of(&given).unwrap();
+        let verifier = servers(&given).unwrap();
         let judged = verifier.verify_server_cert(shown.der(), &[], &name, &[], now);
         judged.map(|_| ())
     }
@@ -179,11 +273,36 @@ mod tests {
     }
 
     #[test]
+    fn a_client_may_show_the_very_certificate_that_is_given() {
+        use ExtendedKeyUsagePurpose as Use;
+        let (plain, client, server) = (own(&[]), own(&[Use::ClientAuth]), own(&[Use::ServerAuth]));
+        let judge = |given: &Certificate, shown: &Certificate, seconds| {
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+            let verifier = clients(&[given.der().clone()]).unwrap();
+            let judged = verifier.verify_client_cert(shown.der(), &[], now);
+            judged.map(|_| ())
+        };
+        let (now, past) = (1_800_000_000, 900_000_000);
+        for shown in [&plain, &client] {
+            assert_eq!(judge(shown, shown, now), Ok(()));
+        }
+        for (shown, seconds, expected) in [
+            (&plain, past, "NotValidYet"),
+            (&server, now, "InvalidPurpose"),
+        ] {
+            let error = format!("{:?}", judge(shown, shown, seconds).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+        let stranger = judge(&plain, &client, now).unwrap_err();
+        assert!(shows_authority(&stranger), "{stranger}");
+    }
+
+    #[test]
     fn the_time_is_checked_whatever_webpki_has_looked_at_before() {
         let certificate = own(&[]);
         let at = |seconds| {
             let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-            is_fit(certificate.der(), now)
+            is_fit(certificate.der(), Side::Server, now)
         };
         let (from, until) = (946_684_800, 4_070_908_800); // 2000-01-01, 2099-01-01
         assert_eq!(at(from - 1), Err(CertificateError::NotValidYet));

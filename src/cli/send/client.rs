@@ -159,7 +159,7 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
             .with_no_client_auth(),
         Trust::These(certificates) => builder
             .dangerous()
-            .with_custom_certificate_verifier(trust::verifier_of(certificates)?)
+            .with_custom_certificate_verifier(trust::servers(certificates)?)
             .with_no_client_auth(),
         Trust::System => {
             let found = rustls_native_certs::load_native_certs();

@@ -357,7 +357,7 @@ fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
     let builder = match &settings.ca {
         Some(certificates) => builder
             .dangerous()
-            .with_custom_certificate_verifier(trust::verifier_of(certificates)?),
+            .with_custom_certificate_verifier(trust::servers(certificates)?),
         None => builder.with_root_certificates(system_roots()),
     };
     Ok(match &settings.client {
