@@ -27,12 +27,12 @@ use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
 use crate::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
-use crate::net::acme::{self, Challenges, Keeper, Keeping};
+use crate::net::acme::{Challenges, Keeper, Keeping};
 use crate::net::connections::Connections;
 use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind, nobody_listens};
-use crate::net::tls::{TlsAcceptor, Validity};
+use crate::net::tls::{Certificate, Origin, TlsAcceptor};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
@@ -220,16 +220,9 @@ enum Change {
     /// Both stay.
     Keep,
     /// New sockets, one for each worker.
-    Open(Fresh, Vec<std::net::TcpListener>),
+    Open(Option<TlsAcceptor>, Vec<std::net::TcpListener>),
     /// The sockets stay.
-    Swap(Fresh),
-}
-
-/// TLS that was just built, and how long its certificate of an ACME authority counts, if it has one.
-#[derive(Default)]
-struct Fresh {
-    tls: Option<TlsAcceptor>,
-    kept: Option<Validity>,
+    Swap(Option<TlsAcceptor>),
 }
 
 /// What becomes of the admin listener.
@@ -453,18 +446,45 @@ impl Server {
     fn plan_one(&self, settings: ListenerSettings, own_ports: &[u16]) -> anyhow::Result<Planned> {
         let running = self.endpoints.get(&settings.name);
         let running = running.filter(|running| running.settings.address == settings.address);
-        let fresh = || match &settings.transport {
-            Transport::Plaintext(_) => Ok(Fresh::default()),
+        let tls = || match &settings.transport {
+            Transport::Plaintext(_) => Ok(None),
             Transport::Tls(tls) => {
-                Fresh::new(tls).with_context(|| format!("TLS of listener `{}`", settings.name))
+                let built = self.tls(&settings.name, tls);
+                let built = built.with_context(|| format!("TLS of listener `{}`", settings.name));
+                built.map(Some)
             }
         };
         let change = match running {
             Some(running) if running.settings.transport == settings.transport => Change::Keep,
-            Some(_) => Change::Swap(fresh()?),
-            None => Change::Open(fresh()?, self.sockets(&settings, own_ports)?),
+            Some(_) => Change::Swap(tls()?),
+            None => Change::Open(tls()?, self.sockets(&settings, own_ports)?),
         };
         Ok(Planned { settings, change })
+    }
+
+    /// TLS of a listener, with the best certificate that is there where they are ordered.
+    fn tls(&self, listener: &str, settings: &TlsSettings) -> anyhow::Result<TlsAcceptor> {
+        let acceptor = TlsAcceptor::new(settings)?;
+        if let CertificateSource::Acme(acme) = &settings.certificates {
+            let served = self.served(listener);
+            self.keeping.restore(acme, &acceptor, served)?;
+        }
+        Ok(acceptor)
+    }
+
+    /// What an ordered certificate of a listener may take the place of: its own certificates, and those that
+    /// were ordered for others.
+    fn served(&self, listener: &str) -> Vec<Certificate> {
+        let mut served = Vec::new();
+        for (name, running) in &self.endpoints {
+            let tls = running.endpoint.tls.load();
+            let certificates = tls.as_ref().as_ref().map(TlsAcceptor::certificates);
+            let certificates = certificates.into_iter().flatten();
+            served.extend(certificates.filter(|certificate| {
+                **name == *listener || matches!(certificate.origin(), Origin::Authority(_))
+            }));
+        }
+        served
     }
 
     /// A socket for each worker, all on one address; or one for all that the manager opened.
@@ -506,19 +526,19 @@ impl Server {
         for Planned { settings, change } in plan {
             let name = Arc::clone(&settings.name);
             let (endpoint, keeper) = match (change, before.remove(&name)) {
-                (Change::Open(fresh, sockets), old) => {
-                    let endpoint = self.open(&settings, fresh.tls, sockets);
+                (Change::Open(tls, sockets), old) => {
+                    let endpoint = self.open(&settings, tls, sockets);
                     if let Some(old) = old {
                         old.endpoint.closed.cancel();
                         old.endpoint.leaving.cancel();
                     }
-                    let keeper = self.keeper(&settings, &endpoint, fresh.kept);
+                    let keeper = self.keeper(&settings, &endpoint);
                     (endpoint, keeper)
                 }
                 (Change::Keep, Some(running)) => (running.endpoint, running.keeper),
-                (Change::Swap(fresh), Some(running)) => {
-                    running.endpoint.tls.store(Arc::new(fresh.tls));
-                    let keeper = self.keeper(&settings, &running.endpoint, fresh.kept);
+                (Change::Swap(tls), Some(running)) => {
+                    running.endpoint.tls.store(Arc::new(tls));
+                    let keeper = self.keeper(&settings, &running.endpoint);
                     (running.endpoint, keeper)
                 }
                 // Only what runs is planned to be kept.
@@ -545,7 +565,6 @@ impl Server {
         &self,
         settings: &ListenerSettings,
         endpoint: &Arc<Endpoint>,
-        kept: Option<Validity>,
     ) -> Option<AbortOnDropHandle<()>> {
         let acme = settings.acme()?.clone();
         let (endpoint, keeping) = (Arc::clone(endpoint), self.keeping.clone());
@@ -553,7 +572,7 @@ impl Server {
         let kept = async move {
             let begin = || {
                 let (acme, endpoint) = (acme.clone(), Arc::clone(&endpoint));
-                Keeper::new(acme, endpoint, keeping.clone(), kept).keep()
+                Keeper::new(acme, endpoint, keeping.clone()).keep()
             };
             keep("acme", &metrics.task_restarts, begin).await;
         };
@@ -665,20 +684,6 @@ impl Server {
                 metrics.certificate_not_after(&expiry.name, expiry.not_after);
             }
         }
-    }
-}
-
-impl Fresh {
-    fn new(settings: &TlsSettings) -> anyhow::Result<Self> {
-        let acceptor = TlsAcceptor::new(settings)?;
-        let kept = match &settings.certificates {
-            CertificateSource::Acme(acme) => acme::restore(acme, &acceptor),
-            CertificateSource::Files(_) | CertificateSource::SelfSigned(_) => None,
-        };
-        Ok(Self {
-            tls: Some(acceptor),
-            kept,
-        })
     }
 }
 

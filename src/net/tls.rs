@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
@@ -21,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::trust;
 use crate::gateway::connection::{CertificateNames, TlsFacts};
 use crate::route::matcher::normalize_host;
-use crate::settings::{CertificateSource, TlsSettings, TlsVersion};
+use crate::settings::{CertificatePair, CertificateSource, TlsSettings, TlsVersion};
 use crate::units::UnixTime;
 
 /// A listener's TLS, built from its settings; replaced whole by a reload.
@@ -41,10 +39,16 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// How long it is until a third of its time is left.
-    pub fn until_last_third(self, now: UnixTime) -> Duration {
-        let due = self.until.secs() - (self.until.secs() - self.from.secs()) / 3;
-        Duration::from_secs(u64::try_from(due - now.secs()).unwrap_or(0))
+    /// What nobody may rely on: of a certificate that cannot be read.
+    const NEVER: Self = Self {
+        from: UnixTime::from_secs(0),
+        until: UnixTime::from_secs(0),
+    };
+
+    /// The moment from which a third of its time is left.
+    pub fn last_third(self) -> UnixTime {
+        let third = (self.until.secs() - self.from.secs()) / 3;
+        UnixTime::from_secs(self.until.secs() - third)
     }
 }
 
@@ -124,31 +128,50 @@ impl TlsAcceptor {
     /// When the listener's certificates end.
     pub fn expiries(&self) -> Vec<Expiry> {
         let certificates = self.certificates.0.load();
-        let expiry = |certificate: &Certificate| certificate.expiry.clone();
+        let expiry = |certificate: &Certificate| Expiry {
+            name: Arc::clone(&certificate.name),
+            not_after: certificate.validity.until,
+        };
         certificates.list.iter().map(expiry).collect()
     }
 
-    /// Serves this certificate and no other from the next handshake on. It must be good for all of
-    /// `domains`.
+    /// The listener's certificates, without those that were made here.
+    pub fn certificates(&self) -> Vec<Certificate> {
+        let certificates = self.certificates.0.load();
+        certificates.not_made().cloned().collect()
+    }
+
+    /// Those of `domains` that none of its certificates is for, but for one that was made here.
+    pub fn uncovered(&self, domains: &[String]) -> Vec<String> {
+        let certificates = self.certificates.0.load();
+        let is_covered = |domain: &str| certificates.not_made().any(|one| one.covers(domain));
+        let uncovered = domains.iter().filter(|domain| !is_covered(domain));
+        uncovered.cloned().collect()
+    }
+
+    /// When the next certificate is to be ordered, for a listener whose certificates are; 0 while one of
+    /// its names has none.
+    pub fn order_due(&self) -> Option<UnixTime> {
+        self.certificates.0.load().order_due
+    }
+
+    /// Serves this certificate from the next handshake on, and one made here for those of `domains` that
+    /// it is not for. The next is to be ordered at `order_due`.
     pub fn install(
         &self,
-        name: &str,
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
+        certificate: Certificate,
         domains: &[String],
-    ) -> anyhow::Result<Validity> {
-        let validity = chain.first().and_then(|leaf| validity(leaf));
-        let validity = validity.context("the certificate cannot be read")?;
-        let certificate = Certificate::new(&name.into(), chain, key)?;
-        for domain in domains {
-            anyhow::ensure!(
-                certificate.names.covers(&normalize_host(domain)),
-                "the certificate is not for `{domain}`"
-            );
+        order_due: UnixTime,
+    ) -> anyhow::Result<()> {
+        let missing = domains.iter().filter(|domain| !certificate.covers(domain));
+        let missing: Vec<String> = missing.cloned().collect();
+        let mut list = vec![certificate];
+        if !missing.is_empty() {
+            list.push(self_signed(&missing)?);
         }
-        let certificates = Certificates::of(vec![certificate]);
+        let certificates = Certificates::of(list, Some(order_due));
         self.certificates.0.store(Arc::new(certificates));
-        Ok(validity)
+        Ok(())
     }
 }
 
@@ -170,37 +193,68 @@ struct Current(ArcSwap<Certificates>);
 struct Certificates {
     list: Vec<Certificate>,
     by_name: HashMap<String, SmallVec<[usize; 1]>>,
+    /// Where they are ordered: see [`TlsAcceptor::order_due`].
+    order_due: Option<UnixTime>,
 }
 
-#[derive(Debug)]
-struct Certificate {
+/// A certificate with its key, ready to be served.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    name: Arc<str>,
+    origin: Origin,
     key: Arc<CertifiedKey>,
     names: Arc<CertificateNames>,
-    expiry: Expiry,
+    validity: Validity,
+}
+
+/// Where a certificate is from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file that the configuration names.
+    File,
+    /// Made here: nobody but the operator should trust it.
+    Made,
+    /// Issued by the ACME authority that has this directory.
+    Authority(Arc<str>),
 }
 
 impl Certificates {
     fn new(source: &CertificateSource) -> anyhow::Result<Self> {
-        let list = match source {
-            CertificateSource::Files(pairs) => pairs
-                .iter()
-                .map(|pair| Certificate::new(&pair.name, pair.chain.clone(), pair.key.clone_key()))
-                .collect::<anyhow::Result<Vec<_>>>()?,
-            CertificateSource::SelfSigned(names) => vec![self_signed(names)?],
+        let (list, order_due) = match source {
+            CertificateSource::Files(pairs) => {
+                let pair = |pair: &CertificatePair| {
+                    let (chain, key) = (pair.chain.clone(), pair.key.clone_key());
+                    Certificate::new(&pair.name, Origin::File, chain, key)
+                };
+                (pairs.iter().map(pair).collect::<anyhow::Result<_>>()?, None)
+            }
+            CertificateSource::SelfSigned(names) => (vec![self_signed(names)?], None),
             // Until there is a better one.
-            CertificateSource::Acme(acme) => vec![self_signed(&acme.domains)?],
+            CertificateSource::Acme(acme) => (
+                vec![self_signed(&acme.domains)?],
+                Some(UnixTime::from_secs(0)),
+            ),
         };
-        Ok(Self::of(list))
+        Ok(Self::of(list, order_due))
     }
 
-    fn of(list: Vec<Certificate>) -> Self {
+    fn of(list: Vec<Certificate>, order_due: Option<UnixTime>) -> Self {
         let mut by_name: HashMap<_, SmallVec<_>> = HashMap::new();
         for (index, certificate) in list.iter().enumerate() {
             for name in &certificate.names.dns {
                 by_name.entry(name.clone()).or_default().push(index);
             }
         }
-        Self { list, by_name }
+        Self {
+            list,
+            by_name,
+            order_due,
+        }
+    }
+
+    fn not_made(&self) -> impl Iterator<Item = &Certificate> {
+        let certificates = self.list.iter();
+        certificates.filter(|certificate| certificate.origin != Origin::Made)
     }
 
     /// The certificates that are good for a name that the client asked for, in their order.
@@ -245,8 +299,10 @@ impl ResolvesServerCert for Current {
 }
 
 impl Certificate {
-    fn new(
+    /// Fails when the key does not fit. `name` is that of its metric.
+    pub fn new(
         name: &Arc<str>,
+        origin: Origin,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> anyhow::Result<Self> {
@@ -257,17 +313,44 @@ impl Certificate {
         if names == CertificateNames::default() {
             names.dns.extend(common_name(leaf));
         }
-        let not_after = validity(leaf).map_or(UnixTime::from_secs(0), |validity| validity.until);
+        let validity = validity(leaf).unwrap_or(Validity::NEVER);
         let key = CertifiedKey::from_der(chain, key, &provider())?;
-        let expiry = Expiry {
-            name: Arc::clone(name),
-            not_after,
-        };
         Ok(Self {
+            name: Arc::clone(name),
+            origin,
             key: Arc::new(key),
             names: Arc::new(names),
-            expiry,
+            validity,
         })
+    }
+
+    /// The same certificate with another name in metrics.
+    #[must_use]
+    pub fn named(self, name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            ..self
+        }
+    }
+
+    /// Where it is from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether it is good for a domain.
+    pub fn covers(&self, domain: &str) -> bool {
+        self.names.covers(&normalize_host(domain))
+    }
+
+    /// The names in it.
+    pub fn names(&self) -> &CertificateNames {
+        &self.names
+    }
+
+    /// When it counts.
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 }
 
@@ -275,7 +358,8 @@ impl Certificate {
 fn self_signed(names: &[String]) -> anyhow::Result<Certificate> {
     let made = rcgen::generate_simple_self_signed(names.to_vec())?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    Certificate::new(&"self_signed".into(), vec![made.cert.der().clone()], key)
+    let chain = vec![made.cert.der().clone()];
+    Certificate::new(&"self_signed".into(), Origin::Made, chain, key)
 }
 
 /// The names in a certificate.
@@ -328,15 +412,38 @@ mod tests {
     #[test]
     fn a_certificate_is_due_when_a_third_of_its_time_is_left() {
         let at = UnixTime::from_secs;
-        let validity = Validity {
-            from: at(1000),
-            until: at(1090),
+        let validity = |from, until| Validity {
+            from: at(from),
+            until: at(until),
         };
-        let wait = |now| validity.until_last_third(at(now)).as_secs();
-        assert_eq!(
-            [wait(1000), wait(1059), wait(1060), wait(2000)],
-            [60, 1, 0, 0]
-        );
-        assert_eq!(wait(900), 160, "its time has not begun");
+        assert_eq!(validity(1000, 1090).last_third(), at(1060));
+        assert_eq!(validity(1000, 1001).last_third(), at(1001));
+    }
+
+    #[test]
+    fn names_without_a_certificate_get_one_made_here() {
+        let domains = ["a.example.org", "b.example.org"].map(str::to_owned);
+        let acceptor = TlsAcceptor::new(&TlsSettings {
+            certificates: CertificateSource::SelfSigned(domains.to_vec()),
+            min_version: TlsVersion::Tls12,
+            client_ca: None,
+        })
+        .unwrap();
+        assert!(acceptor.certificates().is_empty());
+        assert_eq!(acceptor.uncovered(&domains), domains);
+        let made = self_signed(&domains[..1]).unwrap();
+        let issued = Certificate {
+            name: "a.example.org".into(),
+            origin: Origin::Authority("https://ca.example.org".into()),
+            ..made
+        };
+        let due = UnixTime::from_secs(7);
+        acceptor.install(issued, &domains, due).unwrap();
+        assert_eq!(acceptor.order_due(), Some(due));
+        assert_eq!(acceptor.uncovered(&domains), domains[1..]);
+        assert_eq!(acceptor.certificates().len(), 1);
+        let current = acceptor.certificates.0.load();
+        let served = domains.map(|name| current.by_name(&name)[0].name.to_string());
+        assert_eq!(served, ["a.example.org", "self_signed"]);
     }
 }

@@ -163,10 +163,21 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
+/// The same configuration with a certificate for other names.
+fn with_domains(config: &str, domains: &str) -> String {
+    let before = "domains: [hooks.example.org, www.example.org]";
+    assert!(config.contains(before));
+    config.replace(before, &format!("domains: [{domains}]"))
+}
+
 /// Whose certificate a new connection is shown, and its serial number.
 fn shown(gateway: &Gateway) -> (String, String) {
+    shown_for(gateway, "hooks.example.org")
+}
+
+fn shown_for(gateway: &Gateway, name: &str) -> (String, String) {
     let wire = Tls {
-        name: "hooks.example.org",
+        name,
         ..Tls::default()
     }
     .connect(gateway.address("https"))
@@ -364,4 +375,103 @@ fn an_authority_that_forgot_the_account_gets_a_new_one() {
     wait_for_order(&gateway, &pebble);
     let json = fs::read_to_string(pebble.cached("account-")).unwrap();
     assert!(!json.contains(&format!("{id}0000")));
+}
+
+#[test]
+fn names_that_change_leave_the_certificate_that_is_there() {
+    // SECURITY T-11
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let config = pebble.config(&app);
+    let gateway = Gateway::start(&config);
+    wait_for_order(&gateway, &pebble);
+    let (issuer, serial) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let uncovered = "no certificate is there for these names yet";
+
+    // From here on the authority does not answer.
+    pebble.signal("-STOP");
+    let said = gateway.stderr().matches(uncovered).count();
+    assert_eq!(said, 1, "at the first start only");
+    let reordered = with_domains(&config, "www.example.org, hooks.example.org");
+    gateway.reload(&reordered, "success");
+    assert_eq!(shown(&gateway).1, serial, "the same names in another order");
+    gateway.reload(&with_domains(&config, "www.example.org"), "success");
+    assert_eq!(shown(&gateway).1, serial, "a name less");
+    let more = "new.example.org, hooks.example.org, www.example.org";
+    let more = with_domains(&config, more);
+    gateway.reload(&more, "success");
+    assert_eq!(shown(&gateway).1, serial, "a name more");
+    assert_eq!(shown_for(&gateway, "www.example.org").1, serial);
+    let (issuer, _) = shown_for(&gateway, "new.example.org");
+    assert!(!issuer.contains("Pebble"), "{issuer}");
+    eventually("the log names it", || {
+        let log = gateway.stderr();
+        let mut lines = log.lines().filter(|line| line.contains(uncovered));
+        let names = "\"names\":\"new.example.org\"";
+        (lines.clone().count() == 2 && lines.any(|line| line.contains(names))).then_some(())
+    });
+    drop(gateway);
+
+    let gateway = Gateway::start(&more);
+    assert_eq!(shown(&gateway).1, serial, "a start with a name more");
+    pebble.signal("-CONT");
+    wait_for_order(&gateway, &pebble);
+    for name in ["new.example.org", "hooks.example.org", "www.example.org"] {
+        let (issuer, renewed) = shown_for(&gateway, name);
+        assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+        assert_ne!(renewed, serial);
+    }
+    drop(gateway);
+
+    // One file that is cut off does not hide another.
+    let folder = pebble.dir.path().join("cache");
+    let files = fs::read_dir(folder).unwrap();
+    let mut files = files.map(|file| file.unwrap().path());
+    let cut = files.find(|path| name(path).ends_with("new.example.org.pem"));
+    let cut = cut.unwrap();
+    let whole = fs::read_to_string(&cut).unwrap();
+    fs::write(&cut, &whole[..500]).unwrap();
+    pebble.signal("-STOP");
+    let gateway = Gateway::start(&more);
+    assert_eq!(shown(&gateway).1, serial);
+    let log = gateway.stderr();
+    let mut lines = log.lines();
+    let said = lines.find(|line| line.contains("a kept ACME certificate cannot be used"));
+    let said = said.unwrap();
+    assert!(said.contains("it is cut off or damaged"), "{said}");
+    assert!(said.contains(name(&cut)), "{said}");
+}
+
+#[test]
+fn a_certificate_that_is_not_kept_outlives_a_reload() {
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let cache = format!("cache: {}/cache", pebble.dir.path().display());
+    let config = pebble.config(&app).replace(&cache, "cache: /proc/hookward");
+    let gateway = Gateway::start(&config);
+    wait_for_order(&gateway, &pebble);
+    let (issuer, serial) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    pebble.signal("-STOP");
+    let stricter = config.replace("acme:", "min_version: \"1.3\"\n      acme:");
+    gateway.reload(&stricter, "success");
+    assert_eq!(shown(&gateway).1, serial);
+    let moved = stricter
+        .replace("  https:", "  moved:")
+        .replace(&tls.to_string(), "0");
+    gateway.reload(&moved, "success");
+    let wire = Tls {
+        name: "hooks.example.org",
+        ..Tls::default()
+    };
+    let wire = wire.connect(gateway.address("moved")).unwrap();
+    let certificate = wire.session.unwrap().certificate;
+    let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
+    assert_eq!(parsed.raw_serial_as_string(), serial, "another listener");
+    assert_eq!(orders(&gateway, "success"), 1, "it is as good as before");
 }

@@ -1,6 +1,7 @@
 //! Where an ACME account and its certificates outlive the process: files that only we can read,
 //! replaced whole.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -14,6 +15,8 @@ use crate::settings::AcmeSettings;
 const FILE_MAX: u64 = 1 << 20;
 /// Longest part of a file name: two and the rest fit into 255 bytes.
 const NAME_MAX: usize = 100;
+/// Most files of other names that are looked at.
+const OTHERS_MAX: usize = 100;
 
 /// The files of one ACME configuration.
 #[derive(Clone, Debug)]
@@ -21,18 +24,22 @@ pub(super) struct Cache {
     folder: PathBuf,
     account: PathBuf,
     certificate: PathBuf,
+    /// How the names of this authority's certificates begin.
+    certificates: String,
 }
 
 impl Cache {
     /// Names hold what the content is for: another directory is another account.
     pub(super) fn new(settings: &AcmeSettings) -> Self {
         let directory = plain(settings.directory.trim_start_matches("https://"));
-        let domain = plain(settings.domains.first().map_or("", String::as_str));
+        let domain = settings.domains.first().map_or("", String::as_str);
         let folder = settings.cache.clone();
+        let certificates = format!("certificate-{directory}-");
         Self {
             account: folder.join(format!("account-{directory}.json")),
-            certificate: folder.join(format!("certificate-{directory}-{domain}.pem")),
+            certificate: folder.join(certificate(&certificates, domain)),
             folder,
+            certificates,
         }
     }
 
@@ -52,11 +59,37 @@ impl Cache {
         }
     }
 
-    /// Chain and key in one file, so that they cannot come apart.
-    pub(super) fn certificate(&self) -> io::Result<Option<Zeroizing<String>>> {
-        read(&self.certificate)
+    /// The files in which this authority's certificates may be, those of other names too.
+    pub(super) fn certificates(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.certificate.clone()];
+        let listed = match fs::read_dir(&self.folder) {
+            Ok(listed) => listed,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    let cache = self.folder.display();
+                    tracing::warn!(%cache, %error, "the ACME cache cannot be read");
+                }
+                return files;
+            }
+        };
+        let of_others = listed.filter_map(Result::ok).map(|entry| entry.path());
+        let of_others = of_others.filter(|path| {
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            let is_certificate = name.starts_with(&self.certificates)
+                && path.extension().is_some_and(|end| end == "pem");
+            is_certificate && *path != self.certificate
+        });
+        files.extend(of_others.take(OTHERS_MAX));
+        files
     }
 
+    /// Whether a file has the name of a certificate of this authority for `domain`: that of an authority
+    /// may begin like that of another.
+    pub(super) fn is_for(&self, file: &Path, domain: &str) -> bool {
+        file.file_name().and_then(OsStr::to_str) == Some(&certificate(&self.certificates, domain))
+    }
+
+    /// Chain and key in one file, so that they cannot come apart.
     pub(super) fn keep_certificate(&self, pem: &str) -> io::Result<()> {
         self.write(&self.certificate, pem)
     }
@@ -98,7 +131,8 @@ fn write_new(path: &Path, content: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
+/// What a file holds; `None` when it is not there.
+pub(super) fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     let length = match fs::metadata(path) {
         Ok(found) => found.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -108,6 +142,11 @@ fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
         return Err(io::Error::other("it is too large"));
     }
     fs::read_to_string(path).map(|text| Some(Zeroizing::new(text)))
+}
+
+/// The name of a certificate's file.
+fn certificate(start: &str, domain: &str) -> String {
+    format!("{start}{}.pem", plain(domain))
 }
 
 /// A part of a file name.
@@ -142,7 +181,8 @@ mod tests {
         fs::write(cache.certificate.with_extension("next"), "left behind").unwrap();
         for content in ["one", "two"] {
             cache.keep_certificate(content).unwrap();
-            assert_eq!(cache.certificate().unwrap().unwrap().as_str(), content);
+            let kept = read(&cache.certificate).unwrap().unwrap();
+            assert_eq!(kept.as_str(), content);
         }
         cache.keep_account("{}").unwrap();
         cache.forget_account().unwrap();
@@ -159,6 +199,41 @@ mod tests {
         let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
         assert_ne!(other.certificate, cache.certificate);
         assert_eq!(other.account, cache.account);
+    }
+
+    #[test]
+    fn certificates_of_other_names_are_found_and_those_of_other_authorities_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&settings(dir.path(), &["a.example.org"]));
+        assert_eq!(
+            cache.certificates().len(),
+            1,
+            "the own one, also before it is there"
+        );
+        let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
+        other.keep_certificate("other").unwrap();
+        other.keep_account("{}").unwrap();
+        fs::write(other.certificate.with_extension("next"), "left behind").unwrap();
+        let foreign = AcmeSettings {
+            directory: "https://ca.example.com/directory".to_owned(),
+            ..settings(dir.path(), &["a.example.org"])
+        };
+        Cache::new(&foreign).keep_certificate("foreign").unwrap();
+        let alike = AcmeSettings {
+            directory: "https://ca.example.org/directory-b".to_owned(),
+            ..foreign
+        };
+        let alike = Cache::new(&alike);
+        alike.keep_certificate("alike").unwrap();
+        let mut found = cache.certificates();
+        assert_eq!(found.remove(0), cache.certificate, "the own one is first");
+        found.sort();
+        assert_eq!(
+            found,
+            [alike.certificate.clone(), other.certificate.clone()]
+        );
+        assert!(cache.is_for(&other.certificate, "b.example.org"));
+        assert!(!cache.is_for(&alike.certificate, "a.example.org"));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Certificates from an ACME authority (RFC 8555): ordered, proven, kept and renewed while serving.
 //!
-//! Until the first one is there, and whenever none can be had, what was there before is served: an
-//! authority that is down must not take the gateway with it (SECURITY T-11).
+//! Until the first one is there, and whenever none can be had, what was there before is served, for as many of
+//! the names as it is good for: an authority that is down must not take the gateway with it (SECURITY T-11).
 
 mod cache;
 mod challenges;
+mod choice;
 mod client;
 
 use std::fmt;
@@ -17,8 +18,6 @@ use instant_acme::{
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
@@ -27,9 +26,10 @@ pub use challenges::Challenges;
 
 use self::cache::Cache;
 use self::challenges::Offer;
+use self::choice::{Choice, kept, parse};
 use self::client::Client;
 use super::listener::Endpoint;
-use super::tls::{TlsAcceptor, Validity};
+use super::tls::{Certificate, TlsAcceptor};
 use crate::clock::Clock;
 use crate::settings::AcmeSettings;
 use crate::telemetry::Telemetry;
@@ -46,25 +46,6 @@ const SLEEP_MAX: Duration = Duration::from_hours(1);
 const BACK_OFF_MIN: Duration = Duration::from_secs(30);
 const BACK_OFF_MAX: Duration = Duration::from_hours(6);
 
-/// Puts the kept certificate into force; `None` when there is none that can be used.
-pub fn restore(settings: &AcmeSettings, acceptor: &TlsAcceptor) -> Option<Validity> {
-    let kept = Cache::new(settings).certificate();
-    let pem = kept
-        .inspect_err(|error| tracing::warn!(%error, "the ACME cache cannot be read"))
-        .ok()??;
-    install(settings, acceptor, &pem)
-        .inspect_err(|error| tracing::warn!(%error, "the kept ACME certificate cannot be used"))
-        .ok()
-}
-
-/// Puts a certificate into force, connections that are open stay as they are.
-fn install(settings: &AcmeSettings, acceptor: &TlsAcceptor, pem: &str) -> anyhow::Result<Validity> {
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(pem.as_bytes())?;
-    let name = settings.domains.first().map_or("acme", String::as_str);
-    acceptor.install(name, chain, key, &settings.domains)
-}
-
 /// Keeps the certificate of one listener fresh.
 pub struct Keeper {
     settings: AcmeSettings,
@@ -75,7 +56,6 @@ pub struct Keeper {
     clock: Clock,
     issued: mpsc::UnboundedSender<()>,
     account: Option<Account>,
-    validity: Option<Validity>,
     ordered: Option<Duration>,
     failures: u32,
 }
@@ -108,16 +88,27 @@ impl Keeping {
         };
         (keeping, issued)
     }
+
+    /// Has a listener begin with the best certificate that is there: one of those that `served` so far, or
+    /// a kept one. Where none is good for any of its names, the one that was made for them stays.
+    pub fn restore(
+        &self,
+        settings: &AcmeSettings,
+        acceptor: &TlsAcceptor,
+        served: Vec<Certificate>,
+    ) -> anyhow::Result<()> {
+        let mut found = kept(&Cache::new(settings), settings);
+        found.extend(served);
+        match Choice::of(found, settings, self.clock.now()) {
+            None => Ok(()),
+            Some(best) => acceptor.install(best.certificate, &settings.domains, best.order_due),
+        }
+    }
 }
 
 impl Keeper {
-    /// For a listener that serves what [`restore`] found.
-    pub fn new(
-        settings: AcmeSettings,
-        endpoint: Arc<Endpoint>,
-        keeping: Keeping,
-        validity: Option<Validity>,
-    ) -> Self {
+    /// For a listener that serves what [`Keeping::restore`] found.
+    pub fn new(settings: AcmeSettings, endpoint: Arc<Endpoint>, keeping: Keeping) -> Self {
         Self {
             cache: Cache::new(&settings),
             settings,
@@ -127,7 +118,6 @@ impl Keeper {
             clock: keeping.clock,
             issued: keeping.issued,
             account: None,
-            validity,
             ordered: None,
             failures: 0,
         }
@@ -135,6 +125,7 @@ impl Keeper {
 
     /// Orders a certificate whenever one is due. Never returns: it is dropped.
     pub async fn keep(mut self) {
+        self.note_uncovered();
         loop {
             let wait = self.due_in();
             if !wait.is_zero() {
@@ -166,15 +157,35 @@ impl Keeper {
         }
     }
 
+    /// Senders refuse what they get for these names: that must not be silent.
+    fn note_uncovered(&self) {
+        let tls = self.endpoint.tls.load_full();
+        let uncovered = tls
+            .as_ref()
+            .as_ref()
+            .map(|tls| tls.uncovered(&self.settings.domains));
+        let names = uncovered.unwrap_or_default().join(", ");
+        if !names.is_empty() {
+            tracing::warn!(
+                listener = &*self.endpoint.name,
+                names,
+                "no certificate is there for these names yet: they get a self-signed one until the ACME authority has issued one"
+            );
+        }
+    }
+
     /// How long the present certificate will do: until a third of its time is left.
     fn due_in(&self) -> Duration {
-        let Some(validity) = self.validity else {
+        let tls = self.endpoint.tls.load();
+        let due = tls.as_ref().as_ref().and_then(TlsAcceptor::order_due);
+        let left = due.map_or(0, |due| due.millis_since(self.clock.now()));
+        let Ok(left) = u64::try_from(left) else {
             return Duration::ZERO;
         };
         let apart = self.ordered.map_or(Duration::ZERO, |ordered| {
             (ordered + RENEWALS_APART).saturating_sub(self.clock.monotonic())
         });
-        validity.until_last_third(self.clock.now()).max(apart)
+        Duration::from_millis(left).max(apart)
     }
 
     async fn renew(&mut self) -> anyhow::Result<()> {
@@ -193,7 +204,13 @@ impl Keeper {
         let pem = ordered?;
         let tls = self.endpoint.tls.load_full();
         let acceptor = tls.as_ref().as_ref().context("the listener has no TLS")?;
-        self.validity = Some(install(&self.settings, acceptor, &pem)?);
+        let certificate = parse(&pem, &self.settings).context("what the authority issued")?;
+        for domain in &self.settings.domains {
+            let is_covered = certificate.covers(domain);
+            anyhow::ensure!(is_covered, "the certificate is not for `{domain}`");
+        }
+        let order_due = certificate.validity().last_third();
+        acceptor.install(certificate, &self.settings.domains, order_due)?;
         // The program may be ending; then nobody needs to know.
         self.issued.send(()).ok();
         // It is served all the same: the next process would have to order anew.
