@@ -582,7 +582,7 @@ impl Server {
     fn show_expiries(&self) {
         self.living.telemetry.metrics.reset_certificates();
         for running in self.endpoints.values() {
-            self.note_expiries(&running.endpoint);
+            self.note_expiries(running);
         }
     }
 
@@ -677,12 +677,20 @@ impl Server {
         }
     }
 
-    fn note_expiries(&self, endpoint: &Endpoint) {
-        if let Some(tls) = endpoint.tls.load().as_ref() {
-            for expiry in tls.expiries() {
-                let metrics = &self.living.telemetry.metrics;
-                metrics.certificate_not_after(&expiry.name, expiry.not_after);
-            }
+    fn note_expiries(&self, running: &Running) {
+        let metrics = &self.living.telemetry.metrics;
+        let tls = running.endpoint.tls.load();
+        let Some(tls) = tls.as_ref() else {
+            return;
+        };
+        for expiry in tls.expiries() {
+            metrics.certificate_not_after(&expiry.name, expiry.not_after);
+        }
+        if let Some(acme) = running.settings.acme()
+            && let Some(due) = tls.order_due()
+        {
+            let name = acme.domains.first().map_or("acme", String::as_str);
+            metrics.acme_order_due(&running.settings.name, name, due);
         }
     }
 }

@@ -26,6 +26,7 @@ pub struct Metrics {
     key_fetch_failure: IntCounter,
     acme_order_success: IntCounter,
     acme_order_failure: IntCounter,
+    acme_order_due: IntGaugeVec,
     certificate_not_after: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
@@ -202,6 +203,7 @@ impl Metrics {
             key_fetch_failure,
             acme_order_success,
             acme_order_failure,
+            acme_order_due: acme_order_due(&registry),
             certificate_not_after: gauges(
                 &registry,
                 "hookward_tls_certificate_not_after_timestamp_seconds",
@@ -280,6 +282,14 @@ impl Metrics {
         }
     }
 
+    /// Says when the next certificate of a listener is to be ordered: in the past while none can be had. `name`
+    /// is that of its certificate.
+    pub fn acme_order_due(&self, listener: &str, name: &str, due: UnixTime) {
+        self.acme_order_due
+            .with_label_values(&[listener, name])
+            .set(due.secs());
+    }
+
     /// Says when a served certificate ends. `name` is a configured name.
     pub fn certificate_not_after(&self, name: &str, not_after: UnixTime) {
         self.certificate_not_after
@@ -290,6 +300,7 @@ impl Metrics {
     /// Forgets the certificates before a reload names them again.
     pub fn reset_certificates(&self) {
         self.certificate_not_after.reset();
+        self.acme_order_due.reset();
     }
 
     /// Adds a counter that lives elsewhere to the page: once, or it panics.
@@ -321,6 +332,15 @@ pub(super) fn access_log_dropped() -> IntCounter {
         "hookward_access_log_dropped_total",
         "Access events lost because standard output was closed, full or too slow.",
     ))
+}
+
+fn acme_order_due(registry: &Registry) -> IntGaugeVec {
+    gauges(
+        registry,
+        "hookward_acme_order_due_timestamp_seconds",
+        "When the next certificate is to be ordered, in Unix seconds; 0 while a name has none.",
+        &["listener", "name"],
+    )
 }
 
 fn task_restarts(registry: &Registry) -> IntCounter {
@@ -405,6 +425,11 @@ mod tests {
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));
         metrics.config_reload(false);
         metrics.certificate_not_after("https", UnixTime::from_secs(1_800_000_000));
+        metrics.acme_order_due(
+            "public",
+            "hooks.example.org",
+            UnixTime::from_secs(1_790_000_000),
+        );
         insta::with_settings!({ snapshot_path => "../../tests/snapshots", prepend_module_to_snapshot => false }, {
             insta::assert_snapshot!("metrics_page", metrics.render());
         });

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::support::{App, Authority, Gateway, Tls, Wire, eventually, open_route, pause};
+use super::support::{App, Authority, Gateway, Tls, Wire, eventually, now, open_route, pause};
 
 /// pebble with a name server for which every name is this machine.
 struct Pebble {
@@ -193,6 +193,12 @@ fn orders(gateway: &Gateway, result: &str) -> u64 {
         .unwrap()
 }
 
+/// When the next certificate is due, as alerts see it.
+fn due(gateway: &Gateway, name: &str) -> Option<u64> {
+    let labels = [("listener", "https"), ("name", name)];
+    gateway.metric("hookward_acme_order_due_timestamp_seconds", &labels)
+}
+
 /// Waits for longer than other tests: orders are tried again after half a minute.
 fn wait_for_order(gateway: &Gateway, pebble: &Pebble) {
     let begun = Instant::now();
@@ -236,6 +242,9 @@ fn a_certificate_is_ordered_kept_and_renewed_while_serving() {
     let (issuer, serial) = shown(&gateway);
     assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
     assert_eq!(post(&mut connect(&gateway)), 200);
+    eventually("the next order is due", || {
+        (due(&gateway, "hooks.example.org")? > u64::try_from(now()).unwrap()).then_some(())
+    });
     let until = gateway.metric(
         "hookward_tls_certificate_not_after_timestamp_seconds",
         &[("name", "hooks.example.org")],
@@ -271,6 +280,8 @@ fn a_certificate_is_ordered_kept_and_renewed_while_serving() {
     let gateway = Gateway::start(&config);
     let (issuer, _) = shown(&gateway);
     assert!(!issuer.contains("Pebble"), "{issuer}");
+    let overdue = due(&gateway, "hooks.example.org").unwrap();
+    assert!((1..u64::try_from(now()).unwrap()).contains(&overdue));
     let mut open = connect(&gateway);
     assert_eq!(post(&mut open), 200);
     pebble.signal("-CONT");
@@ -296,6 +307,7 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
     });
     let (issuer, _) = shown(&gateway);
     assert!(!issuer.contains("Pebble"), "{issuer}");
+    assert_eq!(due(&gateway, "hooks.example.org"), Some(0));
     assert_eq!(post(&mut connect(&gateway)), 200);
     eventually("the failure is in the log", || {
         let log = gateway.stderr();
@@ -405,6 +417,8 @@ fn names_that_change_leave_the_certificate_that_is_there() {
     gateway.reload(&more, "success");
     assert_eq!(shown(&gateway).1, serial, "a name more");
     assert_eq!(shown_for(&gateway, "www.example.org").1, serial);
+    assert_eq!(due(&gateway, "new.example.org"), Some(0));
+    assert_eq!(due(&gateway, "hooks.example.org"), None, "as it was before");
     let (issuer, _) = shown_for(&gateway, "new.example.org");
     assert!(!issuer.contains("Pebble"), "{issuer}");
     eventually("the log names it", || {

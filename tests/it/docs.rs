@@ -638,6 +638,45 @@ fn deployments_parse() {
     assert!(dashboard["panels"].as_array().unwrap().len() > 10);
 }
 
+/// The rules of alerts in a YAML text: names, and when they fire.
+fn alerts(text: &str) -> BTreeMap<String, (Value, Value)> {
+    let rules: Value = serde_yaml::from_str(text).unwrap();
+    let rules = rules["groups"][0]["rules"].as_sequence().unwrap();
+    let rule = |rule: &Value| {
+        let name = rule["alert"].as_str().unwrap().to_owned();
+        (name, (rule["expr"].clone(), rule["for"].clone()))
+    };
+    rules.iter().map(rule).collect()
+}
+
+#[test]
+fn alerts_on_the_page_are_those_that_are_shipped() {
+    let shipped = alerts(&read("deploy/prometheus/alerts.yml"));
+    let page = read("docs/metrics.md");
+    let printed = blocks(&page)
+        .into_iter()
+        .find(|(_, info, text)| info == "yaml" && text.starts_with("groups:"));
+    let printed = alerts(&printed.unwrap().2);
+    assert!(printed.contains_key("HookwardAcmeStandIn"));
+    for (name, rule) in printed {
+        assert_eq!(Some(&rule), shipped.get(&name), "{name}");
+    }
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    for arguments in [
+        ["check", "rules", "deploy/prometheus/alerts.yml"],
+        ["test", "rules", "tests/alerts.yml"],
+    ] {
+        let mut promtool = Command::new("promtool");
+        let output = promtool.args(arguments).current_dir(root()).output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}\n{said}");
+    }
+}
+
 /// Seconds of a duration as configurations write it.
 fn seconds(value: &Value) -> u64 {
     let span: Span = value.as_str().unwrap().parse().unwrap();
