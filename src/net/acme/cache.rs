@@ -1,6 +1,7 @@
 //! Where an ACME account and its certificates outlive the process: files that only we can read,
 //! replaced whole.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,6 +16,8 @@ use crate::settings::AcmeSettings;
 const FILE_MAX: u64 = 1 << 20;
 /// Longest part of a file name: two and the rest fit into 255 bytes.
 const NAME_MAX: usize = 100;
+/// Digits of what tells apart certificates with the same first name.
+const MARK_LENGTH: usize = 16;
 /// Most files of other names that are looked at.
 const OTHERS_MAX: usize = 100;
 
@@ -32,12 +35,11 @@ impl Cache {
     /// Names hold what the content is for: another directory is another account.
     pub(super) fn new(settings: &AcmeSettings) -> Self {
         let directory = plain(settings.directory.trim_start_matches("https://"));
-        let domain = settings.domains.first().map_or("", String::as_str);
         let folder = settings.cache.clone();
         let certificates = format!("certificate-{directory}-");
         Self {
             account: folder.join(format!("account-{directory}.json")),
-            certificate: folder.join(certificate(&certificates, domain)),
+            certificate: folder.join(format!("{certificates}{}.pem", names(&settings.domains))),
             folder,
             certificates,
         }
@@ -83,10 +85,22 @@ impl Cache {
         files
     }
 
-    /// Whether a file has the name of a certificate of this authority for `domain`: that of an authority
-    /// may begin like that of another.
+    /// Whether a file has the name of a certificate of this authority for `domain` and maybe others: that of
+    /// an authority may begin like that of another.
     pub(super) fn is_for(&self, file: &Path, domain: &str) -> bool {
-        file.file_name().and_then(OsStr::to_str) == Some(&certificate(&self.certificates, domain))
+        if *file == *self.certificate {
+            return true;
+        }
+        let name = file.file_name().and_then(OsStr::to_str);
+        let names = name.and_then(|name| name.strip_prefix(&self.certificates));
+        let names = names.and_then(|names| names.strip_suffix(".pem"));
+        let rest = names.and_then(|names| names.strip_prefix(&plain(domain)));
+        rest.is_some_and(|rest| match rest.strip_prefix('-') {
+            None => rest.is_empty(),
+            Some(mark) => {
+                mark.len() == MARK_LENGTH && mark.bytes().all(|byte| byte.is_ascii_hexdigit())
+            }
+        })
     }
 
     /// Chain and key in one file, so that they cannot come apart.
@@ -144,9 +158,18 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
     fs::read_to_string(path).map(|text| Some(Zeroizing::new(text)))
 }
 
-/// The name of a certificate's file.
-fn certificate(start: &str, domain: &str) -> String {
-    format!("{start}{}.pem", plain(domain))
+/// The part of a file name for these names, in whatever order they stand: two certificates with the same first
+/// name must not take each other's place.
+fn names(domains: &[String]) -> String {
+    let first = plain(domains.first().map_or("", String::as_str));
+    let all: BTreeSet<&str> = domains.iter().map(String::as_str).collect();
+    if all.len() < 2 {
+        return first;
+    }
+    let all = Vec::from_iter(all).join(" ");
+    let mark = blake3::hash(all.as_bytes()).to_hex();
+    let mark: String = mark.chars().take(MARK_LENGTH).collect();
+    format!("{first}-{mark}")
 }
 
 /// A part of a file name.
@@ -191,14 +214,29 @@ mod tests {
         let mode = fs::metadata(&cache.certificate).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(&cache.folder).unwrap().count(), 1);
-        let name = cache.certificate.file_name().unwrap().to_str().unwrap();
+    }
+
+    #[test]
+    fn a_certificate_has_a_file_for_its_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |names: &[&str]| {
+            let cache = Cache::new(&settings(dir.path(), names));
+            let name = cache.certificate.file_name().unwrap();
+            name.to_str().unwrap().to_owned()
+        };
+        let (a, b, c) = ("a.example.org", "b.example.org", "c.example.org");
         assert_eq!(
-            name,
+            file(&[a]),
             "certificate-ca.example.org-directory-a.example.org.pem"
         );
-        let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
-        assert_ne!(other.certificate, cache.certificate);
-        assert_eq!(other.account, cache.account);
+        assert_eq!(file(&[a, a]), file(&[a]));
+        assert_eq!(
+            file(&[a, b, c]),
+            "certificate-ca.example.org-directory-a.example.org-2735e99858d28421.pem"
+        );
+        assert_eq!(file(&[a, b, c]), file(&[a, c, b]));
+        assert_ne!(file(&[a, b]), file(&[a, c]));
+        assert_ne!(file(&[a, b]), file(&[a]));
     }
 
     #[test]
@@ -233,7 +271,12 @@ mod tests {
             [alike.certificate.clone(), other.certificate.clone()]
         );
         assert!(cache.is_for(&other.certificate, "b.example.org"));
+        let two = Cache::new(&settings(dir.path(), &["b.example.org", "c.example.org"]));
+        assert!(cache.is_for(&two.certificate, "b.example.org"));
+        assert!(!cache.is_for(&two.certificate, "b.example"));
+        assert!(!cache.is_for(&other.certificate, "b.example"));
         assert!(!cache.is_for(&alike.certificate, "a.example.org"));
+        assert!(cache.is_for(&cache.certificate, "whatever its names are"));
     }
 
     #[test]
