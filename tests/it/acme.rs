@@ -163,6 +163,19 @@ fn name(path: &Path) -> &str {
     path.file_name().unwrap().to_str().unwrap()
 }
 
+/// The same configuration with further listeners, on ports of their own.
+fn with_listeners(config: &str, more: &[(&str, &str)]) -> String {
+    let (before, rest) = config.split_once("  https:\n").unwrap();
+    let (own, after) = rest.split_once("  http:").unwrap();
+    let (_address, tls) = own.split_once("    tls:\n").unwrap();
+    let listener = |(name, domains): &(&str, &str)| {
+        let tls = with_domains(tls, domains);
+        format!("  {name}:\n    address: 127.0.0.1:0\n    tls:\n{tls}")
+    };
+    let more: String = more.iter().map(listener).collect();
+    format!("{before}  https:\n{own}{more}  http:{after}")
+}
+
 /// The same configuration with a certificate for other names.
 fn with_domains(config: &str, domains: &str) -> String {
     let before = "domains: [hooks.example.org, www.example.org]";
@@ -176,11 +189,15 @@ fn shown(gateway: &Gateway) -> (String, String) {
 }
 
 fn shown_for(gateway: &Gateway, name: &str) -> (String, String) {
+    shown_by(gateway, "https", name)
+}
+
+fn shown_by(gateway: &Gateway, listener: &str, name: &str) -> (String, String) {
     let wire = Tls {
         name,
         ..Tls::default()
     }
-    .connect(gateway.address("https"))
+    .connect(gateway.address(listener))
     .unwrap();
     let certificate = wire.session.unwrap().certificate;
     let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
@@ -307,7 +324,9 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
     let ports = Ports::find();
     let (http, closed) = (ports.http, ports.closed);
     let pebble = Pebble::start(ports, closed, http);
-    let gateway = Gateway::start(&pebble.config(&app));
+    let config = pebble.config(&app);
+    let both = "hooks.example.org, www.example.org";
+    let gateway = Gateway::start(&with_listeners(&config, &[("also", both)]));
     eventually("the first challenge fails", || {
         (orders(&gateway, "failure") > 0).then_some(())
     });
@@ -321,7 +340,12 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
             .then_some(())
     });
     wait_for_order(&gateway, &pebble);
-    assert!(shown(&gateway).0.contains("Pebble Intermediate CA"));
+    let (issuer, serial) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    eventually("the other listener does not wait for its turn", || {
+        (shown_by(&gateway, "also", "hooks.example.org").1 == serial).then_some(())
+    });
+    assert_eq!(orders(&gateway, "success"), 1);
     // What is no token is a request like any other.
     let path = "/.well-known/acme-challenge/nothing";
     let answer = gateway.plain().exchange("GET", path, &[], b"");
@@ -485,13 +509,34 @@ fn a_certificate_that_is_not_kept_outlives_a_reload() {
         .replace("  https:", "  moved:")
         .replace(&tls.to_string(), "0");
     gateway.reload(&moved, "success");
-    let wire = Tls {
-        name: "hooks.example.org",
-        ..Tls::default()
-    };
-    let wire = wire.connect(gateway.address("moved")).unwrap();
-    let certificate = wire.session.unwrap().certificate;
-    let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
-    assert_eq!(parsed.raw_serial_as_string(), serial, "another listener");
+    let (_, moved) = shown_by(&gateway, "moved", "hooks.example.org");
+    assert_eq!(moved, serial, "another listener");
     assert_eq!(orders(&gateway, "success"), 1, "it is as good as before");
+}
+
+#[test]
+fn listeners_with_a_common_name_order_one_after_the_other() {
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, closed) = (ports.tls, ports.closed);
+    let pebble = Pebble::start(ports, tls, closed);
+    let more = [
+        ("more", "hooks.example.org, new.example.org"),
+        ("same", "hooks.example.org, www.example.org"),
+    ];
+    let config = with_listeners(&pebble.config(&app), &more);
+    let gateway = Gateway::start(&config);
+    for listener in ["https", "same", "more"] {
+        eventually(&format!("`{listener}` has a certificate"), || {
+            let (issuer, _) = shown_by(&gateway, listener, "hooks.example.org");
+            issuer.contains("Pebble Intermediate CA").then_some(())
+        });
+    }
+    let same = shown_by(&gateway, "same", "hooks.example.org");
+    assert_eq!(shown(&gateway), same, "equal settings, one order");
+    eventually("two orders", || {
+        (orders(&gateway, "success") == 2).then_some(())
+    });
+    assert_eq!(orders(&gateway, "failure"), 0);
+    pebble.cached("account-");
 }

@@ -20,7 +20,7 @@ const ALPN: &[u8] = b"acme-tls/1";
 /// Where an authority looks over plain HTTP.
 const PATH: &str = "/.well-known/acme-challenge/";
 
-/// Answers to the challenges of all orders under way.
+/// Answers to the challenges of the order under way.
 #[derive(Debug, Default)]
 pub struct Challenges(Mutex<Answers>);
 

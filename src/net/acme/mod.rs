@@ -18,7 +18,7 @@ use instant_acme::{
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
@@ -55,6 +55,9 @@ pub struct Keeper {
     telemetry: Telemetry,
     clock: Clock,
     issued: mpsc::UnboundedSender<()>,
+    turn: Arc<Semaphore>,
+    tell: watch::Sender<()>,
+    news: watch::Receiver<()>,
     account: Option<Account>,
     ordered: Option<Duration>,
     failures: u32,
@@ -74,6 +77,10 @@ pub struct Keeping {
     telemetry: Telemetry,
     clock: Clock,
     issued: mpsc::UnboundedSender<()>,
+    /// One order at a time: the authority looks by name, and a listener cannot tell for which order.
+    turn: Arc<Semaphore>,
+    /// Tells keepers of what others have put into the cache.
+    tell: watch::Sender<()>,
 }
 
 impl Keeping {
@@ -85,6 +92,8 @@ impl Keeping {
             telemetry: telemetry.clone(),
             clock: clock.clone(),
             issued: tell,
+            turn: Arc::new(Semaphore::new(1)),
+            tell: watch::Sender::new(()),
         };
         (keeping, issued)
     }
@@ -117,6 +126,9 @@ impl Keeper {
             telemetry: keeping.telemetry,
             clock: keeping.clock,
             issued: keeping.issued,
+            turn: keeping.turn,
+            news: keeping.tell.subscribe(),
+            tell: keeping.tell,
             account: None,
             ordered: None,
             failures: 0,
@@ -132,7 +144,15 @@ impl Keeper {
                 sleep(wait.min(SLEEP_MAX)).await;
                 continue;
             }
+            let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
+                return; // Nobody closes it.
+            };
+            // Before it was our turn another listener may have got one that will do.
+            if self.news.has_changed().is_ok_and(|changed| changed) && self.take_up() {
+                continue;
+            }
             let ordered = timeout(ORDER_TIME, self.renew()).await;
+            drop(turn);
             let ordered = ordered.unwrap_or_else(|elapsed| Err(elapsed.into()));
             self.telemetry.metrics.acme_order(ordered.is_ok());
             match ordered {
@@ -151,10 +171,50 @@ impl Keeper {
                         retry_seconds,
                         "no certificate from the ACME authority: {error:#}"
                     );
-                    sleep(wait).await;
+                    self.wait(wait).await;
                 }
             }
         }
+    }
+
+    /// Waits before the next attempt; no longer than until a certificate is there that another listener got.
+    async fn wait(&mut self, time: Duration) {
+        let end = sleep(time);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return,
+                Ok(()) = self.news.changed() => if self.take_up() {
+                    return;
+                },
+            }
+        }
+    }
+
+    /// Serves a certificate of the cache, if one has come there that makes an order needless.
+    fn take_up(&mut self) -> bool {
+        self.news.borrow_and_update();
+        let now = self.clock.now();
+        let best = Choice::of(kept(&self.cache, &self.settings), &self.settings, now);
+        let tls = self.endpoint.tls.load_full();
+        let (Some(best), Some(acceptor)) = (best, tls.as_ref()) else {
+            return false;
+        };
+        if best.order_due <= now {
+            return false;
+        }
+        let domains = &self.settings.domains;
+        if let Err(error) = acceptor.install(best.certificate, domains, best.order_due) {
+            tracing::warn!("a kept ACME certificate cannot be used: {error:#}");
+            return false;
+        }
+        self.failures = 0;
+        self.issued.send(()).ok();
+        tracing::info!(
+            listener = &*self.endpoint.name,
+            "certificate of another listener taken up"
+        );
+        true
     }
 
     /// Senders refuse what they get for these names: that must not be silent.
@@ -218,6 +278,7 @@ impl Keeper {
             let cache = self.settings.cache.display();
             tracing::error!(%cache, %error, "the ACME certificate cannot be kept");
         }
+        self.tell.send_replace(());
         Ok(())
     }
 
