@@ -540,3 +540,44 @@ fn listeners_with_a_common_name_order_one_after_the_other() {
     assert_eq!(orders(&gateway, "failure"), 0);
     pebble.cached("account-");
 }
+
+#[test]
+fn a_damaged_account_is_set_aside() {
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let config = pebble.config(&app);
+    let gateway = Gateway::start(&config);
+    wait_for_order(&gateway, &pebble);
+    eventually("it is kept", || {
+        gateway
+            .stderr()
+            .contains("certificate issued")
+            .then_some(())
+    });
+    drop(gateway);
+    let (account, certificate) = (pebble.cached("account-"), pebble.cached("certificate-"));
+    let whole = fs::read_to_string(&account).unwrap();
+    let mut without_key: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    without_key["key_pkcs8"] = "AAAA".into();
+    for damaged in ["", &whole[..whole.len() / 2], &without_key.to_string()] {
+        fs::write(&account, damaged).unwrap();
+        fs::remove_file(&certificate).unwrap();
+        let gateway = Gateway::start(&config);
+        wait_for_order(&gateway, &pebble);
+        eventually("a certificate is kept", || {
+            certificate.exists().then_some(())
+        });
+        assert_eq!(orders(&gateway, "failure"), 0);
+        let log = gateway.stderr();
+        let mut lines = log.lines();
+        let said = lines.find(|line| line.contains("the kept ACME account is damaged"));
+        assert!(said.unwrap().contains(name(&account)), "{log}");
+        let aside = fs::read_to_string(account.with_extension("damaged")).unwrap();
+        assert_eq!(aside, damaged);
+        let made = fs::read_to_string(&account).unwrap();
+        assert_ne!(made, whole, "a new account");
+        serde_json::from_str::<serde_json::Value>(&made).unwrap();
+    }
+}

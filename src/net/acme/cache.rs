@@ -45,13 +45,25 @@ impl Cache {
         }
     }
 
-    /// The account's credentials; `None` when there are none yet.
+    /// The account's credentials; `None` when there are none yet. An error of kind `InvalidData`: the file is
+    /// not one of ours.
     pub(super) fn account(&self) -> io::Result<Option<Zeroizing<String>>> {
         read(&self.account)
     }
 
     pub(super) fn keep_account(&self, json: &str) -> io::Result<()> {
         self.write(&self.account, json)
+    }
+
+    /// Makes place for a new account, and says where the old one is.
+    pub(super) fn set_account_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.account.with_extension("damaged");
+        fs::rename(&self.account, &aside).map(|()| aside)
+    }
+
+    /// Where the account is.
+    pub(super) fn account_file(&self) -> &Path {
+        &self.account
     }
 
     pub(super) fn forget_account(&self) -> io::Result<()> {
@@ -152,10 +164,17 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Zeroizing<String>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    let damaged = |what| io::Error::new(io::ErrorKind::InvalidData, what);
     if length > FILE_MAX {
-        return Err(io::Error::other("it is too large"));
+        return Err(damaged("it is too large"));
     }
-    fs::read_to_string(path).map(|text| Some(Zeroizing::new(text)))
+    match String::from_utf8(fs::read(path)?) {
+        Ok(text) => Ok(Some(Zeroizing::new(text))),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            Err(damaged("it is damaged: it holds no text"))
+        }
+    }
 }
 
 /// The part of a file name for these names, in whatever order they stand: two certificates with the same first
@@ -277,6 +296,23 @@ mod tests {
         assert!(!cache.is_for(&other.certificate, "b.example"));
         assert!(!cache.is_for(&alike.certificate, "a.example.org"));
         assert!(cache.is_for(&cache.certificate, "whatever its names are"));
+    }
+
+    #[test]
+    fn what_is_no_text_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(&settings(dir.path(), &["a.example.org"]));
+        let size = usize::try_from(FILE_MAX).unwrap();
+        cache.keep_account(&"x".repeat(size)).unwrap();
+        assert!(cache.account().unwrap().is_some());
+        for content in [vec![b'x'; size + 1], vec![0xff, 0xfe]] {
+            fs::write(&cache.account, &content).unwrap();
+            let error = cache.account().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            let aside = cache.set_account_aside().unwrap();
+            assert_eq!(fs::read(aside).unwrap(), content);
+            assert!(cache.account().unwrap().is_none());
+        }
     }
 
     #[test]

@@ -9,12 +9,13 @@ mod choice;
 mod client;
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, NewAccount,
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Identifier, Key, NewAccount,
     NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -289,10 +290,7 @@ impl Keeper {
         }
         let client = Client::new(self.settings.ca.as_deref())?;
         let builder = Account::builder_with_http(Box::new(client));
-        let kept = self.cache.account().context("the ACME cache")?;
-        let account = if let Some(json) = kept {
-            let credentials: AccountCredentials =
-                serde_json::from_str(&json).context("the kept ACME account")?;
+        let account = if let Some(credentials) = self.kept_account()? {
             builder.from_credentials(credentials).await?
         } else {
             let contact = self.settings.email.as_ref();
@@ -317,6 +315,29 @@ impl Keeper {
         };
         self.account = Some(account.clone());
         Ok(account)
+    }
+
+    /// The account of the cache. One that is damaged is set aside: nobody would mend it.
+    fn kept_account(&self) -> anyhow::Result<Option<AccountCredentials>> {
+        let credentials = match self.cache.account() {
+            Ok(None) => return Ok(None),
+            Ok(Some(json)) => credentials(&json),
+            Err(error) if error.kind() == ErrorKind::InvalidData => None,
+            Err(error) => return Err(error).context("the ACME cache"),
+        };
+        if credentials.is_none() {
+            let file = self.cache.account_file().display();
+            match self.cache.set_account_aside() {
+                Ok(aside) => {
+                    let aside = aside.display();
+                    tracing::warn!(%file, %aside, "the kept ACME account is damaged: it is set aside, and a new one made");
+                }
+                Err(error) => {
+                    tracing::warn!(%file, %error, "the kept ACME account is damaged and cannot be set aside: a new one is made");
+                }
+            }
+        }
+        Ok(credentials)
     }
 
     /// Proves every name, and gets a certificate with a new key: both, in PEM.
@@ -388,6 +409,13 @@ impl Keeper {
         let [first, second] = kinds;
         if is_offered(&first) { first } else { second }
     }
+}
+
+/// What an account is used with; `None` when it is damaged.
+fn credentials(json: &str) -> Option<AccountCredentials> {
+    let credentials: AccountCredentials = serde_json::from_str(json).ok()?;
+    let key = credentials.private_key().clone_key();
+    Key::from_pkcs8_der(key).is_ok().then_some(credentials)
 }
 
 fn is_unknown_account(error: &anyhow::Error) -> bool {
