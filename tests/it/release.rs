@@ -2,68 +2,143 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 const WRAPPER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/pgo/rustc");
 const RELEASE: &[&str] = &["-C", "opt-level=3", "-C", "linker-plugin-lto"];
 
-/// A compiler of this version, which prints what it is asked to do.
-fn compiler(folder: &Path, version: &str) -> PathBuf {
-    let path = folder.join("rustc");
-    let script = format!(
-        "#!/bin/sh\nif [ \"$1\" = -vV ]; then\n  printf 'host: some-system\\nrelease: {version}\\n'\nelse\n  echo \"$@\"\nfi\n"
-    );
-    // Not written by this process: what it has open for writing, by way of a fork, cannot be executed.
-    let write = "printf %s \"$2\" > \"$1\" && chmod +x \"$1\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", write, "sh"]).arg(&path).arg(script);
-    assert!(command.status().unwrap().success());
-    path
+/// What the wrapper is run with.
+#[derive(Clone, Copy)]
+struct World {
+    /// Of the compiler.
+    version: &'static str,
+    llvm: &'static str,
+    host: &'static str,
+    glibc: &'static str,
+    record: Option<&'static str>,
 }
 
-/// What the wrapper makes of these arguments, beside a profile for version 1.2.3.
-fn passed_on(version: &str, arguments: &[&str], record: Option<&str>) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let wrapper = folder.path().join("wrapper");
-    symlink(WRAPPER, &wrapper).unwrap();
-    fs::write(folder.path().join("1.2.3-some-system.profdata"), "").unwrap();
-    let mut command = Command::new(wrapper);
-    command
-        .arg(compiler(folder.path(), version))
-        .args(arguments);
-    command.env_remove("HOOKWARD_PGO_RECORD");
-    if let Some(place) = record {
-        command.env("HOOKWARD_PGO_RECORD", place);
+/// As the profile was made in.
+const WORLD: World = World {
+    version: "1.2.3",
+    llvm: "7.8.9",
+    host: "some-system",
+    glibc: "2.35",
+    record: None,
+};
+
+/// Makes a program. Not written by this process: what it has open for writing, by way of a fork, cannot be executed.
+fn program(folder: &Path, name: &str, script: &str) {
+    let write = "printf '#!/bin/sh\n%s\n' \"$2\" > \"$1\" && chmod +x \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", write, "sh"]);
+    command.arg(folder.join(name)).arg(script);
+    assert!(command.status().unwrap().success());
+}
+
+impl World {
+    /// What the wrapper has the compiler do when it is asked for this.
+    fn passed_on(self, arguments: &[&str]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path();
+        let wrapper = here.join("wrapper");
+        symlink(WRAPPER, &wrapper).unwrap();
+        fs::write(here.join("1.2.3-llvm7-some-system.profdata"), "").unwrap();
+        let Self {
+            version,
+            llvm,
+            host,
+            glibc,
+            ..
+        } = self;
+        let about = format!("host: {host}\\nrelease: {version}\\nLLVM version: {llvm}\\n");
+        let script = format!("[ \"$1\" = -vV ] && printf '{about}' || echo \"$@\"");
+        program(here, "rustc", &script);
+        let answer = if glibc.is_empty() {
+            "exit 1"
+        } else {
+            "echo glibc $0"
+        };
+        program(here, "getconf", &answer.replace("$0", glibc));
+        let path = std::env::var("PATH").unwrap();
+        let mut command = Command::new(wrapper);
+        command.arg(here.join("rustc")).args(arguments);
+        command.env("PATH", format!("{}:{path}", here.display()));
+        command.env_remove("HOOKWARD_PGO_RECORD");
+        if let Some(place) = self.record {
+            command.env("HOOKWARD_PGO_RECORD", place);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.trim_end().replace(here.to_str().unwrap(), "HERE")
     }
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim_end()
-        .replace(folder.path().to_str().unwrap(), "HERE")
 }
 
 #[test]
 fn releases_are_optimised_by_the_profile_of_their_compiler() {
     let release = RELEASE.join(" ");
-    let with_profile =
-        "-Cprofile-use=HERE/1.2.3-some-system.profdata -Cllvm-args=-no-pgo-warn-mismatch";
+    let with_profile = "-Cprofile-use=HERE/1.2.3-llvm7-some-system.profdata \
+         -Cllvm-args=-no-pgo-warn-mismatch";
     assert_eq!(
-        passed_on("1.2.3", RELEASE, None),
+        WORLD.passed_on(RELEASE),
         format!("{release} {with_profile}")
     );
     assert_eq!(
-        passed_on("1.2.3", &["-C", "lto=fat"], None),
+        WORLD.passed_on(&["-C", "lto=fat"]),
         format!("-C lto=fat {with_profile}")
     );
     // Another compiler has none, and other builds are not in need of any.
-    assert_eq!(passed_on("1.2.4", RELEASE, None), release);
-    for other in [&["-C", "opt-level=3", "-C", "lto=off"][..], &["-vV"]] {
-        let own = passed_on("1.2.3", other, None);
+    for other in [
+        World {
+            version: "1.2.4",
+            ..WORLD
+        },
+        World {
+            llvm: "6.0.0",
+            ..WORLD
+        },
+        World {
+            host: "other-system",
+            ..WORLD
+        },
+    ] {
+        assert_eq!(other.passed_on(RELEASE), release);
+    }
+    for other in [
+        &["-C", "opt-level=3", "-C", "lto=off"][..],
+        &["--target", "other-linux-gnu", "-C", "lto=fat"],
+        &["-vV"],
+    ] {
+        let own = WORLD.passed_on(other);
         assert!(!own.contains("profile"), "{own}");
     }
+    let record = Some("/counts");
     assert_eq!(
-        passed_on("1.2.3", RELEASE, Some("/counts")),
+        World { record, ..WORLD }.passed_on(RELEASE),
         format!("{release} -Cprofile-generate=/counts")
     );
+}
+
+#[test]
+fn relocations_are_packed_where_the_loader_can_read_them() {
+    for (host, glibc, is_packed) in [
+        ("x-linux-gnu", "2.35", false),
+        ("x-linux-gnu", "2.36", true),
+        ("x-linux-gnu", "2.100", true),
+        ("x-linux-gnu", "3.0", true),
+        ("x-linux-gnu", "", false),
+        ("x-linux-musl", "2.36", false),
+    ] {
+        let world = World {
+            host,
+            glibc,
+            ..WORLD
+        };
+        let own = world.passed_on(RELEASE);
+        let packed = own.contains("-Clink-arg=-Wl,-z,pack-relative-relocs");
+        assert_eq!(packed, is_packed, "{host} {glibc}: {own}");
+        assert!(!world.passed_on(&["-C", "lto=off"]).contains("-Clink-arg"));
+    }
 }
