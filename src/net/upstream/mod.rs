@@ -137,7 +137,8 @@ impl Cluster {
     }
 
     /// Servers in the order to try: round robin over the good ones, then the rest, for a server
-    /// that is said to be down may be the only hope. Of those, the one that failed last comes last.
+    /// that is said to be down may be the only hope. Of those, the one that failed last comes last, and after them come those
+    /// that their health check found bad.
     fn candidates(&self) -> Vec<&Server> {
         let count = self.servers.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
@@ -149,7 +150,11 @@ impl Cluster {
             .skip(first)
             .take(count)
             .partition(|server| server.is_up(now_ms));
-        bad.sort_by_key(|server| server.down_until_ms.load(Ordering::Relaxed).max(now_ms));
+        bad.sort_by_cached_key(|server| {
+            let is_healthy = server.healthy.load(Ordering::Relaxed);
+            let until_ms = server.down_until_ms.load(Ordering::Relaxed);
+            (!is_healthy, until_ms.max(now_ms))
+        });
         servers.append(&mut bad);
         servers
     }
@@ -170,9 +175,11 @@ impl Cluster {
         }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
+            // What fails meanwhile is not forgiven for an answer to what was asked before.
+            let mark = server.down_until_ms.load(Ordering::Relaxed);
             let asked = self.ask(server, request, wait).await;
             if matches!(asked, Ok(Ok(_))) {
-                server.mark_up();
+                server.forgive(mark);
             } else {
                 let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
                 let until = self.now_ms().saturating_add(down);
@@ -184,7 +191,9 @@ impl Cluster {
             }
         }
         // With all of them away none is better than another: whichever comes back first must not get all the load.
-        self.servers.iter().for_each(Server::mark_up);
+        for server in &self.servers {
+            server.forgive(server.down_until_ms.load(Ordering::Relaxed));
+        }
         Err(UpstreamError::Unreachable(refusal))
     }
 
@@ -420,7 +429,7 @@ impl Server {
         let server = self.address.to_string();
         match found {
             Ok(()) => {
-                self.mark_up();
+                self.forgive(self.down_until_ms.load(Ordering::Relaxed));
                 tracing::info!(upstream, server, "server is healthy again");
             }
             Err(error) => {
@@ -430,10 +439,12 @@ impl Server {
         }
     }
 
-    /// No failure counts against it any more. Mostly there is none: then nothing is written that all workers read.
-    fn mark_up(&self) {
-        if self.down_until_ms.load(Ordering::Relaxed) != 0 {
-            self.down_until_ms.store(0, Ordering::Relaxed);
+    /// Forgets a failure, if there was no other since. Mostly there is none: then nothing is written that all workers
+    /// read.
+    fn forgive(&self, mark: u64) {
+        if mark != 0 {
+            let until = &self.down_until_ms;
+            let _ = until.compare_exchange(mark, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
 
@@ -657,6 +668,57 @@ mod tests {
         let one = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
         assert_eq!(alternating(&one), one);
         assert!(alternating(&[]).is_empty());
+    }
+
+    /// Three servers, `started` ms before now.
+    fn three(started_ms: u64) -> Cluster {
+        let server = |port| ServerAddress::Http {
+            host: "127.0.0.1".to_owned(),
+            port,
+        };
+        let settings = UpstreamSettings {
+            name: "app".into(),
+            servers: [1, 2, 3].map(server).to_vec(),
+            connect_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+            health: None,
+            tls: UpstreamTls::default(),
+        };
+        let mut cluster = Cluster::new(settings).unwrap();
+        cluster.started -= Duration::from_millis(started_ms);
+        cluster
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_found_bad_comes_after_those_that_failed() {
+        let cluster = three(1000);
+        let [one, two, three] = &cluster.servers[..] else {
+            panic!("{cluster:?}");
+        };
+        let order = || -> Vec<u64> { cluster.candidates().iter().map(|s| s.id - one.id).collect() };
+        one.down_until_ms.store(90_000, Ordering::Relaxed);
+        two.healthy.store(false, Ordering::Relaxed);
+        three.down_until_ms.store(80_000, Ordering::Relaxed);
+        for _ in 0..3 {
+            assert_eq!(order(), [2, 0, 1]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_not_forgiven_for_an_older_request() {
+        let cluster = three(1000);
+        let [server, ..] = &cluster.servers[..] else {
+            panic!("{cluster:?}");
+        };
+        let mark = || server.down_until_ms.load(Ordering::Relaxed);
+        let when_it_was_asked = mark();
+        server.down_until_ms.store(90_000, Ordering::Relaxed);
+        server.forgive(when_it_was_asked);
+        assert_eq!(mark(), 90_000);
+        server.forgive(80_000);
+        assert_eq!(mark(), 90_000, "it failed again");
+        server.forgive(90_000);
+        assert!(mark() == 0 && server.is_up(cluster.now_ms()));
     }
 
     #[tokio::test]
