@@ -91,6 +91,19 @@ impl CertificateNames {
         })
     }
 
+    /// The hosts that both are good for.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        let mut common = Self::default();
+        for (one, another) in [(self, other), (other, self)] {
+            let dns = one.dns.iter().filter(|name| another.covers(name));
+            common.dns.extend(dns.cloned());
+            let ips = one.ips.iter().filter(|ip| another.ips.contains(ip));
+            common.ips.extend(ips);
+        }
+        common
+    }
+
     /// Whether the certificate carries `name` literally: what a `client_cert` check asks.
     pub fn carries(&self, name: &str) -> bool {
         let dns = normalize_host(name);
@@ -200,6 +213,28 @@ mod tests {
             "198.51.100.7"
         );
         assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_two_certificates_have_in_common_both_cover() {
+        let of = |dns: &[&str], ips: &[&str]| CertificateNames {
+            dns: dns.iter().map(|name| (*name).to_owned()).collect(),
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            others: Vec::new(),
+        };
+        let one = of(&["a.example.org", "*.example.net"], &["192.0.2.1"]);
+        let other = of(
+            &["a.example.org", "b.example.org", "x.example.net"],
+            &["192.0.2.1", "192.0.2.2"],
+        );
+        for common in [one.common(&other), other.common(&one)] {
+            for host in ["a.example.org", "x.example.net", "192.0.2.1"] {
+                assert!(common.covers(host), "{host}");
+            }
+            for host in ["b.example.org", "y.example.net", "192.0.2.2"] {
+                assert!(!common.covers(host), "{host}");
+            }
+        }
     }
 
     #[test]

@@ -113,11 +113,9 @@ impl TlsAcceptor {
     /// What the finished handshake established.
     pub fn facts(&self, connection: &ServerConnection) -> TlsFacts {
         let certificates = self.certificates.0.load();
-        let chosen = connection
-            .server_name()
-            .and_then(|name| certificates.by_name(name).first().copied());
+        let asked = connection.server_name();
         TlsFacts {
-            certificate: chosen.map(|certificate| Arc::clone(&certificate.names)),
+            certificate: asked.and_then(|name| certificates.names_for(name)),
             client: connection
                 .peer_certificates()
                 .and_then(<[CertificateDer<'_>]>::first)
@@ -257,19 +255,29 @@ impl Certificates {
         certificates.filter(|certificate| certificate.origin != Origin::Made)
     }
 
-    /// The certificates that are good for a name that the client asked for, in their order.
+    /// The certificates that are good for a name that the client asked for: first those that have it, then wildcards.
     fn by_name(&self, name: &str) -> SmallVec<[&Certificate; 2]> {
         let name = normalize_host(name);
         let wildcard = name
             .find('.')
             .and_then(|dot| name.get(dot..))
             .map(|tail| format!("*{tail}"));
-        let places = self
-            .by_name
-            .get(&name)
-            .or_else(|| wildcard.and_then(|wildcard| self.by_name.get(&wildcard)));
-        let places = places.into_iter().flatten();
+        let exact = self.by_name.get(&name);
+        let wild = wildcard.and_then(|wildcard| self.by_name.get(&wildcard));
+        let places = exact.into_iter().chain(wild).flatten();
         places.filter_map(|place| self.list.get(*place)).collect()
+    }
+
+    /// What those are good for, each of them: rustls does not say which one it showed.
+    fn names_for(&self, name: &str) -> Option<Arc<CertificateNames>> {
+        let mut certificates = self.by_name(name).into_iter();
+        let mut names = Arc::clone(&certificates.next()?.names);
+        for other in certificates {
+            if other.names != names {
+                names = Arc::new(names.common(&other.names));
+            }
+        }
+        Some(names)
     }
 
     /// Those to choose from: without a name, or for one that none is good for, the first and those of its name.
