@@ -9,6 +9,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use rustls::pki_types::CertificateDer;
+
 mod certificate;
 mod compile;
 mod presets;
@@ -27,7 +29,7 @@ use crate::route::matcher::RouteTable;
 use crate::scheme::catalog::Catalog;
 use crate::secret::Secret;
 use crate::settings::{Limits, ListenerSettings, StateSettings, UpstreamSettings};
-use resolve::Resolver;
+use resolve::{Resolver, Trouble};
 
 /// Everything that a configuration asks for, ready to use.
 #[derive(Debug)]
@@ -186,10 +188,19 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
 pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
     match Resolver::new(env, base).for_verb().public(reference) {
         Ok(resolved) => Ok(resolved.secret),
-        Err(trouble) => Err(match trouble.hint {
-            Some(hint) => format!("{}; {hint}", trouble.message),
-            None => trouble.message,
-        }),
+        Err(trouble) => Err(in_one_line(trouble)),
+    }
+}
+
+/// The certificates of the PEM text of a file, at least one.
+pub fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    certificate::parse_chain(pem, path).map_err(in_one_line)
+}
+
+fn in_one_line(trouble: Trouble) -> String {
+    match trouble.hint {
+        Some(hint) => format!("{}; {hint}", trouble.message),
+        None => trouble.message,
     }
 }
 

@@ -11,7 +11,6 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -19,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::cli::{input, url};
+use crate::config;
 use crate::net::tls::provider;
 use crate::net::trust;
 use crate::scheme::sign::Draft;
@@ -178,12 +178,7 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
 /// The certificates of a file.
 pub(super) fn authorities(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let bytes = input::read(file)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let certificates = certificates.with_context(|| format!("cannot read {}", file.display()))?;
-    if certificates.is_empty() {
-        bail!("{} holds no certificate", file.display());
-    }
-    Ok(certificates)
+    config::certificates(&bytes, &file.to_string_lossy()).map_err(anyhow::Error::msg)
 }
 
 /// Believes any certificate, as `--insecure` asks; signatures of the handshake are checked still.

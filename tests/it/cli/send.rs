@@ -147,7 +147,7 @@ fn what_cannot_be_delivered_exits_2() {
     send(&shell, "127.0.0.1", &[]).unable("not a URL");
     // Before anything is connected to, and without waiting for the end of what has none.
     let to = format!("https://{free}/");
-    send(&shell, &to, &["--cacert", "ca.pem"]).unable("ca.pem holds no certificate");
+    send(&shell, &to, &["--cacert", "ca.pem"]).unable("no certificate in `ca.pem`");
     send(&shell, &to, &["--cacert", "mistyped.pem"]).unable("cannot read mistyped.pem");
     send(&shell, &to, &["--cacert", "/dev/zero"]).unable("larger than 64 MiB");
     let app = App::start();
