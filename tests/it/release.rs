@@ -61,10 +61,10 @@ impl World {
             "echo glibc $0"
         };
         program(here, "getconf", &answer.replace("$0", glibc));
-        let path = std::env::var("PATH").unwrap();
-        let mut command = Command::new(wrapper);
+        let mut command = Command::new("sh");
+        command.args(["-c", "PATH=$1:$PATH && shift && exec \"$@\"", "sh"]);
+        command.arg(here).arg(wrapper);
         command.arg(here.join("rustc")).args(arguments);
-        command.env("PATH", format!("{}:{path}", here.display()));
         command.env_remove("HOOKWARD_PGO_RECORD");
         if let Some(place) = self.record {
             command.env("HOOKWARD_PGO_RECORD", place);

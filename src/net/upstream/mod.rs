@@ -444,7 +444,9 @@ impl Server {
     fn forgive(&self, mark: u64) {
         if mark != 0 {
             let until = &self.down_until_ms;
-            let _ = until.compare_exchange(mark, 0, Ordering::Relaxed, Ordering::Relaxed);
+            until
+                .compare_exchange(mark, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .ok();
         }
     }
 
