@@ -240,13 +240,8 @@ impl Keeper {
         let tls = self.endpoint.tls.load();
         let due = tls.as_ref().as_ref().and_then(TlsAcceptor::order_due);
         let left = due.map_or(0, |due| due.millis_since(self.clock.now()));
-        let Ok(left) = u64::try_from(left) else {
-            return Duration::ZERO;
-        };
-        let apart = self.ordered.map_or(Duration::ZERO, |ordered| {
-            (ordered + RENEWALS_APART).saturating_sub(self.clock.monotonic())
-        });
-        Duration::from_millis(left).max(apart)
+        let since = |ordered| self.clock.monotonic().saturating_sub(ordered);
+        due_in(left, self.ordered.map(since))
     }
 
     async fn renew(&mut self) -> anyhow::Result<()> {
@@ -438,6 +433,14 @@ async fn why(order: &mut Order) -> Option<String> {
     None
 }
 
+/// How long an order is not due: `left` are the milliseconds until it is by the certificate, which may always
+/// have been due when the clock is ahead; `ordered` is how long ago one succeeded.
+fn due_in(left: i64, ordered: Option<Duration>) -> Duration {
+    let left = Duration::from_millis(u64::try_from(left).unwrap_or_default());
+    let apart = ordered.map_or(Duration::ZERO, |ago| RENEWALS_APART.saturating_sub(ago));
+    left.max(apart)
+}
+
 fn back_off(failures: u32) -> Duration {
     BACK_OFF_MIN
         .saturating_mul(3_u32.saturating_pow(failures))
@@ -454,6 +457,19 @@ fn jittered(wait: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn orders_that_succeed_are_apart_however_long_one_has_been_due() {
+        let minutes = Duration::from_mins;
+        assert_eq!(due_in(-1, None), Duration::ZERO);
+        assert_eq!(due_in(60_000, None), minutes(1));
+        for left in [i64::MIN, -1, 0, 60_000] {
+            assert_eq!(due_in(left, Some(Duration::ZERO)), RENEWALS_APART);
+            assert_eq!(due_in(left, Some(minutes(50))), minutes(10));
+        }
+        assert_eq!(due_in(-1, Some(minutes(61))), Duration::ZERO);
+        assert_eq!(due_in(7_200_000, Some(minutes(1))), minutes(120));
+    }
 
     #[test]
     fn failures_are_waited_out_for_longer_each_time() {
