@@ -32,7 +32,7 @@ use crate::net::connections::Connections;
 use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind, nobody_listens};
-use crate::net::tls::{Certificate, Origin, TlsAcceptor};
+use crate::net::tls::{Certificate, Expiry, Origin, TlsAcceptor};
 use crate::net::upstream::{Cluster, system_roots};
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
@@ -48,6 +48,7 @@ use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
 use crate::tasks::keep;
 use crate::telemetry::Telemetry;
+use crate::units::UnixTime;
 
 /// How often maps that only grow are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -580,9 +581,14 @@ impl Server {
     }
 
     fn show_expiries(&self) {
-        self.living.telemetry.metrics.reset_certificates();
+        let metrics = &self.living.telemetry.metrics;
+        metrics.reset_certificates();
+        let mut expiries = Vec::new();
         for running in self.endpoints.values() {
-            self.note_expiries(running);
+            expiries.extend(self.note_expiries(running));
+        }
+        for (name, not_after) in earliest(expiries) {
+            metrics.certificate_not_after(&name, not_after);
         }
     }
 
@@ -677,22 +683,31 @@ impl Server {
         }
     }
 
-    fn note_expiries(&self, running: &Running) {
+    /// Shows when an order is due, and gives when the certificates end: listeners may share their names.
+    fn note_expiries(&self, running: &Running) -> Vec<Expiry> {
         let metrics = &self.living.telemetry.metrics;
         let tls = running.endpoint.tls.load();
         let Some(tls) = tls.as_ref() else {
-            return;
+            return Vec::new();
         };
-        for expiry in tls.expiries() {
-            metrics.certificate_not_after(&expiry.name, expiry.not_after);
-        }
         if let Some(acme) = running.settings.acme()
             && let Some(due) = tls.order_due()
         {
             let name = acme.domains.first().map_or("acme", String::as_str);
             metrics.acme_order_due(&running.settings.name, name, due);
         }
+        tls.expiries()
     }
+}
+
+/// Of certificates with one name, when the first ends.
+fn earliest(expiries: Vec<Expiry>) -> HashMap<Arc<str>, UnixTime> {
+    let mut earliest = HashMap::new();
+    for Expiry { name, not_after } in expiries {
+        let first = earliest.entry(name).or_insert(not_after);
+        *first = not_after.min(*first);
+    }
+    earliest
 }
 
 impl Living {
@@ -965,6 +980,26 @@ impl Stop {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.quit.recv() => "SIGQUIT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_certificates_with_one_name_the_first_to_end_is_shown() {
+        let at = UnixTime::from_secs;
+        let expiry = |name: &str, end| Expiry {
+            name: name.into(),
+            not_after: at(end),
+        };
+        for ends in [[7, 9], [9, 7]] {
+            let expiries = vec![expiry("a", ends[0]), expiry("b", 8), expiry("a", ends[1])];
+            let shown = earliest(expiries);
+            assert_eq!(shown.get("a"), Some(&at(7)));
+            assert_eq!(shown.get("b"), Some(&at(8)));
         }
     }
 }
