@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -31,11 +32,13 @@ struct Ports {
 }
 
 impl Ports {
-    /// Below those that the system gives out by itself, and others than a test in another process finds: between
-    /// being found and being bound they are free.
+    /// Below those that the system gives out by itself, and others than another test finds, in this process or in
+    /// another: between being found and being bound they are free.
     fn find() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
         let first = 10_000 + u16::try_from(std::process::id() % 2_000).unwrap() * 10;
-        let held: Vec<_> = (first..32_000)
+        let held: Vec<_> = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed))
+            .take_while(|port| *port < 32_000)
             .filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
             .take(7)
             .collect();
