@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::settings::AcmeSettings;
@@ -29,6 +30,13 @@ pub(super) struct Cache {
     certificate: PathBuf,
     /// How the names of this authority's certificates begin.
     certificates: String,
+    domains: Vec<String>,
+}
+
+/// What tells one account from another.
+#[derive(Deserialize)]
+struct AccountId {
+    id: String,
 }
 
 impl Cache {
@@ -42,6 +50,7 @@ impl Cache {
             certificate: folder.join(format!("{certificates}{}.pem", names(&settings.domains))),
             folder,
             certificates,
+            domains: settings.domains.clone(),
         }
     }
 
@@ -66,7 +75,13 @@ impl Cache {
         &self.account
     }
 
-    pub(super) fn forget_account(&self) -> io::Result<()> {
+    /// Forgets the account with this id; another one, which somebody has made since, stays.
+    pub(super) fn forget_account(&self, id: &str) -> io::Result<()> {
+        let kept = self.account()?.unwrap_or_default();
+        let kept: Option<AccountId> = serde_json::from_str(&kept).ok();
+        if kept.is_none_or(|kept| kept.id != id) {
+            return Ok(());
+        }
         match fs::remove_file(&self.account) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
@@ -226,9 +241,11 @@ mod tests {
             let kept = read(&cache.certificate).unwrap().unwrap();
             assert_eq!(kept.as_str(), content);
         }
-        cache.keep_account("{}").unwrap();
-        cache.forget_account().unwrap();
-        cache.forget_account().unwrap();
+        cache.keep_account(r#"{"id":"new"}"#).unwrap();
+        cache.forget_account("old").unwrap();
+        assert!(cache.account().unwrap().is_some(), "that of another keeper");
+        cache.forget_account("new").unwrap();
+        cache.forget_account("new").unwrap();
         assert!(cache.account().unwrap().is_none());
         let mode = fs::metadata(&cache.certificate).unwrap().permissions();
         assert_eq!(mode.mode() & 0o777, 0o600);

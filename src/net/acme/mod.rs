@@ -255,7 +255,7 @@ impl Keeper {
         if ordered.as_ref().is_err_and(is_unknown_account) {
             // The authority has lost it, or closed it: the next order is that of a new one.
             self.account = None;
-            self.cache.forget_account()?;
+            self.cache.forget_account(account.id())?;
         }
         let pem = ordered?;
         let tls = self.endpoint.tls.load_full();
