@@ -20,7 +20,7 @@ const ALPN: &[u8] = b"acme-tls/1";
 /// Where an authority looks over plain HTTP.
 const PATH: &str = "/.well-known/acme-challenge/";
 
-/// Answers to the challenges of the order under way.
+/// Answers to the challenges of the orders under way: one of each authority.
 #[derive(Debug, Default)]
 pub struct Challenges(Mutex<Answers>);
 
@@ -74,10 +74,15 @@ impl Offer {
         }
     }
 
-    /// Shows a certificate for `name` that carries `digest`.
+    /// Shows a certificate for `name` that carries `digest`. Fails while another order does so: who looks cannot
+    /// be told apart.
     pub(super) fn tls(&mut self, name: &str, digest: &[u8]) -> anyhow::Result<()> {
         let config = Arc::new(proof(name, digest)?);
-        self.challenges.lock().tls.insert(name.to_owned(), config);
+        let mut answers = self.challenges.lock();
+        let is_free = self.names.iter().any(|own| own == name) || !answers.tls.contains_key(name);
+        anyhow::ensure!(is_free, "`{name}` is being proven to another authority");
+        answers.tls.insert(name.to_owned(), config);
+        drop(answers);
         self.names.push(name.to_owned());
         Ok(())
     }
@@ -141,6 +146,9 @@ mod tests {
         assert_eq!(ask(Method::POST, path), None);
         assert_eq!(ask(Method::GET, "/.well-known/acme-challenge/"), None);
         assert_eq!(ask(Method::GET, "/x/token-1"), None);
+        let mut other = Offer::new(&challenges);
+        assert!(other.tls("hooks.example.org", &[8; 32]).is_err());
+        drop(other);
         assert_eq!(challenges.lock().tls.len(), 1);
         drop(offer);
         assert_eq!(ask(Method::GET, path), None);

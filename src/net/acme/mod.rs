@@ -7,6 +7,7 @@ mod cache;
 mod challenges;
 mod choice;
 mod client;
+mod turns;
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -29,6 +30,7 @@ use self::cache::Cache;
 use self::challenges::Offer;
 use self::choice::{Choice, kept, parse};
 use self::client::Client;
+use self::turns::Turns;
 use super::listener::Endpoint;
 use super::tls::{Certificate, TlsAcceptor};
 use crate::clock::Clock;
@@ -78,8 +80,7 @@ pub struct Keeping {
     telemetry: Telemetry,
     clock: Clock,
     issued: mpsc::UnboundedSender<()>,
-    /// One order at a time: the authority looks by name, and a listener cannot tell for which order.
-    turn: Arc<Semaphore>,
+    turns: Turns,
     /// Tells keepers of what others have put into the cache.
     tell: watch::Sender<()>,
 }
@@ -93,7 +94,7 @@ impl Keeping {
             telemetry: telemetry.clone(),
             clock: clock.clone(),
             issued: tell,
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Turns::default(),
             tell: watch::Sender::new(()),
         };
         (keeping, issued)
@@ -121,13 +122,13 @@ impl Keeper {
     pub fn new(settings: AcmeSettings, endpoint: Arc<Endpoint>, keeping: Keeping) -> Self {
         Self {
             cache: Cache::new(&settings),
+            turn: keeping.turns.of(&settings.directory),
             settings,
             endpoint,
             challenges: keeping.challenges,
             telemetry: keeping.telemetry,
             clock: keeping.clock,
             issued: keeping.issued,
-            turn: keeping.turn,
             news: keeping.tell.subscribe(),
             tell: keeping.tell,
             account: None,
