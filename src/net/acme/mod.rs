@@ -149,8 +149,8 @@ impl Keeper {
             let Ok(turn) = Arc::clone(&self.turn).acquire_owned().await else {
                 return; // Nobody closes it.
             };
-            // Before it was our turn another listener may have got one that will do.
-            if self.news.has_changed().is_ok_and(|changed| changed) && self.take_up() {
+            // Another listener may have got one that will do.
+            if self.take_up() {
                 continue;
             }
             let ordered = timeout(ORDER_TIME, self.renew()).await;
