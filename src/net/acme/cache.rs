@@ -88,7 +88,8 @@ impl Cache {
         }
     }
 
-    /// The files in which this authority's certificates may be, those of other names too.
+    /// The files in which this authority's certificates may be, those of other names too: first those that begin
+    /// with one of ours, which no number of others hides.
     pub(super) fn certificates(&self) -> Vec<PathBuf> {
         let mut files = vec![self.certificate.clone()];
         let listed = match fs::read_dir(&self.folder) {
@@ -108,7 +109,12 @@ impl Cache {
                 && path.extension().is_some_and(|end| end == "pem");
             is_certificate && *path != self.certificate
         });
-        files.extend(of_others.take(OTHERS_MAX));
+        let mut of_others: Vec<PathBuf> = of_others.collect();
+        of_others.sort_by_cached_key(|path| {
+            let is_ours = self.domains.iter().any(|domain| self.is_for(path, domain));
+            (!is_ours, path.clone())
+        });
+        files.extend(of_others.into_iter().take(OTHERS_MAX));
         files
     }
 
@@ -313,6 +319,25 @@ mod tests {
         assert!(!cache.is_for(&other.certificate, "b.example"));
         assert!(!cache.is_for(&alike.certificate, "a.example.org"));
         assert!(cache.is_for(&cache.certificate, "whatever its names are"));
+    }
+
+    #[test]
+    fn many_certificates_of_other_names_do_not_hide_those_of_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let (x, y) = ("x.example.org", "y.example.org");
+        for number in 0..=OTHERS_MAX {
+            let other = format!("a{number:03}.example.org");
+            let other = Cache::new(&settings(dir.path(), &[&other]));
+            other.keep_certificate("other").unwrap();
+        }
+        let alone = Cache::new(&settings(dir.path(), &[y]));
+        alone.keep_certificate("alone").unwrap();
+        let cache = Cache::new(&settings(dir.path(), &[x, y]));
+        let found = cache.certificates();
+        assert_eq!(found.len(), 1 + OTHERS_MAX);
+        assert_eq!(found[..2], [cache.certificate.clone(), alone.certificate]);
+        assert!(found[2..].is_sorted());
+        assert!(found[2].ends_with("certificate-ca.example.org-directory-a000.example.org.pem"));
     }
 
     #[test]
