@@ -497,6 +497,31 @@ fn names_that_change_leave_the_certificate_that_is_there() {
 }
 
 #[test]
+fn the_certificate_of_another_authority_serves_and_is_said() {
+    let app = App::start();
+    let ports = Ports::find();
+    let (tls, http) = (ports.tls, ports.http);
+    let pebble = Pebble::start(ports, tls, http);
+    let config = pebble.config(&app);
+    let gateway = Gateway::start(&config);
+    wait_for_order(&gateway, &pebble);
+    let (issuer, serial) = shown(&gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    pebble.signal("-STOP");
+    let other = config.replace(
+        "directory: https://127.0.0.1",
+        "directory: https://localhost",
+    );
+    gateway.reload(&other, "success");
+    assert_eq!(shown(&gateway).1, serial);
+    assert_eq!(due(&gateway, "hooks.example.org"), Some(0), "it pages");
+    eventually("the log says it", || {
+        let log = gateway.stderr();
+        log.contains("is from another ACME authority").then_some(())
+    });
+}
+
+#[test]
 fn a_certificate_that_is_not_kept_outlives_a_reload() {
     let app = App::start();
     let ports = Ports::find();

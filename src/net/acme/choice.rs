@@ -21,8 +21,9 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Of those that are valid and good for one of the names at least, the one for most of them. Of equal ones
-    /// the last.
+    /// Of those that are good for one of the names at least, the one for most of them. Of equal ones the last.
+    /// One that has ended or not begun yet is served when there is no other: the clock may be wrong, and
+    /// one that was made here is no better.
     pub(super) fn of(
         certificates: Vec<Certificate>,
         settings: &AcmeSettings,
@@ -32,21 +33,26 @@ impl Choice {
             let domains = settings.domains.iter();
             domains.filter(|domain| certificate.covers(domain)).count()
         };
-        let is_usable = |certificate: &Certificate| {
-            certificate.validity().until > now && covered(certificate) > 0
-        };
-        let usable = certificates.into_iter().filter(is_usable);
-        let best = usable.max_by_key(|certificate| {
+        let mut usable = certificates;
+        usable.retain(|certificate| covered(certificate) > 0);
+        let best = usable.into_iter().max_by_key(|certificate| {
             let is_ours = is_from(certificate, settings);
             let until = certificate.validity().until;
-            (covered(certificate), is_ours, until)
+            (
+                is_valid(certificate, now),
+                covered(certificate),
+                is_ours,
+                until,
+            )
         })?;
-        let order_due = if covered(&best) < settings.domains.len() {
-            UnixTime::from_secs(0)
-        } else if is_from(&best, settings) {
-            best.validity().last_third()
-        } else {
-            now
+        let serves_all = is_valid(&best, now) && covered(&best) == settings.domains.len();
+        let order_due = match best.origin() {
+            Origin::File if serves_all => now,
+            Origin::Authority(_) if serves_all && is_from(&best, settings) => {
+                best.validity().last_third()
+            }
+            // Senders may refuse it, also one of another authority: that of a trial is trusted by nobody.
+            _ => UnixTime::from_secs(0),
         };
         Some(Self {
             certificate: best.named(&name(settings)),
@@ -95,7 +101,13 @@ pub(super) fn parse(pem: &str, settings: &AcmeSettings) -> anyhow::Result<Certif
         .context("its certificate or key is damaged, or they do not belong together")
 }
 
-fn is_from(certificate: &Certificate, settings: &AcmeSettings) -> bool {
+pub(super) fn is_valid(certificate: &Certificate, now: UnixTime) -> bool {
+    let validity = certificate.validity();
+    validity.from <= now && now < validity.until
+}
+
+/// Whether the authority of `settings` issued it.
+pub(super) fn is_from(certificate: &Certificate, settings: &AcmeSettings) -> bool {
     matches!(certificate.origin(), Origin::Authority(directory) if **directory == *settings.directory)
 }
 
@@ -160,7 +172,6 @@ mod tests {
         let domains = ["a.example.org", "b.example.org"];
         let (a, both) = (&domains[..1], &domains[..]);
         assert_eq!(best(vec![], both), None);
-        assert_eq!(best(vec![issued(both, 2026)], both), None, "it has ended");
         assert_eq!(best(vec![issued(&["c.example.org"], 2030)], both), None);
         let found = best(vec![issued(both, 2026), issued(a, 2030)], both).unwrap();
         assert_eq!(found, (vec!["a.example.org".to_owned()], 0));
@@ -182,6 +193,31 @@ mod tests {
         assert_eq!(found.1, NOW.secs(), "an order is due at once");
         let found = best(vec![issued(&name, 2028), file(&name, 2099)], &name).unwrap();
         assert!(found.1 > NOW.secs(), "{found:?}");
+        let trial = AcmeSettings {
+            directory: "https://trial.example.org/directory".to_owned(),
+            ..settings(&name)
+        };
+        let trial = parse(&pem(&name, 2099).2, &trial).unwrap();
+        let found = best(vec![trial.clone()], &name).unwrap();
+        assert_eq!(found.1, 0, "senders may refuse it");
+        let found = best(vec![issued(&name, 2028), trial], &name).unwrap();
+        assert!(found.1 > NOW.secs(), "{found:?}");
+    }
+
+    #[test]
+    fn a_certificate_that_seems_not_to_count_serves_when_there_is_no_other() {
+        // SECURITY T-11
+        let names = ["a.example.org", "b.example.org"];
+        for (certificate, now) in [
+            (issued(&names, 2026), NOW),
+            (file(&names, 2026), NOW),
+            (issued(&names, 2026), UnixTime::from_secs(1_700_000_000)),
+        ] {
+            let choice = Choice::of(vec![certificate], &settings(&names), now).unwrap();
+            assert_eq!(choice.order_due.secs(), 0);
+        }
+        let found = best(vec![issued(&names, 2026), file(&names[..1], 2099)], &names);
+        assert_eq!(found.unwrap().0.len(), 1, "one that counts is better");
     }
 
     #[test]

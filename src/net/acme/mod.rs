@@ -28,11 +28,11 @@ pub use challenges::Challenges;
 
 use self::cache::Cache;
 use self::challenges::Offer;
-use self::choice::{Choice, kept, parse};
+use self::choice::{Choice, is_from, is_valid, kept, parse};
 use self::client::Client;
 use self::turns::Turns;
 use super::listener::Endpoint;
-use super::tls::{Certificate, TlsAcceptor};
+use super::tls::{Certificate, Origin, TlsAcceptor};
 use crate::clock::Clock;
 use crate::settings::AcmeSettings;
 use crate::telemetry::Telemetry;
@@ -140,6 +140,7 @@ impl Keeper {
     /// Orders a certificate whenever one is due. Never returns: it is dropped.
     pub async fn keep(mut self) {
         self.note_uncovered();
+        self.note_stand_ins();
         loop {
             let wait = self.due_in();
             if !wait.is_zero() {
@@ -233,6 +234,30 @@ impl Keeper {
                 names,
                 "no certificate is there for these names yet: they get a self-signed one until the ACME authority has issued one"
             );
+        }
+    }
+
+    /// Nor must a certificate be silent that senders may refuse for what else it is.
+    fn note_stand_ins(&self) {
+        let tls = self.endpoint.tls.load_full();
+        let served = tls.as_ref().as_ref().map(TlsAcceptor::certificates);
+        let listener = &*self.endpoint.name;
+        for certificate in served.unwrap_or_default() {
+            if !is_valid(&certificate, self.clock.now()) {
+                tracing::warn!(
+                    listener,
+                    "the certificate that is served has ended or not begun yet by the clock of this machine: senders may refuse it until the ACME authority has issued another"
+                );
+            }
+            if let Origin::Authority(authority) = certificate.origin()
+                && !is_from(&certificate, &self.settings)
+            {
+                tracing::warn!(
+                    listener,
+                    authority = &**authority,
+                    "the certificate that is served is from another ACME authority: senders may refuse it until the configured one has issued another"
+                );
+            }
         }
     }
 
