@@ -338,7 +338,7 @@ fn acme_order_due(registry: &Registry) -> IntGaugeVec {
     gauges(
         registry,
         "hookward_acme_order_due_timestamp_seconds",
-        "When the next certificate is to be ordered, in Unix seconds; 0 while a name has none.",
+        "When the next certificate is to be ordered, in Unix seconds; 0 while senders may refuse what is served.",
         &["listener", "name"],
     )
 }
