@@ -147,8 +147,8 @@ impl TlsAcceptor {
         uncovered.cloned().collect()
     }
 
-    /// When the next certificate is to be ordered, for a listener whose certificates are; 0 while one of
-    /// its names has none.
+    /// When the next certificate is to be ordered, for a listener whose certificates are; 0 while senders may refuse
+    /// what it shows for one of its names.
     pub fn order_due(&self) -> Option<UnixTime> {
         self.certificates.0.load().order_due
     }

@@ -56,6 +56,13 @@ impl Ports {
 }
 
 impl Pebble {
+    /// An authority that looks where the gateway of its configuration listens.
+    fn reachable() -> Self {
+        let ports = Ports::find();
+        let (tls, http) = (ports.tls, ports.http);
+        Self::start(ports, tls, http)
+    }
+
     /// An authority that looks at these ports of 127.0.0.1.
     fn start(ports: Ports, tls: u16, http: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -363,9 +370,7 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
 fn a_certificate_that_cannot_be_kept_is_served_all_the_same() {
     // SECURITY S-05: the cache lies on a full disk of 64 KiB.
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let cache = pebble.dir.path().join("cache");
     fs::create_dir(&cache).unwrap();
     let script = "mount -t tmpfs -o size=64k tmpfs \"$0\" && ! head -c 1M /dev/zero 2>/dev/null >\"$0/full\" \
@@ -401,9 +406,7 @@ fn a_certificate_that_cannot_be_kept_is_served_all_the_same() {
 #[test]
 fn an_authority_that_forgot_the_account_gets_a_new_one() {
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
     wait_for_order(&gateway, &pebble);
@@ -430,9 +433,7 @@ fn an_authority_that_forgot_the_account_gets_a_new_one() {
 fn names_that_change_leave_the_certificate_that_is_there() {
     // SECURITY T-11
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
     wait_for_order(&gateway, &pebble);
@@ -499,9 +500,7 @@ fn names_that_change_leave_the_certificate_that_is_there() {
 #[test]
 fn the_certificate_of_another_authority_serves_and_is_said() {
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
     wait_for_order(&gateway, &pebble);
@@ -524,9 +523,7 @@ fn the_certificate_of_another_authority_serves_and_is_said() {
 #[test]
 fn a_certificate_that_is_not_kept_outlives_a_reload() {
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let cache = format!("cache: {}/cache", pebble.dir.path().display());
     let config = pebble.config(&app).replace(&cache, "cache: /proc/hookward");
     let gateway = Gateway::start(&config);
@@ -539,7 +536,7 @@ fn a_certificate_that_is_not_kept_outlives_a_reload() {
     assert_eq!(shown(&gateway).1, serial);
     let moved = stricter
         .replace("  https:", "  moved:")
-        .replace(&tls.to_string(), "0");
+        .replace(&pebble.ports.tls.to_string(), "0");
     gateway.reload(&moved, "success");
     let (_, moved) = shown_by(&gateway, "moved", "hooks.example.org");
     assert_eq!(moved, serial, "another listener");
@@ -576,9 +573,7 @@ fn listeners_with_a_common_name_order_one_after_the_other() {
 #[test]
 fn a_damaged_account_is_set_aside() {
     let app = App::start();
-    let ports = Ports::find();
-    let (tls, http) = (ports.tls, ports.http);
-    let pebble = Pebble::start(ports, tls, http);
+    let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
     wait_for_order(&gateway, &pebble);
