@@ -48,7 +48,6 @@ use crate::store::redis::RedisStore;
 use crate::systemd::{ServiceManager, State};
 use crate::tasks::keep;
 use crate::telemetry::Telemetry;
-use crate::units::UnixTime;
 
 /// How often maps that only grow are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -587,8 +586,8 @@ impl Server {
         for running in self.endpoints.values() {
             expiries.extend(self.note_expiries(running));
         }
-        for (name, not_after) in earliest(expiries) {
-            metrics.certificate_not_after(&name, not_after);
+        for first in earliest(expiries) {
+            metrics.certificate(&first.name, first.not_before, first.not_after);
         }
     }
 
@@ -700,14 +699,11 @@ impl Server {
     }
 }
 
-/// Of certificates with one name, when the first ends.
-fn earliest(expiries: Vec<Expiry>) -> HashMap<Arc<str>, UnixTime> {
-    let mut earliest = HashMap::new();
-    for Expiry { name, not_after } in expiries {
-        let first = earliest.entry(name).or_insert(not_after);
-        *first = not_after.min(*first);
-    }
-    earliest
+/// Of certificates with one name, the first to end.
+fn earliest(mut expiries: Vec<Expiry>) -> Vec<Expiry> {
+    expiries.sort_by(|a, b| (&a.name, a.not_after).cmp(&(&b.name, b.not_after)));
+    expiries.dedup_by(|later, first| later.name == first.name);
+    expiries
 }
 
 impl Living {
@@ -987,19 +983,26 @@ impl Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::UnixTime;
 
     #[test]
     fn of_certificates_with_one_name_the_first_to_end_is_shown() {
         let at = UnixTime::from_secs;
         let expiry = |name: &str, end| Expiry {
             name: name.into(),
+            not_before: at(end - 5),
             not_after: at(end),
         };
         for ends in [[7, 9], [9, 7]] {
             let expiries = vec![expiry("a", ends[0]), expiry("b", 8), expiry("a", ends[1])];
-            let shown = earliest(expiries);
-            assert_eq!(shown.get("a"), Some(&at(7)));
-            assert_eq!(shown.get("b"), Some(&at(8)));
+            let shown: Vec<_> = earliest(expiries)
+                .into_iter()
+                .map(|first| (first.name, first.not_before, first.not_after))
+                .collect();
+            assert_eq!(
+                shown,
+                [("a".into(), at(2), at(7)), ("b".into(), at(3), at(8))]
+            );
         }
     }
 }

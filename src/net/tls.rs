@@ -52,11 +52,13 @@ impl Validity {
     }
 }
 
-/// When a certificate ends, for the metric of its name.
+/// When a certificate begins and ends, for the metrics of its name.
 #[derive(Clone, Debug)]
 pub struct Expiry {
     /// Name of the certificate in metrics.
     pub name: Arc<str>,
+    /// Begin of its validity.
+    pub not_before: UnixTime,
     /// End of its validity.
     pub not_after: UnixTime,
 }
@@ -128,6 +130,7 @@ impl TlsAcceptor {
         let certificates = self.certificates.0.load();
         let expiry = |certificate: &Certificate| Expiry {
             name: Arc::clone(&certificate.name),
+            not_before: certificate.validity.from,
             not_after: certificate.validity.until,
         };
         certificates.list.iter().map(expiry).collect()

@@ -27,7 +27,7 @@ pub struct Metrics {
     acme_order_success: IntCounter,
     acme_order_failure: IntCounter,
     acme_order_due: IntGaugeVec,
-    certificate_not_after: IntGaugeVec,
+    certificates: Certificates,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
     /// Connections closed at once because of `limits.connections` or `connections_per_address`.
@@ -171,6 +171,32 @@ impl Reloads {
     }
 }
 
+/// When those that are served begin and end.
+#[derive(Debug)]
+struct Certificates {
+    not_before: IntGaugeVec,
+    not_after: IntGaugeVec,
+}
+
+impl Certificates {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            not_before: gauges(
+                registry,
+                "hookward_tls_certificate_not_before_timestamp_seconds",
+                "When a served certificate begins, in Unix seconds.",
+                &["name"],
+            ),
+            not_after: gauges(
+                registry,
+                "hookward_tls_certificate_not_after_timestamp_seconds",
+                "When a served certificate ends, in Unix seconds.",
+                &["name"],
+            ),
+        }
+    }
+}
+
 impl Metrics {
     /// Every metric, with the series that are known before any route is.
     pub fn new(version: &str) -> Self {
@@ -204,12 +230,7 @@ impl Metrics {
             acme_order_success,
             acme_order_failure,
             acme_order_due: acme_order_due(&registry),
-            certificate_not_after: gauges(
-                &registry,
-                "hookward_tls_certificate_not_after_timestamp_seconds",
-                "When a served certificate ends, in Unix seconds.",
-                &["name"],
-            ),
+            certificates: Certificates::new(&registry),
             connections: gauge(
                 &registry,
                 "hookward_connections",
@@ -290,16 +311,18 @@ impl Metrics {
             .set(due.secs());
     }
 
-    /// Says when a served certificate ends. `name` is a configured name.
-    pub fn certificate_not_after(&self, name: &str, not_after: UnixTime) {
-        self.certificate_not_after
-            .with_label_values(&[name])
-            .set(not_after.secs());
+    /// Says when a served certificate begins and ends. `name` is a configured name.
+    pub fn certificate(&self, name: &str, not_before: UnixTime, not_after: UnixTime) {
+        let own = &self.certificates;
+        for (gauge, time) in [(&own.not_before, not_before), (&own.not_after, not_after)] {
+            gauge.with_label_values(&[name]).set(time.secs());
+        }
     }
 
     /// Forgets the certificates before a reload names them again.
     pub fn reset_certificates(&self) {
-        self.certificate_not_after.reset();
+        self.certificates.not_before.reset();
+        self.certificates.not_after.reset();
         self.acme_order_due.reset();
     }
 
@@ -424,7 +447,8 @@ mod tests {
             .none()
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));
         metrics.config_reload(false);
-        metrics.certificate_not_after("https", UnixTime::from_secs(1_800_000_000));
+        let at = UnixTime::from_secs;
+        metrics.certificate("https", at(1_790_000_000), at(1_800_000_000));
         metrics.acme_order_due(
             "public",
             "hooks.example.org",
