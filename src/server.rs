@@ -23,6 +23,7 @@ use crate::cgroup::memory_limit;
 use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::Gateway;
+use crate::gateway::admit::Load;
 use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
@@ -179,6 +180,8 @@ struct Server {
 /// What a reload keeps where its settings did not change.
 struct Living {
     clusters: Clusters,
+    /// By the name of an upstream, whatever else of it changes.
+    loads: HashMap<Arc<str>, Arc<Load>>,
     limiters: Limiters,
     /// Claims of this process; those of `store: memory` outlive a reload.
     memory: MemoryStore,
@@ -710,6 +713,7 @@ impl Living {
     fn new(telemetry: &Telemetry, clock: &Clock, limits: &Limits) -> Self {
         Self {
             clusters: Clusters::new(),
+            loads: HashMap::new(),
             limiters: Limiters::new(clock.clone(), limits.clients),
             memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
@@ -741,6 +745,8 @@ impl Living {
     /// Begins the health checks of new upstreams and ends those of the ones that are gone.
     fn keep_clusters(&mut self, next: Clusters) {
         let before = std::mem::replace(&mut self.clusters, next);
+        self.loads
+            .retain(|name, _| self.clusters.contains_key(name));
         let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
             clusters
                 .get(name)
@@ -835,18 +841,25 @@ impl Living {
                 QuotaKey::Route => route_limits.push(limiter),
             }
         }
+        let mut load = None;
         let upstream: Arc<dyn Upstream> = match &route.upstream {
             UpstreamRef::Echo => Arc::new(Echo),
             UpstreamRef::Named(name) => {
                 let (cluster, _) = clusters.get(name).with_context(|| {
                     format!("route `{}` names no upstream `{name}`", route.name)
                 })?;
+                // One alone may have all the room.
+                if clusters.len() > 1 {
+                    let loads = self.loads.entry(Arc::clone(name));
+                    load = Some(Arc::clone(loads.or_default()));
+                }
                 Arc::<Cluster>::clone(cluster)
             }
         };
         Ok(RouteState {
             client_limits,
             route_limits,
+            load,
             ..RouteState::new(route, metrics, upstream)
         })
     }

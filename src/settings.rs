@@ -196,6 +196,8 @@ pub enum PerAddress {
 
 /// Least share of an address.
 const SHARE_MIN: usize = 64;
+/// From so many places on, some of them are kept free of the requests for one upstream.
+const RESERVED_FROM: usize = 64;
 
 impl Limits {
     /// Open connections that `address` may have.
@@ -215,6 +217,23 @@ impl Limits {
         } else {
             self.requests_in_flight.div_ceil(2)
         }
+    }
+
+    /// Requests in flight for one upstream, where there are others: three quarters of all.
+    pub fn requests_of_an_upstream(&self) -> usize {
+        let all = self.requests_in_flight;
+        if all < RESERVED_FROM {
+            all
+        } else {
+            all - all / 4
+        }
+    }
+
+    /// Bytes of the bodies for one upstream, where there are others: three quarters of all, and never less than
+    /// one body of `size_max` needs.
+    pub fn body_memory_of_an_upstream(&self, size_max: ByteSize) -> u64 {
+        let all = self.body_memory.0;
+        (all - all / 4).max(size_max.0)
     }
 }
 

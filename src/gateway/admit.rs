@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, Method, header};
 
+use super::body::Budget;
 use super::quota::{Limiter, Refused};
 use super::rejection::Rejection;
 use super::select;
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::route::policy::{BodyPolicy, Sources};
+use crate::settings::Limits;
 use crate::telemetry::metrics::Metrics;
 
 /// `allow_ips` and `deny_ips`.
@@ -135,9 +137,21 @@ pub struct InFlight {
     metrics: Arc<Metrics>,
 }
 
+/// What the requests for one upstream hold of the room that all upstreams share: an app that hangs must not take away what
+/// requests for others need (SECURITY DS-14).
+#[derive(Debug, Default)]
+pub struct Load {
+    requests: AtomicUsize,
+    /// Their bodies.
+    pub bodies: Arc<Budget>,
+}
+
 /// One request's place; given back when dropped.
 #[derive(Debug)]
-pub struct Permit(Arc<InFlight>);
+pub struct Permit {
+    of_all: Arc<InFlight>,
+    of_upstream: Option<Arc<Load>>,
+}
 
 impl InFlight {
     /// None yet; counted in `hookward_requests_in_flight` too.
@@ -148,16 +162,30 @@ impl InFlight {
         }
     }
 
-    /// Takes a place, unless `max` are taken.
-    pub fn admit(self: &Arc<Self>, max: usize) -> Result<Permit, Rejection> {
+    /// Takes a place, unless all are taken, or all that those of one upstream may have.
+    pub fn admit(
+        self: &Arc<Self>,
+        limits: &Limits,
+        of_upstream: Option<&Arc<Load>>,
+    ) -> Result<Permit, Rejection> {
         let taken = self.count.fetch_add(1, Ordering::Relaxed);
         self.metrics.requests_in_flight.inc();
-        let permit = Permit(Arc::clone(self));
-        if taken >= max {
-            let detail = "`requests_in_flight` is used up";
-            return Err(Rejection::new(Reason::Overloaded, detail));
-        }
-        Ok(permit)
+        let of_upstream = of_upstream.cloned();
+        let taken_here = of_upstream
+            .as_ref()
+            .map_or(0, |load| load.requests.fetch_add(1, Ordering::Relaxed));
+        let permit = Permit {
+            of_all: Arc::clone(self),
+            of_upstream,
+        };
+        let detail = if taken >= limits.requests_in_flight {
+            "`requests_in_flight` is used up"
+        } else if taken_here >= limits.requests_of_an_upstream() {
+            "what one upstream may have of `requests_in_flight` is used up"
+        } else {
+            return Ok(permit);
+        };
+        Err(Rejection::new(Reason::Overloaded, detail))
     }
 
     /// How many places are taken.
@@ -168,8 +196,11 @@ impl InFlight {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.requests_in_flight.dec();
+        self.of_all.count.fetch_sub(1, Ordering::Relaxed);
+        self.of_all.metrics.requests_in_flight.dec();
+        if let Some(load) = &self.of_upstream {
+            load.requests.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -239,10 +270,17 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let in_flight = Arc::new(InFlight::new(Arc::new(Metrics::new("test"))));
-        let first = in_flight.admit(1).unwrap();
-        assert_eq!(in_flight.admit(1).unwrap_err().reason, Reason::Overloaded);
+        let limits = Limits {
+            requests_in_flight: 1,
+            ..Limits::default()
+        };
+        let load = Arc::new(Load::default());
+        let admit = || in_flight.admit(&limits, Some(&load));
+        let first = admit().unwrap();
+        assert_eq!(admit().unwrap_err().reason, Reason::Overloaded);
         drop(first);
-        assert!(in_flight.admit(1).is_ok());
-        assert_eq!(in_flight.count(), 0);
+        assert!(admit().is_ok());
+        let held = load.requests.load(Ordering::Relaxed);
+        assert_eq!((in_flight.count(), held), (0, 0));
     }
 }

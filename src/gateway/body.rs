@@ -39,8 +39,6 @@ pub struct BodyLimits {
     pub timeout: Duration,
     /// Bytes a second that must have come on average since [`GRACE`]; 0 for any.
     pub rate_min: u64,
-    /// All buffered bodies together.
-    pub budget: u64,
 }
 
 /// Whose body is read, and how many of theirs may be waited for at once.
@@ -66,23 +64,25 @@ impl Sender<'_> {
 #[derive(Debug, Default)]
 pub struct Budget(AtomicU64);
 
-/// The part of the budget that one body holds; grows with what has arrived, not with what was
+/// The part of the budgets that one body holds; grows with what has arrived, not with what was
 /// promised (SECURITY DS-13).
 #[derive(Debug)]
 pub struct Hold {
-    budget: Arc<Budget>,
+    of_all: Room,
+    of_upstream: Option<Room>,
     bytes: u64,
 }
 
-impl Budget {
-    /// An empty hold.
-    pub fn hold(self: &Arc<Self>) -> Hold {
-        Hold {
-            budget: Arc::clone(self),
-            bytes: 0,
-        }
-    }
+/// A budget, and the most that all bodies in it may take.
+#[derive(Debug)]
+pub struct Room {
+    /// What they take.
+    pub budget: Arc<Budget>,
+    /// Bytes.
+    pub max: u64,
+}
 
+impl Budget {
     /// Bytes held by all bodies.
     pub fn used(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -90,22 +90,49 @@ impl Budget {
 }
 
 impl Hold {
-    fn grow(&mut self, bytes: u64, max: u64) -> Result<(), Rejection> {
-        let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        if used.saturating_add(bytes) > max {
-            return Err(Rejection::new(
-                Reason::Overloaded,
-                "`body_memory` is used up",
-            ));
+    /// An empty one.
+    pub fn new(of_all: Room, of_upstream: Option<Room>) -> Self {
+        Self {
+            of_all,
+            of_upstream,
+            bytes: 0,
         }
-        Ok(())
+    }
+
+    fn grow(&mut self, bytes: u64) -> Result<(), Rejection> {
+        let has_room = self.of_all.take(bytes);
+        let upstream_has = self
+            .of_upstream
+            .as_ref()
+            .is_none_or(|room| room.take(bytes));
+        self.bytes += bytes;
+        let detail = match (has_room, upstream_has) {
+            (true, true) => return Ok(()),
+            (false, _) => "`body_memory` is used up",
+            (true, false) => "what one upstream may have of `body_memory` is used up",
+        };
+        Err(Rejection::new(Reason::Overloaded, detail))
+    }
+}
+
+impl Room {
+    /// Whether there was room; it is taken in any case.
+    fn take(&self, bytes: u64) -> bool {
+        let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
+        used.saturating_add(bytes) <= self.max
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.budget.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.of_all.give_back(self.bytes);
+        if let Some(room) = &self.of_upstream {
+            room.give_back(self.bytes);
+        }
     }
 }
 
@@ -176,7 +203,7 @@ where
             let detail = "the body is above `max_size`";
             return Err(Rejection::new(Reason::BodyTooLarge, detail));
         }
-        hold.grow(data.len() as u64, limits.budget)?;
+        hold.grow(data.len() as u64)?;
         frames.take(data, body.is_end_stream());
     }
     Ok(Received {
@@ -324,8 +351,12 @@ mod tests {
         size_max: 4096,
         timeout: Duration::from_secs(30),
         rate_min: 512,
-        budget: 8192,
     };
+
+    fn hold(budget: &Arc<Budget>, max: u64) -> Hold {
+        let budget = Arc::clone(budget);
+        Hold::new(Room { budget, max }, None)
+    }
 
     fn anybody(awaited: &Arc<Shares>) -> Sender<'_> {
         Sender {
@@ -348,7 +379,7 @@ mod tests {
         let read = read(
             body,
             LIMITS,
-            budget.hold(),
+            hold(budget, 8192),
             anybody(&awaited),
             &cutoff,
             &mut 0,
@@ -367,8 +398,8 @@ mod tests {
             judge(chunks(vec![4096, 1]), &budget).await,
             Err(Reason::BodyTooLarge)
         );
-        let mut other = budget.hold();
-        other.grow(8000, 8192).unwrap();
+        let mut other = hold(&budget, 8192);
+        other.grow(8000).unwrap();
         assert_eq!(
             judge(chunks(vec![200]), &budget).await,
             Err(Reason::Overloaded)
@@ -386,7 +417,7 @@ mod tests {
         let received = read(
             body,
             LIMITS,
-            budget.hold(),
+            hold(&budget, 8192),
             anybody(&awaited),
             &cutoff,
             &mut 0,
@@ -416,7 +447,7 @@ mod tests {
         let drained = read(
             stalled,
             LIMITS,
-            budget.hold(),
+            hold(&budget, 8192),
             anybody(&awaited),
             &cutoff,
             &mut 0,
@@ -448,13 +479,20 @@ mod tests {
             let (budget, cutoff) = (Arc::new(Budget::default()), CancellationToken::new());
             let awaited = Arc::default();
             let sender = anybody(&awaited);
-            let read = read(body, limits, budget.hold(), sender, &cutoff, &mut received).await;
+            let read = read(
+                body,
+                limits,
+                hold(&budget, 1 << 20),
+                sender,
+                &cutoff,
+                &mut received,
+            )
+            .await;
             assert_eq!(read.unwrap_err().reason, Reason::BodyTimeout);
             (start.elapsed().as_secs(), received)
         }
         let limits = BodyLimits {
             size_max: 1 << 20,
-            budget: 1 << 20,
             ..LIMITS
         };
         // A byte a second is of no use after the grace; what came at once is paid for in advance.

@@ -53,7 +53,7 @@ pub mod verify;
 pub mod well_formed;
 pub mod whole;
 
-use body::{BodyLimits, Hold, Received};
+use body::{BodyLimits, Hold, Received, Room};
 use confirm::Confirmations;
 use connection::Connection;
 use forward::{Forwarding, Unread, UpstreamError};
@@ -557,7 +557,8 @@ impl Routed<'_> {
         } = self;
         doubts.weigh(admit::source(&state.route.sources, client))?;
         doubts.weigh(admit::quota(&state.client_limits, client).await)?;
-        gateway.in_flight.admit(snapshot.limits.requests_in_flight)
+        let load = state.load.as_ref();
+        gateway.in_flight.admit(&snapshot.limits, load)
     }
 
     /// The checks by the head alone, the body, the checks that need it, and handshakes.
@@ -654,9 +655,18 @@ impl Routed<'_> {
             size_max: state.route.body.size_max.0,
             timeout: snapshot.limits.body_timeout,
             rate_min: snapshot.limits.body_min_rate.0,
-            budget: snapshot.limits.body_memory.0,
         };
-        let hold = gateway.budget.hold();
+        let of_all = Room {
+            budget: Arc::clone(&gateway.budget),
+            max: snapshot.limits.body_memory.0,
+        };
+        let of_upstream = state.load.as_ref().map(|load| Room {
+            budget: Arc::clone(&load.bodies),
+            max: snapshot
+                .limits
+                .body_memory_of_an_upstream(state.route.body.size_max),
+        });
+        let hold = Hold::new(of_all, of_upstream);
         let received = &mut record.bytes_in;
         body::read(&mut *body, limits, hold, sender, &gateway.cutoff, received).await
     }

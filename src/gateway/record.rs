@@ -191,6 +191,10 @@ impl Record {
             Fault::Gateway if self.is_news(*reason) => {
                 tracing::error!(route, request_id, reason = reason.code(), "{detail}");
             }
+            // Of what there is too little, the reason alone does not say.
+            Fault::Load if *reason == Reason::Overloaded && self.is_news(*reason) => {
+                tracing::warn!(route, request_id, reason = reason.code(), "{detail}");
+            }
             // Of an upstream's it is said where it is found, with the server.
             Fault::Gateway | Fault::Load | Fault::Sender | Fault::Upstream => {
                 tracing::debug!(route, request_id, reason = reason.code(), "{detail}");

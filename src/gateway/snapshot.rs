@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
+use super::admit::Load;
 use super::forward::Upstream;
 use super::headers::Names;
 use super::quota::Limiter;
@@ -65,6 +66,8 @@ pub struct RouteState {
     pub route_limits: Vec<Arc<Limiter>>,
     /// Where it forwards to.
     pub upstream: Arc<dyn Upstream>,
+    /// What the requests for it hold, where there are other upstreams.
+    pub load: Option<Arc<Load>>,
     /// Longest that one delivery can take: how long a replay claim is leased.
     pub lease: Duration,
     /// Largest body that is judged where its request is served.
@@ -127,7 +130,7 @@ impl CredentialFields {
 }
 
 impl RouteState {
-    /// A route without rate limits.
+    /// A route without rate limits, and with no upstream beside its own.
     pub fn new(
         route: &Arc<Route>,
         metrics: Arc<RouteMetrics>,
@@ -156,6 +159,7 @@ impl RouteState {
             client_limits: Vec::new(),
             route_limits: Vec::new(),
             upstream,
+            load: None,
         }
     }
 }

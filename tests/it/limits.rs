@@ -299,6 +299,55 @@ fn requests_in_flight() {
     assert_eq!(app.count(), 3);
 }
 
+/// Sends an app that hangs as much as it may have, and asks for more while it hangs. Where there is another app, that
+/// one still answers.
+fn crowd(limits: &str, (count, bytes): (usize, usize), detail: &str, has_other: bool) {
+    let (hung, other) = (App::start(), App::start());
+    let mut routes = open_route(&hung);
+    if has_other {
+        routes += &open_route(&other).replace("open", "other");
+    }
+    let gateway = Gateway::start(&config_with(limits, &routes));
+    let post = |path: &str| gateway.post(path, &[], &vec![b'x'; bytes]);
+    hung.script(
+        (0..count)
+            .map(|_| Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
+    );
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..count).map(|_| scope.spawn(|| post("/open"))).collect();
+        hung.wait_for(count);
+        gateway.refused(&post("/open"), 503, "overloaded");
+        eventually(detail, || gateway.stderr().contains(detail).then_some(()));
+        if has_other {
+            gateway.forwarded(&post("/other"), 200);
+        }
+        hung.open_gate();
+        for answer in waiting {
+            assert_eq!(answer.join().unwrap().status, 200);
+        }
+    });
+    gateway.wait_for_metric("hookward_requests_in_flight", 0);
+    assert_eq!(post("/open").status, 200, "what it held is given back");
+}
+
+#[test]
+fn an_app_that_hangs_leaves_room_for_others() {
+    // SECURITY DS-14, DS-12
+    let limits = "limits: { requests_in_flight: 64, body_memory: 4MiB }";
+    let detail = "what one upstream may have of `requests_in_flight` is used up";
+    crowd(limits, (48, 1), detail, true);
+    let detail = "what one upstream may have of `body_memory` is used up";
+    crowd(limits, (3, 1 << 20), detail, true);
+}
+
+#[test]
+fn the_only_app_has_all_the_room() {
+    // SECURITY DS-14, DS-12
+    let limits = "limits: { requests_in_flight: 64, body_memory: 4MiB }";
+    crowd(limits, (64, 1), "`requests_in_flight` is used up", false);
+    crowd(limits, (4, 1 << 20), "`body_memory` is used up", false);
+}
+
 #[test]
 fn the_memory_of_all_bodies() {
     // SECURITY DS-12, DS-13
