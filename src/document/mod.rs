@@ -853,7 +853,11 @@ impl de::Error for DecodeError {
             .collect::<Vec<_>>()
             .join(", ");
         let close = suggest(variant, expected.iter().copied());
-        let close = close.map_or_else(String::new, |close| format!("; did you mean `{close}`?"));
+        let close = if variant == "false" && expected.contains(&"off") {
+            "; tools of YAML 1.1 make `false` of `off`, unless it stands in quotes".to_owned()
+        } else {
+            close.map_or_else(String::new, |close| format!("; did you mean `{close}`?"))
+        };
         Self(format!("`{variant}` is not one of {list}{close}"))
     }
 }
