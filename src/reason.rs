@@ -67,7 +67,8 @@ reasons! {
     SourceDenied = "source_denied" 403 Sender
     /// A rate limit of the route is used up.
     RateLimited = "rate_limited" 429 Load
-    /// `requests_in_flight` or `body_memory` is used up.
+    /// `requests_in_flight` or `body_memory` is used up, or what one client or one upstream may have of it; or too many
+    /// passwords are being checked.
     Overloaded = "overloaded" 503 Load
     /// The gateway is stopping and this request did not finish in time.
     Draining = "draining" 503 Load

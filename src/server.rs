@@ -3,7 +3,7 @@
 //! One thread with a runtime of its own per core serves requests; the main thread does all the
 //! rest: signals, reloads, health checks, the admin listener.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ use crate::route::matcher::RouteTable;
 use crate::route::policy::{Mode, QuotaKey};
 use crate::route::{Route, UpstreamRef};
 use crate::settings::{
-    CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
-    UpstreamSettings,
+    CertificateSource, Limits, ListenerSettings, ServerAddress, StateSettings, TlsSettings,
+    Transport, UpstreamSettings,
 };
 use crate::store::ReplayStore;
 use crate::store::memory::MemoryStore;
@@ -180,8 +180,8 @@ struct Server {
 /// What a reload keeps where its settings did not change.
 struct Living {
     clusters: Clusters,
-    /// By the name of an upstream, whatever else of it changes.
-    loads: HashMap<Arc<str>, Arc<Load>>,
+    /// What is in flight for a server, under whatever name.
+    loads: HashMap<ServerAddress, Arc<Load>>,
     limiters: Limiters,
     /// Claims of this process; those of `store: memory` outlive a reload.
     memory: MemoryStore,
@@ -745,8 +745,12 @@ impl Living {
     /// Begins the health checks of new upstreams and ends those of the ones that are gone.
     fn keep_clusters(&mut self, next: Clusters) {
         let before = std::mem::replace(&mut self.clusters, next);
+        // What is still in flight for one that is gone counts if it comes back.
+        let clusters = self.clusters.values();
+        let servers = clusters.flat_map(|(cluster, _)| &cluster.settings().servers);
+        let in_use: HashSet<_> = servers.collect();
         self.loads
-            .retain(|name, _| self.clusters.contains_key(name));
+            .retain(|server, load| in_use.contains(server) || !load.is_idle());
         let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
             clusters
                 .get(name)
@@ -822,6 +826,20 @@ impl Living {
         ))
     }
 
+    /// That of its servers: two names for one app are one upstream here.
+    fn load(&mut self, upstream: &UpstreamSettings) -> Arc<Load> {
+        let known = upstream
+            .servers
+            .iter()
+            .find_map(|server| self.loads.get(server));
+        let load = known.cloned().unwrap_or_default();
+        for server in &upstream.servers {
+            let own = self.loads.entry(server.clone());
+            own.or_insert_with(|| Arc::clone(&load));
+        }
+        load
+    }
+
     fn state(
         &mut self,
         route: &Arc<Route>,
@@ -848,11 +866,7 @@ impl Living {
                 let (cluster, _) = clusters.get(name).with_context(|| {
                     format!("route `{}` names no upstream `{name}`", route.name)
                 })?;
-                // One alone may have all the room.
-                if clusters.len() > 1 {
-                    let loads = self.loads.entry(Arc::clone(name));
-                    load = Some(Arc::clone(loads.or_default()));
-                }
+                load = Some(self.load(cluster.settings()));
                 Arc::<Cluster>::clone(cluster)
             }
         };

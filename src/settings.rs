@@ -229,11 +229,10 @@ impl Limits {
         }
     }
 
-    /// Bytes of the bodies for one upstream, where there are others: three quarters of all, and never less than
-    /// one body of `size_max` needs.
-    pub fn body_memory_of_an_upstream(&self, size_max: ByteSize) -> u64 {
+    /// Bytes of the bodies for one upstream, where there are others: three quarters of all.
+    pub fn body_memory_of_an_upstream(&self) -> u64 {
         let all = self.body_memory.0;
-        (all - all / 4).max(size_max.0)
+        all - all / 4
     }
 }
 

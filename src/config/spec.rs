@@ -144,9 +144,11 @@ pub(super) struct LimitsSpec {
     /// Open connections of one client address (IPv6: /64). Default: a tenth of `connections`, at
     /// least 64; no limit for the loopback.
     pub(super) connections_per_address: Option<At<usize>>,
-    /// Requests between their head and the end of their answer; above it 503. Default 1024.
+    /// Requests between their head and the end of their answer; above it 503. From 64 on, three
+    /// quarters at most are for one of several upstreams. Default 1024.
     pub(super) requests_in_flight: Option<At<usize>>,
-    /// Buffered bodies, all together; above it 503. Default 256MiB.
+    /// Buffered bodies, all together; above it 503. Three quarters at most are for one of several
+    /// upstreams. Default 256MiB.
     pub(super) body_memory: Option<At<Parsed<ByteSize>>>,
     /// Request line and headers of one request, 1KiB to 1MiB. Default 32KiB.
     pub(super) header_bytes: Option<At<Parsed<ByteSize>>>,

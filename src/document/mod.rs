@@ -854,13 +854,17 @@ impl de::Error for DecodeError {
             .join(", ");
         let close = suggest(variant, expected.iter().copied());
         let close = if variant == "false" && expected.contains(&"off") {
-            "; tools of YAML 1.1 make `false` of `off`, unless it stands in quotes".to_owned()
+            format!("; {REWRITTEN_OFF}")
         } else {
             close.map_or_else(String::new, |close| format!("; did you mean `{close}`?"))
         };
         Self(format!("`{variant}` is not one of {list}{close}"))
     }
 }
+
+/// Why there is a `false` where `off` could be.
+pub const REWRITTEN_OFF: &str =
+    "tools of YAML 1.1 make `false` of `off`, unless it stands in quotes";
 
 const AT: &str = "$hookward::at";
 /// Name of a newtype that reads a mapping whose keys are data: `x-` means nothing there.

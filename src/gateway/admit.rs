@@ -146,6 +146,13 @@ pub struct Load {
     pub bodies: Arc<Budget>,
 }
 
+impl Load {
+    /// Whether it has no request.
+    pub fn is_idle(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0
+    }
+}
+
 /// One request's place; given back when dropped.
 #[derive(Debug)]
 pub struct Permit {
@@ -162,11 +169,12 @@ impl InFlight {
         }
     }
 
-    /// Takes a place, unless all are taken, or all that those of one upstream may have.
+    /// Takes a place, unless all are taken, or all that those of one upstream may have where it has others beside it.
     pub fn admit(
         self: &Arc<Self>,
         limits: &Limits,
         of_upstream: Option<&Arc<Load>>,
+        has_others: bool,
     ) -> Result<Permit, Rejection> {
         let taken = self.count.fetch_add(1, Ordering::Relaxed);
         self.metrics.requests_in_flight.inc();
@@ -180,7 +188,7 @@ impl InFlight {
         };
         let detail = if taken >= limits.requests_in_flight {
             "`requests_in_flight` is used up"
-        } else if taken_here >= limits.requests_of_an_upstream() {
+        } else if has_others && taken_here >= limits.requests_of_an_upstream() {
             "what one upstream may have of `requests_in_flight` is used up"
         } else {
             return Ok(permit);
@@ -275,7 +283,7 @@ mod tests {
             ..Limits::default()
         };
         let load = Arc::new(Load::default());
-        let admit = || in_flight.admit(&limits, Some(&load));
+        let admit = || in_flight.admit(&limits, Some(&load), false);
         let first = admit().unwrap();
         assert_eq!(admit().unwrap_err().reason, Reason::Overloaded);
         drop(first);

@@ -100,11 +100,13 @@ impl Hold {
     }
 
     fn grow(&mut self, bytes: u64) -> Result<(), Rejection> {
-        let has_room = self.of_all.take(bytes);
-        let upstream_has = self
-            .of_upstream
-            .as_ref()
-            .is_none_or(|room| room.take(bytes));
+        let own = self.bytes;
+        let has_room = self.of_all.take(bytes) <= self.of_all.max;
+        // A large body may be alone beyond what several may have.
+        let upstream_has = self.of_upstream.as_ref().is_none_or(|room| {
+            let taken = room.take(bytes);
+            taken <= room.max || taken == own.saturating_add(bytes)
+        });
         self.bytes += bytes;
         let detail = match (has_room, upstream_has) {
             (true, true) => return Ok(()),
@@ -116,10 +118,10 @@ impl Hold {
 }
 
 impl Room {
-    /// Whether there was room; it is taken in any case.
-    fn take(&self, bytes: u64) -> bool {
+    /// What all bodies take with so many bytes more.
+    fn take(&self, bytes: u64) -> u64 {
         let used = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
-        used.saturating_add(bytes) <= self.max
+        used.saturating_add(bytes)
     }
 
     fn give_back(&self, bytes: u64) {
@@ -406,6 +408,30 @@ mod tests {
         );
         drop(other);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn an_upstream_has_its_part_or_one_large_body() {
+        // SECURITY DS-12, DS-14
+        let (all, part) = (Arc::new(Budget::default()), Arc::new(Budget::default()));
+        let room = |budget: &Arc<Budget>, max| {
+            let budget = Arc::clone(budget);
+            Room { budget, max }
+        };
+        let hold = || Hold::new(room(&all, 8192), Some(room(&part, 6144)));
+        let mut large = hold();
+        large.grow(4096).unwrap();
+        large.grow(4096).unwrap();
+        large.grow(1).unwrap_err();
+        drop(large);
+        let (mut first, mut second) = (hold(), hold());
+        first.grow(4096).unwrap();
+        second.grow(2048).unwrap();
+        assert_eq!(second.grow(1).unwrap_err().reason, Reason::Overloaded);
+        let mut of_another = Hold::new(room(&all, 8192), None);
+        of_another.grow(2047).unwrap();
+        drop((first, second, of_another));
+        assert_eq!((all.used(), part.used()), (0, 0));
     }
 
     #[tokio::test]

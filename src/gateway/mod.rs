@@ -558,7 +558,8 @@ impl Routed<'_> {
         doubts.weigh(admit::source(&state.route.sources, client))?;
         doubts.weigh(admit::quota(&state.client_limits, client).await)?;
         let load = state.load.as_ref();
-        gateway.in_flight.admit(&snapshot.limits, load)
+        let has_others = snapshot.has_several_upstreams;
+        gateway.in_flight.admit(&snapshot.limits, load, has_others)
     }
 
     /// The checks by the head alone, the body, the checks that need it, and handshakes.
@@ -662,9 +663,11 @@ impl Routed<'_> {
         };
         let of_upstream = state.load.as_ref().map(|load| Room {
             budget: Arc::clone(&load.bodies),
-            max: snapshot
-                .limits
-                .body_memory_of_an_upstream(state.route.body.size_max),
+            max: if snapshot.has_several_upstreams {
+                snapshot.limits.body_memory_of_an_upstream()
+            } else {
+                u64::MAX
+            },
         });
         let hold = Hold::new(of_all, of_upstream);
         let received = &mut record.bytes_in;

@@ -188,11 +188,11 @@ impl Record {
         let request_id = self.request_id.to_str().unwrap_or_default();
         let Rejection { reason, detail, .. } = rejection;
         match reason.row().fault {
-            Fault::Gateway if self.is_news(*reason) => {
+            Fault::Gateway if self.is_news(rejection) => {
                 tracing::error!(route, request_id, reason = reason.code(), "{detail}");
             }
             // Of what there is too little, the reason alone does not say.
-            Fault::Load if *reason == Reason::Overloaded && self.is_news(*reason) => {
+            Fault::Load if *reason == Reason::Overloaded && self.is_news(rejection) => {
                 tracing::warn!(route, request_id, reason = reason.code(), "{detail}");
             }
             // Of an upstream's it is said where it is found, with the server.
@@ -206,7 +206,7 @@ impl Record {
     /// Says that the store will not learn how a claim ended.
     pub fn unsettled(&self, error: StoreError, is_taken: bool) {
         let (route, faults) = (self.route_name(), &self.telemetry.unsettled);
-        if !faults.is_news(route, Reason::StateUnavailable, clock::now()) {
+        if !faults.is_news(route, (Reason::StateUnavailable, ""), clock::now()) {
             return;
         }
         let request_id = self.request_id.to_str().unwrap_or_default();
@@ -220,10 +220,11 @@ impl Record {
     }
 
     /// A bug is said each time.
-    fn is_news(&self, reason: Reason) -> bool {
-        reason == Reason::Internal || {
+    fn is_news(&self, rejection: &Rejection) -> bool {
+        let fault = (rejection.reason, rejection.detail);
+        rejection.reason == Reason::Internal || {
             let faults = &self.telemetry.faults;
-            faults.is_news(self.route_name(), reason, clock::now())
+            faults.is_news(self.route_name(), fault, clock::now())
         }
     }
 

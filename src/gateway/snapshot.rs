@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Where deliveries are claimed.
     pub replay: ReplayStore,
+    /// Whether an app that hangs could take away what requests for another one need.
+    pub has_several_upstreams: bool,
     listeners: ByName<ListenerPolicy>,
     states: ByName<Arc<RouteState>>,
 }
@@ -66,7 +68,7 @@ pub struct RouteState {
     pub route_limits: Vec<Arc<Limiter>>,
     /// Where it forwards to.
     pub upstream: Arc<dyn Upstream>,
-    /// What the requests for it hold, where there are other upstreams.
+    /// What the requests for it hold; `None` where it answers by itself.
     pub load: Option<Arc<Load>>,
     /// Longest that one delivery can take: how long a replay claim is leased.
     pub lease: Duration,
@@ -130,7 +132,7 @@ impl CredentialFields {
 }
 
 impl RouteState {
-    /// A route without rate limits, and with no upstream beside its own.
+    /// A route without rate limits, whose upstream answers by itself.
     pub fn new(
         route: &Arc<Route>,
         metrics: Arc<RouteMetrics>,
@@ -178,11 +180,16 @@ impl Snapshot {
         listeners: HashMap<Arc<str>, ListenerPolicy>,
         states: Vec<RouteState>,
     ) -> Self {
+        let mut loads = states.iter().filter_map(|state| state.load.as_ref());
+        let first = loads.next();
+        let has_several_upstreams =
+            first.is_some_and(|first| loads.any(|other| !Arc::ptr_eq(first, other)));
         let states = states
             .into_iter()
             .map(|state| (Arc::clone(&state.route.name), Arc::new(state)))
             .collect();
         Self {
+            has_several_upstreams,
             routes,
             limits,
             replay,

@@ -38,21 +38,23 @@ pub struct Telemetry {
 /// Lets one line of a kind and a route into the operator's log in so long a time, whatever the number of requests: anybody can send
 /// requests while a store is away.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<HashMap<(String, Reason), Instant>>);
+pub struct Faults(Mutex<HashMap<String, HashMap<Fault, Instant>>>);
+
+/// A kind of line: one reason may have several causes.
+type Fault = (Reason, &'static str);
 
 /// Between two lines of a kind.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 impl Faults {
     /// Whether this one is to be said.
-    pub fn is_news(&self, route: &str, reason: Reason, now: Instant) -> bool {
+    pub fn is_news(&self, route: &str, fault: Fault, now: Instant) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = (route.to_owned(), reason);
-        let is_news = said
-            .get(&reason)
-            .is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
+        let last = said.get(route).and_then(|of_route| of_route.get(&fault));
+        let is_news = last.is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
         if is_news {
-            said.insert(reason, now);
+            let of_route = said.entry(route.to_owned()).or_default();
+            of_route.insert(fault, now);
         }
         is_news
     }

@@ -299,53 +299,91 @@ fn requests_in_flight() {
     assert_eq!(app.count(), 3);
 }
 
-/// Sends an app that hangs as much as it may have, and asks for more while it hangs. Where there is another app, that
-/// one still answers.
-fn crowd(limits: &str, (count, bytes): (usize, usize), detail: &str, has_other: bool) {
-    let (hung, other) = (App::start(), App::start());
-    let mut routes = open_route(&hung);
-    if has_other {
-        routes += &open_route(&other).replace("open", "other");
+/// Two routes to one app under two names, and with `has_other` one to another app.
+fn apps(limits: &str, hung: &App, other: Option<&App>) -> String {
+    let url = hung.url();
+    let again = open_route(hung).replace("open", "again");
+    let mut routes = open_route(hung) + &again.replace(&url, &format!("{url}/"));
+    if let Some(other) = other {
+        routes += &open_route(other).replace("open", "other");
     }
-    let gateway = Gateway::start(&config_with(limits, &routes));
+    config_with(limits, &routes)
+}
+
+/// Sends an app that hangs as much as it may have, and asks for more while it hangs: that is refused, and another app
+/// still answers.
+fn crowd(
+    gateway: &Gateway,
+    (hung, other): (&App, Option<&App>),
+    (count, bytes): (usize, usize),
+    detail: &str,
+) {
     let post = |path: &str| gateway.post(path, &[], &vec![b'x'; bytes]);
+    hung.close_gate();
     hung.script(
         (0..count)
             .map(|_| Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
     );
+    let before = hung.count();
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..count).map(|_| scope.spawn(|| post("/open"))).collect();
-        hung.wait_for(count);
-        gateway.refused(&post("/open"), 503, "overloaded");
+        hung.wait_for(before + count);
+        gateway.refused(&post("/again"), 503, "overloaded");
         eventually(detail, || gateway.stderr().contains(detail).then_some(()));
-        if has_other {
+        if other.is_some() {
             gateway.forwarded(&post("/other"), 200);
         }
         hung.open_gate();
         for answer in waiting {
             assert_eq!(answer.join().unwrap().status, 200);
+            gateway.event();
         }
     });
     gateway.wait_for_metric("hookward_requests_in_flight", 0);
-    assert_eq!(post("/open").status, 200, "what it held is given back");
 }
 
 #[test]
 fn an_app_that_hangs_leaves_room_for_others() {
     // SECURITY DS-14, DS-12
     let limits = "limits: { requests_in_flight: 64, body_memory: 4MiB }";
-    let detail = "what one upstream may have of `requests_in_flight` is used up";
-    crowd(limits, (48, 1), detail, true);
-    let detail = "what one upstream may have of `body_memory` is used up";
-    crowd(limits, (3, 1 << 20), detail, true);
+    let (hung, other) = (App::start(), App::start());
+    let both = (&hung, Some(&other));
+    let config = apps(limits, &hung, Some(&other));
+    let gateway = Gateway::start(&config);
+    let places = "what one upstream may have of `requests_in_flight` is used up";
+    let memory = "what one upstream may have of `body_memory` is used up";
+    crowd(&gateway, both, (48, 1), places);
+    crowd(&gateway, both, (3, 1 << 20), memory);
+    // All that it held was given back.
+    crowd(&gateway, both, (48, 1), places);
+    crowd(&gateway, both, (3, 1 << 20), memory);
 }
 
 #[test]
 fn the_only_app_has_all_the_room() {
     // SECURITY DS-14, DS-12
     let limits = "limits: { requests_in_flight: 64, body_memory: 4MiB }";
-    crowd(limits, (64, 1), "`requests_in_flight` is used up", false);
-    crowd(limits, (4, 1 << 20), "`body_memory` is used up", false);
+    let (hung, other) = (App::start(), App::start());
+    let gateway = Gateway::start(&apps(limits, &hung, None));
+    let alone = (&hung, None);
+    crowd(&gateway, alone, (64, 1), "`requests_in_flight` is used up");
+    crowd(&gateway, alone, (4, 1 << 20), "`body_memory` is used up");
+    // Until there is another one: what is in flight then counts.
+    hung.close_gate();
+    hung.script(
+        (0..48).map(|_| Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
+    );
+    let before = hung.count();
+    thread::scope(|scope| {
+        for _ in 0..48 {
+            scope.spawn(|| gateway.post("/open", &[], b"x"));
+        }
+        hung.wait_for(before + 48);
+        gateway.reload(&apps(limits, &hung, Some(&other)), "success");
+        gateway.refused(&gateway.post("/open", &[], b"x"), 503, "overloaded");
+        gateway.forwarded(&gateway.post("/other", &[], b"x"), 200);
+        hung.open_gate();
+    });
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::signature::Facts;
 use super::{Compiler, value, values};
 use crate::config::spec::{BodySpec, OnDuplicateSpec, QuotaKeySpec, QuotaSpec, ReplaySpec};
-use crate::document::{At, OneOrMany, Parsed, Place, TextOr};
+use crate::document::{At, OneOrMany, Parsed, Place, REWRITTEN_OFF, TextOr};
 use crate::route::BODY_SIZE_MAX_DEFAULT;
 use crate::route::policy::{BodyPolicy, OnDuplicate, Quota, QuotaKey, ReplayPolicy};
 use crate::settings::Limits;
@@ -158,11 +158,12 @@ impl Compiler<'_, '_> {
             (TextOr::Text(text), _) if text == "off" => return None,
             (TextOr::Text(text), place) => {
                 let message = format!("`{text}` is neither `off` nor a mapping");
-                self.error(
-                    &place,
-                    message,
-                    "such as `replay: { window: 10m, on_duplicate: reject }`",
-                );
+                let hint = if text == "false" {
+                    REWRITTEN_OFF
+                } else {
+                    "such as `replay: { window: 10m, on_duplicate: reject }`"
+                };
+                self.error(&place, message, hint);
                 return None;
             }
             (TextOr::Full(spec), _) => spec,

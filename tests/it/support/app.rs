@@ -240,6 +240,10 @@ impl App {
         self.state.gate.1.notify_all();
     }
 
+    pub fn close_gate(&self) {
+        *self.state.gate.0.lock().unwrap() = false;
+    }
+
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
