@@ -16,6 +16,8 @@ struct World {
     llvm: &'static str,
     host: &'static str,
     glibc: &'static str,
+    /// Whether lld comes with it.
+    has_lld: bool,
     record: Option<&'static str>,
 }
 
@@ -25,6 +27,7 @@ const WORLD: World = World {
     llvm: "7.8.9",
     host: "some-system",
     glibc: "2.35",
+    has_lld: false,
     record: None,
 };
 
@@ -44,7 +47,9 @@ impl World {
         let here = folder.path();
         let wrapper = here.join("wrapper");
         symlink(WRAPPER, &wrapper).unwrap();
-        fs::write(here.join("1.2.3-llvm7-some-system.profdata"), "").unwrap();
+        for made in ["profdata", "order"] {
+            fs::write(here.join(format!("1.2.3-llvm7-some-system.{made}")), "").unwrap();
+        }
         let Self {
             version,
             llvm,
@@ -53,8 +58,16 @@ impl World {
             ..
         } = self;
         let about = format!("host: {host}\\nrelease: {version}\\nLLVM version: {llvm}\\n");
-        let script = format!("[ \"$1\" = -vV ] && printf '{about}' || echo \"$@\"");
+        let root = here.display();
+        let script = format!(
+            "case $* in -vV) printf '{about}' ;; '--print sysroot') echo '{root}' ;; *) echo \"$@\" ;; esac"
+        );
         program(here, "rustc", &script);
+        if self.has_lld {
+            let place = here.join("lib/rustlib").join(host).join("bin/gcc-ld");
+            fs::create_dir_all(&place).unwrap();
+            program(&place, "ld.lld", "");
+        }
         let answer = if glibc.is_empty() {
             "exit 1"
         } else {
@@ -119,6 +132,58 @@ fn releases_are_optimised_by_the_profile_of_their_compiler() {
         World { record, ..WORLD }.passed_on(RELEASE),
         format!("{release} -Cprofile-generate=/counts")
     );
+}
+
+#[test]
+fn what_a_start_runs_is_put_in_one_place_by_lld() {
+    const ORDER: &str = "-Clink-arg=--symbol-ordering-file=HERE/1.2.3-llvm7-some-system.order";
+    const PLACED: &str = "-Clink-arg=-Xlinker";
+    let with_lld = World {
+        has_lld: true,
+        ..WORLD
+    };
+    let own = with_lld.passed_on(RELEASE);
+    let wanted = format!("{PLACED} {ORDER} -Clink-arg=-Wl,--no-warn-symbol-ordering");
+    assert!(own.ends_with(&wanted), "{own}");
+    // Other linkers know no such option, and of another compiler's functions nothing is known.
+    let version = "1.2.4";
+    for world in [
+        WORLD,
+        World {
+            version,
+            ..with_lld
+        },
+    ] {
+        let own = world.passed_on(RELEASE);
+        assert!(!own.contains("-Clink-arg"), "{own}");
+    }
+    for another in [
+        "-Clinker=clang",
+        "linker=clang",
+        "-Clink-arg=-fuse-ld=bfd",
+        "-Clink-self-contained=-linker",
+        "-Clinker-flavor=ld",
+        "-Clinker-features=-lld",
+    ] {
+        let own = with_lld.passed_on(&["-C", "lto=fat", another]);
+        assert!(!own.contains(ORDER), "{own}");
+    }
+}
+
+#[test]
+fn every_profile_comes_with_what_a_start_runs() {
+    let folder = Path::new(WRAPPER).parent().unwrap();
+    let made = |kind: &str| {
+        let files = fs::read_dir(folder).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        let of_kind = paths.filter(|path| path.extension().is_some_and(|own| own == kind));
+        of_kind.collect::<Vec<_>>()
+    };
+    let profiles = made("profdata");
+    assert_eq!(profiles.len(), 1);
+    let order = fs::read_to_string(profiles[0].with_extension("order")).unwrap();
+    assert_eq!(made("order").len(), 1);
+    assert!(order.lines().count() > 1000 && order.contains("hookward"));
 }
 
 #[test]
