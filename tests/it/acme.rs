@@ -244,6 +244,14 @@ fn wait_for_order(gateway: &Gateway, pebble: &Pebble) {
     }
 }
 
+/// The same, and the serial number of what is served then.
+fn ordered(gateway: &Gateway, pebble: &Pebble) -> String {
+    wait_for_order(gateway, pebble);
+    let (issuer, serial) = shown(gateway);
+    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    serial
+}
+
 fn post(wire: &mut Wire) -> u16 {
     let host = [("Host", "hooks.example.org")];
     wire.exchange("POST", "/open", &host, b"x").status
@@ -269,9 +277,7 @@ fn a_certificate_is_ordered_kept_and_renewed_while_serving() {
 
     let gateway = Gateway::start(&config);
     assert_eq!(post(&mut connect(&gateway)), 200, "it serves meanwhile");
-    wait_for_order(&gateway, &pebble);
-    let (issuer, serial) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let serial = ordered(&gateway, &pebble);
     assert_eq!(post(&mut connect(&gateway)), 200);
     eventually("the next order is due", || {
         (due(&gateway, "hooks.example.org")? > u64::try_from(now()).unwrap()).then_some(())
@@ -320,9 +326,7 @@ fn a_certificate_is_ordered_kept_and_renewed_while_serving() {
     let mut open = connect(&gateway);
     assert_eq!(post(&mut open), 200);
     pebble.signal("-CONT");
-    wait_for_order(&gateway, &pebble);
-    let (issuer, renewed) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let renewed = ordered(&gateway, &pebble);
     assert_ne!(renewed, serial);
     assert_eq!(post(&mut open), 200, "an open connection stays");
     eventually("it is kept", || {
@@ -353,9 +357,7 @@ fn where_tls_cannot_be_reached_plain_http_proves_the_name() {
         log.contains("no certificate from the ACME authority")
             .then_some(())
     });
-    wait_for_order(&gateway, &pebble);
-    let (issuer, serial) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let serial = ordered(&gateway, &pebble);
     eventually("the other listener does not wait for its turn", || {
         (shown_by(&gateway, "also", "hooks.example.org").1 == serial).then_some(())
     });
@@ -384,9 +386,7 @@ fn a_certificate_that_cannot_be_kept_is_served_all_the_same() {
         cache.to_str().unwrap(),
     ];
     let gateway = Gateway::start_through(&wrapper, &pebble.config(&app));
-    wait_for_order(&gateway, &pebble);
-    let (issuer, _) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    ordered(&gateway, &pebble);
     assert_eq!(post(&mut connect(&gateway)), 200);
     for what in ["account", "certificate"] {
         let said = format!("the ACME {what} cannot be kept");
@@ -436,9 +436,7 @@ fn names_that_change_leave_the_certificate_that_is_there() {
     let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
-    wait_for_order(&gateway, &pebble);
-    let (issuer, serial) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let serial = ordered(&gateway, &pebble);
     let uncovered = "no certificate is there for these names yet";
 
     // From here on the authority does not answer.
@@ -503,9 +501,7 @@ fn the_certificate_of_another_authority_serves_and_is_said() {
     let pebble = Pebble::reachable();
     let config = pebble.config(&app);
     let gateway = Gateway::start(&config);
-    wait_for_order(&gateway, &pebble);
-    let (issuer, serial) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let serial = ordered(&gateway, &pebble);
     pebble.signal("-STOP");
     let other = config.replace(
         "directory: https://127.0.0.1",
@@ -527,9 +523,7 @@ fn a_certificate_that_is_not_kept_outlives_a_reload() {
     let cache = format!("cache: {}/cache", pebble.dir.path().display());
     let config = pebble.config(&app).replace(&cache, "cache: /proc/hookward");
     let gateway = Gateway::start(&config);
-    wait_for_order(&gateway, &pebble);
-    let (issuer, serial) = shown(&gateway);
-    assert!(issuer.contains("Pebble Intermediate CA"), "{issuer}");
+    let serial = ordered(&gateway, &pebble);
     pebble.signal("-STOP");
     let stricter = config.replace("acme:", "min_version: \"1.3\"\n      acme:");
     gateway.reload(&stricter, "success");
