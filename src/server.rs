@@ -3,7 +3,7 @@
 //! One thread with a runtime of its own per core serves requests; the main thread does all the
 //! rest: signals, reloads, health checks, the admin listener.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::cgroup::memory_limit;
 use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::gateway::admit::Load;
+use crate::gateway::admit::Loads;
 use crate::gateway::echo::Echo;
 use crate::gateway::forward::Upstream;
 use crate::gateway::quota::Limiters;
@@ -40,8 +40,8 @@ use crate::route::matcher::RouteTable;
 use crate::route::policy::{Mode, QuotaKey};
 use crate::route::{Route, UpstreamRef};
 use crate::settings::{
-    CertificateSource, Limits, ListenerSettings, ServerAddress, StateSettings, TlsSettings,
-    Transport, UpstreamSettings,
+    CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
+    UpstreamSettings,
 };
 use crate::store::ReplayStore;
 use crate::store::memory::MemoryStore;
@@ -180,8 +180,7 @@ struct Server {
 /// What a reload keeps where its settings did not change.
 struct Living {
     clusters: Clusters,
-    /// What is in flight for a server, under whatever name.
-    loads: HashMap<ServerAddress, Arc<Load>>,
+    loads: Loads,
     limiters: Limiters,
     /// Claims of this process; those of `store: memory` outlive a reload.
     memory: MemoryStore,
@@ -713,7 +712,7 @@ impl Living {
     fn new(telemetry: &Telemetry, clock: &Clock, limits: &Limits) -> Self {
         Self {
             clusters: Clusters::new(),
-            loads: HashMap::new(),
+            loads: Loads::default(),
             limiters: Limiters::new(clock.clone(), limits.clients),
             memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
@@ -745,12 +744,9 @@ impl Living {
     /// Begins the health checks of new upstreams and ends those of the ones that are gone.
     fn keep_clusters(&mut self, next: Clusters) {
         let before = std::mem::replace(&mut self.clusters, next);
-        // What is still in flight for one that is gone counts if it comes back.
         let clusters = self.clusters.values();
         let servers = clusters.flat_map(|(cluster, _)| &cluster.settings().servers);
-        let in_use: HashSet<_> = servers.collect();
-        self.loads
-            .retain(|server, load| in_use.contains(server) || !load.is_idle());
+        self.loads.keep(servers);
         let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
             clusters
                 .get(name)
@@ -826,20 +822,6 @@ impl Living {
         ))
     }
 
-    /// That of its servers: two names for one app are one upstream here.
-    fn load(&mut self, upstream: &UpstreamSettings) -> Arc<Load> {
-        let known = upstream
-            .servers
-            .iter()
-            .find_map(|server| self.loads.get(server));
-        let load = known.cloned().unwrap_or_default();
-        for server in &upstream.servers {
-            let own = self.loads.entry(server.clone());
-            own.or_insert_with(|| Arc::clone(&load));
-        }
-        load
-    }
-
     fn state(
         &mut self,
         route: &Arc<Route>,
@@ -866,7 +848,7 @@ impl Living {
                 let (cluster, _) = clusters.get(name).with_context(|| {
                     format!("route `{}` names no upstream `{name}`", route.name)
                 })?;
-                load = Some(self.load(cluster.settings()));
+                load = Some(self.loads.of(&cluster.settings().servers));
                 Arc::<Cluster>::clone(cluster)
             }
         };

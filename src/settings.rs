@@ -219,21 +219,35 @@ impl Limits {
         }
     }
 
-    /// Requests in flight for one upstream, where there are others: three quarters of all.
-    pub fn requests_of_an_upstream(&self) -> usize {
-        let all = self.requests_in_flight;
-        if all < RESERVED_FROM {
-            all
-        } else {
-            all - all / 4
+    /// What the requests for one of several upstreams may hold: three quarters of all.
+    pub fn of_an_upstream(&self) -> UpstreamMax {
+        let (requests, body_bytes) = (self.requests_in_flight, self.body_memory.0);
+        UpstreamMax {
+            requests: if requests < RESERVED_FROM {
+                requests
+            } else {
+                requests - requests / 4
+            },
+            body_bytes: body_bytes - body_bytes / 4,
         }
     }
+}
 
-    /// Bytes of the bodies for one upstream, where there are others: three quarters of all.
-    pub fn body_memory_of_an_upstream(&self) -> u64 {
-        let all = self.body_memory.0;
-        all - all / 4
-    }
+/// Most that the requests for one upstream hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamMax {
+    /// Places of `requests_in_flight`.
+    pub requests: usize,
+    /// Bytes of `body_memory`, unless it is one body alone.
+    pub body_bytes: u64,
+}
+
+impl UpstreamMax {
+    /// What the limits of all are enough for.
+    pub const ALL: Self = Self {
+        requests: usize::MAX,
+        body_bytes: u64::MAX,
+    };
 }
 
 /// One listener.

@@ -1,5 +1,6 @@
 //! Stage: sources, quotas and room. What is refused here cost no body and no cryptography.
 
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use super::select;
 use crate::reason::Reason;
 use crate::route::Route;
 use crate::route::policy::{BodyPolicy, Sources};
-use crate::settings::Limits;
+use crate::settings::ServerAddress;
 use crate::telemetry::metrics::Metrics;
 
 /// `allow_ips` and `deny_ips`.
@@ -147,9 +148,32 @@ pub struct Load {
 }
 
 impl Load {
-    /// Whether it has no request.
-    pub fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// The loads of all servers, under whatever name they are asked for.
+#[derive(Debug, Default)]
+pub struct Loads(HashMap<ServerAddress, Arc<Load>>);
+
+impl Loads {
+    /// That of an upstream with these servers: of another one with a server in common it is the same.
+    pub fn of(&mut self, servers: &[ServerAddress]) -> Arc<Load> {
+        let known = servers.iter().find_map(|server| self.0.get(server));
+        let load = known.cloned().unwrap_or_default();
+        for server in servers {
+            let own = self.0.entry(server.clone());
+            own.or_insert_with(|| Arc::clone(&load));
+        }
+        load
+    }
+
+    /// Forgets all servers but these, and those for which something is still in flight: it counts if they come back.
+    pub fn keep<'a>(&mut self, servers: impl Iterator<Item = &'a ServerAddress>) {
+        let in_use: HashSet<_> = servers.collect();
+        self.0
+            .retain(|server, load| in_use.contains(server) || !load.is_idle());
     }
 }
 
@@ -169,12 +193,12 @@ impl InFlight {
         }
     }
 
-    /// Takes a place, unless all are taken, or all that those of one upstream may have where it has others beside it.
+    /// Takes a place, unless `max` are taken, or as many as those for one upstream may have.
     pub fn admit(
         self: &Arc<Self>,
-        limits: &Limits,
+        max: usize,
         of_upstream: Option<&Arc<Load>>,
-        has_others: bool,
+        max_of_upstream: usize,
     ) -> Result<Permit, Rejection> {
         let taken = self.count.fetch_add(1, Ordering::Relaxed);
         self.metrics.requests_in_flight.inc();
@@ -186,9 +210,9 @@ impl InFlight {
             of_all: Arc::clone(self),
             of_upstream,
         };
-        let detail = if taken >= limits.requests_in_flight {
+        let detail = if taken >= max {
             "`requests_in_flight` is used up"
-        } else if has_others && taken_here >= limits.requests_of_an_upstream() {
+        } else if taken_here >= max_of_upstream {
             "what one upstream may have of `requests_in_flight` is used up"
         } else {
             return Ok(permit);
@@ -278,17 +302,39 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let in_flight = Arc::new(InFlight::new(Arc::new(Metrics::new("test"))));
-        let limits = Limits {
-            requests_in_flight: 1,
-            ..Limits::default()
-        };
         let load = Arc::new(Load::default());
-        let admit = || in_flight.admit(&limits, Some(&load), false);
-        let first = admit().unwrap();
-        assert_eq!(admit().unwrap_err().reason, Reason::Overloaded);
-        drop(first);
-        assert!(admit().is_ok());
-        let held = load.requests.load(Ordering::Relaxed);
-        assert_eq!((in_flight.count(), held), (0, 0));
+        for (max, max_of_upstream) in [(1, 9), (9, 1)] {
+            let admit = || in_flight.admit(max, Some(&load), max_of_upstream);
+            let first = admit().unwrap();
+            assert_eq!(admit().unwrap_err().reason, Reason::Overloaded);
+            drop(first);
+            assert!(admit().is_ok());
+            assert!(in_flight.count() == 0 && load.is_idle());
+        }
+    }
+
+    #[test]
+    fn upstreams_with_a_server_in_common_have_one_load() {
+        // SECURITY DS-14
+        let server = |port| ServerAddress::Http {
+            host: "app".to_owned(),
+            port,
+        };
+        let mut loads = Loads::default();
+        let first = loads.of(&[server(1), server(2)]);
+        assert!(Arc::ptr_eq(&first, &loads.of(&[server(3), server(2)])));
+        assert!(Arc::ptr_eq(&first, &loads.of(&[server(3)])));
+        let other = loads.of(&[server(4)]);
+        assert!(!Arc::ptr_eq(&first, &other));
+        // A server that is gone is forgotten when its last request is.
+        let in_flight = Arc::new(InFlight::new(Arc::new(Metrics::new("test"))));
+        let permit = in_flight.admit(9, Some(&other), 9).unwrap();
+        loads.keep([server(1)].iter());
+        assert!(Arc::ptr_eq(&other, &loads.of(&[server(4)])));
+        drop(permit);
+        loads.keep([server(1)].iter());
+        assert!(!Arc::ptr_eq(&other, &loads.of(&[server(4)])));
+        assert!(Arc::ptr_eq(&first, &loads.of(&[server(1)])));
+        assert!(!Arc::ptr_eq(&first, &loads.of(&[server(2)])));
     }
 }

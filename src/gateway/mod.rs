@@ -557,9 +557,11 @@ impl Routed<'_> {
         } = self;
         doubts.weigh(admit::source(&state.route.sources, client))?;
         doubts.weigh(admit::quota(&state.client_limits, client).await)?;
-        let load = state.load.as_ref();
-        let has_others = snapshot.has_several_upstreams;
-        gateway.in_flight.admit(&snapshot.limits, load, has_others)
+        gateway.in_flight.admit(
+            snapshot.limits.requests_in_flight,
+            state.load.as_ref(),
+            snapshot.upstream_max.requests,
+        )
     }
 
     /// The checks by the head alone, the body, the checks that need it, and handshakes.
@@ -663,11 +665,7 @@ impl Routed<'_> {
         };
         let of_upstream = state.load.as_ref().map(|load| Room {
             budget: Arc::clone(&load.bodies),
-            max: if snapshot.has_several_upstreams {
-                snapshot.limits.body_memory_of_an_upstream()
-            } else {
-                u64::MAX
-            },
+            max: snapshot.upstream_max.body_bytes,
         });
         let hold = Hold::new(of_all, of_upstream);
         let received = &mut record.bytes_in;

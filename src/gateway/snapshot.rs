@@ -16,7 +16,7 @@ use super::{replay, whole};
 use crate::route::auth::{Check, TokenLocation};
 use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
-use crate::settings::{Limits, Plaintext};
+use crate::settings::{Limits, Plaintext, UpstreamMax};
 use crate::store::ReplayStore;
 use crate::telemetry::routes::RouteMetrics;
 
@@ -29,8 +29,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Where deliveries are claimed.
     pub replay: ReplayStore,
-    /// Whether an app that hangs could take away what requests for another one need.
-    pub has_several_upstreams: bool,
+    /// So that an app that hangs takes nothing away from requests for another one.
+    pub upstream_max: UpstreamMax,
     listeners: ByName<ListenerPolicy>,
     states: ByName<Arc<RouteState>>,
 }
@@ -182,14 +182,17 @@ impl Snapshot {
     ) -> Self {
         let mut loads = states.iter().filter_map(|state| state.load.as_ref());
         let first = loads.next();
-        let has_several_upstreams =
-            first.is_some_and(|first| loads.any(|other| !Arc::ptr_eq(first, other)));
+        let has_others = first.is_some_and(|first| loads.any(|other| !Arc::ptr_eq(first, other)));
         let states = states
             .into_iter()
             .map(|state| (Arc::clone(&state.route.name), Arc::new(state)))
             .collect();
         Self {
-            has_several_upstreams,
+            upstream_max: if has_others {
+                limits.of_an_upstream()
+            } else {
+                UpstreamMax::ALL
+            },
             routes,
             limits,
             replay,

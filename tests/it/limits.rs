@@ -299,7 +299,7 @@ fn requests_in_flight() {
     assert_eq!(app.count(), 3);
 }
 
-/// Two routes to one app under two names, and with `has_other` one to another app.
+/// Two routes to one app under two names, and one to another app, if there is one.
 fn apps(limits: &str, hung: &App, other: Option<&App>) -> String {
     let url = hung.url();
     let again = open_route(hung).replace("open", "again");
@@ -308,6 +308,13 @@ fn apps(limits: &str, hung: &App, other: Option<&App>) -> String {
         routes += &open_route(other).replace("open", "other");
     }
     config_with(limits, &routes)
+}
+
+/// Makes the app keep so many requests waiting.
+fn hang(app: &App, count: usize) {
+    let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    app.close_gate();
+    app.script((0..count).map(|_| Reply::AfterGate(reply.to_vec())));
 }
 
 /// Sends an app that hangs as much as it may have, and asks for more while it hangs: that is refused, and another app
@@ -319,11 +326,7 @@ fn crowd(
     detail: &str,
 ) {
     let post = |path: &str| gateway.post(path, &[], &vec![b'x'; bytes]);
-    hung.close_gate();
-    hung.script(
-        (0..count)
-            .map(|_| Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
-    );
+    hang(hung, count);
     let before = hung.count();
     thread::scope(|scope| {
         let waiting: Vec<_> = (0..count).map(|_| scope.spawn(|| post("/open"))).collect();
@@ -369,10 +372,7 @@ fn the_only_app_has_all_the_room() {
     crowd(&gateway, alone, (64, 1), "`requests_in_flight` is used up");
     crowd(&gateway, alone, (4, 1 << 20), "`body_memory` is used up");
     // Until there is another one: what is in flight then counts.
-    hung.close_gate();
-    hung.script(
-        (0..48).map(|_| Reply::AfterGate(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec())),
-    );
+    hang(&hung, 48);
     let before = hung.count();
     thread::scope(|scope| {
         for _ in 0..48 {
