@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::iter::once;
@@ -376,8 +376,11 @@ fn values(text: &str, marks: &Marks) -> Result<Value, Problem> {
         let hint = "write `<<: *NAME`, where `&NAME` stands before a mapping".to_owned();
         return Err(marks.value_place(&path).error(message, Some(hint)));
     }
-    let merged = parsed.and_then(|mut value| value.apply_merge().map(|()| value));
-    merged.map_err(|error| {
+    let parsed = parsed.map(|mut value| {
+        merge(&mut value);
+        value
+    });
+    parsed.map_err(|error| {
         let mark = error.location().map_or(Mark::START, |location| Mark {
             line: location.line(),
             column: location.column(),
@@ -673,8 +676,8 @@ impl Marks {
         let mut rest = String::new();
         for part in parts(path) {
             rest.push_str(part);
-            let next = once(known.clone())
-                .chain(self.merged(&known))
+            let next = self
+                .merged(&known)
                 .map(|place| under(&place, &rest))
                 .find(|place| self.is_known(place));
             if let Some(next) = next {
@@ -685,8 +688,25 @@ impl Marks {
         rest.is_empty().then_some(known)
     }
 
-    /// The paths of the mappings that `<<` merges into the one at this path, the first to count first.
+    /// This path and those of all mappings that `<<` merges into the one there, the first to count first.
     fn merged(&self, path: &str) -> impl Iterator<Item = String> {
+        let mut open = vec![path.to_owned()];
+        let mut seen = HashSet::new();
+        std::iter::from_fn(move || {
+            loop {
+                let path = open.pop()?;
+                if seen.insert(hash(&path)) {
+                    let mut sources: Vec<_> = self.sources(&path).collect();
+                    sources.reverse();
+                    open.extend(sources);
+                    return Some(path);
+                }
+            }
+        })
+    }
+
+    /// The paths of the mappings that the `<<` of the one at this path names.
+    fn sources(&self, path: &str) -> impl Iterator<Item = String> {
         let merge = join(path, "<<");
         let items = (0..usize::MAX).map({
             let merge = merge.clone();
@@ -728,6 +748,29 @@ fn named(key: &str, style: ScalarStyle) -> &str {
     match key {
         "~" | "null" | "Null" | "NULL" if style == ScalarStyle::Plain => "",
         name => name,
+    }
+}
+
+/// Puts what each `<<` names into the mapping that it stands in, the innermost first, so that what is merged has itself
+/// what it merges. A key of the mapping's own counts before one that is merged, an earlier source before a later one.
+fn merge(value: &mut Value) {
+    match value {
+        Value::Sequence(items) => items.iter_mut().for_each(merge),
+        Value::Mapping(map) => {
+            map.values_mut().for_each(merge);
+            let sources = match map.remove("<<") {
+                Some(Value::Sequence(sources)) => sources,
+                source => source.into_iter().collect(),
+            };
+            for source in sources {
+                if let Value::Mapping(source) = source {
+                    for (key, value) in source {
+                        map.entry(key).or_insert(value);
+                    }
+                }
+            }
+        }
+        _ => {}
     }
 }
 
@@ -1528,6 +1571,7 @@ mod tests {
             "x-i: &all\n  -\n    id: many\nname: a\nitems: *all\n",
             "x-i: &one\n\n    id: many\nname: a\nitems: [{ <<: *one }]\n",
             "x-i: &one\n\n    id: many\nname: a\nitems: [{ <<: [*one] }]\n",
+            "x-i: &one\n\n    id: many\nx-j: &two { <<: *one }\nname: a\nitems: [{ <<: *two }]\n",
         ] {
             let (_, problems) = decode(text);
             let told: Vec<_> = problems
@@ -1646,6 +1690,14 @@ mod tests {
         let (spec, problems) = decode("x-base: &b { size: 2KiB }\n<<: *b\nname: a\n");
         assert!(problems.is_empty(), "{problems:?}");
         assert_eq!(spec.unwrap().size.unwrap().get().unwrap().0, ByteSize(2048));
+
+        let (spec, problems) = decode(
+            "x-a: &a { size: 1KiB, name: a }\nx-b: &b { <<: *a, size: 2KiB }\nx-c: &c { size: 3KiB }\n<<: [*b, *c]\n",
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        let spec = spec.unwrap();
+        assert_eq!(spec.size.unwrap().get().unwrap().0, ByteSize(2048));
+        assert_eq!(spec.name.get().unwrap(), "a", "merged into what is merged");
 
         let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
         for (name, before) in ('b'..='z').zip('a'..) {

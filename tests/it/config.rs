@@ -189,6 +189,23 @@ fn warnings_do_not_keep_a_file_from_loading() {
 }
 
 #[test]
+fn redis_that_nothing_uses_is_told() {
+    let routes =
+        with_routes("  - { name: a, match: { path: /a }, verify: none, upstream: echo }\n");
+    let file = |state: &str| format!("{routes}state: {{ {state} }}\n");
+    let redis = "redis: { url: \"value:redis://a\" }";
+    let told = report(&load(&file(redis)));
+    assert!(
+        told.contains("warning: state.redis: Redis is not used"),
+        "{told}"
+    );
+    for state in ["store: memory, ", "store: redis, "] {
+        let told = report(&load(&file(&format!("{state}{redis}"))));
+        assert!(!told.contains("is not used"), "{told}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_text_says_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("hookward.yaml");

@@ -29,7 +29,17 @@ impl Compiler<'_, '_> {
         match store {
             // Of another word, which has been reported, the rest is read all the same.
             Some(Some(StoreSpec::Redis) | None) => {}
-            Some(Some(StoreSpec::Memory)) | None => return Some(StateSettings::Memory),
+            Some(Some(StoreSpec::Memory)) => return Some(StateSettings::Memory),
+            None => {
+                if let Some((_, place)) = value(state.redis.as_ref()) {
+                    let message =
+                        "Redis is not used: what is claimed and counted stays in this process";
+                    let hint =
+                        "write `store: redis` beside it, or `store: memory` if that is meant";
+                    self.warn(&place, message, hint);
+                }
+                return Some(StateSettings::Memory);
+            }
         }
         if state.redis.is_none() && store.flatten().is_some() {
             let hint = "such as `redis: { url: \"env:REDIS_URL\" }`";

@@ -38,6 +38,10 @@ const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// `claim.lua`: what it answers.
 type Claimed = (u8, i64);
 
+/// What a delivery asks of the server, one after the other, while it is claimed: its first name, its others, the limit of
+/// its route, and that it ended. Each may take the timeout, and the lease goes on meanwhile.
+const QUESTIONS: u32 = 4;
+
 /// State in Redis. Cheap to clone; clones share the connections.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Inner>);
@@ -193,7 +197,7 @@ impl RedisStore {
         };
         let claim = self.0.name_claim(self, key, (lease, window), local);
         let mut invocation = CLAIM.key(&*claim.key);
-        invocation.arg(&*claim.owner).arg(millis(lease));
+        invocation.arg(&*claim.owner).arg(millis(claim.lease));
         let mut pending = Pending {
             claim: Some(claim),
             is_sent: AtomicBool::new(false),
@@ -439,7 +443,7 @@ impl Inner {
             store: store.clone(),
             key: format!("{}:claim:{name}", self.prefix).into(),
             owner: format!("{}:{number}", self.process.simple()).into(),
-            lease,
+            lease: lease + QUESTIONS * self.timeout,
             window,
             is_known: Known::No,
             local,
@@ -592,6 +596,14 @@ mod tests {
         assert_eq!(store.0.releases.available_permits(), UNSETTLED_MAX);
         claim(&store, Known::Maybe).give_back();
         assert_eq!(store.0.releases.available_permits(), UNSETTLED_MAX - 1);
+    }
+
+    #[tokio::test]
+    async fn a_lease_has_room_for_what_is_asked_of_the_server() {
+        // SECURITY S-03
+        let (store, _listener) = hanging();
+        let claim = claim(&store, Known::Yes);
+        assert_eq!(claim.lease, LEASE + Duration::from_millis(40));
     }
 
     #[tokio::test]
