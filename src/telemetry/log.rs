@@ -1,23 +1,25 @@
 //! The two logs: the access log, one event per request on standard output, and the operational log
 //! on standard error.
 
+use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
+use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
-use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{FilterExt, Targets};
+use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::lossy::{FlushGuard, LossyWriter};
-use super::{Outcome, line, metrics};
+use super::{Outcome, SAY_AGAIN, line, metrics};
 use crate::reason::Reason;
 
 /// How logs are written.
@@ -196,9 +198,6 @@ fn is_null_device(output: &std::fs::File) -> std::io::Result<bool> {
     Ok(own.file_type().is_char_device() && null.is_ok_and(|null| null == own.rdev()))
 }
 
-/// Libraries whose verbose output prints buffers, with tokens and bodies in them (SECURITY L-02).
-const CAPPED_TARGETS: &[&str] = &["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
-
 /// Starts the operational log on standard error. `filter` is what `RUST_LOG` holds (`info`,
 /// `hookward=debug,warn`); an empty one is `info`. Call once, at the
 /// start of a process; give the guard's count to [`Metrics::show`](metrics::Metrics::show).
@@ -244,7 +243,7 @@ where
         "" => Targets::new().with_default(LevelFilter::INFO),
         written => written.parse::<Targets>()?,
     };
-    let filter = filter.and(filter_fn(is_uncapped));
+    let filter = filter.and(Libraries::default());
     // Its complaint about a failed write would go to standard error with a macro that panics.
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(make_writer)
@@ -255,9 +254,41 @@ where
     })
 }
 
-fn is_uncapped(metadata: &Metadata<'_>) -> bool {
-    let library = metadata.target().split("::").next().unwrap_or_default();
-    *metadata.level() <= tracing::Level::WARN || !CAPPED_TARGETS.contains(&library)
+/// Caps what the libraries of the network say, whatever filter is asked for: their verbose output prints buffers, with
+/// tokens and bodies in them (SECURITY L-02), and of what any sender can make them warn of, one line at a time is enough.
+#[derive(Debug, Default)]
+struct Libraries {
+    /// When each of their lines was last written.
+    said: Mutex<HashMap<Identifier, Instant>>,
+}
+
+impl Libraries {
+    const TARGETS: [&str; 5] = ["h2", "hyper", "hyper_util", "rustls", "tokio_rustls"];
+
+    fn have(metadata: &Metadata<'_>) -> bool {
+        let library = metadata.target().split("::").next();
+        library.is_some_and(|library| Self::TARGETS.contains(&library))
+    }
+
+    fn is_news(&self, metadata: &Metadata<'_>, now: Instant) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = said.get(&metadata.callsite());
+        let is_news = last.is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
+        if is_news {
+            said.insert(metadata.callsite(), now);
+        }
+        is_news
+    }
+}
+
+impl<S> Filter<S> for Libraries {
+    fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
+        *metadata.level() <= Level::WARN || !Self::have(metadata)
+    }
+
+    fn event_enabled(&self, event: &Event<'_>, _: &Context<'_, S>) -> bool {
+        !Self::have(event.metadata()) || self.is_news(event.metadata(), Instant::now())
+    }
 }
 
 #[cfg(test)]
@@ -362,6 +393,25 @@ mod tests {
                 "{written}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_sender_can_repeat_is_said_once() {
+        // SECURITY H2-12
+        let kept = Kept::default();
+        let output = kept.clone();
+        let layer = layer(LogFormat::Text, "", false, move || output.clone()).unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            for _ in 0..100 {
+                tracing::warn!(target: "h2::proto::ping_pong", "an answer to nothing");
+                tracing::warn!(target: "hookward::gateway", "ours");
+            }
+            tracing::warn!(target: "h2::proto::streams", "something else");
+        });
+        let written = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        let lines = |part| written.matches(part).count();
+        let counted = ["an answer to nothing", "something else", "ours"].map(lines);
+        assert_eq!(counted, [1, 1, 100], "{written}");
     }
 
     #[test]
