@@ -1,8 +1,9 @@
 //! HTTP/2: the same verdicts as over HTTP/1.1, and frames that no good client sends.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
-use super::support::h2::{DATA, END_STREAM, HEADERS, PING, RST_STREAM};
+use super::support::h2::{DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM};
 use super::support::{
     App, Gateway, RawH2, Reply, StreamEnd, Wire, config, config_with, eventually, github,
     open_route, two_routes,
@@ -512,6 +513,37 @@ fn a_stream_whose_body_does_not_come_ends_and_spares_the_others() {
     raw.post(5, b"/open", &[], b"abc");
     assert_eq!(raw.end_of(5), StreamEnd::Status(200));
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn streams_above_the_limit_are_refused_one_by_one() {
+    // SECURITY H2-14
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { body_timeout: 1s }",
+        &open_route(&app),
+    ));
+    let mut raw = RawH2::open(gateway.address("https"));
+    let streams: Vec<u32> = (0..300).map(|number| 2 * number + 1).collect();
+    for stream in &streams {
+        raw.headers(*stream, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+        raw.frame(DATA, 0, *stream, b"ab");
+    }
+    // What follows on a stream that was refused is answered by another reset.
+    let (mut reset, mut overdue) = (HashSet::new(), HashSet::new());
+    while reset.len() < streams.len() {
+        let frame = raw.next().expect("the connection goes on");
+        match frame.kind {
+            HEADERS => assert!(overdue.insert(frame.stream)),
+            RST_STREAM => drop(reset.insert(frame.stream)),
+            GOAWAY => panic!("{:?}", frame.payload),
+            _ => {}
+        }
+    }
+    assert_eq!(overdue.len(), 64, "each 408: its body did not come");
+    raw.post(601, b"/open", &[], b"abc");
+    assert_eq!(raw.end_of(601), StreamEnd::Status(200));
+    assert_eq!(app.count(), 1);
 }
 
 #[test]
