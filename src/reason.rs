@@ -1,7 +1,8 @@
 //! Every reason a request is refused: one row each.
 //!
 //! A row fixes the code (log field and metric label `reason`), the status the sender gets and who
-//! must act. A new refusal is a new row here; exhaustive matches and a snapshot point at the rest.
+//! must act. A new refusal is a new row here, and where it is one of those, a name in
+//! [`Reason::is_observable`], [`Reason::leaves_framing_in_doubt`] or [`Reason::is_passing`].
 
 /// Who has to act on a refusal. Decides the log level and what an alert should look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +156,32 @@ impl Reason {
                 | Self::Replayed
                 | Self::DeliveryInFlight
                 | Self::StateUnavailable
+        )
+    }
+
+    /// Whether what comes next on an HTTP/1.1 connection may not be what its sender takes for its next request, or would
+    /// come too late: the connection then ends with the answer.
+    pub const fn leaves_framing_in_doubt(self) -> bool {
+        matches!(
+            self,
+            Self::MalformedRequest
+                | Self::UriTooLong
+                | Self::BodyTimeout
+                | Self::BodyIncomplete
+                | Self::Draining
+        )
+    }
+
+    /// Whether the same request may pass in a moment: the answer says `Retry-After`.
+    pub const fn is_passing(self) -> bool {
+        matches!(
+            self,
+            Self::Overloaded
+                | Self::Draining
+                | Self::DeliveryInFlight
+                | Self::RateLimited
+                | Self::StateUnavailable
+                | Self::KeyUnavailable
         )
     }
 }

@@ -4,11 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
-use ipnet::IpNet;
 
 use super::head::Host;
 use super::headers::X_FORWARDED_FOR;
 use super::rejection::Rejection;
+use super::snapshot::ListenerPolicy;
 use crate::route::matcher::normalize_host;
 
 /// One accepted connection.
@@ -132,16 +132,15 @@ impl Connection {
     }
 
     /// Whether the peer is a proxy whose forwarding headers are believed.
-    pub fn is_trusted(&self, trusted: &[IpNet]) -> bool {
-        let peer = self.peer.ip().to_canonical();
-        !self.is_anonymous && trusted.iter().any(|net| net.contains(&peer))
+    pub fn is_trusted(&self, listener: &ListenerPolicy) -> bool {
+        !self.is_anonymous && listener.trusts(self.peer.ip())
     }
 
     /// The client: the peer, or, behind trusted proxies, the rightmost hop of `X-Forwarded-For` that
     /// is not one of them. What is not an address ends the walk (SECURITY RT-31).
-    pub fn client_ip(&self, trusted: &[IpNet], headers: &HeaderMap) -> IpAddr {
+    pub fn client_ip(&self, listener: &ListenerPolicy, headers: &HeaderMap) -> IpAddr {
         let mut client = self.peer.ip().to_canonical();
-        if !self.is_trusted(trusted) {
+        if !self.is_trusted(listener) {
             return client;
         }
         let fields = headers.get_all(X_FORWARDED_FOR).iter().rev();
@@ -151,7 +150,7 @@ impl Connection {
                 break;
             };
             client = address;
-            if !trusted.iter().any(|net| net.contains(&client)) {
+            if !listener.trusts(client) {
                 break;
             }
         }
@@ -186,8 +185,11 @@ mod tests {
         for field in forwarded {
             headers.append("x-forwarded-for", HeaderValue::from_static(field));
         }
-        let trusted = ["10.0.0.0/8".parse().unwrap()];
-        connection.client_ip(&trusted, &headers).to_string()
+        let listener = ListenerPolicy {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            ..ListenerPolicy::default()
+        };
+        connection.client_ip(&listener, &headers).to_string()
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The data path: one file per stage, in the order that a request meets them.
+//! The data path: one file per stage.
 //!
-//! [`Gateway::handle`] opens the record, runs [`Gateway::judge`], which is the list of the stages,
-//! and answers. No YAML, no files, no listening sockets here.
+//! [`Gateway::open`] opens the record of a request, and [`Gateway::answer`] closes it: it runs [`Gateway::judge`], which
+//! lists the stages in the order that a request meets them, and answers. No YAML, no files, no listening sockets here.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -42,6 +42,7 @@ pub mod headers;
 pub mod keys;
 pub mod outgoing;
 pub mod password;
+pub mod promise;
 pub mod quota;
 pub mod record;
 pub mod rejection;
@@ -94,6 +95,51 @@ enum Ready {
     Redirect(HeaderValue),
     /// Nowhere: it was a handshake, and this is the answer.
     Reply(Box<Reply>),
+}
+
+/// What a request's head says of how it is sent: whether its connection can have another one.
+struct Framing {
+    version: Version,
+    /// It waits for our word before it sends its body.
+    expects: bool,
+    /// A sender of old that says no length means that its body ends with the connection: what follows the head is no
+    /// request (SECURITY SM-10).
+    is_unframed: bool,
+    /// It asks for what is no delivery to anybody.
+    is_foreign: bool,
+}
+
+impl Framing {
+    fn of(head: &http::request::Parts) -> Self {
+        let has_length = head.headers.contains_key(header::CONTENT_LENGTH);
+        Self {
+            version: head.version,
+            expects: head.headers.contains_key(header::EXPECT),
+            is_unframed: head.version == Version::HTTP_10 && !has_length,
+            is_foreign: !head::may_deliver(&head.method, &head.uri),
+        }
+    }
+
+    /// Reads what is left of a body that is not too long, and says whether another request may follow it.
+    async fn leaves_usable<B>(self, mut body: B, refused: Option<Reason>) -> bool
+    where
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+    {
+        let is_read = body.is_end_stream();
+        if self.version == Version::HTTP_2 {
+            // A reset of the stream would take the answer from senders that still send (SECURITY SM-17).
+            if !is_read {
+                tokio::spawn(body::linger(body));
+            }
+            return true;
+        }
+        let is_hopeless =
+            refused.is_some_and(|reason| self.is_foreign || reason.leaves_framing_in_doubt());
+        if is_hopeless || self.is_unframed {
+            return false;
+        }
+        is_read || (!self.expects && body::is_discardable(&body) && body::discard(&mut body).await)
+    }
 }
 
 /// A verified request on its way to the app.
@@ -220,7 +266,7 @@ impl Gateway {
     pub fn refused_by_http(&self, reason: Reason) {
         self.telemetry
             .metrics
-            .none()
+            .unrouted()
             .count(Outcome::Rejected, Some(reason));
     }
 
@@ -254,13 +300,8 @@ impl Gateway {
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
         let (parts, mut body) = request.into_parts();
-        let (version, expects) = (parts.version, parts.headers.contains_key(header::EXPECT));
-        // A sender of old that says no length means that its body ends with the connection: what follows the head
-        // is no request (SECURITY SM-10).
-        let is_unframed =
-            version == Version::HTTP_10 && !parts.headers.contains_key(header::CONTENT_LENGTH);
+        let framing = Framing::of(&parts);
         let is_head = parts.method == Method::HEAD;
-        let is_foreign = !head::may_deliver(&parts.method, &parts.uri);
         let mut spare = HeaderMap::new();
         let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
         let judged = AssertUnwindSafe(judged)
@@ -289,31 +330,8 @@ impl Gateway {
                 refuse(refusal, record, spare)
             }
         };
-        let hopeless = refused.is_some_and(|reason| {
-            use Reason as R;
-            match reason {
-                R::MalformedRequest
-                | R::UriTooLong
-                | R::BodyTimeout
-                | R::BodyIncomplete
-                | R::Draining => true,
-                _ => is_foreign,
-            }
-        });
-        let is_read = body.is_end_stream();
-        if version == Version::HTTP_2 {
-            // A reset of the stream would take the answer from senders that still send (SM-17).
-            if !is_read {
-                tokio::spawn(body::linger(body));
-            }
-        } else {
-            let reusable = !hopeless
-                && !is_unframed
-                && (is_read
-                    || (!expects && body::is_discardable(&body) && body::discard(&mut body).await));
-            if !reusable {
-                respond::close_connection(response.headers_mut());
-            }
+        if !framing.leaves_usable(body, refused).await {
+            respond::close_connection(response.headers_mut());
         }
         if is_head {
             *response.body_mut() = Answer::default();
@@ -338,8 +356,8 @@ impl Gateway {
         let fallback = ListenerPolicy::default();
         let listener = snapshot.listener(&connection.listener, connection.address);
         let listener = listener.unwrap_or(&fallback);
-        record.client_ip = connection.client_ip(&listener.trusted_proxies, &parts.headers);
-        if connection.is_trusted(&listener.trusted_proxies) {
+        record.client_ip = connection.client_ip(listener, &parts.headers);
+        if connection.is_trusted(listener) {
             record.keep_request_id(&parts.headers);
         }
         let head = head::admit_size(&parts, snapshot.limits.header_bytes)
@@ -510,21 +528,20 @@ impl Routed<'_> {
             }
             Claimed::New(claims) => claims,
         };
-        // It is for verified requests that the app is to get: what anybody may ask or send once more, and what is only
-        // let pass, must not use it up.
+        // The route's limit is for verified requests that the app is to get: handshakes, duplicates, and what an
+        // observing route only lets pass must not use it up.
         let mut held = replay::Held::new(claims);
         if doubts.first.is_none() {
             doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
         }
         let claims = held.take();
         let proof = proof.unwrap_or_default();
-        let trusted = &self.listener.trusted_proxies;
         let built = forward::build(Forwarding {
             head,
             body: received.content,
             state,
             connection: self.connection,
-            is_trusted: self.connection.is_trusted(trusted),
+            is_trusted: self.connection.is_trusted(self.listener),
             verdict: doubts.first.map_or(Ok(&proof), Err),
             request_id: &record.request_id,
         });
@@ -599,10 +616,10 @@ impl Routed<'_> {
         let progress = verify::from_head(presented, &gateway.passwords, now).await;
         if progress.as_ref().is_err_and(Rejection::is_of_signature) {
             // A signature is of a body: one that would not be read is refused for that first.
-            admit::promised_body(&route.body, &head.headers, could_be_handshake)?;
+            promise::body(&route.body, &head.headers, could_be_handshake)?;
         }
         let progress = doubts.weigh(progress)?;
-        admit::promised_body(&route.body, &head.headers, could_be_handshake)?;
+        promise::body(&route.body, &head.headers, could_be_handshake)?;
         let mut received = self.receive(body, record).await?;
         let means = Means {
             keys: &gateway.keys,
@@ -646,8 +663,7 @@ impl Routed<'_> {
         } = self;
         let address = record.client_ip;
         // Who speaks for others is not one client.
-        let mut trusted = listener.trusted_proxies.iter();
-        let is_proxy = trusted.any(|net| net.contains(&address));
+        let is_proxy = listener.trusts(address);
         let awaited_max = snapshot.limits.awaited_bodies_of(address);
         let sender = body::Sender {
             address,

@@ -132,7 +132,7 @@ impl Record {
     fn metrics(&self) -> &RouteMetrics {
         match &self.route {
             Some(state) => &state.metrics,
-            None => self.telemetry.metrics.none(),
+            None => self.telemetry.metrics.unrouted(),
         }
     }
 

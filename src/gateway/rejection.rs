@@ -40,19 +40,10 @@ const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 impl Rejection {
     /// A refusal with nothing to add.
     pub fn new(reason: Reason, detail: &'static str) -> Self {
-        let retry_after = match reason {
-            Reason::Overloaded
-            | Reason::Draining
-            | Reason::DeliveryInFlight
-            | Reason::RateLimited
-            | Reason::StateUnavailable
-            | Reason::KeyUnavailable => Some(RETRY_AFTER_DEFAULT),
-            _ => None,
-        };
         Self {
             reason,
             detail,
-            retry_after,
+            retry_after: reason.is_passing().then_some(RETRY_AFTER_DEFAULT),
             form: Form::Problem,
             fields: SmallVec::new(),
         }

@@ -283,7 +283,7 @@ fn with_request_id(mut response: Response<Answer>, request_id: &HeaderValue) -> 
     response
 }
 
-/// Whether `Connection: close` is due: after what makes a connection unsafe to keep.
+/// Says `Connection: close`: after what makes a connection unsafe to keep.
 pub fn close_connection(fields: &mut HeaderMap) {
     fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
 }

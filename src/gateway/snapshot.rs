@@ -1,7 +1,7 @@
 //! Everything a request reads: immutable, swapped whole by a reload.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,16 @@ pub struct ListenerPolicy {
     pub trusted_proxies: Vec<IpNet>,
     /// Whether each connection must come from one of them and begin with a PROXY header.
     pub proxy_protocol: bool,
+}
+
+impl ListenerPolicy {
+    /// Whether an address is that of a proxy whose forwarding headers are believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.trusted_proxies
+            .iter()
+            .any(|network| network.contains(&address))
+    }
 }
 
 /// A route with what lives beside it.

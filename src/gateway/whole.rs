@@ -17,6 +17,7 @@ use super::connection::CertificateNames;
 use super::handshake;
 use super::head::Head;
 use super::keys::{self, KeyCache, Keyring, Wanted};
+use super::promise;
 use super::rejection::Rejection;
 use super::snapshot::RouteState;
 use super::verify::{self, Presented, Progress, Proof};
@@ -91,7 +92,7 @@ fn prepare(presented: Presented<'_>, content: &Content) -> Result<Vec<Wanted>, R
 }
 
 fn check_syntax(head: &Head, content: &Content) -> Result<(), Rejection> {
-    let media_type = admit::media_type(&head.headers);
+    let media_type = promise::media_type(&head.headers);
     let Some(syntax) = media_type.and_then(Syntax::of) else {
         return Ok(());
     };
@@ -112,7 +113,7 @@ fn conclude(
     let question = found.flatten();
     if could_be_handshake && question.is_none() {
         admit::method(route, &head.method)?;
-        admit::promised_body(&route.body, &head.headers, false)?;
+        promise::body(&route.body, &head.headers, false)?;
     }
     let Some(progress) = progress else {
         return Ok(None);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -297,7 +296,7 @@ impl Accepted {
     async fn introduce(&mut self, policy: &ListenerPolicy, limits: &Limits) -> bool {
         let gateway = Arc::clone(&self.worker.gateway);
         let metrics = &gateway.telemetry().metrics;
-        let mut is_proxy = is_among(self.peer, &policy.trusted_proxies);
+        let mut is_proxy = policy.trusts(self.peer.ip());
         if policy.proxy_protocol {
             match self.proxied(is_proxy).await {
                 Ok(None) => self.is_anonymous = true,
@@ -436,12 +435,6 @@ async fn shake_hands(
     // that waits for that before it writes on (Nagle's algorithm) would lose 40 ms.
     socket.set_quickack(true).ok();
     Ok(Some(stream))
-}
-
-/// Whether an address is in one of these networks.
-fn is_among(peer: SocketAddr, networks: &[IpNet]) -> bool {
-    let address = peer.ip().to_canonical();
-    networks.iter().any(|network| network.contains(&address))
 }
 
 #[cfg(test)]

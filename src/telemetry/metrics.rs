@@ -20,7 +20,7 @@ pub const ROUTE_NONE: &str = "_none";
 pub struct Metrics {
     registry: Registry,
     routes: Routes,
-    none: Arc<RouteMetrics>,
+    unrouted: Arc<RouteMetrics>,
     reloads: Reloads,
     key_fetch_success: IntCounter,
     key_fetch_failure: IntCounter,
@@ -220,9 +220,9 @@ impl Metrics {
         )
         .with_label_values(&[version])
         .set(1);
-        let none = Arc::new(routes.route(ROUTE_NONE, &[]));
+        let unrouted = Arc::new(routes.route(ROUTE_NONE, &[]));
         Self {
-            none,
+            unrouted,
             routes,
             reloads: Reloads::new(&registry),
             key_fetch_success,
@@ -274,8 +274,8 @@ impl Metrics {
     }
 
     /// The counters of requests that no route took.
-    pub fn none(&self) -> &Arc<RouteMetrics> {
-        &self.none
+    pub fn unrouted(&self) -> &Arc<RouteMetrics> {
+        &self.unrouted
     }
 
     /// Counts an attempt to load the configuration again.
@@ -444,7 +444,7 @@ mod tests {
         route.upstream(200, Duration::from_millis(30));
         route.upstream(0, Duration::from_secs(10));
         metrics
-            .none()
+            .unrouted()
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));
         metrics.config_reload(false);
         let at = UnixTime::from_secs;

@@ -9,7 +9,6 @@ use http::Request;
 use super::Question;
 use super::verdict::{Answered, Verdict};
 use crate::config::Config;
-use crate::gateway::admit;
 use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::handshake::{self, Question as Asked};
 use crate::gateway::head::{self, Head};
@@ -18,6 +17,7 @@ use crate::gateway::rejection::Rejection;
 use crate::gateway::select::loggable_path;
 use crate::gateway::verify::{self, Presented, Proof};
 use crate::gateway::well_formed::Syntax;
+use crate::gateway::{admit, promise};
 use crate::problem::suggest;
 use crate::reason::Reason;
 use crate::route::Route;
@@ -214,10 +214,10 @@ impl Judge<'_> {
     /// What the head says of the body.
     fn promised(&mut self, head: &Head, is_handshake: bool) -> Result<(), Rejection> {
         let policy = &self.route.body;
-        let declared = admit::declared_size(policy, &head.headers);
+        let declared = promise::declared_size(policy, &head.headers);
         self.note_if_failed("body_size", declared)?;
         if !is_handshake {
-            let typed = admit::content_type(policy, &head.headers);
+            let typed = promise::content_type(policy, &head.headers);
             self.note_if_failed("content_type", typed)?;
         }
         Ok(())
@@ -238,7 +238,7 @@ impl Judge<'_> {
         self.note("body_size", fits, |()| {
             format!("{size} of at most {} bytes", policy.size_max.0)
         })?;
-        let syntax = admit::media_type(&head.headers).and_then(Syntax::of);
+        let syntax = promise::media_type(&head.headers).and_then(Syntax::of);
         if let Some(syntax) = syntax.filter(|_| policy.well_formed) {
             let judged = syntax.check(&content.contiguous());
             let judged = judged.map_err(|detail| Rejection::new(Reason::BodyMalformed, detail));

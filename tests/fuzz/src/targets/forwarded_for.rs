@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use hookward::gateway::connection::Connection;
+use hookward::gateway::snapshot::ListenerPolicy;
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
@@ -41,7 +42,11 @@ pub(crate) fn run(data: &[u8]) {
     let trusted: [IpNet; 2] = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(address));
     let connection = Connection::new(SocketAddr::new(peer, 1), "https".into(), None);
-    let client = connection.client_ip(&trusted, &headers);
+    let listener = ListenerPolicy {
+        trusted_proxies: trusted.to_vec(),
+        ..ListenerPolicy::default()
+    };
+    let client = connection.client_ip(&listener, &headers);
     let peer = peer.to_canonical();
     if !is_trusted(&peer) {
         assert_eq!(client, peer, "a stranger named the client");
