@@ -1,4 +1,4 @@
-//! The only reader of clocks. Everything that judges time takes a [`Clock`] or a `UnixTime`.
+//! The only reader of the wall clock. Everything that judges time takes a [`Clock`] or a `UnixTime`.
 
 use std::cell::Cell;
 use std::sync::Arc;

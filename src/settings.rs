@@ -80,12 +80,13 @@ impl Default for Limits {
 const RESTING: u64 = 24 << 20;
 /// What is shared out at least, however little there is.
 const SHARED_MIN: u64 = 8 << 20;
-/// A connection with TLS and, over HTTP/2, with so many streams that begin at once.
+/// A connection with TLS and, over HTTP/2, with `STREAMS_MIN` streams that begin at once: the soak of memory holds it to that.
 const CONNECTION: u64 = 160 << 10;
 const STREAMS_MIN: u64 = 4;
 /// The largest head of a stream, before anybody can refuse it.
 const HEAD: u64 = 32 << 10;
-/// What a connection may send ahead for each stream. Four are the least window there is (RFC 9113).
+/// What a connection may send ahead for each stream. Four of these are 64 KiB, the least window that a connection can have
+/// (RFC 9113 6.9.2).
 const WINDOW: u32 = 16 << 10;
 /// A request with the largest head, beside its body.
 const REQUEST: u64 = 40 << 10;

@@ -1,4 +1,4 @@
-//! Stage: sources, quotas and room. What is refused here cost no body and no cryptography.
+//! Stage: sources, quotas, room and methods. What is refused here cost no body and no cryptography.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub async fn quota(limits: &[Arc<Limiter>], client: IpAddr) -> Result<(), Reject
     Ok(())
 }
 
-/// A method that is there for handshakes only is none of a delivery's.
+/// A method that is listed for handshakes only is not allowed for deliveries.
 pub fn method(route: &Route, method: &Method) -> Result<(), Rejection> {
     if route.matches.methods.contains(method) {
         Ok(())

@@ -46,9 +46,9 @@ pub struct BodyLimits {
 pub struct Sender<'a> {
     /// The client.
     pub address: IpAddr,
-    /// What every client is waited for.
+    /// Bodies that are awaited, by client.
     pub awaited: &'a Arc<Shares>,
-    /// Most of this one.
+    /// Most for this client.
     pub awaited_max: usize,
 }
 

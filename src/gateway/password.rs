@@ -187,8 +187,8 @@ impl Remembered {
     }
 }
 
-/// Memory in which Argon2 works: that of one hash serves the next. Memory of this size and alignment that was given back
-/// glibc does not find again, so that each guess would cost its 19 MiB for good (SECURITY DS-28).
+/// Memory in which Argon2 works: that of one hash serves the next. glibc does not find again what is
+/// given back of this size and alignment, so that each guess would cost another 19 MiB for good (SECURITY DS-28).
 #[derive(Default)]
 struct Scratch(Mutex<Vec<Vec<Block>>>);
 

@@ -68,7 +68,7 @@ struct Shared {
     burst: NonZeroU32,
 }
 
-/// Why a limit lets a request not pass.
+/// Why a limit refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// It is used up for so long: always more than nothing.

@@ -90,8 +90,8 @@ struct Written<'s> {
     query: Option<&'s At<String>>,
 }
 
-/// What one of the specs that have these keys says. They are fields of each, not of a struct within:
-/// serde would lose the places of what is flattened.
+/// The keys of a spec that name a place of the request. Each spec repeats them, because serde loses the positions of
+/// what is flattened into it.
 macro_rules! written {
     ($spec:expr) => {
         Written {

@@ -3,15 +3,13 @@
 //! A request costs atomics and one copy into a bounded buffer; nothing here waits for a reader.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::reason::Reason;
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
 
 mod line;
 pub mod log;
@@ -35,7 +33,7 @@ pub struct Telemetry {
     pub unsettled: Arc<Faults>,
 }
 
-/// Lets one line of a kind and a route into the operator's log in so long a time, whatever the number of requests: anybody can send
+/// Lets one line for each route and cause into the operator's log in 10 s, however many requests meet it: anybody can send
 /// requests while a store is away.
 #[derive(Debug, Default)]
 pub struct Faults(Mutex<HashMap<String, HashMap<Fault, Instant>>>);

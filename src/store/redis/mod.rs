@@ -39,7 +39,8 @@ const COMMIT_PAUSE_MAX: Duration = Duration::from_secs(2);
 type Claimed = (u8, i64);
 
 /// What a delivery asks of the server, one after the other, while it is claimed: its first name, its others, the limit of
-/// its route, and that it ended. Each may take the timeout, and the lease goes on meanwhile.
+/// its route, and that it ended. Each may take the timeout, and the lease goes on meanwhile. Further limits of a route use
+/// up what a lease has to spare.
 const QUESTIONS: u32 = 4;
 
 /// State in Redis. Cheap to clone; clones share the connections.
