@@ -108,6 +108,8 @@ fn of_these_it_is_not_known_whether_they_tell_deliveries_apart() {
             "gitea/form",
             "gitea/query",
             "gogs/form",
+            "google-chat/project-number",
+            "google-chat/endpoint-url",
             "google-pubsub/oidc",
             "iyzico/v3-hpp",
             "iyzico/v3-direct",
