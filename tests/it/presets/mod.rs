@@ -121,7 +121,8 @@ fn of_these_it_is_not_known_whether_they_tell_deliveries_apart() {
             "monday/jwt",
             "opennode/hashed-order",
             "transloadit/sha384",
-            "transloadit/sha1"
+            "transloadit/sha1",
+            "travis-ci/rsa"
         ]
     );
 }
