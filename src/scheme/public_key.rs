@@ -181,6 +181,10 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+/// Why there is no signature by RSA with SHA-1.
+pub(super) const SHA1_IS_NOT_SIGNED: &str =
+    "RSA with SHA-1 is verified for old senders, but never signed";
+
 impl PrivateKey {
     /// From PEM (PKCS #8, `RSA PRIVATE KEY`, `EC PRIVATE KEY`), the same as base64 DER or DER, or an
     /// Ed25519 seed in hex, in base64 or after `whsk_`. The message never repeats the key.
@@ -202,7 +206,7 @@ impl PrivateKey {
         content: &[&[u8]],
     ) -> Result<Vec<u8>, String> {
         if algorithm == SignatureAlgorithm::RsaSha1 {
-            return Err("RSA with SHA-1 is verified for old senders, but never signed".to_owned());
+            return Err(SHA1_IS_NOT_SIGNED.to_owned());
         }
         self.0.signing.sign(algorithm, content).ok_or_else(|| {
             let (has, wants) = (self.0.public.key_type(), algorithm.key_type());

@@ -18,8 +18,9 @@ use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
 use super::locate::{self, Location, TOO_MANY, Unreadable, View, find};
 use super::parse::{Candidates, Offered, Presented, SignatureForm, length_of_prefix, skip};
-use super::primitive::{Digest, Hash, Tag, same_secret, same_tag};
+use super::primitive::{Digest, Hash, SignatureAlgorithm, Tag, same_secret, same_tag};
 use super::protocol::Verified;
+use super::public_key::SHA1_IS_NOT_SIGNED;
 use super::template::Scope;
 use super::timestamp::Stamp;
 use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
@@ -585,7 +586,10 @@ impl Scheme {
                 let mut content = Vec::new();
                 render(parts, scope, &mut content)?;
                 key.sign(*algorithm, &[&content])
-                    .map_err(|_bad| malformed("the private key does not sign this scheme"))
+                    .map_err(|_told| match algorithm {
+                        SignatureAlgorithm::RsaSha1 => malformed(SHA1_IS_NOT_SIGNED),
+                        _ => malformed("the private key does not sign this scheme"),
+                    })
             }
             Proof::AwsSns(_)
             | Proof::Basic

@@ -316,14 +316,15 @@ fn key_for(scheme: &Scheme, spec: &SchemeSpec, pairs: &[Vec<u8>]) -> Result<Key,
 }
 
 /// What a draft made here does not fit: items of a body that are signed each (see below), values inside
-/// XML, and tokens with a chain of certificates, which only the provider has.
+/// XML, and tokens with a chain of certificates, which only the provider has. Nobody signs by SHA-1 any more.
 fn is_signed_elsewhere(spec: &SchemeSpec) -> bool {
     let in_xml = spec
         .signature
         .as_ref()
         .and_then(|at| at.get()?.xml.as_ref());
     let by_chain = spec.jwt.as_ref().and_then(|at| at.get()?.x5c.as_ref());
-    spec.each.is_some() || in_xml.is_some() || by_chain.is_some()
+    let by_sha1 = spec.algorithm.get() == Some(&Algorithm::RsaSha1);
+    spec.each.is_some() || in_xml.is_some() || by_chain.is_some() || by_sha1
 }
 
 #[test]
