@@ -7,48 +7,42 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin::{self, AdminState, Readiness};
 use crate::cgroup::memory_limit;
 use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::gateway::admit::Loads;
-use crate::gateway::echo::Echo;
-use crate::gateway::forward::Upstream;
-use crate::gateway::quota::Limiters;
-use crate::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
-use crate::net::acme::{Challenges, Keeper, Keeping};
-use crate::net::connections::Connections;
+use crate::gateway::snapshot::ListenerPolicy;
+use crate::net::acme::{Keeper, Keeping};
 use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
-use crate::net::listener::{Endpoint, LEAVE_TIME, Worker, accept, bind, nobody_listens};
+use crate::net::listener::{Endpoint, LEAVE_TIME, bind, nobody_listens};
 use crate::net::tls::{Certificate, Expiry, Origin, TlsAcceptor};
-use crate::net::upstream::{Cluster, system_roots};
+use crate::net::upstream::system_roots;
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
-use crate::route::policy::{Mode, QuotaKey};
-use crate::route::{Route, UpstreamRef};
-use crate::settings::{
-    CertificateSource, Limits, ListenerSettings, StateSettings, TlsSettings, Transport,
-    UpstreamSettings,
-};
-use crate::store::ReplayStore;
-use crate::store::memory::MemoryStore;
-use crate::store::redis::RedisStore;
+use crate::route::policy::Mode;
+use crate::settings::{CertificateSource, Limits, ListenerSettings, TlsSettings, Transport};
 use crate::systemd::{ServiceManager, State};
 use crate::tasks::keep;
 use crate::telemetry::Telemetry;
+
+mod kept;
+mod stop;
+mod workers;
+
+use kept::Kept;
+use stop::Stop;
+use workers::{WorkerHandle, start_workers};
 
 /// How often maps that only grow are swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -147,15 +141,15 @@ fn note_observers(routes: &str) {
 /// along, as benches do. Nothing checks its upstreams' health or sweeps its maps.
 pub fn gateway(config: Config, telemetry: Telemetry) -> anyhow::Result<Gateway> {
     let clock = Clock::system();
-    let mut living = Living::new(&telemetry, &clock, &config.limits);
-    let clusters = living.next_clusters(config.upstreams)?;
-    let store = living.next_store(&config.state)?;
-    let world = (&clusters, &store);
-    let snapshot = living.snapshot(
+    let mut kept = Kept::new(&telemetry, &clock, &config.limits);
+    let clusters = kept.next_clusters(config.upstreams)?;
+    let store = kept.next_store(&config.state)?;
+    let snapshot = kept.snapshot(
         config.routes,
         config.limits,
         policies(&config.listeners),
-        world,
+        &clusters,
+        &store,
     )?;
     let fetch = Arc::new(HttpsFetch::new(system_roots));
     Ok(Gateway::new(snapshot, telemetry, clock, fetch)?)
@@ -164,7 +158,7 @@ pub fn gateway(config: Config, telemetry: Telemetry) -> anyhow::Result<Gateway> 
 /// Everything that runs.
 struct Server {
     gateway: Arc<Gateway>,
-    living: Living,
+    kept: Kept,
     endpoints: HashMap<Arc<str>, Running>,
     workers: Vec<WorkerHandle>,
     admin: Arc<AdminState>,
@@ -176,23 +170,6 @@ struct Server {
     issued: mpsc::UnboundedReceiver<()>,
     steps: Steps,
 }
-
-/// What a reload keeps where its settings did not change.
-struct Living {
-    clusters: Clusters,
-    loads: Loads,
-    limiters: Limiters,
-    /// Claims of this process; those of `store: memory` outlive a reload.
-    memory: MemoryStore,
-    /// The store in use, and what it was made from.
-    state: Option<(StateSettings, ReplayStore)>,
-    /// The commits that shared stores, retired ones too, have yet to be told of.
-    settling: TaskTracker,
-    telemetry: Telemetry,
-}
-
-/// Upstreams by name, each with what ends its health checks.
-type Clusters = HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>;
 
 /// A listener at work.
 struct Running {
@@ -234,12 +211,6 @@ enum AdminChange {
     Open(SocketAddr, std::net::TcpListener),
 }
 
-/// A thread that serves requests.
-struct WorkerHandle {
-    listen: mpsc::UnboundedSender<(std::net::TcpListener, Arc<Endpoint>)>,
-    finished: oneshot::Receiver<()>,
-}
-
 impl Server {
     fn start(
         config: Config,
@@ -255,21 +226,26 @@ impl Server {
             routes,
         } = config;
         let clock = Clock::system();
-        let mut living = Living::new(&telemetry, &clock, &limits);
-        let clusters = living.next_clusters(upstreams)?;
-        let store = living.next_store(&state)?;
-        let world = (&clusters, &store);
-        let snapshot = living.snapshot(routes, limits.clone(), policies(&listeners), world)?;
-        living.keep_store(state, store);
+        let mut kept = Kept::new(&telemetry, &clock, &limits);
+        let clusters = kept.next_clusters(upstreams)?;
+        let store = kept.next_store(&state)?;
+        let snapshot = kept.snapshot(
+            routes,
+            limits.clone(),
+            policies(&listeners),
+            &clusters,
+            &store,
+        )?;
+        kept.keep_store(state, store);
         let (keeping, issued) = Keeping::new(&telemetry, &clock);
         let fetch = Arc::new(HttpsFetch::new(system_roots));
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
         let farewell = Farewell::default();
-        let workers = start_workers(&gateway, &keeping.challenges, &farewell, &living.settling)?;
+        let workers = start_workers(&gateway, &keeping.challenges, &farewell, &kept.settling)?;
         let mut server = Self {
             gateway,
-            living,
+            kept,
             endpoints: HashMap::new(),
             workers,
             admin: Arc::new(AdminState::new(telemetry)),
@@ -283,7 +259,7 @@ impl Server {
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
-        server.living.keep_clusters(clusters);
+        server.kept.keep_clusters(clusters);
         server.apply_admin(admin);
         server.apply(plan);
         server.note_unclaimed();
@@ -315,7 +291,7 @@ impl Server {
                     self.manager.tell(State::Reloading);
                     let result = config.and_then(|config| self.reload(config));
                     self.manager.tell(State::Ready);
-                    self.living.telemetry.metrics.config_reload(result.is_ok());
+                    self.kept.telemetry.metrics.config_reload(result.is_ok());
                     match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
                         Err(error) => tracing::error!(
@@ -336,7 +312,7 @@ impl Server {
 
     /// What has to be looked at now and then.
     fn sweep(&mut self) {
-        self.living.limiters.sweep();
+        self.kept.limiters.sweep();
         if let Some(seconds) = self.steps.last() {
             tracing::warn!(
                 seconds,
@@ -368,7 +344,7 @@ impl Server {
             () = drained => tracing::info!("drained"),
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => {
-                let (unfinished, unsettled) = (self.gateway.in_flight(), self.living.settling.len());
+                let (unfinished, unsettled) = (self.gateway.in_flight(), self.kept.settling.len());
                 let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
                 tracing::warn!(unfinished, unsettled, message);
             }
@@ -394,7 +370,7 @@ impl Server {
         if let Some(admin) = &self.admin_listener {
             admin.closed.cancel();
         }
-        for (_, closed) in self.living.clusters.values() {
+        for (_, closed) in self.kept.clusters.values() {
             closed.cancel();
         }
         // Lets the admin listener and the health checks take notice.
@@ -412,18 +388,17 @@ impl Server {
             routes,
         } = config;
         let observers = observers(&routes);
-        let clusters = self.living.next_clusters(upstreams)?;
+        let clusters = self.kept.next_clusters(upstreams)?;
         let policies = policies(&listeners);
         let plan = self.plan(listeners)?;
         let admin = self.plan_admin(admin)?;
         // From here on it shows in metrics, so that all that depends on the machine comes before.
-        let store = self.living.next_store(&state)?;
-        let world = (&clusters, &store);
+        let store = self.kept.next_store(&state)?;
         let snapshot = self
-            .living
-            .snapshot(routes, limits.clone(), policies, world)?;
-        self.living.keep_store(state, store);
-        self.living.keep_clusters(clusters);
+            .kept
+            .snapshot(routes, limits.clone(), policies, &clusters, &store)?;
+        self.kept.keep_store(state, store);
+        self.kept.keep_clusters(clusters);
         self.limits = limits;
         self.gateway.swap(snapshot);
         self.apply_admin(admin);
@@ -570,7 +545,7 @@ impl Server {
     ) -> Option<AbortOnDropHandle<()>> {
         let acme = settings.acme()?.clone();
         let (endpoint, keeping) = (Arc::clone(endpoint), self.keeping.clone());
-        let metrics = Arc::clone(&self.living.telemetry.metrics);
+        let metrics = Arc::clone(&self.kept.telemetry.metrics);
         let kept = async move {
             let begin = || {
                 let (acme, endpoint) = (acme.clone(), Arc::clone(&endpoint));
@@ -582,7 +557,7 @@ impl Server {
     }
 
     fn show_expiries(&self) {
-        let metrics = &self.living.telemetry.metrics;
+        let metrics = &self.kept.telemetry.metrics;
         metrics.reset_certificates();
         let mut expiries = Vec::new();
         for running in self.endpoints.values() {
@@ -661,7 +636,7 @@ impl Server {
         let closed = CancellationToken::new();
         let bound = listener.local_addr().unwrap_or(address);
         let (listener, state) = (Arc::new(listener), Arc::clone(&self.admin));
-        let (shutdown, metrics) = (closed.clone(), Arc::clone(&self.living.telemetry.metrics));
+        let (shutdown, metrics) = (closed.clone(), Arc::clone(&self.kept.telemetry.metrics));
         tokio::spawn(async move {
             let begin =
                 || admin::serve(Arc::clone(&listener), Arc::clone(&state), shutdown.clone());
@@ -686,7 +661,7 @@ impl Server {
 
     /// Shows when an order is due, and gives when the certificates end: listeners may share their names.
     fn note_expiries(&self, running: &Running) -> Vec<Expiry> {
-        let metrics = &self.living.telemetry.metrics;
+        let metrics = &self.kept.telemetry.metrics;
         let tls = running.endpoint.tls.load();
         let Some(tls) = tls.as_ref() else {
             return Vec::new();
@@ -706,159 +681,6 @@ fn earliest(mut expiries: Vec<Expiry>) -> Vec<Expiry> {
     expiries.sort_by(|a, b| (&a.name, a.not_after).cmp(&(&b.name, b.not_after)));
     expiries.dedup_by(|later, first| later.name == first.name);
     expiries
-}
-
-impl Living {
-    fn new(telemetry: &Telemetry, clock: &Clock, limits: &Limits) -> Self {
-        Self {
-            clusters: Clusters::new(),
-            loads: Loads::default(),
-            limiters: Limiters::new(clock.clone(), limits.clients),
-            memory: MemoryStore::new(clock.clone(), limits.deliveries),
-            state: None,
-            settling: TaskTracker::new(),
-            telemetry: telemetry.clone(),
-        }
-    }
-
-    /// Builds the upstreams, keeping those whose settings did not change; changes nothing that runs.
-    fn next_clusters(&self, upstreams: Vec<UpstreamSettings>) -> anyhow::Result<Clusters> {
-        let mut next = Clusters::new();
-        for settings in upstreams {
-            let name = Arc::clone(&settings.name);
-            let kept = self.clusters.get(&name);
-            let entry = if let Some((cluster, closed)) =
-                kept.filter(|(cluster, _)| *cluster.settings() == settings)
-            {
-                (Arc::clone(cluster), closed.clone())
-            } else {
-                let cluster =
-                    Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
-                (Arc::new(cluster), CancellationToken::new())
-            };
-            next.insert(name, entry);
-        }
-        Ok(next)
-    }
-
-    /// Begins the health checks of new upstreams and ends those of the ones that are gone.
-    fn keep_clusters(&mut self, next: Clusters) {
-        let before = std::mem::replace(&mut self.clusters, next);
-        let clusters = self.clusters.values();
-        let servers = clusters.flat_map(|(cluster, _)| &cluster.settings().servers);
-        self.loads.keep(servers);
-        let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
-            clusters
-                .get(name)
-                .is_some_and(|(other, _)| Arc::ptr_eq(other, cluster))
-        };
-        for (name, (cluster, closed)) in &self.clusters {
-            if !is_in(&before, name, cluster) {
-                let (cluster, closed) = (Arc::clone(cluster), closed.clone());
-                let metrics = Arc::clone(&self.telemetry.metrics);
-                tokio::spawn(async move {
-                    let begin = || Arc::clone(&cluster).watch(closed.clone());
-                    keep("health", &metrics.task_restarts, begin).await;
-                });
-            }
-        }
-        for (name, (cluster, closed)) in &before {
-            if !is_in(&self.clusters, name, cluster) {
-                closed.cancel();
-            }
-        }
-    }
-
-    /// The store that `settings` ask for: the one in use where they did not change.
-    fn next_store(&self, settings: &StateSettings) -> anyhow::Result<ReplayStore> {
-        if let Some((before, store)) = &self.state
-            && before == settings
-        {
-            return Ok(store.clone());
-        }
-        match settings {
-            StateSettings::Memory => Ok(ReplayStore::Memory(self.memory.clone())),
-            StateSettings::Redis(settings) => {
-                let metrics = Arc::clone(&self.telemetry.metrics);
-                let opened = RedisStore::open(settings, &self.memory, metrics, &self.settling);
-                opened.map(ReplayStore::Redis).context("state.redis")
-            }
-        }
-    }
-
-    fn keep_store(&mut self, settings: StateSettings, store: ReplayStore) {
-        let before = self.state.as_ref().and_then(|(_, before)| before.shared());
-        if let Some(before) = before
-            && store.shared().map(RedisStore::id) != Some(before.id())
-        {
-            before.retire();
-        }
-        if settings == StateSettings::Memory {
-            let state = &self.telemetry.metrics.state;
-            state.available.set(1);
-            state.since.set(0);
-        }
-        self.state = Some((settings, store));
-    }
-
-    fn snapshot(
-        &mut self,
-        routes: RouteTable,
-        limits: Limits,
-        listeners: HashMap<Arc<str>, ListenerPolicy>,
-        (clusters, store): (&Clusters, &ReplayStore),
-    ) -> anyhow::Result<Snapshot> {
-        let states = routes
-            .routes()
-            .iter()
-            .map(|route| self.state(route, clusters, store))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(Snapshot::new(
-            routes,
-            limits,
-            store.clone(),
-            listeners,
-            states,
-        ))
-    }
-
-    fn state(
-        &mut self,
-        route: &Arc<Route>,
-        clusters: &Clusters,
-        store: &ReplayStore,
-    ) -> anyhow::Result<RouteState> {
-        let metrics = self
-            .telemetry
-            .metrics
-            .route(&route.name, &route.auth.key_ids());
-        let mut client_limits = Vec::new();
-        let mut route_limits = Vec::new();
-        for quota in &route.quotas {
-            let limiter = self.limiters.get(&route.name, quota, store.shared());
-            match quota.key {
-                QuotaKey::ClientIp => client_limits.push(limiter),
-                QuotaKey::Route => route_limits.push(limiter),
-            }
-        }
-        let mut load = None;
-        let upstream: Arc<dyn Upstream> = match &route.upstream {
-            UpstreamRef::Echo => Arc::new(Echo),
-            UpstreamRef::Named(name) => {
-                let (cluster, _) = clusters.get(name).with_context(|| {
-                    format!("route `{}` names no upstream `{name}`", route.name)
-                })?;
-                load = Some(self.loads.of(&cluster.settings().servers));
-                Arc::<Cluster>::clone(cluster)
-            }
-        };
-        Ok(RouteState {
-            client_limits,
-            route_limits,
-            load,
-            ..RouteState::new(route, metrics, upstream)
-        })
-    }
 }
 
 /// What requests are judged by that come over these listeners.
@@ -889,104 +711,6 @@ fn cannot_listen(who: &str, address: SocketAddr) -> String {
         ""
     };
     format!("{who} cannot listen on {address}{hint}")
-}
-
-fn start_workers(
-    gateway: &Arc<Gateway>,
-    challenges: &Arc<Challenges>,
-    farewell: &Farewell,
-    settling: &TaskTracker,
-) -> anyhow::Result<Vec<WorkerHandle>> {
-    let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let connections = Arc::new(Connections::default());
-    (0..count)
-        .map(|index| {
-            let worker = Worker {
-                gateway: Arc::clone(gateway),
-                connections: Arc::clone(&connections),
-                challenges: Arc::clone(challenges),
-                handshakes: Arc::new(Semaphore::new(1)),
-                tasks: TaskTracker::new(),
-                farewell: farewell.clone(),
-            };
-            start_worker(index, worker, settling.clone())
-        })
-        .collect()
-}
-
-fn start_worker(
-    index: usize,
-    worker: Worker,
-    settling: TaskTracker,
-) -> anyhow::Result<WorkerHandle> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let (listen, mut listeners) =
-        mpsc::unbounded_channel::<(std::net::TcpListener, Arc<Endpoint>)>();
-    let (done, finished) = oneshot::channel();
-    let serve = async move {
-        if let Some(store) = worker.gateway.snapshot().replay.shared() {
-            store.connect();
-        }
-        loop {
-            tokio::select! {
-                () = worker.farewell.meant.cancelled() => break,
-                next = listeners.recv() => match next {
-                    None => break,
-                    Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
-                        Ok(listener) => {
-                            worker.tasks.spawn(accept(listener, endpoint, worker.clone()));
-                        }
-                        Err(error) => tracing::error!(%error, "a socket cannot be listened on"),
-                    },
-                },
-            }
-        }
-        worker.tasks.close();
-        worker.tasks.wait().await;
-        worker.gateway.drain().await;
-        settling.close();
-        settling.wait().await;
-        // The main thread may have stopped waiting.
-        done.send(()).ok();
-    };
-    thread::Builder::new()
-        .name(format!("worker-{index}"))
-        .spawn(move || runtime.block_on(serve))
-        .context("cannot start a worker thread")?;
-    Ok(WorkerHandle { listen, finished })
-}
-
-/// SIGTERM, SIGINT and SIGQUIT; and those that would end the process at once, though nobody means that.
-struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    _of_no_use: [Signal; 2],
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            // To others they say that logs are to be opened anew: ours are pipes.
-            _of_no_use: [
-                signal(SignalKind::user_defined1())?,
-                signal(SignalKind::user_defined2())?,
-            ],
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.quit.recv() => "SIGQUIT",
-        }
-    }
 }
 
 #[cfg(test)]

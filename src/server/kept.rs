@@ -1,0 +1,199 @@
+//! What outlives a reload where its settings did not change, and the snapshot that is made of it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::gateway::admit::Loads;
+use crate::gateway::echo::Echo;
+use crate::gateway::forward::Upstream;
+use crate::gateway::quota::Limiters;
+use crate::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
+use crate::net::upstream::Cluster;
+use crate::route::matcher::RouteTable;
+use crate::route::policy::QuotaKey;
+use crate::route::{Route, UpstreamRef};
+use crate::settings::{Limits, StateSettings, UpstreamSettings};
+use crate::store::ReplayStore;
+use crate::store::memory::MemoryStore;
+use crate::store::redis::RedisStore;
+use crate::tasks::keep;
+use crate::telemetry::Telemetry;
+
+/// What a reload keeps where its settings did not change.
+pub(super) struct Kept {
+    pub(super) clusters: Clusters,
+    loads: Loads,
+    pub(super) limiters: Limiters,
+    /// Claims of this process; those of `store: memory` outlive a reload.
+    memory: MemoryStore,
+    /// The store in use, and what it was made from.
+    state: Option<(StateSettings, ReplayStore)>,
+    /// The commits that shared stores, retired ones too, have yet to be told of.
+    pub(super) settling: TaskTracker,
+    pub(super) telemetry: Telemetry,
+}
+
+/// Upstreams by name, each with what ends its health checks.
+pub(super) type Clusters = HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>;
+
+impl Kept {
+    pub(super) fn new(telemetry: &Telemetry, clock: &Clock, limits: &Limits) -> Self {
+        Self {
+            clusters: Clusters::new(),
+            loads: Loads::default(),
+            limiters: Limiters::new(clock.clone(), limits.clients),
+            memory: MemoryStore::new(clock.clone(), limits.deliveries),
+            state: None,
+            settling: TaskTracker::new(),
+            telemetry: telemetry.clone(),
+        }
+    }
+
+    /// Builds the upstreams, keeping those whose settings did not change; changes nothing that runs.
+    pub(super) fn next_clusters(
+        &self,
+        upstreams: Vec<UpstreamSettings>,
+    ) -> anyhow::Result<Clusters> {
+        let mut next = Clusters::new();
+        for settings in upstreams {
+            let name = Arc::clone(&settings.name);
+            let kept = self.clusters.get(&name);
+            let entry = if let Some((cluster, closed)) =
+                kept.filter(|(cluster, _)| *cluster.settings() == settings)
+            {
+                (Arc::clone(cluster), closed.clone())
+            } else {
+                let cluster =
+                    Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
+                (Arc::new(cluster), CancellationToken::new())
+            };
+            next.insert(name, entry);
+        }
+        Ok(next)
+    }
+
+    /// Begins the health checks of new upstreams and ends those of the ones that are gone.
+    pub(super) fn keep_clusters(&mut self, next: Clusters) {
+        let before = std::mem::replace(&mut self.clusters, next);
+        let clusters = self.clusters.values();
+        let servers = clusters.flat_map(|(cluster, _)| &cluster.settings().servers);
+        self.loads.keep(servers);
+        let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
+            clusters
+                .get(name)
+                .is_some_and(|(other, _)| Arc::ptr_eq(other, cluster))
+        };
+        for (name, (cluster, closed)) in &self.clusters {
+            if !is_in(&before, name, cluster) {
+                let (cluster, closed) = (Arc::clone(cluster), closed.clone());
+                let metrics = Arc::clone(&self.telemetry.metrics);
+                tokio::spawn(async move {
+                    let begin = || Arc::clone(&cluster).watch(closed.clone());
+                    keep("health", &metrics.task_restarts, begin).await;
+                });
+            }
+        }
+        for (name, (cluster, closed)) in &before {
+            if !is_in(&self.clusters, name, cluster) {
+                closed.cancel();
+            }
+        }
+    }
+
+    /// The store that `settings` ask for: the one in use where they did not change.
+    pub(super) fn next_store(&self, settings: &StateSettings) -> anyhow::Result<ReplayStore> {
+        if let Some((before, store)) = &self.state
+            && before == settings
+        {
+            return Ok(store.clone());
+        }
+        match settings {
+            StateSettings::Memory => Ok(ReplayStore::Memory(self.memory.clone())),
+            StateSettings::Redis(settings) => {
+                let metrics = Arc::clone(&self.telemetry.metrics);
+                let opened = RedisStore::open(settings, &self.memory, metrics, &self.settling);
+                opened.map(ReplayStore::Redis).context("state.redis")
+            }
+        }
+    }
+
+    pub(super) fn keep_store(&mut self, settings: StateSettings, store: ReplayStore) {
+        let before = self.state.as_ref().and_then(|(_, before)| before.shared());
+        if let Some(before) = before
+            && store.shared().map(RedisStore::id) != Some(before.id())
+        {
+            before.retire();
+        }
+        if settings == StateSettings::Memory {
+            let state = &self.telemetry.metrics.state;
+            state.available.set(1);
+            state.since.set(0);
+        }
+        self.state = Some((settings, store));
+    }
+
+    pub(super) fn snapshot(
+        &mut self,
+        routes: RouteTable,
+        limits: Limits,
+        listeners: HashMap<Arc<str>, ListenerPolicy>,
+        clusters: &Clusters,
+        store: &ReplayStore,
+    ) -> anyhow::Result<Snapshot> {
+        let states = routes
+            .routes()
+            .iter()
+            .map(|route| self.state(route, clusters, store))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(Snapshot::new(
+            routes,
+            limits,
+            store.clone(),
+            listeners,
+            states,
+        ))
+    }
+
+    fn state(
+        &mut self,
+        route: &Arc<Route>,
+        clusters: &Clusters,
+        store: &ReplayStore,
+    ) -> anyhow::Result<RouteState> {
+        let metrics = self
+            .telemetry
+            .metrics
+            .route(&route.name, &route.auth.key_ids());
+        let mut client_limits = Vec::new();
+        let mut route_limits = Vec::new();
+        for quota in &route.quotas {
+            let limiter = self.limiters.get(&route.name, quota, store.shared());
+            match quota.key {
+                QuotaKey::ClientIp => client_limits.push(limiter),
+                QuotaKey::Route => route_limits.push(limiter),
+            }
+        }
+        let mut load = None;
+        let upstream: Arc<dyn Upstream> = match &route.upstream {
+            UpstreamRef::Echo => Arc::new(Echo),
+            UpstreamRef::Named(name) => {
+                let (cluster, _) = clusters.get(name).with_context(|| {
+                    format!("route `{}` names no upstream `{name}`", route.name)
+                })?;
+                load = Some(self.loads.of(&cluster.settings().servers));
+                Arc::<Cluster>::clone(cluster)
+            }
+        };
+        Ok(RouteState {
+            client_limits,
+            route_limits,
+            load,
+            ..RouteState::new(route, metrics, upstream)
+        })
+    }
+}
