@@ -27,6 +27,7 @@ use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
 use crate::tasks::keep;
+use crate::telemetry::Seldom;
 
 /// Connections that the kernel completes before we accept them.
 const BACKLOG: i32 = 1024;
@@ -34,8 +35,6 @@ const BACKLOG: i32 = 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Between two log lines of a loop that cannot accept.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 /// From the first farewell to the last: handshakes of TCP that have begun end in it, and whoever sends
 /// on a connection that it kept is told to open another. Below the second after which TCP tries again.
 pub const LEAVE_TIME: Duration = Duration::from_millis(500);
@@ -222,7 +221,7 @@ impl Drop for Open {
 #[derive(Default)]
 struct Trouble {
     pause: Option<Duration>,
-    said: Option<Instant>,
+    said: Seldom,
 }
 
 impl Trouble {
@@ -232,9 +231,7 @@ impl Trouble {
 
     /// How long to wait now.
     fn note(&mut self, listener: &str, error: &io::Error) -> Duration {
-        let now = Instant::now();
-        if self.said.is_none_or(|said| now - said >= SAY_AGAIN) {
-            self.said = Some(now);
+        if self.said.is_due(Instant::now()) {
             tracing::error!(listener, %error, "cannot accept connections");
         }
         let pause = self.pause.map_or(PAUSE_MIN, |pause| pause * 2);

@@ -7,10 +7,11 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use serde::{Serialize, Serializer};
+use tokio::time::Instant;
 use tracing::callsite::Identifier;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -19,7 +20,7 @@ use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::lossy::{FlushGuard, LossyWriter};
-use super::{Outcome, SAY_AGAIN, line, metrics};
+use super::{Outcome, Seldom, line, metrics};
 use crate::reason::Reason;
 
 /// How logs are written.
@@ -259,7 +260,7 @@ where
 #[derive(Debug, Default)]
 struct Libraries {
     /// When each of their lines was last written.
-    said: Mutex<HashMap<Identifier, Instant>>,
+    said: Mutex<HashMap<Identifier, Seldom>>,
 }
 
 impl Libraries {
@@ -272,12 +273,7 @@ impl Libraries {
 
     fn is_news(&self, metadata: &Metadata<'_>, now: Instant) -> bool {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = said.get(&metadata.callsite());
-        let is_news = last.is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
-        if is_news {
-            said.insert(metadata.callsite(), now);
-        }
-        is_news
+        said.entry(metadata.callsite()).or_default().is_due(now)
     }
 }
 

@@ -7,9 +7,12 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use prometheus::IntCounter;
+use tokio::time::Instant;
+
+use super::Seldom;
 
 /// Bytes that wait for the writing thread; as many again may be in its hands.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -20,9 +23,6 @@ const GATHER_TIME: Duration = Duration::from_millis(5);
 
 /// Enough to be written at once.
 const GATHER_BYTES: usize = 64 << 10;
-
-/// Between two words about an output that refuses what it is given.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long the end of the program waits for a slow reader.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -113,7 +113,7 @@ struct Output<W> {
     /// Whether it ends in the middle of a line.
     is_cut: bool,
     refused: fn(&io::Error),
-    said: Option<Instant>,
+    said: Seldom,
 }
 
 impl<W: Write> Output<W> {
@@ -145,8 +145,7 @@ impl<W: Write> Output<W> {
             Some(last) => *last != b'\n',
             None => self.is_cut,
         };
-        if self.said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
-            self.said = Some(Instant::now());
+        if self.said.is_due(Instant::now()) {
             (self.refused)(&failure);
         }
         let mending = u64::from(is_mended && written == 0);
@@ -165,7 +164,7 @@ impl Shared {
             to: output,
             is_cut: false,
             refused,
-            said: None,
+            said: Seldom::default(),
         };
         let mut batch = Vec::new();
         loop {
@@ -333,7 +332,7 @@ mod tests {
                 to: Full(Arc::clone(&disk)),
                 is_cut: false,
                 refused: |_| {},
-                said: None,
+                said: Seldom::default(),
             };
             let first = output.put(&mut b"a\nb\n".to_vec());
             let still_full = output.put(&mut Vec::new());

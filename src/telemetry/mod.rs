@@ -33,28 +33,49 @@ pub struct Telemetry {
     pub unsettled: Arc<Faults>,
 }
 
+/// Lets something that goes on happening be said once in 10 s.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seldom {
+    last: Option<Instant>,
+}
+
+impl Seldom {
+    const SAY_AGAIN: Duration = Duration::from_secs(10);
+
+    /// Whether it is to be said now: then it counts as said.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = self.is_past(now);
+        if is_due {
+            self.last = Some(now);
+        }
+        is_due
+    }
+
+    fn is_past(self, now: Instant) -> bool {
+        let since = self.last.map(|last| now.saturating_duration_since(last));
+        since.is_none_or(|since| since >= Self::SAY_AGAIN)
+    }
+}
+
 /// Lets one line for each route and cause into the operator's log in 10 s, however many requests meet it: anybody can send
 /// requests while a store is away.
 #[derive(Debug, Default)]
-pub struct Faults(Mutex<HashMap<String, HashMap<Fault, Instant>>>);
+pub struct Faults(Mutex<HashMap<String, HashMap<Fault, Seldom>>>);
 
 /// A kind of line: one reason may have several causes.
 type Fault = (Reason, &'static str);
-
-/// Between two lines of a kind.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 impl Faults {
     /// Whether this one is to be said.
     pub fn is_news(&self, route: &str, fault: Fault, now: Instant) -> bool {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = said.get(route).and_then(|of_route| of_route.get(&fault));
-        let is_news = last.is_none_or(|last| now.saturating_duration_since(*last) >= SAY_AGAIN);
-        if is_news {
-            let of_route = said.entry(route.to_owned()).or_default();
-            of_route.insert(fault, now);
+        if let Some(of_route) = said.get_mut(route) {
+            return of_route.entry(fault).or_default().is_due(now);
         }
-        is_news
+        // Routes that are gone leave nothing.
+        said.retain(|_, of_route| of_route.values().any(|said| !said.is_past(now)));
+        let of_route = said.entry(route.to_owned()).or_default();
+        of_route.entry(fault).or_default().is_due(now)
     }
 }
 

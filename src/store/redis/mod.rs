@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::memory::{MemoryClaim, MemoryStore};
 use super::{DeliveryKey, StoreError, Verdict};
 use crate::settings::{OnFailure, RedisSettings};
+use crate::telemetry::Seldom;
 use crate::telemetry::metrics::{Metrics, StateOperation, StateResult};
 
 mod cluster;
@@ -26,8 +27,6 @@ mod link;
 
 use link::{Failure, Link, Server};
 
-/// Between two warnings that the server is not there.
-const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// Commits that wait for the server to come back, and as many releases; further ones are left to their lease.
 const UNSETTLED_MAX: usize = 4096;
 /// Between two attempts to settle: doubled up to the second.
@@ -74,7 +73,7 @@ struct Inner {
 /// What was said of the server's not being there.
 #[derive(Default)]
 struct Warned {
-    last: Option<Instant>,
+    said: Seldom,
     /// Why it was not there when somebody last asked it.
     cause: Option<String>,
 }
@@ -489,10 +488,9 @@ impl Inner {
         if !matches!(failure, Failure::Down) || warned.cause.is_none() {
             warned.cause = Some(failure.to_string());
         }
-        if (warned.last).is_some_and(|last| last.elapsed() < WARNING_INTERVAL) {
+        if !warned.said.is_due(Instant::now()) {
             return;
         }
-        warned.last = Some(Instant::now());
         let failure = warned.cause.clone().unwrap_or_default();
         drop(warned);
         let server = &*self.address;
