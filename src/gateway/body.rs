@@ -189,11 +189,10 @@ where
                 if share.is_none() {
                     share = Some(sender.keep_waiting()?);
                 }
-                let patience = (limits, start, *received);
                 let timer = timer.get_or_insert_with(|| {
                     Box::pin(sleep_until(limits.deadline(start, *received)))
                 });
-                wait(body.as_mut(), patience, timer, cutoff).await?
+                wait(body.as_mut(), limits, start, *received, timer, cutoff).await?
             }
         };
         let Some(frame) = frame else { break };
@@ -217,7 +216,9 @@ where
 /// The next frame, once it is there.
 async fn wait<B>(
     mut body: Pin<&mut B>,
-    (limits, start, received): (BodyLimits, Instant, u64),
+    limits: BodyLimits,
+    start: Instant,
+    received: u64,
     timer: &mut Pin<Box<Sleep>>,
     cutoff: &CancellationToken,
 ) -> Result<Option<Result<Frame<Bytes>, B::Error>>, Rejection>
@@ -292,8 +293,8 @@ impl Gathered {
 
 /// Most that is read of a refused body to keep its connection usable (SECURITY SM-16, SM-17).
 const DISCARD_BYTES_MAX: u64 = 64 * 1024;
-/// Longest time spent on that.
-const DISCARD_TIME_MAX: Duration = Duration::from_secs(1);
+/// Longest time spent on what is left of a refused body.
+pub const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Reads and forgets what is left of a refused body, when it is small. Whether nothing is left.
 pub async fn discard<B>(body: B) -> bool
@@ -301,13 +302,13 @@ where
     B: Body<Data = Bytes>,
 {
     let drained = drain(body, DISCARD_BYTES_MAX);
-    tokio::time::timeout(DISCARD_TIME_MAX, drained)
+    tokio::time::timeout(LINGER_TIME_MAX, drained)
         .await
         .unwrap_or(false)
 }
 
-/// Most that is read of a refused body so that its sender gets to read the answer.
-const LINGER_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most that is read of a refused body so that its sender gets to read the answer instead of meeting a reset (SECURITY SM-17).
+pub const LINGER_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads and forgets what is left of a refused body, for a short while.
 pub async fn linger<B>(body: B)
@@ -316,7 +317,7 @@ where
 {
     let drained = drain(body, LINGER_BYTES_MAX);
     // The answer is under way; how this ends changes nothing.
-    drop(tokio::time::timeout(DISCARD_TIME_MAX, drained).await);
+    drop(tokio::time::timeout(LINGER_TIME_MAX, drained).await);
 }
 
 /// Reads and forgets up to `most` bytes. Whether nothing is left.

@@ -811,7 +811,6 @@ async fn exchange(
         Ok(answer) => {
             let status = answer.status().as_u16();
             record.upstream(Some(status), took);
-            record.upstream_status = Some(status);
             let mut response = respond::passed_back(answer);
             response.body_mut().keep(permit, hold);
             response

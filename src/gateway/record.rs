@@ -49,7 +49,7 @@ pub struct Record {
     /// Body bytes received.
     pub bytes_in: u64,
     /// Status that the upstream answered.
-    pub upstream_status: Option<u16>,
+    upstream_status: Option<u16>,
     provider: Option<Arc<Provider>>,
     event_id: Option<Arc<str>>,
     key_id: Option<Arc<str>>,
@@ -146,9 +146,10 @@ impl Record {
         }
     }
 
-    /// Counts an exchange with the upstream; `code` is `None` when it gave no answer.
-    pub fn upstream(&self, code: Option<u16>, took: Duration) {
-        self.metrics().upstream(code.unwrap_or(0), took);
+    /// Counts an exchange with the upstream, and keeps its status; `None` when it gave no answer.
+    pub fn upstream(&mut self, status: Option<u16>, took: Duration) {
+        self.metrics().upstream(status, took);
+        self.upstream_status = status;
     }
 
     /// Time since it was opened.

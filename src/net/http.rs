@@ -30,6 +30,7 @@ use super::ready::behind_the_ready;
 use super::strict::Strict;
 use crate::clock;
 use crate::gateway::Gateway;
+use crate::gateway::body::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
 use crate::gateway::respond::{self, Answer};
@@ -62,10 +63,6 @@ const REST_AFTER: Duration = Duration::from_millis(100);
 /// h2 refuses header lists above so many times `header_bytes`; those between the two the gateway
 /// itself refuses, with an answer and a record (SECURITY H2-10).
 const HEADER_LIST_ROOM: u32 = 4;
-/// What is still read of a refused HTTP/1.1 body, so that its sender can read the answer instead of
-/// meeting a reset (SECURITY SM-17).
-const LINGER_TIME: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 64 << 20;
 
 /// Whom a connection serves, and with what.
 #[derive(Debug)]
@@ -451,18 +448,18 @@ async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, linger: bool) {
         io.shutdown().await?;
         if linger {
             let mut sink = vec![0; 16 * 1024];
-            let mut left = LINGER_BYTES;
+            let mut left = LINGER_BYTES_MAX;
             while left > 0 {
                 match io.read(&mut sink).await? {
                     0 => break,
-                    n => left = left.saturating_sub(n),
+                    n => left = left.saturating_sub(n as u64),
                 }
             }
         }
         io::Result::Ok(())
     };
     // The peer may have gone first; there is nobody to tell.
-    drop(timeout(LINGER_TIME, polite).await);
+    drop(timeout(LINGER_TIME_MAX, polite).await);
 }
 
 /// What a connection waits for, and since when.

@@ -441,8 +441,8 @@ mod tests {
         route.key_used("2026-09");
         route.key_used("from the provider");
         route.accepted(UnixTime::from_secs(1_700_000_000));
-        route.upstream(200, Duration::from_millis(30));
-        route.upstream(0, Duration::from_secs(10));
+        route.upstream(Some(200), Duration::from_millis(30));
+        route.upstream(None, Duration::from_secs(10));
         metrics
             .unrouted()
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));
@@ -507,7 +507,7 @@ mod tests {
                 }
             }
             for code in 0..=u16::MAX {
-                route.upstream(code, Duration::ZERO);
+                route.upstream(Some(code), Duration::ZERO);
             }
             series(&metrics.render())
         };

@@ -232,10 +232,10 @@ impl RouteMetrics {
         self.series.last_accepted.store(secs, Ordering::Relaxed);
     }
 
-    /// Counts a call of the upstream. `code` is the status it answered; anything that is not a
-    /// status, by convention 0, counts as [`CODE_NONE`].
-    pub fn upstream(&self, code: u16, duration: Duration) {
-        self.series.answered(code);
+    /// Counts a call of the upstream, and the status that it answered; without one, and where it is none, as
+    /// [`CODE_NONE`].
+    pub fn upstream(&self, status: Option<u16>, duration: Duration) {
+        self.series.answered(status);
         self.series.upstream_durations.observe(duration);
     }
 }
@@ -270,7 +270,8 @@ impl Series {
         Some(cell.get_or_init(Box::default))
     }
 
-    fn answered(&self, code: u16) {
+    fn answered(&self, status: Option<u16>) {
+        let code = status.unwrap_or_default();
         let row = usize::from(code / 100).checked_sub(1);
         match row.and_then(|row| self.upstream_answers.get(row)) {
             Some(row) => {
@@ -516,7 +517,7 @@ mod tests {
             .route("github", &["one".into(), "two".into()])
             .key_used("one");
         for code in [99, 100, 200, 204, 599, 999, 1000, u16::MAX] {
-            route.upstream(code, Duration::ZERO);
+            route.upstream(Some(code), Duration::ZERO);
         }
         let page = page(&registry);
         let count = |series: &str| {
