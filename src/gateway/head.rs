@@ -1,6 +1,7 @@
 //! Stage: request line and headers become a [`Head`], or the request is malformed.
 //!
-//! hyper reads the bytes; what it lets through and a gateway must not (SECURITY SM, RT) ends here.
+//! hyper reads the bytes; what it lets through and a gateway must not (rows SM and RT of
+//! `docs/threats.md`) ends here.
 //! Nothing is decoded, folded or repaired: what passes is forwarded as it came.
 
 use std::borrow::Cow;

@@ -1,7 +1,8 @@
 //! The one place where hyper's servers are built, and where a connection's time is kept.
 //!
-//! hyper has no idle limit apart from its header limit, and an HTTP/2 connection that never speaks
-//! is open for ever (SECURITY 0.3, 0.4): [`Watch`] ends what waits too long.
+//! hyper has no idle limit apart from its header limit, none for answers that nobody reads, and an
+//! HTTP/2 connection that never speaks is open for ever (SECURITY DS-03, H2-15, H2-16): [`Watch`] ends
+//! what waits too long.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};

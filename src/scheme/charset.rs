@@ -1,7 +1,7 @@
 //! Patterns such as `[A-Za-z0-9_-]{1,128}`: what a value may look like that an answer repeats.
 //!
 //! Classes and characters with counts, one after the other; no alternatives, no groups. Matching takes
-//! time in proportion to the value, whatever the pattern (SECURITY ).
+//! time in proportion to the value, whatever the pattern (SECURITY, DS-20).
 
 /// Longest value that a pattern can let through.
 const LENGTH_MAX: usize = 4096;

@@ -394,7 +394,7 @@ fn the_beginning_of_a_head_waits_for_its_end_whole() {
 
 #[test]
 fn the_body_of_a_refused_request_is_never_a_request() {
-    // SECURITY SM-16, SM-17, CL.0
+    // SECURITY SM-16, SM-17
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
     let smuggled = format!("POST /open?smuggled HTTP/1.1\r\n{HOST}Content-Length: 0\r\n\r\n");
