@@ -423,6 +423,90 @@ fn the_map_names_every_page() {
     }
 }
 
+/// An id of the page of threats, such as `DS-14`: its group and its number.
+fn threat(word: &str) -> Option<(&str, u8)> {
+    let (group, number) = word.split_once('-')?;
+    let is_group = matches!(group.len(), 1 | 2)
+        && group.starts_with(|c: char| c.is_ascii_uppercase())
+        && !group.contains(|c: char| c.is_ascii_lowercase());
+    let number = number.parse().ok().filter(|_| number.len() == 2);
+    number.filter(|_| is_group).map(|number| (group, number))
+}
+
+/// Ids that a text cites, one by one, and those between the two ends of `DS-01 to DS-04`.
+fn cited(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let words: Vec<_> = text
+        .split(|c| !is_part(c))
+        .filter(|word| !word.is_empty())
+        .collect();
+    let ends = |at: usize| match words.get(at + 1..at + 3) {
+        Some(["to", last]) => threat(last),
+        _ => None,
+    };
+    let from = |(at, word): (usize, &&str)| {
+        let (group, first) = threat(word)?;
+        let last = ends(at)
+            .filter(|(other, _)| *other == group)
+            .map_or(first, |(_, last)| last);
+        let group = group.to_owned();
+        Some((first..=last).map(move |number| format!("{group}-{number:02}")))
+    };
+    words
+        .iter()
+        .enumerate()
+        .filter_map(from)
+        .flatten()
+        .collect()
+}
+
+#[test]
+fn every_threat_that_is_cited_has_a_row_and_every_row_is_cited() {
+    let ids = |text: &str| cited(text).into_iter().collect::<Vec<_>>();
+    assert_eq!(
+        ids("DS-01 to DS-03, H2-06, A-10 and (SM-42).\n// L-01; not RT-1, UTF-16, 0.3 or x-A-11"),
+        ["A-10", "DS-01", "DS-02", "DS-03", "H2-06", "L-01", "SM-42"]
+    );
+
+    let page = read("docs/threats.md");
+    let mut rows = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for line in page.lines() {
+        let id = line
+            .strip_prefix("| ")
+            .and_then(|row| row.split_once(" |"))
+            .map_or("", |(id, _)| id);
+        if threat(id).is_some() && !rows.insert(id.to_owned()) {
+            wrong.push(format!("{id} stands twice on the page"));
+        }
+    }
+    let mut known = BTreeSet::new();
+    let citing = |file: &String| {
+        let folders = ["src/", "tests/", "benches/"];
+        folders.iter().any(|folder| file.starts_with(folder)) && file != "tests/it/docs.rs"
+    };
+    let files = files(&[".rs", ".py", ".md", "run"]);
+    for file in files.iter().filter(|file| citing(file)) {
+        let text = read(file);
+        for id in cited(&text) {
+            if !rows.contains(&id) {
+                wrong.push(format!("{file}: {id} has no row"));
+            }
+            known.insert(id);
+        }
+        // What stands behind the word is an id, and nothing like `DS-1` or a chapter.
+        for rest in text.split("SECURITY ").skip(1) {
+            let (first, _) = leading(rest, |c| c.is_ascii_alphanumeric() || "-.".contains(c));
+            if !first.is_empty() && threat(first.trim_end_matches('.')).is_none() {
+                wrong.push(format!("{file}: {first} is no id"));
+            }
+        }
+    }
+    let uncited = rows.difference(&known);
+    wrong.extend(uncited.map(|id| format!("nothing cites {id}")));
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
 /// Rows of the tables of a page whose first cell is a code word, cell by cell.
 fn rows(page: &str) -> Vec<Vec<String>> {
     let rows = page.lines().filter(|line| line.starts_with("| `"));
