@@ -20,6 +20,8 @@ pub struct Connection {
     pub listener: Arc<str>,
     /// Where that listened, if it is known.
     pub address: Option<SocketAddr>,
+    /// What the listener's requests were judged by when it came: they still are once a reload has removed the listener.
+    pub policy: Option<Arc<ListenerPolicy>>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
     /// Whether the PROXY protocol named nobody: the proxy does not write forwarding headers, so that those of
@@ -123,6 +125,7 @@ impl Connection {
             peer,
             listener,
             address: None,
+            policy: None,
             tls,
             is_anonymous: false,
             peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))

@@ -354,8 +354,9 @@ impl Gateway {
     {
         let snapshot = self.snapshot.load_full();
         let fallback = ListenerPolicy::default();
-        let listener = snapshot.listener(&connection.listener, connection.address);
-        let listener = listener.unwrap_or(&fallback);
+        let present = snapshot.listener(&connection.listener, connection.address);
+        let listener = present.or(connection.policy.as_ref());
+        let listener = listener.map_or(&fallback, |listener| &**listener);
         record.client_ip = connection.client_ip(listener, &parts.headers);
         if connection.is_trusted(listener) {
             record.keep_request_id(&parts.headers);
@@ -363,7 +364,7 @@ impl Gateway {
         let head = head::admit_size(&parts, snapshot.limits.header_bytes)
             .and_then(|()| head::parse(parts, connection))?;
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
-        match listener.plaintext {
+        match present.and_then(|listener| listener.plaintext) {
             _ if connection.tls.is_some() => {}
             Some(Plaintext::Allow) => {}
             None | Some(Plaintext::Reject) => {
@@ -738,7 +739,7 @@ fn refuse(refusal: Refusal, record: Record, spare: HeaderMap) -> Response<Answer
     } = refusal;
     let route = state.as_ref().map(|state| &*state.route);
     let answers = route.map(|route| &*route.answers);
-    let (is_empty, of_handshake) = match rejection.form {
+    let (mut is_empty, of_handshake) = match rejection.form {
         Form::Empty(status) => (true, status),
         Form::Problem => (answers.is_some_and(|answers| answers.reject_empty), None),
     };
@@ -756,6 +757,8 @@ fn refuse(refusal: Refusal, record: Record, spare: HeaderMap) -> Response<Answer
     {
         rejection.fields = select::method_not_allowed([route]).fields;
     }
+    // These have no content (RFC 9110 15.3.5 and 15.3.6).
+    is_empty |= matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
     let response = respond::refusal(&rejection, status, is_empty, &record.request_id, spare);
     record.refuse(&rejection, status.as_u16());
     response

@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub replay: ReplayStore,
     /// So that an app that hangs takes nothing away from requests for another one.
     pub upstream_max: UpstreamMax,
-    listeners: ByName<ListenerPolicy>,
+    listeners: ByName<Arc<ListenerPolicy>>,
     states: ByName<Arc<RouteState>>,
 }
 
@@ -206,7 +206,10 @@ impl Snapshot {
             routes,
             limits,
             replay,
-            listeners: listeners.into_iter().collect(),
+            listeners: listeners
+                .into_iter()
+                .map(|(name, policy)| (name, Arc::new(policy)))
+                .collect(),
             states,
         }
     }
@@ -223,8 +226,12 @@ impl Snapshot {
 
     /// The policy of a listener; `None` once a reload removed it. One with another name at the same `address`
     /// has taken its place.
-    pub fn listener(&self, name: &str, address: Option<SocketAddr>) -> Option<&ListenerPolicy> {
-        let same_place = |own: &&ListenerPolicy| address.is_some() && own.address == address;
+    pub fn listener(
+        &self,
+        name: &str,
+        address: Option<SocketAddr>,
+    ) -> Option<&Arc<ListenerPolicy>> {
+        let same_place = |own: &&Arc<ListenerPolicy>| address.is_some() && own.address == address;
         let named = self.listeners.get(name);
         named.or_else(|| self.listeners.values().find(same_place))
     }

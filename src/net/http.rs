@@ -21,17 +21,17 @@ use hyper::ext::ReasonPhrase;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
 use super::frames::{Counted, Tally};
+use super::linger::{Linger, Patience, SILENCE_MAX, close};
 use super::ready::behind_the_ready;
 use super::strict::Strict;
 use crate::clock;
 use crate::gateway::Gateway;
-use crate::gateway::body::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use crate::gateway::connection::Connection;
 use crate::gateway::forward::BoxError;
 use crate::gateway::respond::{self, Answer};
@@ -57,6 +57,9 @@ const FRESH_TIME: Duration = Duration::from_secs(2);
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an HTTP/2 connection without a request waits, when it drains, for the client to have seen that: who does not
+/// answer the ping would hold up a stop.
+const DRAINED_TIME: Duration = Duration::from_secs(2);
 /// Time for an overdue HTTP/2 client to take its GOAWAY.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// How long hyper keeps a connection that waits for its next request.
@@ -96,7 +99,7 @@ pub fn serve_http1<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
+    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port(), None));
     let gateway = Arc::clone(&serving.gateway);
     let header_bytes = limits.header_bytes.as_usize();
     let Farewell { said, meant } = farewell;
@@ -140,9 +143,9 @@ where
         count_timeout(&gateway, &end, &watch);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
         if is_refused || matches!(end, End::Finished(Ok(()))) {
-            let linger = is_refused || watch.lingers.load(Ordering::Relaxed);
+            let patience = watch.patience().or(is_refused.then_some(Patience::SHORT));
             if let Some(io) = conn.into_io() {
-                Box::pin(close(io.into_inner(), linger)).await;
+                Box::pin(close(io.into_inner(), patience)).await;
             }
         }
     }
@@ -242,7 +245,8 @@ pub async fn serve_http2<I>(io: I, serving: Serving, limits: Limits, farewell: F
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(&limits, serving.connection.peer.port()));
+    let port = serving.connection.peer.port();
+    let watch = Arc::new(Watch::new(&limits, port, Some(DRAINED_TIME)));
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
@@ -256,7 +260,10 @@ where
         io,
         watch: Arc::clone(&watch),
         early: Bytes::new(),
-        kind: Kind::Http2 { ended_in: None },
+        kind: Kind::Http2 {
+            ended_in: None,
+            linger: None,
+        },
     };
     let tally = Arc::new(Tally::default());
     let io = TokioIo::new(Counted::new(watched, Arc::clone(&tally)));
@@ -349,8 +356,8 @@ fn service(
             if version == Version::HTTP_10 {
                 settle_old(&mut response);
             }
-            if response.headers().contains_key(header::CONNECTION) {
-                exchange.watch.lingers.store(true, Ordering::Relaxed);
+            if !response.body().is_own() {
+                exchange.watch.is_passed_back.store(true, Ordering::Relaxed);
             }
             Ok(response.map(|body| Tracked::new(body, exchange)))
         }))
@@ -443,26 +450,6 @@ fn count_refusal(gateway: &Gateway, end: &End) {
     }
 }
 
-/// Ends our side, and after a refusal reads on a little so that the answer is not lost to a reset.
-async fn close<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, linger: bool) {
-    let polite = async {
-        io.shutdown().await?;
-        if linger {
-            let mut sink = vec![0; 16 * 1024];
-            let mut left = LINGER_BYTES_MAX;
-            while left > 0 {
-                match io.read(&mut sink).await? {
-                    0 => break,
-                    n => left = left.saturating_sub(n as u64),
-                }
-            }
-        }
-        io::Result::Ok(())
-    };
-    // The peer may have gone first; there is nobody to tell.
-    drop(timeout(LINGER_TIME_MAX, polite).await);
-}
-
 /// What a connection waits for, and since when.
 #[derive(Debug)]
 struct Watch {
@@ -481,7 +468,14 @@ struct Watch {
     /// Since when the client takes nothing of what is written, one more than milliseconds; 0 while
     /// it does.
     stuck_ms: AtomicU64,
-    lingers: AtomicBool,
+    /// Whether an answer was the app's, which may be long.
+    is_passed_back: AtomicBool,
+    /// Whether all is said, and only the client's end is waited for.
+    is_lingering: AtomicBool,
+    /// Longest that a connection without a request stays once it drains.
+    drained_time: Option<Duration>,
+    /// Since when it drains, one more than milliseconds; 0 before.
+    drained_ms: AtomicU64,
     /// Whether anything of a request has ever come.
     has_read: AtomicBool,
     /// Whether all that hyper has written is on its way.
@@ -498,7 +492,7 @@ const PHASE_IDLE: u8 = 1;
 const PHASE_REST: u8 = 2;
 
 impl Watch {
-    fn new(limits: &Limits, port: u16) -> Self {
+    fn new(limits: &Limits, port: u16, drained_time: Option<Duration>) -> Self {
         Self {
             started: clock::now(),
             age_max: AGE_MAX + Duration::from_secs(u64::from(port % AGE_SPREAD)),
@@ -511,7 +505,10 @@ impl Watch {
             next_id: AtomicU64::new(0),
             untaken: Mutex::default(),
             stuck_ms: AtomicU64::new(0),
-            lingers: AtomicBool::new(false),
+            is_passed_back: AtomicBool::new(false),
+            is_lingering: AtomicBool::new(false),
+            drained_time,
+            drained_ms: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
             turns: AtomicU64::new(0),
@@ -576,6 +573,9 @@ impl Watch {
 
     /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
     fn deadline(&self) -> Option<Deadline> {
+        if self.is_lingering.load(Ordering::Relaxed) {
+            return None;
+        }
         let end = |at| Deadline {
             at,
             is_of_rest: false,
@@ -588,9 +588,13 @@ impl Watch {
             return longest.map(|since| end(since + self.write_timeout));
         }
         let since = at(self.since_ms.load(Ordering::Relaxed));
+        let drained = self.drained_ms.load(Ordering::Relaxed).checked_sub(1);
+        let drained = drained
+            .zip(self.drained_time)
+            .map(|(ms, most)| since.max(at(ms)) + most);
         let limit = match self.phase.load(Ordering::Relaxed) {
             PHASE_HEAD => self.header_timeout,
-            PHASE_IDLE if self.may_rest() => {
+            PHASE_IDLE if self.may_rest() && drained.is_none() => {
                 return Some(Deadline {
                     at: since + REST_AFTER,
                     is_of_rest: true,
@@ -599,7 +603,21 @@ impl Watch {
             _ => self.idle_timeout,
         };
         let write = stuck.map(|since| since + self.write_timeout);
-        write.into_iter().chain([since + limit]).min().map(end)
+        let ends = write.into_iter().chain(drained).chain([since + limit]);
+        ends.min().map(end)
+    }
+
+    /// How long the client is listened to once all is said: as long as it may still be reading an answer.
+    fn patience(&self) -> Option<Patience> {
+        let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
+        let idle = clock::now().saturating_duration_since(self.started + since);
+        if self.begun() == 0 || idle >= SILENCE_MAX {
+            None
+        } else if self.is_passed_back.load(Ordering::Relaxed) {
+            Some(Patience::long(self.write_timeout))
+        } else {
+            Some(Patience::SHORT)
+        }
     }
 
     /// Whether nothing would be lost with hyper's buffers.
@@ -640,7 +658,11 @@ impl Watch {
             let begin = !draining
                 && is_due
                 && (drained.as_mut().poll(cx).is_ready() | retired.as_mut().poll(cx).is_ready());
-            draining |= begin;
+            if begin {
+                draining = true;
+                let now = self.now_ms().saturating_add(1);
+                self.drained_ms.store(now, Ordering::Relaxed);
+            }
             let mut call = if begin { Call::Drain } else { Call::Go };
             loop {
                 if let Poll::Ready(result) = clock::turn(|| poll(cx, call)) {
@@ -805,7 +827,10 @@ enum Kind {
     Http1,
     /// It may be a ping's. Once the sender has ended, by a word or a reset, `h2` gives up requests that it has not yet
     /// handed over, and what it has of their bodies, so the end is told one turn late: this is the turn that it came in.
-    Http2 { ended_in: Option<u64> },
+    Http2 {
+        ended_in: Option<u64>,
+        linger: Option<Box<Linger>>,
+    },
 }
 
 impl<I: AsyncRead + Unpin> Watched<I> {
@@ -851,7 +876,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let this = &mut *self;
         match &mut this.kind {
             Kind::Http1 if !is_blank(new) => this.watch.woken(),
-            Kind::Http2 { ended_in }
+            Kind::Http2 { ended_in, .. }
                 if new.is_empty() && buf.remaining() > 0 && result.is_ready() =>
             {
                 let turn = this.watch.turns.load(Ordering::Relaxed);
@@ -866,7 +891,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     }
 }
 
-impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -902,7 +927,21 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+        let this = &mut *self;
+        // hyper gives an HTTP/1.1 connection back before it is closed, and one of HTTP/2 never.
+        let Kind::Http2 { linger, .. } = &mut this.kind else {
+            return Poll::Ready(Ok(()));
+        };
+        if linger.is_none() {
+            let patience = this.watch.patience();
+            *linger = patience.map(|patience| Box::new(Linger::new(patience)));
+            this.watch.is_lingering.store(true, Ordering::Relaxed);
+        }
+        match linger {
+            Some(linger) => linger.poll(cx, &mut this.io).map(Ok),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
@@ -928,7 +967,7 @@ mod tests {
             idle_timeout: AGE_MAX * 2,
             ..Limits::default()
         };
-        let watch = Watch::new(&limits, 7);
+        let watch = Watch::new(&limits, 7, None);
         assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
         watch.enter(PHASE_IDLE);
         assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
@@ -937,7 +976,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_just_opened_has_time_for_its_first_request() {
         // SECURITY S-08
-        let watch = Watch::new(&Limits::default(), 0);
+        let watch = Watch::new(&Limits::default(), 0, None);
         let drain = CancellationToken::new();
         drain.cancel();
         let end = watch.guard(&drain, |_, call| {
@@ -954,7 +993,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_client_does_not_take_ends_its_connection() {
         // SECURITY DS-03, H2-13
-        let watch = Arc::new(Watch::new(&Limits::default(), 0));
+        let watch = Arc::new(Watch::new(&Limits::default(), 0, None));
         let slow = Exchange::begin(&watch);
         let quick = Exchange::begin(&watch);
         assert_eq!(watch.deadline(), None, "the app is being waited for");
@@ -972,7 +1011,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_stays_in_the_socket_ends_its_connection() {
         // SECURITY DS-03
-        let watch = Watch::new(&Limits::default(), 0);
+        let watch = Watch::new(&Limits::default(), 0, None);
         watch.enter(PHASE_IDLE);
         watch.wrote(&Poll::<()>::Pending);
         tokio::time::advance(Duration::from_secs(10)).await;

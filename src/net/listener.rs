@@ -279,13 +279,14 @@ impl Accepted {
         let limits = &snapshot.limits;
         // There is none when a reload has just removed the listener.
         let policy = snapshot.listener(&self.endpoint.name, Some(self.endpoint.address))?;
-        if !self.introduce(policy, limits).await {
+        let policy = Arc::clone(policy);
+        if !self.introduce(&policy, limits).await {
             return None;
         }
         let tls = self.endpoint.tls.load_full();
         match tls.as_ref() {
-            None => Some(self.plaintext(limits)),
-            Some(acceptor) => self.secured(acceptor, limits).await,
+            None => Some(self.plaintext(policy, limits)),
+            Some(acceptor) => self.secured(acceptor, policy, limits).await,
         }
     }
 
@@ -329,16 +330,19 @@ impl Accepted {
         endpoint: &Endpoint,
         peer: SocketAddr,
         is_anonymous: bool,
+        policy: Arc<ListenerPolicy>,
         tls: Option<TlsFacts>,
     ) -> Connection {
         let mut connection = Connection::new(peer, Arc::clone(&endpoint.name), tls);
         connection.address = Some(endpoint.address);
+        connection.policy = Some(policy);
         connection.is_anonymous = is_anonymous;
         connection
     }
 
-    fn plaintext(self, limits: &Limits) -> Established {
-        let connection = Self::connection(&self.endpoint, self.peer, self.is_anonymous, None);
+    fn plaintext(self, policy: Arc<ListenerPolicy>, limits: &Limits) -> Established {
+        let connection =
+            Self::connection(&self.endpoint, self.peer, self.is_anonymous, policy, None);
         let Worker {
             gateway,
             challenges,
@@ -357,7 +361,12 @@ impl Accepted {
         }
     }
 
-    async fn secured(self, acceptor: &TlsAcceptor, limits: &Limits) -> Option<Established> {
+    async fn secured(
+        self,
+        acceptor: &TlsAcceptor,
+        policy: Arc<ListenerPolicy>,
+        limits: &Limits,
+    ) -> Option<Established> {
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
         let Worker {
@@ -385,14 +394,21 @@ impl Accepted {
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
         let facts = acceptor.facts(session);
-        let connection =
-            Self::connection(&self.endpoint, self.peer, self.is_anonymous, Some(facts));
+        let connection = Self::connection(
+            &self.endpoint,
+            self.peer,
+            self.is_anonymous,
+            policy,
+            Some(facts),
+        );
         let service = Serving {
             connection,
             gateway,
             challenges: None,
         };
         let served: Pin<Box<dyn Future<Output = ()> + Send>> = if is_h2 {
+            // Where the listener goes, its connections do: a GOAWAY loses no request.
+            farewell.meant = self.endpoint.closed.clone();
             Box::pin(serve_http2(stream, service, limits.clone(), farewell))
         } else {
             Box::pin(serve_http1(stream, service, limits, farewell))

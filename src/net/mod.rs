@@ -5,6 +5,7 @@ pub mod connections;
 mod frames;
 pub mod http;
 pub mod key_fetch;
+mod linger;
 pub mod listener;
 pub mod proxy_protocol;
 mod ready;
