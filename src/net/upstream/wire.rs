@@ -20,7 +20,7 @@ use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::clock;
@@ -62,6 +62,8 @@ pub(super) struct Connection {
 pub(super) enum Failure {
     /// The connection closed before it took a byte: the request is as good as new.
     NotTaken,
+    /// Its head did not come in time.
+    Late,
     Gone(UpstreamError),
 }
 
@@ -134,12 +136,14 @@ impl Connection {
         .await
     }
 
-    /// Sends a request and reads the head of its answer.
+    /// Sends a request and reads the head of its answer, for which it waits so long. Where the app has said yes before it had
+    /// all of the request, it then sends on for as long as the app takes more.
     pub(super) async fn exchange(
         mut self,
         request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Answered, Failure> {
+        let deadline = clock::now() + wait;
         behind_the_ready().await;
         if self.is_used && self.is_stale().await {
             return Err(Failure::NotTaken);
@@ -154,7 +158,7 @@ impl Connection {
         } = request;
         let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
-        let mut answer = poll_fn(|cx| {
+        let answer = poll_fn(|cx| {
             if broken.is_none() {
                 match sending.poll(cx, &mut self.stream) {
                     Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -167,14 +171,15 @@ impl Connection {
             }
             let answered = self.poll_head(cx, broken.as_ref(), spare);
             Poll::Ready(Ok(ready!(answered).map_err(Failure::Gone)?))
-        })
-        .await?;
+        });
+        let answer = timeout_at(deadline, answer).await;
+        let mut answer = answer.unwrap_or(Err(Failure::Late))?;
         let framed = framing(&mut answer, method).map_err(Failure::Gone)?;
         let (framing, is_persistent) = framed;
         let mut is_sent = broken.is_none() && sending.is_done();
         // Who refuses need not read on. Who accepts has the delivery only with all of it.
         if !is_sent && broken.is_none() && answer.status().is_success() {
-            // Well before the whole exchange is given up: the app has answered.
+            // Well before an answer is given up: the app has given one.
             let stall_max = STALL_MAX.min(wait / 2);
             is_sent = self.send_on(&mut sending, body.len(), stall_max).await;
         }
