@@ -344,7 +344,7 @@ routes:
         // SECURITY S-14: whoever looks a little later must not take the new version for the one that was read
         let dir = tempfile::tempdir().unwrap();
         let (file, secret) = files(dir.path());
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let loaded = config::load(&file, &env);
         fs::write(&secret, "a secret of the second version, which is longer").unwrap();
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
@@ -366,7 +366,7 @@ routes:
             folder
         };
         let kept = make("kept", "a secret of the first version");
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
         reloader.listen();
@@ -384,7 +384,7 @@ routes:
     async fn what_could_not_be_read_is_read_again_and_told_once() {
         let dir = tempfile::tempdir().unwrap();
         let (file, _) = files(dir.path());
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
         // No watcher: there, nothing happens at all.
@@ -410,7 +410,7 @@ routes:
     async fn a_pipe_in_the_place_of_the_file_is_not_waited_for() {
         let dir = tempfile::tempdir().unwrap();
         let (file, _) = files(dir.path());
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let text = fs::read_to_string(&file).unwrap();
         let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
@@ -430,7 +430,7 @@ routes:
     async fn of_many_problems_the_first_are_told() {
         let dir = tempfile::tempdir().unwrap();
         let (file, _) = files(dir.path());
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
         reloader.listen();
@@ -445,7 +445,7 @@ routes:
         let dir = tempfile::tempdir().unwrap();
         let (file, _) = files(dir.path());
         let seen = vec![(file.clone(), Stamp::of(&file))];
-        let env = Environment::from_pairs::<String, String>([]);
+        let env = Environment::empty();
         let mut reloader = Reloader::of_file(file.clone(), env, seen);
         let write = async |pieces: usize| {
             for length in 1..=pieces {

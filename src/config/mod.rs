@@ -210,7 +210,7 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     let Some(folder) = providers_dir else {
         return Ok(catalog);
     };
-    let env = Environment::from_pairs::<String, String>([]);
+    let env = Environment::empty();
     let mut resolver = Resolver::new(&env, Path::new(""));
     let name = folder.to_string_lossy();
     let reports = presets::add_folder(&mut catalog, &name, &mut resolver)

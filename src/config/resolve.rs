@@ -64,7 +64,7 @@ impl Environment {
     }
 
     fn from_os(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        let mut env = Self::from_pairs::<String, String>([]);
+        let mut env = Self::empty();
         for (name, value) in pairs {
             // What is named by no text, nobody can ask for.
             let Ok(name) = name.into_string() else {
@@ -78,6 +78,15 @@ impl Environment {
         env
     }
 
+    /// An environment without variables.
+    pub fn empty() -> Self {
+        Self {
+            variables: HashMap::new(),
+            not_text: HashMap::new(),
+            clock: Clock::system(),
+        }
+    }
+
     /// An environment of these variables.
     pub fn from_pairs<N: Into<String>, V: Into<String>>(
         pairs: impl IntoIterator<Item = (N, V)>,
@@ -87,8 +96,7 @@ impl Environment {
             .map(|(name, value)| (name.into(), value.into()));
         Self {
             variables: variables.collect(),
-            not_text: HashMap::new(),
-            clock: Clock::system(),
+            ..Self::empty()
         }
     }
 

@@ -84,7 +84,7 @@ impl Body for FaultyBody {
 }
 
 fn gateway(telemetry: &Telemetry) -> Arc<DataPath> {
-    let env = Environment::from_pairs([("", "")]);
+    let env = Environment::empty();
     let loaded = load_text("hookward.yaml", CONFIG, Path::new(""), &env);
     let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
     let upstream = Arc::new(Faulty::default());
