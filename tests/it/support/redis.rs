@@ -1,8 +1,9 @@
 //! A real `redis-server` as a child process, on a free port of the loopback.
 
+use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use super::eventually;
@@ -25,12 +26,21 @@ impl Redis {
 
     /// As [`Redis::start`], with more of its options.
     pub fn start_with(arguments: &[&str]) -> Self {
-        let port = free_port();
-        Self::start_on(port, &format!("redis://127.0.0.1:{port}"), arguments)
+        // Whatever runs beside it may take the port in between.
+        let started = (0..5).find_map(|_| {
+            let port = free_port();
+            Self::try_start_on(port, &format!("redis://127.0.0.1:{port}"), arguments).ok()
+        });
+        started.expect("redis-server starts, on one of five ports")
     }
 
     /// As [`Redis::start_with`] on this port; `url` is how tests reach it.
     pub fn start_on(port: u16, url: &str, arguments: &[&str]) -> Self {
+        let started = Self::try_start_on(port, url, arguments);
+        started.unwrap_or_else(|status| panic!("redis-server ended with {status}"))
+    }
+
+    fn try_start_on(port: u16, url: &str, arguments: &[&str]) -> Result<Self, ExitStatus> {
         let dir = tempfile::tempdir().unwrap();
         let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
         let mut server = Self {
@@ -40,21 +50,18 @@ impl Redis {
             arguments,
             url: url.to_owned(),
         };
-        server.wait();
-        server
+        server.wait().map(|()| server)
     }
 
-    fn wait(&mut self) {
+    /// Waits until it says that it answers, or ends instead. Where its port is taken, somebody else answers there.
+    fn wait(&mut self) -> Result<(), ExitStatus> {
         eventually("redis-server answers", || {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                panic!("redis-server ended with {status}");
+            let said = fs::read_to_string(log(self.dir.path())).unwrap_or_default();
+            if said.contains("Ready to accept connections") {
+                return Some(Ok(()));
             }
-            // Whatever it answers: some tests start one that refuses everybody.
-            match self.connect() {
-                Ok(_) => Some(()),
-                Err(error) => (!error.is_io_error()).then_some(()),
-            }
-        });
+            self.child.try_wait().unwrap().map(Err)
+        })
     }
 
     /// How gateways reach it.
@@ -87,7 +94,8 @@ impl Redis {
     /// Starts it again on the same port, empty.
     pub fn restart(&mut self) {
         self.child = spawn(self.dir.path(), self.port, &self.arguments);
-        self.wait();
+        let started = self.wait();
+        started.unwrap_or_else(|status| panic!("redis-server ended with {status}"));
     }
 
     /// Sends a signal: `STOP`, `CONT`.
@@ -124,11 +132,18 @@ pub fn free_port() -> u16 {
     socket.local_addr().unwrap().port()
 }
 
+fn log(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
 fn spawn(dir: &Path, port: u16, arguments: &[String]) -> Child {
     let port = port.to_string();
+    drop(fs::remove_file(log(dir)));
     Command::new("redis-server")
         .args(["--bind", "127.0.0.1", "--port", &port])
         .args(["--save", "", "--appendonly", "no"])
+        .arg("--logfile")
+        .arg(log(dir))
         .arg("--dir")
         .arg(dir)
         .args(arguments)
