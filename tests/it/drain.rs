@@ -16,8 +16,8 @@ use tokio::task::JoinHandle;
 
 use super::support::redis::free_port;
 use super::support::{
-    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, config, config_with, data_path,
-    eventually, open_route,
+    App, Gateway, H2, RawH2, Reply, StreamEnd, Tls, Wire, World, config, config_with, data_path,
+    eventually, loaded, open_route,
 };
 
 fn late() -> Reply {
@@ -350,9 +350,8 @@ fn open(gateway: &Arc<DataPath>) -> (DuplexStream, Farewell, JoinHandle<()>) {
 async fn what_has_come_when_a_connection_is_to_end_is_answered() {
     // SECURITY S-08: hyper ends a connection between two requests without a look at what has come
     let route = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
-    let env = Environment::empty();
-    let (gateway, log, _) = data_path(&config(route), &env, 3);
-    let gateway = Arc::new(gateway);
+    let config = loaded(&config(route), &Environment::empty());
+    let gateway = Arc::new(data_path(config, World::default()).0);
     // How long the connection waits between its requests: hyper has it, or it rests; and how much of the next one is there.
     for (pause, there) in [
         (1, HEAD.len()),
@@ -386,7 +385,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         assert_eq!(status(&mut client).await, 0, "it ends after that");
         served.await.unwrap();
     }
-    assert_eq!(log.captured().lines().count(), 9);
+    assert_eq!(gateway.telemetry().access.captured().lines().count(), 9);
     // The first request of a connection is waited for like any other, once it has begun.
     let (mut client, farewell, served) = open(&gateway);
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -418,12 +417,12 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
 async fn nothing_is_sent_to_the_app_once_nobody_waits_for_it() {
     // SECURITY S-09
     let route = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
-    let env = Environment::empty();
-    let (gateway, log, _) = data_path(&config(route), &env, 3);
-    let gateway = Arc::new(gateway);
+    let config = loaded(&config(route), &Environment::empty());
+    let gateway = Arc::new(data_path(config, World::default()).0);
     let (mut client, ..) = open(&gateway);
     gateway.cut_off();
     client.write_all(&[HEAD, b"x"].concat()).await.unwrap();
     assert_eq!(status(&mut client).await, 503);
-    assert!(log.captured().contains("\"reason\":\"draining\""));
+    let log = gateway.telemetry().access.captured();
+    assert!(log.contains("\"reason\":\"draining\""));
 }

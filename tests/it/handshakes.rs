@@ -10,12 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use data_encoding::BASE64;
-use hookward::clock::Clock;
 use hookward::config::{Environment, load_text};
-use hookward::gateway::Gateway as DataPath;
-use hookward::gateway::echo::Echo;
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
-use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::connections::Connections;
 use hookward::net::http::Farewell;
 use hookward::net::listener::{Endpoint, Worker, accept, bind};
@@ -24,10 +20,7 @@ use hookward::scheme::catalog::Catalog;
 use hookward::scheme::sign::Draft;
 use hookward::scheme::{KeyKind, Params, SenderUrl};
 use hookward::settings::Transport;
-use hookward::store::ReplayStore;
 use hookward::telemetry::Telemetry;
-use hookward::telemetry::log::AccessLog;
-use hookward::telemetry::metrics::Metrics;
 use hookward::units::UnixTime;
 use rustls::pki_types::TrustAnchor;
 use serde_json::{Value, json};
@@ -35,7 +28,9 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::support::{Answer, App, Gateway, SECRET, Tls, config, eventually, hmac_hex};
+use super::support::{
+    Answer, App, Gateway, SECRET, Tls, World, config, data_path, eventually, hmac_hex, loaded,
+};
 use super::vectors::{Case, cases};
 
 // === every vector ===
@@ -52,23 +47,18 @@ struct Served {
 impl Served {
     /// Serves a configuration with one TLS listener and echoing routes, at `now`.
     fn start(text: &str, env: &Environment, now: UnixTime, web: Arc<dyn Fetch>) -> Self {
-        let loaded = load_text("vectors.yaml", text, Path::new(""), env);
-        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
-        let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
-        let listener = config.listeners.into_iter().next().unwrap();
+        let config = loaded(text, env);
+        let listener = config.listeners[0].clone();
         let Transport::Tls(tls) = &listener.transport else {
             panic!("the listener has no TLS")
         };
-        let states = config.routes.routes().iter().map(|route| {
-            let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
-            RouteState::new(route, metrics, Arc::new(Echo))
-        });
-        let states = states.collect();
-        let policies = HashMap::from([(Arc::clone(&listener.name), ListenerPolicy::default())]);
-        let clock = Clock::manual(now);
-        let replay = ReplayStore::memory(clock.clone());
-        let snapshot = Snapshot::new(config.routes, config.limits, replay, policies, states);
-        let gateway = DataPath::new(snapshot, telemetry.clone(), clock, web).unwrap();
+        let world = World {
+            web,
+            start: now,
+            ..World::default()
+        };
+        let (gateway, _) = data_path(config, world);
+        let telemetry = gateway.telemetry().clone();
         let socket = bind(listener.address).unwrap();
         let address = socket.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {

@@ -1,24 +1,11 @@
 //! What RFC 9113 and RFC 7541 call an error, section by section, over TLS: an error it must be, of the
 //! stream or of the connection, and nothing of it at the app. And floods of what is allowed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use hookward::clock::Clock;
-use hookward::gateway::Gateway as Engine;
+use hookward::config::Environment;
 use hookward::gateway::connection::{Connection as Accepted, TlsFacts};
-use hookward::gateway::snapshot::Snapshot;
 use hookward::net::http::{Farewell, Serving, serve_http2};
-use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
-use hookward::route::matcher::RouteTable;
-use hookward::settings::Limits;
-use hookward::store::ReplayStore;
-use hookward::telemetry::Telemetry;
-use hookward::telemetry::log::AccessLog;
-use hookward::telemetry::metrics::Metrics;
-use hookward::units::UnixTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
@@ -26,7 +13,10 @@ use super::support::h2::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PADDED, PING,
     PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
 };
-use super::support::{App, Gateway, RawH2, StreamEnd, config, eventually, open_route};
+use super::support::{
+    App, Gateway, RawH2, StreamEnd, World, config, config_with, data_path, eventually, loaded,
+    open_route,
+};
 
 const METHOD: (&str, &[u8]) = (":method", b"POST");
 const SCHEME: (&str, &[u8]) = (":scheme", b"https");
@@ -648,14 +638,10 @@ fn a_client_with_a_huge_table_costs_no_memory() {
 }
 
 /// Serves HTTP/2 on one end of a pipe, without a route, with these limits.
-fn serve(limits: Limits) -> DuplexStream {
-    let clock = Clock::manual(UnixTime::from_secs(1_800_000_000));
-    let replay = ReplayStore::memory(clock.clone());
-    let routes = RouteTable::default();
-    let snapshot = Snapshot::new(routes, limits.clone(), replay, HashMap::new(), Vec::new());
-    let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
-    let fetch = Arc::new(HttpsFetch::new(system_roots));
-    let gateway = Arc::new(Engine::new(snapshot, telemetry, clock, fetch).unwrap());
+fn serve(limits: &str) -> DuplexStream {
+    let config = loaded(&config_with(limits, "  []\n"), &Environment::empty());
+    let limits = config.limits.clone();
+    let (gateway, _) = data_path(config, World::default());
     let tls = TlsFacts {
         certificate: None,
         client: None,
@@ -664,7 +650,7 @@ fn serve(limits: Limits) -> DuplexStream {
     let connection = Accepted::new(peer, "https".into(), Some(tls));
     let serving = Serving {
         connection,
-        gateway,
+        gateway: Arc::new(gateway),
         challenges: None,
     };
     let (client, server) = tokio::io::duplex(1 << 16);
@@ -677,10 +663,7 @@ fn serve(limits: Limits) -> DuplexStream {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_answers_no_pings_is_dead() {
     // SECURITY H2-17
-    let mut client = serve(Limits {
-        idle_timeout: Duration::from_hours(1),
-        ..Limits::default()
-    });
+    let mut client = serve("limits: { idle_timeout: 1h }");
     let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &block());
     let hello = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &request].concat();
     client.write_all(&hello).await.unwrap();

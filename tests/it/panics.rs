@@ -1,7 +1,5 @@
 //! A bug in one request spares the others: what panics is answered, recorded and counted.
 
-use std::collections::HashMap;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,24 +7,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hookward::clock::Clock;
-use hookward::config::{Environment, load_text};
+use hookward::config::Environment;
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
 use hookward::gateway::echo::Echo;
 use hookward::gateway::forward::{Exchange, Upstream};
 use hookward::gateway::outgoing::Outgoing;
-use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
-use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
-use hookward::settings::{Limits, Plaintext};
-use hookward::store::ReplayStore;
-use hookward::telemetry::Telemetry;
-use hookward::telemetry::log::AccessLog;
-use hookward::telemetry::metrics::Metrics;
-use hookward::units::UnixTime;
 use http::Request;
 use http_body::{Body, Frame};
+
+use super::support::{World, data_path, loaded};
 
 const CONFIG: &str = "version: 1
 listeners:
@@ -83,29 +73,6 @@ impl Body for FaultyBody {
     }
 }
 
-fn gateway(telemetry: &Telemetry) -> Arc<DataPath> {
-    let env = Environment::empty();
-    let loaded = load_text("hookward.yaml", CONFIG, Path::new(""), &env);
-    let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
-    let upstream = Arc::new(Faulty::default());
-    let states = config.routes.routes().iter().map(|route| {
-        let metrics = telemetry.metrics.route(&route.name, &route.auth.key_ids());
-        RouteState::new(route, metrics, Arc::<Faulty>::clone(&upstream))
-    });
-    let states = states.collect();
-    let policy = ListenerPolicy {
-        plaintext: Some(Plaintext::Allow),
-        ..ListenerPolicy::default()
-    };
-    let listeners = HashMap::from([("http".into(), policy)]);
-    let clock = Clock::manual(UnixTime::from_millis(1_767_225_600_000));
-    let replay = ReplayStore::memory(clock.clone());
-    let snapshot = Snapshot::new(config.routes, Limits::default(), replay, listeners, states);
-    let fetch = Arc::new(HttpsFetch::new(system_roots));
-    let gateway = DataPath::new(snapshot, telemetry.clone(), clock, fetch);
-    Arc::new(gateway.unwrap())
-}
-
 /// The status of one request.
 async fn status(gateway: &DataPath, panics: bool) -> u16 {
     let connection = Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None);
@@ -118,8 +85,12 @@ async fn status(gateway: &DataPath, panics: bool) -> u16 {
 #[tokio::test]
 async fn a_panic_in_one_request_spares_the_others() {
     // SECURITY S-16
-    let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
-    let gateway = gateway(&telemetry);
+    let world = World {
+        upstream: Arc::new(Faulty::default()),
+        ..World::default()
+    };
+    let (gateway, _) = data_path(loaded(CONFIG, &Environment::empty()), world);
+    let telemetry = gateway.telemetry();
     let requests = [
         ("the delivery", false, 500),
         ("a destructor", false, 500),

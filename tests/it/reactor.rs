@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
 use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use futures_util::FutureExt;
 use hmac::{Hmac, KeyInit, Mac};
-use hookward::config::{Environment, load_text};
+use hookward::config::Environment;
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
 use hookward::gateway::whole::{AT_ONCE_BYTES_DEAR, AT_ONCE_BYTES_MAX};
@@ -29,7 +28,7 @@ use tokio::task::spawn_blocking;
 
 use super::credentials::{ARGON2, BCRYPT};
 use super::support::{
-    App, Gateway, SECRET, basic, config, eventually, github_route, hmac_hex, now,
+    App, Gateway, SECRET, basic, config, eventually, github_route, hmac_hex, loaded, now,
 };
 
 const OPEN: &str = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
@@ -56,9 +55,7 @@ struct Worker {
 impl Worker {
     fn new(routes: &str) -> Self {
         let env = Environment::from_pairs([("SECRET", SECRET)]);
-        let text = config(&format!("{OPEN}{routes}"));
-        let loaded = load_text("hookward.yaml", &text, Path::new(""), &env);
-        let config = loaded.config.unwrap_or_else(|| panic!("{}", loaded.report));
+        let config = loaded(&config(&format!("{OPEN}{routes}")), &env);
         let telemetry = Telemetry::new(Metrics::new("test"), AccessLog::capture());
         let runtime = Builder::new_current_thread()
             .enable_all()

@@ -9,13 +9,13 @@ use hookward::clock::Clock;
 use hookward::config::Environment;
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
-use hookward::telemetry::log::AccessLog;
 use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
 
 use super::support::{
-    Answer, App, Gateway, RawH2, Reply, SECRET, config, data_path, github, hmac_hex, now, stripe,
+    Answer, App, Gateway, RawH2, Reply, SECRET, World, config, data_path, github, hmac_hex, loaded,
+    now, stripe,
 };
 
 /// A Stripe route at `/stripe`, a second one with the same secret at `/other`, and a GitHub route.
@@ -706,8 +706,8 @@ fn a_schemes_own_replay_protection() {
     assert_eq!(app.count(), 1);
 }
 
-/// A gateway in this process that remembers so many deliveries, what it tells, and the clock it goes by.
-fn remembering(entries_max: usize, provider: &str, window: &str) -> (DataPath, AccessLog, Clock) {
+/// A gateway in this process that remembers three deliveries, and the clock it goes by.
+fn remembering_three(provider: &str, window: &str) -> (DataPath, Clock) {
     let env = Environment::from_pairs([("SECRET", SECRET)]);
     let text = config(&format!(
         "  - name: signed
@@ -717,13 +717,16 @@ fn remembering(entries_max: usize, provider: &str, window: &str) -> (DataPath, A
     upstream: echo
 "
     ));
-    data_path(&text, &env, entries_max)
+    let world = World {
+        entries_max: 3,
+        ..World::default()
+    };
+    data_path(loaded(&text, &env), world)
 }
 
 /// What becomes of a delivery with this signature: its status, and the reason or else the outcome.
 async fn deliver(
     gateway: &DataPath,
-    log: &AccessLog,
     (name, value): (&str, &str),
     body: &'static str,
 ) -> (u16, String) {
@@ -732,7 +735,8 @@ async fn deliver(
     let body = Full::new(Bytes::from_static(body.as_bytes()));
     let request = request.header(name, value).body(body).unwrap();
     let status = gateway.handle(&connection, request).await.status();
-    let event: Value = serde_json::from_str(log.captured().lines().last().unwrap()).unwrap();
+    let log = gateway.telemetry().access.captured();
+    let event: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     let what = event["reason"].as_str().or(event["outcome"].as_str());
     (status.as_u16(), what.unwrap().to_owned())
 }
@@ -740,9 +744,9 @@ async fn deliver(
 #[tokio::test]
 async fn a_delivery_is_known_for_as_long_as_it_is_fresh() {
     // SECURITY A-17: timestamps are judged in whole seconds, so that one is fresh for almost a second more
-    let (gateway, log, clock) = remembering(3, "stripe", "10m");
+    let (gateway, clock) = remembering_three("stripe", "10m");
     let header = stripe(b"x", 1_800_000_300);
-    let again = async || deliver(&gateway, &log, ("Stripe-Signature", &header), "x").await;
+    let again = async || deliver(&gateway, ("Stripe-Signature", &header), "x").await;
     assert_eq!(again().await, (200, "forwarded".to_owned()));
     clock.advance(Duration::from_millis(600_999));
     assert_eq!(again().await, (200, "duplicate".to_owned()));
@@ -756,10 +760,10 @@ async fn a_full_memory_refuses_and_forgets_nothing() {
     let said = tempfile::NamedTempFile::new().unwrap();
     let operator = tracing_subscriber::fmt().with_writer(Arc::new(said.reopen().unwrap()));
     let _operator = tracing::subscriber::set_default(operator.finish());
-    let (gateway, log, clock) = remembering(3, "github", "10m");
+    let (gateway, clock) = remembering_three("github", "10m");
     let deliver = async |body: &'static str| {
         let (name, value) = github(body.as_bytes());
-        deliver(&gateway, &log, (&name, &value), body).await
+        deliver(&gateway, (&name, &value), body).await
     };
     let forwarded = (200, "forwarded".to_owned());
     let duplicate = (200, "duplicate".to_owned());

@@ -15,7 +15,7 @@ pub mod wire;
 pub use self::redis::Redis;
 pub use app::{App, Reply};
 pub use authority::Authority;
-pub use data_path::data_path;
+pub use data_path::{World, data_path, loaded};
 pub use gateway::Gateway;
 pub use h2::{H2, RawH2, StreamEnd};
 pub use wire::{Answer, Tls, Wire, any_certificate};
