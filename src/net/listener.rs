@@ -461,7 +461,6 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let patience = Duration::from_millis(900); // before a lost SYN is sent again
         let connect = || std::net::TcpStream::connect_timeout(&address, patience).unwrap();
-        let waiting: Vec<_> = (0..400).map(|_| connect()).collect();
-        assert_eq!(waiting.len(), 400);
+        let _waiting: Vec<_> = (0..400).map(|_| connect()).collect();
     }
 }
