@@ -610,24 +610,6 @@ fn bodies_that_only_hold_a_place_end_before_their_deadline() {
 }
 
 #[test]
-fn out_of_descriptors_it_waits_and_recovers() {
-    // SECURITY DS-09
-    let app = App::start();
-    let script = "ulimit -n 64; exec \"$0\" \"$@\"";
-    let gateway = Gateway::start_through(&["sh", "-c", script], &config(&open_route(&app)));
-    let held: Vec<Wire> = (0..100).map(|_| gateway.plain()).collect();
-    eventually("it says that it cannot accept", || {
-        gateway.stderr().contains("cannot accept").then_some(())
-    });
-    drop(held);
-    eventually("it serves again", || {
-        (gateway.post("/open", &[], b"x").status == 200).then_some(())
-    });
-    let complaints = gateway.stderr().matches("cannot accept").count();
-    assert!(complaints < 200, "{complaints} lines about the same");
-}
-
-#[test]
 fn a_suspended_process_goes_on_where_it_was() {
     // SECURITY S-07
     let app = App::start();
