@@ -669,22 +669,6 @@ fn documented_time_limits_are_the_defaults() {
 // === scripts and deployments ===
 
 #[test]
-fn scripts_parse() {
-    let scripts = ["tests/run", ".ci/run"]
-        .map(str::to_owned)
-        .into_iter()
-        .chain(files(&[".sh"]));
-    for script in scripts {
-        let status = Command::new("bash")
-            .arg("-n")
-            .arg(root().join(&script))
-            .status()
-            .unwrap();
-        assert!(status.success(), "{script}");
-    }
-}
-
-#[test]
 fn ci_runs_the_test_command_of_the_readme() {
     let readme = read("README.md");
     let screen: Vec<_> = readme.lines().take(24).collect();
