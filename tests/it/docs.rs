@@ -647,8 +647,88 @@ fn nothing_names_a_metric_that_is_not_there() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Every key of `limits`, and its default as it is printed.
+fn default_limits() -> Vec<(&'static str, String)> {
+    // Whole, so that nobody adds a key and forgets it here.
+    let Limits {
+        connections,
+        connections_per_address: _,
+        requests_in_flight,
+        body_memory,
+        header_bytes,
+        tls_handshake_timeout,
+        header_timeout,
+        body_timeout,
+        body_min_rate,
+        idle_timeout,
+        write_timeout,
+        drain_timeout,
+        drain_delay,
+        deliveries: _,
+        clients: _,
+        http2_window: _,
+        http2_streams: _,
+    } = Limits::default();
+    let few = Limits {
+        connections: 10,
+        ..Limits::default()
+    };
+    let least = few.connections_of([192, 0, 2, 1].into());
+    let share = format!("a tenth of `connections`, at least {least}");
+    let span = |time: Duration| match time {
+        Duration::ZERO => "0s".to_owned(),
+        time => Span(time).to_string(),
+    };
+    vec![
+        ("connections", connections.to_string()),
+        ("connections_per_address", share),
+        ("requests_in_flight", requests_in_flight.to_string()),
+        ("body_memory", body_memory.to_string()),
+        ("header_bytes", header_bytes.to_string()),
+        ("tls_handshake_timeout", span(tls_handshake_timeout)),
+        ("header_timeout", span(header_timeout)),
+        ("body_timeout", span(body_timeout)),
+        ("body_min_rate", body_min_rate.to_string()),
+        ("idle_timeout", span(idle_timeout)),
+        ("write_timeout", span(write_timeout)),
+        ("drain_timeout", span(drain_timeout)),
+        ("drain_delay", span(drain_delay)),
+    ]
+}
+
 #[test]
-fn documented_time_limits_are_the_defaults() {
+fn documented_limits_are_the_defaults() {
+    let schema: serde_json::Value = serde_json::from_str(hookward::config::SCHEMA).unwrap();
+    let described = &schema["$defs"]["LimitsSpec"]["properties"];
+    let page = read("docs/configuration.md");
+    let (_, section) = page.split_once("\n## Limits\n").unwrap();
+    let rows = rows(section.split("\n## ").next().unwrap());
+    let defaults = default_limits();
+    let mut known: Vec<_> = defaults.iter().map(|(key, _)| *key).collect();
+    known.sort_unstable();
+    let mut keys: Vec<_> = described.as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(known, keys);
+    assert_eq!(rows.len(), defaults.len());
+    for (key, default) in defaults {
+        let row = rows.iter().find(|row| row[0] == format!("`{key}`"));
+        let cell = &row.unwrap()[2];
+        let says = *cell == format!("`{default}`") || cell.starts_with(&format!("{default};"));
+        assert!(says, "{key} is {default}, not {cell}");
+        let text = described[key]["description"].as_str().unwrap();
+        let text = text.replace('\n', " ");
+        let says = [
+            format!("Default {default}."),
+            format!("Default: {default};"),
+        ];
+        let says = says.iter().any(|words| text.contains(words));
+        assert!(says, "{key} is {default}, not as in: {text}");
+    }
+}
+
+/// What another page repeats of them.
+#[test]
+fn limits_on_the_page_of_operations_are_the_defaults() {
     let limits = Limits::default();
     let page = read("docs/operations.md");
     for (name, default) in [
@@ -656,14 +736,27 @@ fn documented_time_limits_are_the_defaults() {
         ("header_timeout", limits.header_timeout),
         ("body_timeout", limits.body_timeout),
         ("idle_timeout", limits.idle_timeout),
+        ("write_timeout", limits.write_timeout),
     ] {
         let row = format!("| `{name}` | {} s |", default.as_secs());
         assert!(page.contains(&row), "{row}");
     }
-    assert!(page.contains(&format!(
-        "`limits.body_memory`, counted as they arrive | {} MiB",
-        limits.body_memory.0 >> 20
-    )));
+    for text in [
+        format!(
+            "| `body_min_rate` | {} bytes a second",
+            limits.body_min_rate
+        ),
+        format!(
+            "`limits.drain_timeout` ({} s)",
+            limits.drain_timeout.as_secs()
+        ),
+        format!(
+            "`limits.body_memory`, counted as they arrive | {} MiB",
+            limits.body_memory.0 >> 20
+        ),
+    ] {
+        assert!(page.contains(&text), "{text}");
+    }
 }
 
 // === scripts and deployments ===
