@@ -47,10 +47,10 @@ const STREAM_WINDOW: u32 = 65_535;
 /// Bytes of an answer that wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06), by the client before they
-/// were looked at; and by us, for what is wrong with them: that many more than a client may have open are refused one
-/// by one, with what it sends on them (SECURITY H2-14), and it is what h2 allows by itself.
+/// were looked at; and by us, for what is wrong with them (SECURITY H2-07) or because they are more than a client may
+/// have open: 300 that come at once are refused one by one (SECURITY H2-14).
 const RESET_STREAMS_MAX: usize = 20;
-const LOCAL_RESETS_MAX: usize = 1024;
+const LOCAL_RESETS_MAX: usize = 512;
 /// What a connection that has just been opened has for its first request, even when we are about to
 /// stop: its sender could not know (SECURITY S-08).
 const FRESH_TIME: Duration = Duration::from_secs(2);

@@ -241,9 +241,9 @@ impl Upstream for Cluster {
     fn patience(&self, limit: Option<Duration>) -> Duration {
         let servers = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
         let connects = self.settings.connect_timeout.saturating_mul(servers);
-        // Until it answers, and until it has taken what it said yes to.
-        let answers = limit.unwrap_or(self.settings.timeout).saturating_mul(2);
-        answers.saturating_add(connects)
+        limit
+            .unwrap_or(self.settings.timeout)
+            .saturating_add(connects)
     }
 }
 
