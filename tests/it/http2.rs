@@ -1,12 +1,14 @@
 //! HTTP/2: the same verdicts as over HTTP/1.1, and frames that no good client sends.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::support::h2::{DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM};
+use super::support::h2::{
+    DATA, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+};
 use super::support::{
     App, Gateway, RawH2, Reply, StreamEnd, Wire, config, config_with, eventually, github,
-    open_route, two_routes,
+    github_route, open_route, pause, two_routes,
 };
 
 #[test]
@@ -486,7 +488,7 @@ fn a_connection_that_says_nothing_is_closed() {
     // Pings do not keep it.
     while start.elapsed().as_millis() < 600 {
         idle.frame(PING, 0, 0, b"12345678");
-        super::support::pause(std::time::Duration::from_millis(100));
+        pause(Duration::from_millis(100));
     }
     assert!(matches!(
         idle.end_of(u32::MAX),
@@ -653,4 +655,84 @@ fn an_answer_that_breaks_off_resets_its_stream() {
         end => end,
     };
     assert!(matches!(end, StreamEnd::Reset(_)), "{end:?}");
+}
+
+/// An answer that sockets do not hold.
+fn long_answer() -> Vec<u8> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n");
+    [head.as_bytes(), &vec![b'z'; LONG]].concat()
+}
+
+const LONG: usize = 6 << 20;
+
+#[test]
+fn an_answer_reaches_a_client_that_reads_it_after_the_end() {
+    // SECURITY SM-17: a client says how much more it can take, and would be answered by a reset
+    let app = App::start();
+    let mut gateway = Gateway::start(&config(&open_route(&app)));
+    for ends in ["GOAWAY", "SIGTERM"] {
+        let mut raw = RawH2::open(gateway.address("https"));
+        let window = [&[0, 4][..], &(8_u32 << 20).to_be_bytes()].concat();
+        raw.frame(SETTINGS, 0, 0, &window);
+        raw.frame(WINDOW_UPDATE, 0, 0, &(8_u32 << 20).to_be_bytes());
+        app.script([Reply::AfterGate(long_answer())]);
+        raw.post(1, b"/open", &[], b"abc");
+        app.wait_for(1);
+        if ends == "GOAWAY" {
+            raw.frame(GOAWAY, 0, 0, &[0; 8]);
+        } else {
+            gateway.signal("TERM");
+        }
+        app.open_gate();
+        assert_eq!(raw.end_of(1), StreamEnd::Status(200), "{ends}");
+        // The gateway has said all that it has to say.
+        pause(Duration::from_millis(500));
+        let mut read = 0;
+        let end = loop {
+            let frame = raw.next().unwrap_or_else(|| panic!("{ends}: after {read}"));
+            if frame.kind == DATA {
+                read += frame.payload.len();
+                let more = u32::try_from(frame.payload.len()).unwrap().to_be_bytes();
+                raw.frame(WINDOW_UPDATE, 0, 0, &more);
+                if frame.flags & END_STREAM > 0 {
+                    break frame.stream;
+                }
+            }
+        };
+        assert_eq!((end, read), (1, LONG), "{ends}");
+        app.close_gate();
+    }
+    assert_eq!(gateway.wait(), 0);
+}
+
+#[test]
+fn a_client_that_answers_no_ping_holds_up_no_stop() {
+    // SECURITY H2-20
+    let app = App::start();
+    let mut gateway = Gateway::start(&config_with(
+        "limits: { drain_timeout: 10m }",
+        &open_route(&app),
+    ));
+    let mut raw = RawH2::open(gateway.address("https"));
+    raw.post(1, b"/open", &[], b"abc");
+    assert_eq!(raw.end_of(1), StreamEnd::Status(200));
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait(), 0);
+}
+
+#[test]
+fn a_refusal_without_content_has_none() {
+    // RFC 9110 15.3.5: a client takes it for an error of the protocol
+    let app = App::start();
+    for status in [204, 205] {
+        let route = format!(
+            "{}    on_reject: {{ status: {status} }}\n",
+            github_route(&app)
+        );
+        let gateway = Gateway::start(&config(&route));
+        let answer = gateway.h2().exchange("POST", "/github", &[], b"x");
+        assert_eq!((answer.status, answer.body.len()), (status, 0));
+        let answer = gateway.post("/github", &[], b"x");
+        assert_eq!((answer.status, answer.body.len()), (status, 0));
+    }
 }

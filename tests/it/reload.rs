@@ -6,8 +6,8 @@ use std::thread;
 
 use super::support::redis::free_port;
 use super::support::{
-    App, Authority, Gateway, Reply, SECRET, Tls, Wire, config, eventually, github, github_route,
-    hmac_hex, open_route, two_routes,
+    App, Authority, Gateway, RawH2, Reply, SECRET, StreamEnd, Tls, Wire, config, eventually,
+    github, github_route, hmac_hex, open_route, two_routes,
 };
 
 #[test]
@@ -344,6 +344,47 @@ fn requests_under_way_finish_under_the_configuration_that_took_them() {
     half.send(b"yz");
     assert_eq!(half.answer().unwrap().status, 200);
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn connections_of_a_listener_that_is_gone_are_judged_as_they_were_and_end() {
+    // SECURITY RT-31: without its `trusted_proxies`, `deny_ips` would not see whom a proxy speaks for
+    let app = App::start();
+    let listener = |name: &str, port: u16| {
+        format!(
+            "version: 1
+admin: {{ address: 127.0.0.1:0 }}
+listeners:
+  {name}:
+    address: \"127.0.0.1:{port}\"
+    trusted_proxies: [127.0.0.0/8]
+    tls: {{ self_signed: [localhost] }}
+routes:
+  - name: open
+    match: {{ path: /open }}
+    deny_ips: [203.0.113.9]
+    verify: none
+    upstream: \"{}\"
+",
+            app.url()
+        )
+    };
+    let gateway = Gateway::start(&listener("https", free_port()));
+    let mut raw = RawH2::open(gateway.address("https"));
+    let client = [("x-forwarded-for", &b"203.0.113.9"[..])];
+    let mut refused = |stream: u32| {
+        raw.post(stream, b"/open", &client, b"x");
+        let event = gateway.event();
+        assert_eq!(
+            (event["reason"].as_str(), event["client_ip"].as_str()),
+            (Some("source_denied"), Some("203.0.113.9"))
+        );
+    };
+    refused(1);
+    gateway.reload(&listener("edge", free_port()), "success");
+    refused(3);
+    assert_eq!(raw.end_of(u32::MAX), StreamEnd::GoAway(0));
+    app.saw_nothing();
 }
 
 #[test]

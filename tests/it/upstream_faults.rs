@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::support::{
-    App, Gateway, Reply, SECRET, config, eventually, numbered_fields, open_route,
+    App, Gateway, Reply, SECRET, config, eventually, numbered_fields, open_route, pause,
 };
 
 fn start(app: &App) -> Gateway {
@@ -213,7 +213,7 @@ fn the_timeout_runs_for_each_wait_and_not_for_the_whole() {
     thread::scope(|scope| {
         let asked = scope.spawn(|| gateway.post("/open", &[], b"x"));
         app.wait_for(1);
-        super::support::pause(std::time::Duration::from_millis(400));
+        pause(Duration::from_millis(400));
         app.open_gate();
         assert_eq!(asked.join().unwrap().text(), "begunended");
     });
@@ -426,15 +426,20 @@ fn body_length(input: &mut impl BufRead) -> u64 {
 
 /// A gateway before an [`early`] app, and a delivery of 6 MB, more than sockets hold.
 fn before_early(app: &str) -> (Gateway, Vec<u8>) {
-    let routes = format!(
+    let gateway = Gateway::start(&config(&early_route(app)));
+    (gateway, vec![b'x'; 6_000_000])
+}
+
+/// A route to an [`early`] app.
+fn early_route(app: &str) -> String {
+    format!(
         "  - name: github
     match: {{ path: /github }}
     verify: [{{ provider: github, secrets: [\"value:{SECRET}\"] }}]
     replay: {{ window: 10m }}
     upstream: \"{app}\"
 "
-    );
-    (Gateway::start(&config(&routes)), vec![b'x'; 6_000_000])
+    )
 }
 
 #[test]
@@ -492,6 +497,39 @@ fn an_app_that_has_said_all_it_has_to_say_may_read_on() {
     let answer = gateway.post_github("/github", &body);
     assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
     assert_eq!(counts.recv().unwrap(), body.len() as u64);
+}
+
+#[test]
+fn an_app_that_has_said_yes_may_read_for_longer_than_an_answer_may_take() {
+    // SECURITY U-07
+    let (app, counts) = app_that(|mut stream, counts| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let mut left = body_length(&mut input);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            .unwrap();
+        let mut read = 0;
+        while left > 0 {
+            // Some three seconds in all.
+            pause(Duration::from_millis(50));
+            let mut part = input.by_ref().take(left.min(100_000));
+            let more = std::io::copy(&mut part, &mut std::io::sink()).unwrap();
+            if more == 0 {
+                break;
+            }
+            left -= more;
+            read += more;
+        }
+        counts.send(read).unwrap();
+    });
+    let routes = format!("{}    forward: {{ timeout: 1s }}\n", early_route(&app));
+    let (gateway, body) = (Gateway::start(&config(&routes)), vec![b'x'; 6_000_000]);
+    let answer = gateway.post_github("/github", &body);
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    assert_eq!(counts.recv().unwrap(), body.len() as u64);
+    gateway.post_github("/github", &body);
+    assert_eq!(gateway.event()["outcome"], "forwarded");
+    assert_eq!(gateway.event()["outcome"], "duplicate");
 }
 
 #[test]
