@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub closed: CancellationToken,
     /// [`Farewell::said`] of its connections: when the program stops, or when a reload removes it.
     pub leaving: CancellationToken,
+    /// When it was last said that it cannot accept.
+    pub complained: Mutex<Seldom>,
 }
 
 /// What all accept loops of a worker share.
@@ -157,17 +159,18 @@ fn accept_rest(listener: TcpListener, endpoint: &Arc<Endpoint>, worker: &Worker)
 
 /// Accepts connections for ever.
 async fn accept_all(listener: &TcpListener, endpoint: &Arc<Endpoint>, worker: &Worker) {
-    let mut trouble = Trouble::default();
+    let mut pause = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                trouble.end();
+                pause = None;
                 take(stream, peer, endpoint, worker);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                let pause = trouble.note(&endpoint.name, &error);
-                sleep(pause).await;
+                let wait = trouble(endpoint, &error, pause);
+                pause = Some(wait);
+                sleep(wait).await;
             }
         }
     }
@@ -216,29 +219,17 @@ impl Drop for Open {
     }
 }
 
-/// What keeps a loop from accepting: descriptors or memory have run out. It waits a little longer
-/// each time, and says so now and then (SECURITY DS-09).
-#[derive(Default)]
-struct Trouble {
-    pause: Option<Duration>,
-    said: Seldom,
-}
-
-impl Trouble {
-    fn end(&mut self) {
-        self.pause = None;
+/// Descriptors or memory have run out: says so now and then, and how long to wait, which is a little longer each time
+/// (SECURITY DS-09).
+fn trouble(endpoint: &Endpoint, error: &io::Error, before: Option<Duration>) -> Duration {
+    let mut complained = endpoint
+        .complained
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if complained.is_due(Instant::now()) {
+        tracing::error!(listener = &*endpoint.name, %error, "cannot accept connections");
     }
-
-    /// How long to wait now.
-    fn note(&mut self, listener: &str, error: &io::Error) -> Duration {
-        if self.said.is_due(Instant::now()) {
-            tracing::error!(listener, %error, "cannot accept connections");
-        }
-        let pause = self.pause.map_or(PAUSE_MIN, |pause| pause * 2);
-        let pause = pause.min(PAUSE_MAX);
-        self.pause = Some(pause);
-        pause
-    }
+    before.map_or(PAUSE_MIN, |before| before * 2).min(PAUSE_MAX)
 }
 
 /// Errors of the connection that was to be accepted; the listener itself is fine (accept(2)).

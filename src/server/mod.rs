@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -583,6 +583,7 @@ impl Server {
             held: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
             leaving: self.farewell.said.child_token(),
+            complained: Mutex::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
             // A worker only stops listening for work when the program ends.
