@@ -13,7 +13,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::iter::once;
 use std::marker::PhantomData;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -690,32 +689,36 @@ impl Marks {
 
     /// This path and those of all mappings that `<<` merges into the one there, the first to count first.
     fn merged(&self, path: &str) -> impl Iterator<Item = String> {
-        let mut open = vec![path.to_owned()];
         let mut seen = HashSet::new();
+        // Each with how many of its sources were taken.
+        let mut open = Vec::new();
+        let mut next = Some(path.to_owned());
         std::iter::from_fn(move || {
             loop {
-                let path = open.pop()?;
-                if seen.insert(hash(&path)) {
-                    let mut sources: Vec<_> = self.sources(&path).collect();
-                    sources.reverse();
-                    open.extend(sources);
-                    return Some(path);
+                let found = next.take().filter(|path| seen.insert(hash(path)));
+                if let Some(found) = found {
+                    open.push((found.clone(), 0));
+                    return Some(found);
+                }
+                let (path, taken) = open.last_mut()?;
+                next = self.source(path, *taken);
+                *taken += 1;
+                if next.is_none() {
+                    open.pop();
                 }
             }
         })
     }
 
-    /// The paths of the mappings that the `<<` of the one at this path names.
-    fn sources(&self, path: &str) -> impl Iterator<Item = String> {
+    /// The path of the mapping that the `<<` of the one at this path names at this place.
+    fn source(&self, path: &str, place: usize) -> Option<String> {
         let merge = join(path, "<<");
-        let items = (0..usize::MAX).map({
-            let merge = merge.clone();
-            move |index| format!("{merge}[{index}]")
-        });
-        let known = once(merge)
-            .chain(items)
-            .take_while(|path| self.is_known(path));
-        known.map(|path| self.followed(path))
+        // It names one, or a list of them.
+        let named = match place.checked_sub(1) {
+            None => merge,
+            Some(index) => format!("{merge}[{index}]"),
+        };
+        self.is_known(&named).then(|| self.followed(named))
     }
 
     fn is_known(&self, path: &str) -> bool {

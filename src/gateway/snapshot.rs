@@ -80,7 +80,7 @@ pub struct RouteState {
     pub upstream: Arc<dyn Upstream>,
     /// What the requests for it hold; `None` where it answers by itself.
     pub load: Option<Arc<Load>>,
-    /// Longest that one delivery can take: how long a replay claim is leased. A shared store adds its own waits.
+    /// Longest until the app's answer: how long a replay claim is leased. A shared store adds its own waits.
     pub lease: Duration,
     /// Largest body that is judged where its request is served.
     pub at_once_bytes: usize,

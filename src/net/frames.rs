@@ -189,6 +189,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// Whether the last word was said: after a shutdown, that is once the client has answered the ping.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Relaxed)
+    }
+
     /// What h2 has refused since the last call. `begun` is how many requests have come out of it, and it
     /// must have taken all that it was given.
     pub(super) fn refusals(&self, begun: u64) -> u64 {

@@ -57,9 +57,9 @@ const FRESH_TIME: Duration = Duration::from_secs(2);
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long an HTTP/2 connection without a request waits, when it drains, for the client to have seen that: who does not
-/// answer the ping would hold up a stop.
-const DRAINED_TIME: Duration = Duration::from_secs(2);
+/// How long an HTTP/2 connection that drains waits for the client to have seen that. Who does not answer the ping is
+/// waited for no longer, from the first moment on at which it has no request under way: it would hold up a stop.
+const UNHEARD_TIME: Duration = Duration::from_secs(5);
 /// Time for an overdue HTTP/2 client to take its GOAWAY.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// How long hyper keeps a connection that waits for its next request.
@@ -99,7 +99,7 @@ pub fn serve_http1<I>(
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port(), None));
+    let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let header_bytes = limits.header_bytes.as_usize();
     let Farewell { said, meant } = farewell;
@@ -245,8 +245,7 @@ pub async fn serve_http2<I>(io: I, serving: Serving, limits: Limits, farewell: F
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let port = serving.connection.peer.port();
-    let watch = Arc::new(Watch::new(&limits, port, Some(DRAINED_TIME)));
+    let watch = Arc::new(Watch::new(&limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
@@ -285,8 +284,12 @@ where
         .guard(&farewell.meant, |cx, call| {
             if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
+                watch.asks_whether_heard();
             }
             let polled = conn.as_mut().poll(cx);
+            if tally.is_over() {
+                watch.unheard_ms.store(0, Ordering::Relaxed);
+            }
             for _ in 0..tally.refusals(watch.begun()) {
                 gateway.refused_by_http(Reason::MalformedRequest);
             }
@@ -356,8 +359,11 @@ fn service(
             if version == Version::HTTP_10 {
                 settle_old(&mut response);
             }
-            if !response.body().is_own() {
-                exchange.watch.is_passed_back.store(true, Ordering::Relaxed);
+            // Answers over HTTP/2 leave at the same time, and one of them may be long.
+            let is_own = response.body().is_own();
+            if is_http1 || !is_own {
+                let passed_back = &exchange.watch.is_passed_back;
+                passed_back.store(!is_own, Ordering::Relaxed);
             }
             Ok(response.map(|body| Tracked::new(body, exchange)))
         }))
@@ -472,10 +478,11 @@ struct Watch {
     is_passed_back: AtomicBool,
     /// Whether all is said, and only the client's end is waited for.
     is_lingering: AtomicBool,
-    /// Longest that a connection without a request stays once it drains.
-    drained_time: Option<Duration>,
-    /// Since when it drains, one more than milliseconds; 0 before.
-    drained_ms: AtomicU64,
+    /// Since when an HTTP/2 client has been asked whether it knows that the connection drains, one more than milliseconds;
+    /// 0 before, and once it has answered.
+    unheard_ms: AtomicU64,
+    /// When all that was written was on its way.
+    flushed_ms: AtomicU64,
     /// Whether anything of a request has ever come.
     has_read: AtomicBool,
     /// Whether all that hyper has written is on its way.
@@ -492,7 +499,7 @@ const PHASE_IDLE: u8 = 1;
 const PHASE_REST: u8 = 2;
 
 impl Watch {
-    fn new(limits: &Limits, port: u16, drained_time: Option<Duration>) -> Self {
+    fn new(limits: &Limits, port: u16) -> Self {
         Self {
             started: clock::now(),
             age_max: AGE_MAX + Duration::from_secs(u64::from(port % AGE_SPREAD)),
@@ -507,8 +514,8 @@ impl Watch {
             stuck_ms: AtomicU64::new(0),
             is_passed_back: AtomicBool::new(false),
             is_lingering: AtomicBool::new(false),
-            drained_time,
-            drained_ms: AtomicU64::new(0),
+            unheard_ms: AtomicU64::new(0),
+            flushed_ms: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
             turns: AtomicU64::new(0),
@@ -518,6 +525,12 @@ impl Watch {
     fn enter(&self, phase: u8) {
         self.since_ms.store(self.now_ms(), Ordering::Relaxed);
         self.phase.store(phase, Ordering::Relaxed);
+    }
+
+    /// The client is asked, by a ping, whether it knows that the connection drains.
+    fn asks_whether_heard(&self) {
+        let now = self.now_ms().saturating_add(1);
+        self.unheard_ms.store(now, Ordering::Relaxed);
     }
 
     fn begin_turn(&self) {
@@ -588,13 +601,11 @@ impl Watch {
             return longest.map(|since| end(since + self.write_timeout));
         }
         let since = at(self.since_ms.load(Ordering::Relaxed));
-        let drained = self.drained_ms.load(Ordering::Relaxed).checked_sub(1);
-        let drained = drained
-            .zip(self.drained_time)
-            .map(|(ms, most)| since.max(at(ms)) + most);
+        let unheard = self.unheard_ms.load(Ordering::Relaxed).checked_sub(1);
+        let unheard = unheard.map(|since| at(since) + UNHEARD_TIME);
         let limit = match self.phase.load(Ordering::Relaxed) {
             PHASE_HEAD => self.header_timeout,
-            PHASE_IDLE if self.may_rest() && drained.is_none() => {
+            PHASE_IDLE if self.may_rest() && unheard.is_none() => {
                 return Some(Deadline {
                     at: since + REST_AFTER,
                     is_of_rest: true,
@@ -603,14 +614,15 @@ impl Watch {
             _ => self.idle_timeout,
         };
         let write = stuck.map(|since| since + self.write_timeout);
-        let ends = write.into_iter().chain(drained).chain([since + limit]);
+        let ends = write.into_iter().chain(unheard).chain([since + limit]);
         ends.min().map(end)
     }
 
     /// How long the client is listened to once all is said: as long as it may still be reading an answer.
     fn patience(&self) -> Option<Patience> {
-        let since = Duration::from_millis(self.since_ms.load(Ordering::Relaxed));
-        let idle = clock::now().saturating_duration_since(self.started + since);
+        let flushed = self.flushed_ms.load(Ordering::Relaxed);
+        let since = self.since_ms.load(Ordering::Relaxed).max(flushed);
+        let idle = Duration::from_millis(self.now_ms().saturating_sub(since));
         if self.begun() == 0 || idle >= SILENCE_MAX {
             None
         } else if self.is_passed_back.load(Ordering::Relaxed) {
@@ -658,11 +670,7 @@ impl Watch {
             let begin = !draining
                 && is_due
                 && (drained.as_mut().poll(cx).is_ready() | retired.as_mut().poll(cx).is_ready());
-            if begin {
-                draining = true;
-                let now = self.now_ms().saturating_add(1);
-                self.drained_ms.store(now, Ordering::Relaxed);
-            }
+            draining |= begin;
             let mut call = if begin { Call::Drain } else { Call::Go };
             loop {
                 if let Poll::Ready(result) = clock::turn(|| poll(cx, call)) {
@@ -922,7 +930,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
         self.watch.wrote(&polled);
         let is_flushed = matches!(polled, Poll::Ready(Ok(())));
-        self.watch.is_flushed.store(is_flushed, Ordering::Relaxed);
+        let was_flushed = self.watch.is_flushed.swap(is_flushed, Ordering::Relaxed);
+        if is_flushed && !was_flushed {
+            let now = self.watch.now_ms();
+            self.watch.flushed_ms.store(now, Ordering::Relaxed);
+        }
         polled
     }
 
@@ -967,7 +979,7 @@ mod tests {
             idle_timeout: AGE_MAX * 2,
             ..Limits::default()
         };
-        let watch = Watch::new(&limits, 7, None);
+        let watch = Watch::new(&limits, 7);
         assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
         watch.enter(PHASE_IDLE);
         assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
@@ -976,7 +988,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_was_just_opened_has_time_for_its_first_request() {
         // SECURITY S-08
-        let watch = Watch::new(&Limits::default(), 0, None);
+        let watch = Watch::new(&Limits::default(), 0);
         let drain = CancellationToken::new();
         drain.cancel();
         let end = watch.guard(&drain, |_, call| {
@@ -993,7 +1005,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_client_does_not_take_ends_its_connection() {
         // SECURITY DS-03, H2-13
-        let watch = Arc::new(Watch::new(&Limits::default(), 0, None));
+        let watch = Arc::new(Watch::new(&Limits::default(), 0));
         let slow = Exchange::begin(&watch);
         let quick = Exchange::begin(&watch);
         assert_eq!(watch.deadline(), None, "the app is being waited for");
@@ -1011,7 +1023,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_stays_in_the_socket_ends_its_connection() {
         // SECURITY DS-03
-        let watch = Watch::new(&Limits::default(), 0, None);
+        let watch = Watch::new(&Limits::default(), 0);
         watch.enter(PHASE_IDLE);
         watch.wrote(&Poll::<()>::Pending);
         tokio::time::advance(Duration::from_secs(10)).await;

@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub closed: CancellationToken,
     /// [`Farewell::said`] of its connections: when the program stops, or when a reload removes it.
     pub leaving: CancellationToken,
+    /// [`Farewell::meant`] of its HTTP/2 connections: for the same causes, once no new connection comes here.
+    pub left: CancellationToken,
     /// When it was last said that it cannot accept.
     pub complained: Mutex<Seldom>,
 }
@@ -399,7 +401,7 @@ impl Accepted {
         };
         let served: Pin<Box<dyn Future<Output = ()> + Send>> = if is_h2 {
             // Where the listener goes, its connections do: a GOAWAY loses no request.
-            farewell.meant = self.endpoint.closed.clone();
+            farewell.meant = self.endpoint.left.clone();
             Box::pin(serve_http2(stream, service, limits.clone(), farewell))
         } else {
             Box::pin(serve_http1(stream, service, limits, farewell))

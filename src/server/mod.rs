@@ -508,6 +508,7 @@ impl Server {
                     if let Some(old) = old {
                         old.endpoint.closed.cancel();
                         old.endpoint.leaving.cancel();
+                        old.endpoint.left.cancel();
                     }
                     let keeper = self.keeper(&settings, &endpoint);
                     (endpoint, keeper)
@@ -533,6 +534,7 @@ impl Server {
             tracing::info!(target: START, listener, "no longer listening");
             running.endpoint.closed.cancel();
             running.endpoint.leaving.cancel();
+            running.endpoint.left.cancel();
         }
         self.show_expiries();
     }
@@ -583,6 +585,7 @@ impl Server {
             held: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
             leaving: self.farewell.said.child_token(),
+            left: self.farewell.meant.child_token(),
             complained: Mutex::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {

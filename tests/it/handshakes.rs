@@ -67,6 +67,7 @@ impl Served {
             tls: ArcSwap::from_pointee(Some(TlsAcceptor::new(tls).unwrap())),
             held: false,
             leaving: CancellationToken::new(),
+            left: CancellationToken::new(),
             complained: Mutex::default(),
             closed: CancellationToken::new(),
         });

@@ -24,6 +24,8 @@ const AUTHORITY: (&str, &[u8]) = (":authority", b"localhost");
 /// Nothing answers there: the app stays out of it.
 const PATH: (&str, &[u8]) = (":path", b"/nowhere");
 const REQUEST: [(&str, &[u8]); 4] = [METHOD, SCHEME, AUTHORITY, PATH];
+/// One that is not answered before its body has come.
+const AWAITED: [(&str, &[u8]); 4] = [METHOD, SCHEME, AUTHORITY, (":path", b"/open")];
 
 /// `:method: POST`, `:scheme: https`, `:path: /nowhere`, `:authority: localhost`.
 fn block() -> Vec<u8> {
@@ -276,14 +278,14 @@ fn frames_where_they_do_not_belong() {
             raw.frame(WINDOW_UPDATE, 0, 0, &[0; 4]);
         }),
         ("a stream's window opened by 0", Stream, |raw| {
-            raw.headers(1, 0, &REQUEST);
+            raw.headers(1, 0, &AWAITED);
             raw.frame(WINDOW_UPDATE, 0, 1, &[0; 4]);
         }),
         ("a window above 2^31", Connection, |raw| {
             raw.frame(WINDOW_UPDATE, 0, 0, &[0x7f, 255, 255, 255]);
         }),
         ("a stream's window above 2^31", Stream, |raw| {
-            raw.headers(1, 0, &REQUEST);
+            raw.headers(1, 0, &AWAITED);
             raw.frame(WINDOW_UPDATE, 0, 1, &[0x7f, 255, 255, 255]);
         }),
     ]);
