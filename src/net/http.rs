@@ -439,7 +439,9 @@ enum End {
 fn count_timeout(gateway: &Gateway, end: &End, watch: &Watch) {
     // Who never says a word, as a probe, has begun none.
     let has_begun = watch.has_read.load(Ordering::Relaxed);
-    if matches!(end, End::Overdue) && has_begun && watch.waits_for_head() {
+    // Nor has who only did not answer the ping of a drain.
+    let is_heard = watch.unheard_ms.load(Ordering::Relaxed) == 0;
+    if matches!(end, End::Overdue) && has_begun && is_heard && watch.waits_for_head() {
         gateway.telemetry().metrics.header_timeouts.inc();
     }
 }
