@@ -3,6 +3,7 @@
 // The core: no I/O, no async, no clocks.
 pub mod document;
 pub mod password_hash;
+pub mod private_file;
 pub mod problem;
 pub mod reason;
 pub mod route;

@@ -2,11 +2,11 @@
 //! the operator to refer to.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
+use crate::private_file;
 use crate::scheme::handshake::Keep;
 use crate::secret::Secret;
 
@@ -47,35 +47,21 @@ impl Keep for SecretFile {
         if self.is_taken() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let mut name = self.0.file_name().unwrap_or_default().to_owned();
-        name.push(".next");
-        let next = self.0.with_file_name(name);
-        // What a process that died left behind, which may be readable by others.
-        match fs::remove_file(&next) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        match private_file::create(&self.0, secret.expose()) {
+            // Another attempt to send it came at the same time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.holds(secret) => {
+                Ok(())
+            }
+            created => created,
         }
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&next)?;
-        let written = file.write_all(secret.expose());
-        // A link, unlike a rename, replaces nothing.
-        let kept = written
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::hard_link(&next, &self.0));
-        fs::remove_file(&next)?;
-        kept?;
-        let folder = self.0.parent().filter(|own| !own.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::Barrier;
+    use std::thread;
 
     use super::*;
 
@@ -88,7 +74,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("asana");
         let file = SecretFile::new(path.clone());
-        fs::write(dir.path().join("asana.next"), "left behind").unwrap();
         assert!(!file.is_taken());
         file.keep(&secret("first")).unwrap();
         file.keep(&secret("first")).unwrap();
@@ -98,6 +83,30 @@ mod tests {
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn of_secrets_that_come_at_once_the_one_that_is_kept_is_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let path = dir.path().join(format!("asana{round}"));
+            let file = SecretFile::new(path.clone());
+            let begin = Barrier::new(4);
+            // Each comes twice: its sender tries again while the first attempt is under way.
+            let keep = |text: &str| {
+                begin.wait();
+                file.keep(&secret(text)).is_ok()
+            };
+            let accepted = thread::scope(|scope| {
+                let keep = &keep;
+                let attempts = ["one", "one", "two", "two"].map(|text| scope.spawn(move || keep(text)));
+                attempts.map(|attempt| attempt.join().unwrap())
+            });
+            let kept = fs::read(&path).unwrap();
+            let is_one = kept == b"one";
+            assert!(is_one || kept == b"two", "{kept:?}");
+            assert_eq!(accepted, [is_one, is_one, !is_one, !is_one]);
+        }
     }
 
     #[test]

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::private_file;
 use crate::settings::AcmeSettings;
 
 /// Larger files are not ours.
@@ -152,30 +153,8 @@ impl Cache {
     fn write(&self, path: &Path, content: &str) -> io::Result<()> {
         let mut folder = DirBuilder::new();
         folder.recursive(true).mode(0o700).create(&self.folder)?;
-        let next = path.with_extension("next");
-        // What a process that died left behind, which may be readable by others.
-        match fs::remove_file(&next) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let written = write_new(&next, content).and_then(|()| fs::rename(&next, path));
-        if written.is_err() {
-            // It is of no use to anybody, and what matters is why it could not be written.
-            drop(fs::remove_file(&next));
-        }
-        written?;
-        File::open(&self.folder)?.sync_all()
+        private_file::replace(path, content.as_bytes())
     }
-}
-
-fn write_new(path: &Path, content: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
 }
 
 /// What a file holds; `None` when it is not there.
@@ -240,8 +219,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(&settings(dir.path(), &["a.example.org", "b.example.org"]));
         assert!(cache.account().unwrap().is_none());
-        fs::create_dir_all(&cache.folder).unwrap();
-        fs::write(cache.certificate.with_extension("next"), "left behind").unwrap();
         for content in ["one", "two"] {
             cache.keep_certificate(content).unwrap();
             let kept = read(&cache.certificate).unwrap().unwrap();
@@ -293,7 +270,7 @@ mod tests {
         let other = Cache::new(&settings(dir.path(), &["b.example.org"]));
         other.keep_certificate("other").unwrap();
         other.keep_account("{}").unwrap();
-        fs::write(other.certificate.with_extension("next"), "left behind").unwrap();
+        fs::write(dir.path().join("a/b/.hookward-x"), "left behind").unwrap();
         let foreign = AcmeSettings {
             directory: "https://ca.example.com/directory".to_owned(),
             ..settings(dir.path(), &["a.example.org"])
