@@ -171,6 +171,28 @@ fn what_a_start_runs_is_put_in_one_place_by_lld() {
 }
 
 #[test]
+fn the_image_is_built_from_all_that_a_release_is_built_from() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let dockerfile = fs::read_to_string(top.join("deploy/Dockerfile")).unwrap();
+    let ignored = fs::read_to_string(top.join("deploy/Dockerfile.dockerignore")).unwrap();
+    let copies = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY "));
+    let own = copies.filter(|copy| !copy.starts_with("--from"));
+    let copied: Vec<_> = own
+        .flat_map(|copy| copy.split(' ').rev().skip(1))
+        .collect();
+    for wanted in ["Cargo.lock", ".cargo", "deploy/pgo", "src", "rules"] {
+        assert!(copied.contains(&wanted), "{wanted}: {copied:?}");
+    }
+    for source in copied {
+        assert!(top.join(source).exists(), "{source}");
+        let is_sent = |line: &str| line.strip_prefix('!') == Some(source);
+        assert!(ignored.lines().any(is_sent), "{source} is ignored");
+    }
+}
+
+#[test]
 fn every_profile_comes_with_what_a_start_runs() {
     let folder = Path::new(WRAPPER).parent().unwrap();
     let made = |kind: &str| {
