@@ -26,6 +26,10 @@ const REPEAT_AFTER: Duration = Duration::from_mins(1);
 /// Calls that are remembered, and so the most in a minute.
 const RECENT_MAX: usize = 64;
 
+/// As many subscriptions as may be confirmed in a minute were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany;
+
 /// Makes the calls. Cheap to clone; clones share what was called.
 #[derive(Clone, Debug)]
 pub struct Confirmations {
@@ -44,19 +48,27 @@ impl Confirmations {
         }
     }
 
-    /// The call of `url`, to be run in a task of its own; `None` when it was made just now.
-    pub fn confirm(&self, url: HttpsUrl) -> Option<impl Future<Output = ()> + Send + use<>> {
+    /// The call of `url`, to be run in a task of its own. `Ok(None)` when it was made just now.
+    ///
+    /// Fails when too many others were: the provider must ask again, for nobody will call.
+    pub fn confirm(
+        &self,
+        url: HttpsUrl,
+    ) -> Result<Option<impl Future<Output = ()> + Send + use<>>, TooMany> {
         let now = self.clock.monotonic();
         {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
             recent.retain(|_, called| now.saturating_sub(*called) < REPEAT_AFTER);
-            if recent.contains_key(&url) || recent.len() >= RECENT_MAX {
-                return None;
+            if recent.contains_key(&url) {
+                return Ok(None);
+            }
+            if recent.len() >= RECENT_MAX {
+                return Err(TooMany);
             }
             recent.insert(url.clone(), now);
         }
         let fetch = Arc::clone(&self.fetch);
-        Some(async move {
+        Ok(Some(async move {
             let host = url.host();
             for wait in TRIES {
                 sleep(wait).await;
@@ -69,7 +81,7 @@ impl Confirmations {
                 host,
                 "giving up: ask the provider to confirm the subscription again"
             );
-        })
+        }))
     }
 }
 
@@ -129,7 +141,7 @@ mod tests {
     async fn it_is_called_until_it_answers() {
         for (fails, expected) in [(0, 1), (2, 3), (9, 3)] {
             let (confirmations, web, _) = bench(fails);
-            confirmations.confirm(url("a")).unwrap().await;
+            confirmations.confirm(url("a")).unwrap().unwrap().await;
             assert_eq!(web.calls.load(Ordering::Relaxed), expected);
         }
     }
@@ -137,14 +149,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_captured_message_calls_once() {
         let (confirmations, _, clock) = bench(0);
-        assert!(confirmations.confirm(url("a")).is_some());
-        assert!(confirmations.confirm(url("a")).is_none());
-        assert!(confirmations.confirm(url("b")).is_some());
-        for n in 2..RECENT_MAX {
-            assert!(confirmations.confirm(url(&n.to_string())).is_some());
+        let is_called = |path: &str| Ok::<_, TooMany>(confirmations.confirm(url(path))?.is_some());
+        assert_eq!(is_called("a"), Ok(true));
+        assert_eq!(is_called("a"), Ok(false));
+        for n in 1..RECENT_MAX {
+            assert_eq!(is_called(&n.to_string()), Ok(true));
         }
-        assert!(confirmations.confirm(url("c")).is_none());
+        assert_eq!(
+            is_called("b"),
+            Err(TooMany),
+            "it must not be taken for one that was called"
+        );
+        assert_eq!(is_called("a"), Ok(false));
         clock.advance(REPEAT_AFTER);
-        assert!(confirmations.confirm(url("a")).is_some());
+        assert_eq!(is_called("b"), Ok(true));
     }
 }

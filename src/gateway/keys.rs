@@ -246,14 +246,15 @@ impl KeyCache {
         let (mut ended, before) = match self.next(&entry, key_id) {
             Next::Take(keys) => return Ok(keys),
             Next::TakeAndRefresh(keys) => {
-                self.start(&entry, Some(client));
+                // What is held still serves.
+                self.start(&entry, Some(client)).ok();
                 return Ok(keys);
             }
             Next::GiveUp => return Err(unavailable("the keys could not be fetched just now")),
-            Next::Wait(ended, before) => {
-                self.start(&entry, Some(client));
-                (ended, before)
-            }
+            Next::Wait(ended, before) => match self.start(&entry, Some(client)) {
+                Ok(()) => (ended, before),
+                Err(why) => return before.ok_or(unavailable(why)),
+            },
         };
         // Whoever started the fetch may have gone; its end is told all the same.
         let in_time = timeout(WAIT_MAX, ended.changed()).await.is_ok();
@@ -301,7 +302,8 @@ impl KeyCache {
             return;
         };
         if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None) {
-            self.start(&entry, None);
+            // The first request that wants them asks again.
+            self.start(&entry, None).ok();
         }
     }
 
@@ -364,24 +366,22 @@ impl KeyCache {
         }
     }
 
-    /// Starts a fetch in a task of its own, unless there is one already, or too many.
-    fn start(&self, entry: &Arc<Entry>, client: Option<IpAddr>) {
+    /// Starts a fetch in a task of its own, unless one is under way or has just ended, or says why it may not be.
+    fn start(&self, entry: &Arc<Entry>, client: Option<IpAddr>) -> Result<(), &'static str> {
         let inner = Arc::clone(&self.0);
         let now = inner.clock.monotonic();
         let mut state = entry.state();
         if state.is_running || !state.may_fetch(now) {
-            return; // Who waits waits for that one.
+            return Ok(());
         }
-        let permit = Arc::clone(&inner.running).try_acquire_owned().ok();
-        let is_left = || match client.filter(|_| entry.wanted.reach != Reach::Any) {
-            Some(client) => inner.may_fetch_unasked(entry.wanted.url.host(), client, now),
-            None => true,
-        };
-        let Some(permit) = permit.filter(|_| is_left()) else {
-            drop(state);
-            entry.ended.send_replace(());
-            return;
-        };
+        let permit = Arc::clone(&inner.running)
+            .try_acquire_owned()
+            .map_err(|_none| "too many keys are being fetched at once")?;
+        if let Some(client) = client.filter(|_| entry.wanted.reach != Reach::Any)
+            && !inner.may_fetch_unasked(entry.wanted.url.host(), client, now)
+        {
+            return Err("too many key URLs of requests have been fetched just now");
+        }
         state.is_running = true;
         state.last_fetch = Some(now);
         let running = Running(Arc::clone(entry));
@@ -389,6 +389,7 @@ impl KeyCache {
             inner.fetch(&running.0).await;
             drop((running, permit));
         });
+        Ok(())
     }
 }
 

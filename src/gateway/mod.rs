@@ -55,7 +55,7 @@ pub mod well_formed;
 pub mod whole;
 
 use body::{BodyLimits, Hold, Received, Room};
-use confirm::Confirmations;
+use confirm::{Confirmations, TooMany};
 use connection::Connection;
 use forward::{Forwarding, Unread, UpstreamError};
 use head::Head;
@@ -257,9 +257,10 @@ impl Gateway {
         self.deliveries.wait().await;
     }
 
-    /// Refuses what is still waiting for its body, or for the app: the drain deadline has come.
+    /// Refuses what is still waiting for its body, for its turn to be judged, or for the app: the drain deadline has come.
     pub fn cut_off(&self) {
         self.cutoff.cancel();
+        self.aside.close();
     }
 
     /// Counts a request that the HTTP library refused before it was one.
@@ -406,13 +407,19 @@ impl Gateway {
 
     /// Answers a handshake.
     fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
-        if let Some(call) = reply
+        match reply
             .fetch
             .take()
-            .and_then(|url| self.confirmations.confirm(url))
+            .map(|url| self.confirmations.confirm(url))
         {
             // The provider does not ask again: a stop waits for it.
-            self.deliveries.spawn(call);
+            Some(Ok(Some(call))) => drop(self.deliveries.spawn(call)),
+            Some(Ok(None)) | None => {}
+            Some(Err(TooMany)) => {
+                let detail = "too many subscriptions are being confirmed";
+                let rejection = Rejection::new(Reason::Overloaded, detail);
+                return refuse(rejection.into(), record, HeaderMap::new());
+            }
         }
         let status = reply.status.as_u16();
         let response = respond::handshake(reply, &record.request_id);
@@ -535,9 +542,8 @@ impl Routed<'_> {
         if doubts.first.is_none() {
             doubts.weigh(admit::quota(&state.route_limits, record.client_ip).await)?;
         }
-        let claims = held.take();
         let proof = proof.unwrap_or_default();
-        let built = forward::build(Forwarding {
+        let request = forward::build(Forwarding {
             head,
             body: received.content,
             state,
@@ -546,18 +552,12 @@ impl Routed<'_> {
             verdict: doubts.first.map_or(Ok(&proof), Err),
             request_id: &record.request_id,
         });
-        let request = match built {
-            Ok(request) => request,
-            Err(reason) => {
-                replay::give_back(claims);
-                let detail = "the forwarded target cannot be built";
-                return Err(Rejection::new(reason, detail));
-            }
-        };
+        let request = request
+            .map_err(|reason| Rejection::new(reason, "the forwarded target cannot be built"))?;
         Ok(Ready::Forward(Box::new(Delivery {
             state: Arc::clone(state),
             request,
-            claims,
+            claims: held.take(),
             doubt: doubts.first,
             answer_fields: proof.answer_fields,
             permit,
@@ -794,6 +794,7 @@ async fn exchange(
         () = cutoff.cancelled() => {
             Err(UpstreamError::Timeout("it was not waited for beyond `limits.drain_timeout`".into()))
         }
+        never = replay::Renewal::new(&claims, state.lease) => match never {},
     };
     let took = record.elapsed().saturating_sub(started);
     let is_unread = answer
@@ -833,8 +834,13 @@ async fn exchange(
 /// The answer where the app gave none.
 fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Record) -> Response<Answer> {
     let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
-    let reason = error.reason().code();
-    tracing::warn!(route, request_id, reason, %error, "a delivery failed");
     let rejection = Rejection::new(error.reason(), "the delivery failed");
+    let reason = rejection.reason.code();
+    if record.is_news(&rejection) {
+        let message = "a delivery failed (said once in 10 s for each route and reason)";
+        tracing::warn!(route, request_id, reason, %error, message);
+    } else {
+        tracing::debug!(route, request_id, reason, %error, "a delivery failed");
+    }
     refuse(Refusal::of(state, rejection), record, HeaderMap::new())
 }

@@ -220,8 +220,8 @@ impl Record {
         }
     }
 
-    /// A bug is said each time.
-    fn is_news(&self, rejection: &Rejection) -> bool {
+    /// Whether the operational log is to say why it is refused: once in 10 s for each route and cause, a bug each time.
+    pub(super) fn is_news(&self, rejection: &Rejection) -> bool {
         let fault = (rejection.reason, rejection.detail);
         rejection.reason == Reason::Internal || {
             let faults = &self.telemetry.faults;

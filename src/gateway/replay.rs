@@ -1,13 +1,20 @@
 //! Stage: is this delivery new? Claim it, and commit or release the claim once the app answered.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::record::Record;
 use super::rejection::Rejection;
 use super::snapshot::RouteState;
 use super::verify::Proof;
+use crate::clock;
 use crate::reason::Reason;
 use crate::route::policy::OnDuplicate;
 use crate::scheme;
@@ -128,7 +135,59 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        give_back(self.take());
+        for claim in self.take() {
+            claim.give_back();
+        }
+    }
+}
+
+/// Keeps claims while their delivery is under way: their leases are for the wait for the answer, and an app that has given
+/// one may take longer to read the rest of the request.
+///
+/// It has no timer, which each request would pay for. The exchange is polled whenever the app reads on, and ends when it
+/// has not done so for a while; that is less than the half of a lease that is left when a renewal is due.
+pub(super) struct Renewal<'a> {
+    claims: &'a Claims,
+    lease: Duration,
+    due: Instant,
+    asked: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
+}
+
+impl<'a> Renewal<'a> {
+    pub(super) fn new(claims: &'a Claims, lease: Duration) -> Self {
+        Self {
+            claims,
+            lease,
+            due: clock::now() + lease / 2,
+            asked: None,
+        }
+    }
+}
+
+impl Future for Renewal<'_> {
+    type Output = Infallible;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Infallible> {
+        let Self {
+            claims,
+            lease,
+            due,
+            asked,
+        } = &mut *self;
+        if asked.is_none() && clock::now() >= *due {
+            *due = clock::now() + *lease / 2;
+            let (claims, lease) = (*claims, *lease);
+            *asked = Some(Box::pin(async move {
+                // What fails is tried again half a lease later.
+                join_all(claims.iter().map(|claim| claim.renew(lease))).await;
+            }));
+        }
+        if let Some(under_way) = asked
+            && under_way.as_mut().poll(cx).is_ready()
+        {
+            *asked = None;
+        }
+        Poll::Pending
     }
 }
 
@@ -149,13 +208,6 @@ pub async fn settle(claims: Claims, is_taken: bool, record: &Record) {
         settle(first).await;
     }
     join_all(claims.map(settle)).await;
-}
-
-/// Releases the claims of a delivery that will not be forwarded.
-pub fn give_back(claims: Claims) {
-    for claim in claims {
-        claim.give_back();
-    }
 }
 
 /// What sets the deliveries of a route apart from those of others: one secret on two routes does not make them one

@@ -202,6 +202,11 @@ impl Aside {
         .await
     }
 
+    /// Refuses what waits for a place, from now on: the gateway stops.
+    pub(super) fn close(&self) {
+        self.0.close();
+    }
+
     /// Waits for a place, and for what is done there. A panic goes on in the request it belongs to.
     async fn run<T: Send + 'static>(
         &self,

@@ -91,16 +91,6 @@ impl MemoryStore {
         }))
     }
 
-    /// Places taken.
-    pub fn len(&self) -> usize {
-        self.0.entries.load(Ordering::Relaxed)
-    }
-
-    /// Whether no place is taken.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(super) fn claim(
         &self,
         key: DeliveryKey,
@@ -140,33 +130,52 @@ fn nanos(duration: Duration) -> Moment {
 }
 
 impl MemoryClaim {
-    /// Also after the lease ended, as long as nobody else claimed the delivery meanwhile.
+    /// Also after the lease ended, and where another attempt has claimed the delivery meanwhile: the app has it.
     pub(super) fn commit(self) -> Result<(), StoreError> {
-        let inner = &self.store.0;
-        let now = inner.now();
-        let delivered = Entry {
-            id: self.id,
-            until: now.saturating_add(nanos(self.window)),
-            delivered: true,
-        };
-        let mut shard = inner.shard(&self.name);
-        match shard.entries.get_mut(&self.name) {
-            Some(entry) if entry.id == self.id => {
-                *entry = delivered;
-                Ok(())
-            }
-            _ => {
-                drop(shard);
-                inner.insert(self.name, delivered, now).map(drop)
-            }
-        }
+        self.hold_until(self.window, |entry| {
+            entry.delivered = true;
+            true
+        })
     }
 
+    /// The lease begins anew, unless another attempt has claimed the delivery meanwhile.
+    pub(super) fn renew(&self, lease: Duration) -> Result<(), StoreError> {
+        self.hold_until(lease, |entry| entry.id == self.id && !entry.delivered)
+    }
+
+    /// Has the entry last for so long from now on, where `change` says so of the one that is there.
+    fn hold_until(
+        &self,
+        time: Duration,
+        change: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        let inner = &self.store.0;
+        let now = inner.now();
+        let until = now.saturating_add(nanos(time));
+        let mut shard = inner.shard(&self.name);
+        if let Some(entry) = shard.entries.get_mut(&self.name) {
+            if change(entry) {
+                entry.until = until;
+            }
+            return Ok(());
+        }
+        drop(shard);
+        let mut entry = Entry {
+            id: self.id,
+            until,
+            delivered: false,
+        };
+        change(&mut entry);
+        inner.insert(self.name, entry, now).map(drop)
+    }
+
+    /// Unless the app has taken another attempt.
     pub(super) fn release(self) {
         let inner = &self.store.0;
         let mut shard = inner.shard(&self.name);
         if let hash_map::Entry::Occupied(entry) = shard.entries.entry(self.name)
             && entry.get().id == self.id
+            && !entry.get().delivered
         {
             entry.remove();
             inner.entries.fetch_sub(1, Ordering::Relaxed);
@@ -286,6 +295,10 @@ mod tests {
         }
     }
 
+    fn places(store: &MemoryStore) -> usize {
+        store.0.entries.load(Ordering::Relaxed)
+    }
+
     fn moments(store: &MemoryStore) -> usize {
         let count = |shard: &Mutex<Shard>| shard.lock().unwrap().due.len();
         store.0.shards.iter().map(count).sum()
@@ -298,8 +311,47 @@ mod tests {
         for _ in 0..10_000 {
             new(&store, 1).release();
         }
-        assert!(store.is_empty());
+        assert_eq!(places(&store), 0);
         assert!(moments(&store) <= RELEASED_MIN + 1, "{}", moments(&store));
+    }
+
+    #[test]
+    fn a_lease_is_renewed_by_its_claim_alone() {
+        let (store, clock) = store();
+        let claim = new(&store, 1);
+        for _ in 0..3 {
+            clock.advance(LEASE * 3 / 4);
+            claim.renew(LEASE).unwrap();
+            new(&store, 65).release();
+        }
+        let other = store.claim([1; 32], LEASE, WINDOW).unwrap();
+        assert!(matches!(other, Verdict::InFlight { .. }), "{other:?}");
+        clock.advance(LEASE);
+        let other = new(&store, 1);
+        claim.renew(LEASE * 2).unwrap();
+        clock.advance(LEASE);
+        new(&store, 1).release();
+        drop(other);
+    }
+
+    #[test]
+    fn what_the_app_took_counts_whoever_has_the_claim_by_then() {
+        let (store, clock) = store();
+        let slow = new(&store, 1);
+        clock.advance(LEASE);
+        let other = new(&store, 1);
+        slow.commit().unwrap();
+        // The app failed this attempt: it has the delivery all the same.
+        other.release();
+        let again = store.claim([1; 32], LEASE, WINDOW).unwrap();
+        assert!(matches!(again, Verdict::Duplicate), "{again:?}");
+        clock.advance(WINDOW);
+        new(&store, 65).release();
+        assert_eq!(
+            (places(&store), moments(&store)),
+            (0, 1),
+            "it ends with its window"
+        );
     }
 
     #[test]
@@ -314,7 +366,7 @@ mod tests {
         assert!(matches!(again, Verdict::Duplicate), "{again:?}");
         clock.advance(WINDOW);
         new(&store, 129).release();
-        assert_eq!((store.len(), moments(&store)), (0, 1));
+        assert_eq!((places(&store), moments(&store)), (0, 1));
         new(&store, 1).release();
     }
 }

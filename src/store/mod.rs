@@ -119,6 +119,14 @@ impl Claim {
         }
     }
 
+    /// The lease begins anew: the delivery is still under way. `lease` is that of the claim.
+    pub async fn renew(&self, lease: Duration) -> Result<(), StoreError> {
+        match &self.0 {
+            Held::Memory(claim) => claim.renew(lease),
+            Held::Redis(claim) => Box::pin(claim.renew(lease)).await,
+        }
+    }
+
     /// As [`Claim::release`], for those who cannot wait: a shared store learns of it a little later.
     pub fn give_back(self) {
         match self.0 {

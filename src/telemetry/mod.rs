@@ -27,7 +27,7 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One event per request.
     pub access: AccessLog,
-    /// What has been said of faults of the gateway's own, and of too little room.
+    /// What has been said of faults of the gateway's own and of upstreams, and of too little room.
     pub faults: Arc<Faults>,
     /// What has been said of claims that end without the store's knowing.
     pub unsettled: Arc<Faults>,

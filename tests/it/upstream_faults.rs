@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::support::{
-    App, Gateway, Reply, SECRET, config, eventually, numbered_fields, open_route, pause,
+    App, Gateway, Redis, Reply, SECRET, config, config_with, eventually, numbered_fields,
+    open_route, pause,
 };
 
 fn start(app: &App) -> Gateway {
@@ -59,10 +60,14 @@ fn an_app_that_is_not_there_is_unreachable() {
         gateway.requests("refused", "rejected", "upstream_unreachable"),
         1
     );
-    // The operator learns which.
+    // The operator learns which, and is not flooded (SECURITY L-10).
+    for _ in 0..5 {
+        gateway.post("/refused", &[], b"x");
+    }
     eventually("a word in the log", || {
         gateway.stderr().contains(&dead.to_string()).then_some(())
     });
+    assert_eq!(gateway.stderr().matches("a delivery failed").count(), 1);
 }
 
 #[test]
@@ -92,7 +97,7 @@ fn an_app_that_never_accepts_is_given_up_at_connect_timeout() {
         "upstreams: {{ full: {{ servers: [\"http://{address}\"], connect_timeout: 300ms, timeout: 5s }} }}"
     );
     let routes = "  - { name: full, match: { path: /full }, verify: none, upstream: full }\n";
-    let gateway = Gateway::start(&super::support::config_with(&more, routes));
+    let gateway = Gateway::start(&config_with(&more, routes));
     let start = Instant::now();
     let answer = gateway.post("/full", &[], b"x");
     let reason = gateway.event()["reason"].as_str().unwrap().to_owned();
@@ -386,6 +391,9 @@ fn app_that(
     serves: impl Fn(TcpStream, &mpsc::Sender<u64>) + Clone + Send + 'static,
 ) -> (String, mpsc::Receiver<u64>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // What it has not read is still with the gateway, and not with the kernel.
+    let socket = socket2::SockRef::from(&listener);
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, counts) = mpsc::channel();
     thread::spawn(move || {
@@ -499,10 +507,9 @@ fn an_app_that_has_said_all_it_has_to_say_may_read_on() {
     assert_eq!(counts.recv().unwrap(), body.len() as u64);
 }
 
-#[test]
-fn an_app_that_has_said_yes_may_read_for_longer_than_an_answer_may_take() {
-    // SECURITY U-07
-    let (app, counts) = app_that(|mut stream, counts| {
+/// An app that says yes at once and then reads, a part after each wait; it tells how much it has got.
+fn slow_reader(part_bytes: u64, wait: Duration) -> (String, mpsc::Receiver<u64>) {
+    app_that(move |mut stream, counts| {
         let mut input = BufReader::new(stream.try_clone().unwrap());
         let mut left = body_length(&mut input);
         stream
@@ -510,9 +517,8 @@ fn an_app_that_has_said_yes_may_read_for_longer_than_an_answer_may_take() {
             .unwrap();
         let mut read = 0;
         while left > 0 {
-            // Some three seconds in all.
-            pause(Duration::from_millis(50));
-            let mut part = input.by_ref().take(left.min(100_000));
+            pause(wait);
+            let mut part = input.by_ref().take(left.min(part_bytes));
             let more = std::io::copy(&mut part, &mut std::io::sink()).unwrap();
             if more == 0 {
                 break;
@@ -521,7 +527,48 @@ fn an_app_that_has_said_yes_may_read_for_longer_than_an_answer_may_take() {
             read += more;
         }
         counts.send(read).unwrap();
+    })
+}
+
+/// SECURITY U-07: the lease is 6.1 s, 7.1 s in Redis, and the app reads for 9 s.
+fn is_not_forwarded_again_while_it_is_read(state: &str) {
+    let (app, counts) = slow_reader(130_000, Duration::from_millis(200));
+    let routes = format!(
+        "{}    forward: {{ timeout: 1s }}\nupstreams:\n  app: {{ servers: [{app}], connect_timeout: 100ms }}\n",
+        early_route("app")
+    );
+    let gateway = Gateway::start(&config_with(state, &routes));
+    let body = vec![b'x'; 6_000_000];
+    thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.post_github("/github", &body));
+        pause(Duration::from_millis(7_500));
+        let again = gateway.post_github("/github", &body);
+        assert_eq!(again.status, 409, "{}", again.text());
+        assert_eq!(first.join().unwrap().status, 200);
     });
+    assert_eq!(counts.recv().unwrap(), body.len() as u64);
+    assert_eq!(gateway.post_github("/github", &body).status, 200);
+    assert!(counts.try_recv().is_err(), "a duplicate");
+}
+
+#[test]
+fn a_delivery_that_is_read_for_longer_than_its_lease_is_not_forwarded_again() {
+    is_not_forwarded_again_while_it_is_read("");
+}
+
+#[test]
+fn nor_is_it_where_redis_has_the_lease() {
+    let redis = Redis::start();
+    let url = redis.url();
+    is_not_forwarded_again_while_it_is_read(&format!(
+        "state: {{ store: redis, redis: {{ url: \"value:{url}\", timeout: 250ms }} }}"
+    ));
+}
+
+#[test]
+fn an_app_that_has_said_yes_may_read_for_longer_than_an_answer_may_take() {
+    // SECURITY U-07: some three seconds in all
+    let (app, counts) = slow_reader(100_000, Duration::from_millis(50));
     let routes = format!("{}    forward: {{ timeout: 1s }}\n", early_route(&app));
     let (gateway, body) = (Gateway::start(&config(&routes)), vec![b'x'; 6_000_000]);
     let answer = gateway.post_github("/github", &body);

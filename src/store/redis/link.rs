@@ -304,6 +304,15 @@ struct Keeper {
     is_down: bool,
 }
 
+impl Drop for Keeper {
+    /// The one that takes its place after a panic counts anew.
+    fn drop(&mut self) {
+        if let Some(store) = self.store.upgrade().filter(|_| self.is_down) {
+            store.links_down.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Keeper {
     async fn run(mut self) {
         let (first, most) = PAUSES;

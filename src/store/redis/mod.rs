@@ -196,8 +196,7 @@ impl RedisStore {
             },
         };
         let claim = self.0.name_claim(self, key, (lease, window), local);
-        let mut invocation = CLAIM.key(&*claim.key);
-        invocation.arg(&*claim.owner).arg(millis(claim.lease));
+        let invocation = claim.invocation();
         let mut pending = Pending {
             claim: Some(claim),
             is_sent: AtomicBool::new(false),
@@ -344,6 +343,26 @@ impl RedisStore {
 }
 
 impl RedisClaim {
+    /// Claims it, or once it is ours begins its lease anew.
+    fn invocation(&self) -> ScriptInvocation<'static> {
+        let mut invocation = CLAIM.key(&*self.key);
+        invocation.arg(&*self.owner).arg(millis(self.lease));
+        invocation
+    }
+
+    pub(super) async fn renew(&self, lease: Duration) -> Result<(), StoreError> {
+        let here = self.local.as_ref().map(|local| local.renew(lease));
+        if self.is_known != Known::Yes {
+            return here.unwrap_or(Ok(()));
+        }
+        let (invocation, is_sent) = (self.invocation(), AtomicBool::new(false));
+        let asked = self
+            .store
+            .call(StateOperation::Claim, &invocation, &is_sent);
+        let answer: Result<Claimed, _> = asked.await;
+        answer.map(drop).map_err(|_said| StoreError::Unavailable)
+    }
+
     pub(super) async fn commit(self) -> Result<(), StoreError> {
         self.end(Settlement::Commit).await
     }
@@ -365,13 +384,13 @@ impl RedisClaim {
 
     /// What the server did not take is told to it later: an error is that it will not be.
     async fn end(mut self, settlement: Settlement) -> Result<(), StoreError> {
-        let local = self.local.take();
-        let is_known_here = local.is_some();
-        match (settlement, local) {
-            (Settlement::Commit, Some(local)) => local.commit()?,
-            (Settlement::Release, Some(local)) => local.release(),
-            (_, None) => {}
-        }
+        let here = self.local.take().map(|local| match settlement {
+            Settlement::Commit => local.commit(),
+            Settlement::Release => {
+                local.release();
+                Ok(())
+            }
+        });
         if self.is_known == Known::Yes {
             let (store, window) = (&self.store, self.window);
             let settled = store.settle(settlement, &self.key, &self.owner, window);
@@ -380,11 +399,10 @@ impl RedisClaim {
             }
         }
         let is_to_tell = settlement == Settlement::Commit || self.is_known != Known::No;
-        if !is_to_tell || self.store.settle_later(settlement, &self) || is_known_here {
-            Ok(())
-        } else {
-            Err(StoreError::Unavailable)
+        if !is_to_tell || self.store.settle_later(settlement, &self) {
+            return Ok(());
         }
+        here.unwrap_or(Err(StoreError::Unavailable))
     }
 }
 
