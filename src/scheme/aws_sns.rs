@@ -17,7 +17,7 @@ use super::https_url::{HttpsUrl, KeyUrl};
 use super::keys::Key;
 use super::locate::reads_alike;
 use super::primitive::digest;
-use super::protocol::{Verified, malformed, note, refused};
+use super::protocol::{Verified, malformed, note};
 use super::public_key::SignatureAlgorithm;
 use super::sign::{Draft, SignError};
 use super::trace::Trace;
@@ -155,7 +155,7 @@ impl AwsSns {
     /// What the head alone can tell.
     pub fn precheck(headers: &HeaderMap) -> Result<(), SignatureError> {
         match header(headers, "x-amz-sns-rawdelivery")? {
-            Some("true") => Err(refused(
+            Some("true") => Err(SignatureError::new(
                 Reason::SignatureMissing,
                 "raw message delivery leaves the signature out: turn it off in the subscription",
             )),
@@ -200,14 +200,17 @@ impl AwsSns {
         let topic = self.check_topic(&envelope).map(str::to_owned);
         let topic = note(trace, "topic", topic, Clone::clone)?;
         if keys.is_empty() {
-            return Err(refused(Reason::KeyUnavailable, "no certificate is at hand"));
+            return Err(SignatureError::new(
+                Reason::KeyUnavailable,
+                "no certificate is at hand",
+            ));
         }
         let content = envelope.content();
         let signer = keys.iter().position(|key| {
             key.public_key()
                 .is_some_and(|key| key.verify(envelope.algorithm, &content, &envelope.signature))
         });
-        let signer = signer.ok_or(refused(
+        let signer = signer.ok_or(SignatureError::new(
             Reason::SignatureMismatch,
             "the signature is not of these fields under any of the certificates",
         ));
@@ -283,7 +286,7 @@ impl AwsSns {
             Ok(topic)
         } else {
             let detail = "the topic is none of the configured ones";
-            Err(refused(Reason::SignatureMismatch, detail))
+            Err(SignatureError::new(Reason::SignatureMismatch, detail))
         }
     }
 
@@ -442,7 +445,7 @@ impl Kind {
 
 impl Envelope {
     fn timestamp(&self) -> Result<UnixTime, SignatureError> {
-        UnixTime::from_rfc3339(self.fields.get("Timestamp")?).ok_or(refused(
+        UnixTime::from_rfc3339(self.fields.get("Timestamp")?).ok_or(SignatureError::new(
             Reason::TimestampMalformed,
             "`Timestamp` is not RFC 3339",
         ))
@@ -459,7 +462,7 @@ impl Envelope {
         if self.kind != Kind::SubscriptionConfirmation {
             return Ok(None);
         }
-        let invalid = refused(
+        let invalid = SignatureError::new(
             Reason::HandshakeInvalid,
             "`SubscribeURL` does not confirm this subscription at SNS",
         );
@@ -517,8 +520,8 @@ impl Fields {
 
     fn get(&self, name: &str) -> Result<&str, SignatureError> {
         let missing = match name {
-            "Signature" => refused(Reason::SignatureMissing, "there is no `Signature`"),
-            "Timestamp" => refused(Reason::TimestampMissing, "there is no `Timestamp`"),
+            "Signature" => SignatureError::new(Reason::SignatureMissing, "there is no `Signature`"),
+            "Timestamp" => SignatureError::new(Reason::TimestampMissing, "there is no `Timestamp`"),
             _ => malformed("a field that is signed is not in the message"),
         };
         self.0.get(name).map(String::as_str).ok_or(missing)

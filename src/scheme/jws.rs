@@ -243,10 +243,10 @@ impl<'a> Token<'a> {
         let encoded = self.encode_payload(detached)?;
         let mut usable = keys.usable(now).peekable();
         if usable.peek().is_none() {
-            return Err(SignatureError {
-                reason: Reason::KeyUnavailable,
-                detail: "every key has ended",
-            });
+            return Err(SignatureError::new(
+                Reason::KeyUnavailable,
+                "every key has ended",
+            ));
         }
         // Every key is tried, so that the time does not tell which one it was (SECURITY A-13).
         usable
@@ -368,10 +368,8 @@ pub fn sign(
     })
 }
 
-const MISMATCH: SignatureError = SignatureError {
-    reason: Reason::SignatureMismatch,
-    detail: "no key verifies the token",
-};
+const MISMATCH: SignatureError =
+    SignatureError::new(Reason::SignatureMismatch, "no key verifies the token");
 
 /// Canonical base64url without padding; no other spelling counts (SECURITY A-14).
 fn decode(text: &str) -> Option<Vec<u8>> {

@@ -110,10 +110,10 @@ fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-const WRONG: SignatureError = SignatureError {
-    reason: Reason::SignatureMismatch,
-    detail: "a claim of the token is not what the check asks for",
-};
+const WRONG: SignatureError = SignatureError::new(
+    Reason::SignatureMismatch,
+    "a claim of the token is not what the check asks for",
+);
 
 impl Jwt {
     /// Judges the claims; answers with when the token was made, where it says so.
@@ -263,10 +263,10 @@ fn judge_time(
     leeway: Duration,
     now: UnixTime,
 ) -> Result<(), SignatureError> {
-    let time = time_of(value).ok_or(SignatureError {
-        reason: Reason::TimestampMalformed,
-        detail: "a time in the token is not a number of seconds",
-    })?;
+    let time = time_of(value).ok_or(SignatureError::new(
+        Reason::TimestampMalformed,
+        "a time in the token is not a number of seconds",
+    ))?;
     let leeway = i64::try_from(leeway.as_millis()).unwrap_or(i64::MAX);
     let age = now.millis_since(time);
     let (stale, ahead) = match meaning {
@@ -275,18 +275,16 @@ fn judge_time(
         ClaimTime::NotBefore => (false, age < leeway.saturating_neg()),
     };
     if stale {
-        let detail = "the token is out of date";
-        return Err(SignatureError {
-            reason: Reason::TimestampStale,
-            detail,
-        });
+        return Err(SignatureError::new(
+            Reason::TimestampStale,
+            "the token is out of date",
+        ));
     }
     if ahead {
-        let detail = "the token is from the future";
-        return Err(SignatureError {
-            reason: Reason::TimestampAhead,
-            detail,
-        });
+        return Err(SignatureError::new(
+            Reason::TimestampAhead,
+            "the token is from the future",
+        ));
     }
     Ok(())
 }

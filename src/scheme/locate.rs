@@ -11,7 +11,8 @@ use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor
 use serde_json::value::RawValue;
 
 use super::multipart::{self, Form};
-use super::{Content, SenderUrl};
+use super::{Content, Message, SenderUrl, SignatureError, malformed};
+use crate::reason::Reason;
 
 /// A place for a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,24 @@ pub(super) enum Unreadable {
     TooMany,
 }
 
+impl Unreadable {
+    /// The refusal of a value that cannot be read: `twice` says what stands more than once, `body` which body
+    /// cannot be read.
+    pub(super) const fn refused(
+        self,
+        reason: Reason,
+        twice: &'static str,
+        body: &'static str,
+    ) -> SignatureError {
+        let detail = match self {
+            Self::Twice => twice,
+            Self::Body => body,
+            Self::TooMany => TOO_MANY,
+        };
+        SignatureError::new(reason, detail)
+    }
+}
+
 /// Name and value of an item in the signature's list.
 pub(super) type Item<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
@@ -60,6 +79,41 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// The head of a request whose body has not been read.
+    pub(super) fn of_head(method: &'a Method, url: &'a SenderUrl, headers: &'a HeaderMap) -> Self {
+        Self {
+            method,
+            url,
+            headers,
+            body: None,
+            json: None,
+            items: &[],
+        }
+    }
+
+    /// A complete request.
+    pub(super) fn of(message: &Message<'a>) -> Self {
+        Self {
+            body: Some(message.body),
+            ..Self::of_head(message.method, message.url, message.headers)
+        }
+    }
+
+    /// The body; an error where it has not been read.
+    pub(super) fn body(&self) -> Result<&'a Content, SignatureError> {
+        self.body.ok_or(malformed("the body has not been read"))
+    }
+
+    /// The complete request that it is a view of.
+    pub(super) fn message(&self) -> Result<Message<'a>, SignatureError> {
+        Ok(Message {
+            method: self.method,
+            url: self.url,
+            headers: self.headers,
+            body: self.body()?,
+        })
+    }
+
     /// What JSON pointers look into.
     pub(super) fn json_bytes(&self) -> Result<Cow<'a, [u8]>, Unreadable> {
         match (self.json, self.body) {

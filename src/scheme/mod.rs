@@ -294,9 +294,12 @@ struct Require {
 
 /// A refusal of what cannot be read, or is not as it must be.
 const fn malformed(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::SignatureMalformed,
-        detail,
+    SignatureError::new(Reason::SignatureMalformed, detail)
+}
+
+impl SignatureError {
+    const fn new(reason: Reason, detail: &'static str) -> Self {
+        Self { reason, detail }
     }
 }
 
@@ -318,7 +321,7 @@ impl Tolerance {
         } else {
             return Ok(());
         };
-        Err(SignatureError { reason, detail })
+        Err(SignatureError::new(reason, detail))
     }
 }
 

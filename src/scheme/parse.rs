@@ -7,7 +7,7 @@ use data_encoding::{
 };
 use smallvec::SmallVec;
 
-use super::locate::{Item, Location, Pointer, TOO_MANY, Unreadable, View, find, find_all};
+use super::locate::{Item, Location, Pointer, Unreadable, View, find, find_all};
 use super::primitive::{Hash, Tag};
 use super::spec::{Encoding, SecretEncoding, SecretTransform, TimeUnit};
 use super::{SignatureError, malformed, primitive};
@@ -71,10 +71,8 @@ pub(super) struct Presented<'a> {
     pub(super) items: Vec<Item<'a>>,
 }
 
-const MISSING: SignatureError = SignatureError {
-    reason: Reason::SignatureMissing,
-    detail: "the signature is missing",
-};
+const MISSING: SignatureError =
+    SignatureError::new(Reason::SignatureMissing, "the signature is missing");
 
 impl SignatureForm {
     /// Whether the head alone tells what stands there.
@@ -231,11 +229,11 @@ impl SignatureForm {
 }
 
 fn unreadable(why: Unreadable) -> SignatureError {
-    match why {
-        Unreadable::Twice => malformed("the signature stands more than once"),
-        Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
-        Unreadable::TooMany => malformed(TOO_MANY),
-    }
+    why.refused(
+        Reason::SignatureMalformed,
+        "the signature stands more than once",
+        "the body that the signature stands in cannot be read",
+    )
 }
 
 impl List {

@@ -11,9 +11,10 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER, HEXUPPER};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 
 use super::fields::Fields;
-use super::locate::{self, Location, Pointer, TOO_MANY, Unreadable, View};
+use super::locate::{self, Location, Pointer, Unreadable, View};
 use super::primitive::{Digest, Fingerprint, Hash, Mac};
 use super::{Content, SignatureError, malformed};
+use crate::reason::Reason;
 
 /// A parsed template.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +111,20 @@ pub(super) struct Scope<'a> {
     pub(super) timestamp: Option<&'a [u8]>,
     pub(super) id: Option<&'a [u8]>,
     pub(super) secret: Option<&'a [u8]>,
+}
+
+impl<'a> Scope<'a> {
+    /// A request alone, its URL in one spelling: without what only signed content has.
+    pub(super) fn new(view: View<'a>, url: &'a str) -> Self {
+        Self {
+            view,
+            url,
+            without_path: false,
+            timestamp: None,
+            id: None,
+            secret: None,
+        }
+    }
 }
 
 /// A value that a template repeats.
@@ -599,11 +614,11 @@ impl Value {
 const UNREAD: SignatureError = malformed("the signature covers a body that has not been read");
 
 fn unreadable(why: Unreadable) -> SignatureError {
-    match why {
-        Unreadable::Twice => malformed("a value that the signature covers stands twice"),
-        Unreadable::Body => malformed("the body that a signed value stands in cannot be read"),
-        Unreadable::TooMany => malformed(TOO_MANY),
-    }
+    why.refused(
+        Reason::SignatureMalformed,
+        "a value that the signature covers stands twice",
+        "the body that a signed value stands in cannot be read",
+    )
 }
 
 impl Source {

@@ -16,7 +16,7 @@ use super::gzip::gunzip;
 use super::jws::Token;
 use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
-use super::locate::{self, Location, TOO_MANY, Unreadable, View, find};
+use super::locate::{self, Location, Unreadable, View, find};
 use super::parse::{Candidates, Offered, Presented, SignatureForm, length_of_prefix, skip};
 use super::primitive::{Digest, Hash, SignatureAlgorithm, Tag, same_secret, same_tag};
 use super::protocol::Verified;
@@ -40,16 +40,12 @@ const PUBLIC_CANDIDATES_MAX: usize = 4;
 /// Longest event id that is passed on, in bytes.
 const EVENT_ID_BYTES_MAX: usize = 256;
 
-const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
-    SignatureError { reason, detail }
-}
-
-const NO_KEY: SignatureError = refuse(
+const NO_KEY: SignatureError = SignatureError::new(
     Reason::KeyUnavailable,
     "no key of the check counts: it has none, or all have passed `not_after`",
 );
 
-const MISMATCH: SignatureError = refuse(
+const MISMATCH: SignatureError = SignatureError::new(
     Reason::SignatureMismatch,
     "the signature is not of this content under any of the keys",
 );
@@ -65,14 +61,7 @@ impl Scheme {
         url: &SenderUrl,
         headers: &HeaderMap,
     ) -> Result<(), SignatureError> {
-        let view = View {
-            method,
-            url,
-            headers,
-            body: None,
-            json: None,
-            items: &[],
-        };
+        let view = View::of_head(method, url, headers);
         if self.each.is_some() {
             return Ok(());
         }
@@ -150,19 +139,9 @@ impl Scheme {
         }
         let decoded = self.decoded_body(message)?;
         let body = decoded.as_ref().unwrap_or(message.body);
-        let Message {
-            method,
-            url,
-            headers,
-            ..
-        } = *message;
         let view = View {
-            method,
-            url,
-            headers,
             body: Some(body),
-            json: None,
-            items: &[],
+            ..View::of(message)
         };
         self.is_read_alike(view)?;
         let json = find(&self.json_from, view).map_err(unreadable)?;
@@ -270,10 +249,10 @@ impl Scheme {
                 self.bare(&given, view, keys, now, trace)
             }
             Proof::AwsSns(sns) => with_usable(keys, now, |keys| {
-                sns.verify(&message_of(view)?, keys, now, trace)
+                sns.verify(&view.message()?, keys, now, trace)
             }),
             Proof::HttpSignature(own) => with_usable(keys, now, |keys| {
-                own.verify(&message_of(view)?, keys, now, trace)
+                own.verify(&view.message()?, keys, now, trace)
             }),
             Proof::Jwt(jwt) => self.token(jwt, view, keys, now, trace),
             Proof::Digest(_) | Proof::Mac(_) | Proof::Public(_) => {
@@ -297,7 +276,7 @@ impl Scheme {
         traced("places", agreed, trace)?;
         let token = traced("token", presented_token(&presented), trace)?;
         self.meets_requirements(view, keys, now, trace)?;
-        let body = view.body.ok_or(malformed("the body has not been read"))?;
+        let body = view.body()?;
         let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
         let detached = jwt.detached.then_some(frames.as_slice());
         let key = match &jwt.x5c {
@@ -313,14 +292,8 @@ impl Scheme {
             return Ok(self.evidence(view, Some(key), None));
         }
         let claims = token.claims()?;
-        let scope = Scope {
-            view,
-            url: &self.url.first(view)?,
-            without_path: false,
-            timestamp: None,
-            id: None,
-            secret: None,
-        };
+        let url = self.url.first(view)?;
+        let scope = Scope::new(view, &url);
         let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
         let mut evidence = self.evidence(view, Some(key), signed_at);
         if let Some(path) = &self.event_id_claim {
@@ -352,7 +325,7 @@ impl Scheme {
                 proven.get_or_insert(key);
             }
         }
-        let key = proven.ok_or(refuse(
+        let key = proven.ok_or(SignatureError::new(
             Reason::CredentialInvalid,
             "the credential is none of the check's",
         ))?;
@@ -495,7 +468,7 @@ impl Scheme {
         let mut content = Vec::new();
         render(parts, scope, &mut content)?;
         if self.challenges.iter().any(|own| own.fits(&content)) {
-            return Err(refuse(
+            return Err(SignatureError::new(
                 Reason::SignatureMismatch,
                 "a handshake signs this content for anybody, so it proves nothing",
             ));
@@ -631,18 +604,16 @@ impl Scheme {
 
     /// The tokens that a request carries, without their prefix. Never none.
     fn tokens<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, SignatureError> {
-        let missing = refuse(Reason::CredentialMissing, "the token is missing");
+        let missing = SignatureError::new(Reason::CredentialMissing, "the token is missing");
         let signature = self.signature.as_ref().ok_or(missing)?;
         let mut tokens = Vec::new();
         for place in &signature.places {
-            let value = find(std::slice::from_ref(place), view).map_err(|why| match why {
-                Unreadable::Twice => {
-                    refuse(Reason::CredentialInvalid, "the token stands more than once")
-                }
-                Unreadable::Body => {
-                    refuse(Reason::CredentialInvalid, "the token's body cannot be read")
-                }
-                Unreadable::TooMany => refuse(Reason::CredentialInvalid, TOO_MANY),
+            let value = find(std::slice::from_ref(place), view).map_err(|why| {
+                why.refused(
+                    Reason::CredentialInvalid,
+                    "the token stands more than once",
+                    "the token's body cannot be read",
+                )
             })?;
             let Some(value) = value else { continue };
             // A prefix such as `Bearer ` belongs to a header field; elsewhere the token is bare.
@@ -656,7 +627,7 @@ impl Scheme {
                 Some(None) if signature.prefix_optional => value,
                 Some(None) => {
                     let detail = "the token is not written as the scheme writes it";
-                    return Err(refuse(Reason::CredentialInvalid, detail));
+                    return Err(SignatureError::new(Reason::CredentialInvalid, detail));
                 }
             };
             if !token.is_empty() {
@@ -743,11 +714,11 @@ impl Scheme {
     /// The body against its digest in the URL; one that is no form where only forms are covered, as a captured
     /// signature of an empty one would be good for any; and any where the query alone is signed.
     fn body_is_covered(&self, view: View<'_>) -> Result<(), SignatureError> {
-        const UNCOVERED: SignatureError = refuse(
+        const UNCOVERED: SignatureError = SignatureError::new(
             Reason::SignatureMismatch,
             "nothing that is signed covers the body",
         );
-        let body = view.body.ok_or(malformed("the body has not been read"))?;
+        let body = view.body()?;
         let is_form = || body.is_empty() || locate::is_form(view.headers);
         let Some(name) = &self.body_digest else {
             let is_uncovered = self.covers_only_forms() && !is_form()
@@ -764,7 +735,7 @@ impl Scheme {
                 if same_tag(&own, &given) {
                     Ok(())
                 } else {
-                    Err(refuse(
+                    Err(SignatureError::new(
                         Reason::SignatureMismatch,
                         "the body is not that of the signed digest",
                     ))
@@ -815,24 +786,6 @@ fn with_usable(
     })
 }
 
-/// The request that a view is of.
-pub(super) fn message_of(view: View<'_>) -> Result<Message<'_>, SignatureError> {
-    let View {
-        method,
-        url,
-        headers,
-        body,
-        ..
-    } = view;
-    let body = body.ok_or(malformed("the body has not been read"))?;
-    Ok(Message {
-        method,
-        url,
-        headers,
-        body,
-    })
-}
-
 /// An event id as it is passed on: not longer than any provider's.
 fn cut(id: &str) -> Arc<str> {
     let end = id.floor_char_boundary(EVENT_ID_BYTES_MAX);
@@ -840,11 +793,11 @@ fn cut(id: &str) -> Arc<str> {
 }
 
 pub(super) fn unreadable(why: Unreadable) -> SignatureError {
-    match why {
-        Unreadable::Twice => malformed("a value that the scheme reads stands twice"),
-        Unreadable::Body => malformed("the body that the scheme reads from cannot be read"),
-        Unreadable::TooMany => malformed(TOO_MANY),
-    }
+    why.refused(
+        Reason::SignatureMalformed,
+        "a value that the scheme reads stands twice",
+        "the body that the scheme reads from cannot be read",
+    )
 }
 
 fn traced<T>(
@@ -873,8 +826,8 @@ pub(super) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 
 /// `user:password` of `Authorization: Basic` (RFC 7617).
 fn basic_credentials(headers: &HeaderMap) -> Result<Vec<u8>, SignatureError> {
-    let missing = refuse(Reason::CredentialMissing, "Basic credentials are missing");
-    let invalid = |detail| refuse(Reason::CredentialInvalid, detail);
+    let missing = SignatureError::new(Reason::CredentialMissing, "Basic credentials are missing");
+    let invalid = |detail| SignatureError::new(Reason::CredentialInvalid, detail);
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let field = fields.next().ok_or(missing)?;
     if fields.next().is_some() {

@@ -120,10 +120,7 @@ fn has(certificate: &Certificate, oid: Option<&str>) -> bool {
 }
 
 const fn mismatch(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::SignatureMismatch,
-        detail,
-    }
+    SignatureError::new(Reason::SignatureMismatch, detail)
 }
 
 #[cfg(test)]

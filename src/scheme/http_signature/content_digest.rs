@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::reason::Reason;
 use crate::scheme::primitive::Digest;
-use crate::scheme::protocol::{malformed, refused};
+use crate::scheme::protocol::malformed;
 use crate::scheme::structured::{Dictionary, Member};
 use crate::scheme::{Content, SignatureError};
 
@@ -64,7 +64,7 @@ impl Digests {
             Ok(1)
         } else {
             let detail = "`Content-Digest` is not of this body";
-            Err(refused(Reason::SignatureMismatch, detail))
+            Err(SignatureError::new(Reason::SignatureMismatch, detail))
         }
     }
 }

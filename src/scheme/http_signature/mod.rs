@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use crate::scheme::digest;
 use crate::scheme::keys::Key;
 use crate::scheme::primitive::{Digest, Hash, Mac, same_tag};
-use crate::scheme::protocol::{Verified, malformed, note, refused};
+use crate::scheme::protocol::{Verified, malformed, note};
 use crate::scheme::public_key::SignatureAlgorithm;
 use crate::scheme::sign::{Draft, SignError};
 use crate::scheme::spec::SecretEncoding;
@@ -191,7 +191,7 @@ impl HttpSignature {
         })?;
         if keys.is_empty() {
             let detail = "no key is at hand";
-            return Err(refused(Reason::KeyUnavailable, detail));
+            return Err(SignatureError::new(Reason::KeyUnavailable, detail));
         }
         let digests = digests.check(message.body);
         note(trace, "content-digest", digests, |known| {
@@ -203,7 +203,7 @@ impl HttpSignature {
                 self.algorithm
                     .verify(key, base.as_bytes(), &presented.signature)
             })
-            .ok_or(refused(
+            .ok_or(SignatureError::new(
                 Reason::SignatureMismatch,
                 "the signature is not of the covered components under any of the keys",
             ));
@@ -234,7 +234,7 @@ impl HttpSignature {
     }
 
     fn read(&self, headers: &HeaderMap) -> Result<Presented, SignatureError> {
-        let missing = |detail| refused(Reason::SignatureMissing, detail);
+        let missing = |detail| SignatureError::new(Reason::SignatureMissing, detail);
         let inputs = Dictionary::of_field(headers, &SIGNATURE_INPUT)
             .map_err(malformed)?
             .ok_or(missing("there is no `Signature-Input`"))?;
@@ -284,7 +284,7 @@ impl HttpSignature {
         }
         if self.key_id.is_some() && presented.key_id != self.key_id {
             let detail = "`keyid` is not the configured one";
-            return Err(refused(Reason::SignatureMismatch, detail));
+            return Err(SignatureError::new(Reason::SignatureMismatch, detail));
         }
         if self.tag.is_some() && string(parameters, "tag")? != self.tag {
             return Err(malformed("`tag` is not the configured one"));
@@ -312,7 +312,10 @@ impl HttpSignature {
             "`created` is further in the future than the tolerance",
         )?;
         if expires.is_some_and(|expires| now > UnixTime::from_secs(expires)) {
-            return Err(refused(Reason::TimestampStale, "`expires` has passed"));
+            return Err(SignatureError::new(
+                Reason::TimestampStale,
+                "`expires` has passed",
+            ));
         }
         Ok(())
     }
@@ -474,7 +477,7 @@ fn integer(parameters: &Parameters, name: &str) -> Result<Option<i64>, Signature
     match parameter(parameters, name) {
         None => Ok(None),
         Some(Bare::Integer(number)) => Ok(Some(*number)),
-        Some(_) => Err(refused(
+        Some(_) => Err(SignatureError::new(
             Reason::TimestampMalformed,
             "`created` or `expires` is no integer",
         )),
@@ -534,7 +537,7 @@ impl Presented {
     fn created(&self) -> Result<i64, SignatureError> {
         let missing = "the signature does not say when it was created";
         self.created
-            .ok_or(refused(Reason::TimestampMissing, missing))
+            .ok_or(SignatureError::new(Reason::TimestampMissing, missing))
     }
 
     /// The signature base (RFC 9421 section 2.5).
