@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::jwt::Jwt;
+use super::jwt::{Jwt, presented_token};
 use super::locate::{Location, View, find};
 use super::parse::Presented;
 use super::primitive::{Fingerprint, Hash, digest};
 use super::template::{Scope, Template};
-use super::verify::{presented_token, render};
+use super::verify::render;
 use super::{Content, Evidence, Message, Part, Proof, Scheme, SignatureError, SignedContent};
 
 /// What is said of a body that is a form.

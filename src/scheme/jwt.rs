@@ -5,16 +5,22 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::jws::JwsAlgorithm;
+use super::jws::{JwsAlgorithm, Token};
+use super::keys::KeySet;
 use super::locate::{Pointer, View};
+use super::parse::Presented;
 use super::primitive::same_secret;
 use super::spec::{BodyKind, ClaimTime};
 use super::template::{Scope, Template};
+use super::trace::Trace;
+use super::verify::{cut, traced};
 use super::when::When;
-use super::x5c::ChainRules;
-use super::{SignatureError, Tolerance, malformed};
+use super::x5c::{ChainRules, leaf_key};
+use super::{Evidence, Scheme, SignatureError, Tolerance, malformed};
 use crate::reason::Reason;
 use crate::units::UnixTime;
+
+pub(super) const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
 
 /// A token's rules.
 #[derive(Clone, Debug)]
@@ -57,6 +63,58 @@ impl Jwt {
             future: leeway,
         })
     }
+}
+
+impl Scheme {
+    /// A JSON Web Token.
+    pub(super) fn token(
+        &self,
+        jwt: &Jwt,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
+        let presented = traced("signature", signature.read(view), trace)?;
+        let agreed = signature.says_nothing_else(view, &presented);
+        traced("places", agreed, trace)?;
+        let token = traced("token", presented_token(&presented), trace)?;
+        self.meets_requirements(view, keys, now, trace)?;
+        let body = view.body()?;
+        let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
+        let detached = jwt.detached.then_some(frames.as_slice());
+        let key = match &jwt.x5c {
+            None => token.verify(&jwt.algorithms, keys, now, detached),
+            Some(rules) => token.certificates().and_then(|chain| {
+                let vouched = leaf_key(&chain, keys, rules, now)?;
+                token.verify_by(&jwt.algorithms, &vouched.leaf, detached)?;
+                Ok(vouched.root)
+            }),
+        };
+        let key = traced("key", key, trace)?;
+        if jwt.detached {
+            return Ok(self.evidence(view, Some(key), None));
+        }
+        let claims = token.claims()?;
+        let url = self.url.first(view)?;
+        let scope = Scope::new(view, &url);
+        let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
+        let mut evidence = self.evidence(view, Some(key), signed_at);
+        if let Some(path) = &self.event_id_claim {
+            evidence.event_id = path.text(&claims).map(|text| cut(&text));
+        }
+        Ok(evidence)
+    }
+}
+
+/// The JSON Web Token that a request carries; blanks around it are no part of it.
+pub(super) fn presented_token<'p>(
+    presented: &'p Presented<'_>,
+) -> Result<Token<'p>, SignatureError> {
+    let text = presented.texts.first().ok_or(NO_TOKEN)?;
+    let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN)?;
+    Token::parse(text)
 }
 
 /// A claim's name, or a JSON pointer into the claims.

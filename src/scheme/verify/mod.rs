@@ -4,21 +4,16 @@
 //! only then stale or ahead; so a wrong signature is never called a stale one.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 use smallvec::SmallVec;
 
 use super::aws_sns::AwsSns;
-use super::gzip::gunzip;
-use super::jws::Token;
-use super::jwt::Jwt;
 use super::keys::{Key, KeySet};
-use super::locate::{self, Location, Unreadable, View, find};
-use super::parse::{Candidates, Offered, Presented, SignatureForm, length_of_prefix, skip};
-use super::primitive::{Digest, Hash, SignatureAlgorithm, Tag, same_secret, same_tag};
+use super::locate::{Location, Unreadable, View, find};
+use super::parse::{Candidates, Offered, Presented, SignatureForm};
+use super::primitive::{Hash, SignatureAlgorithm, Tag, same_tag};
 use super::protocol::Verified;
 use super::public_key::SHA1_IS_NOT_SIGNED;
 use super::template::Scope;
@@ -27,11 +22,16 @@ use super::trace::StepResult::{Failed, Ok as Fine, Skipped};
 use super::trace::Trace;
 use super::url_form::Spelling;
 use super::{
-    Content, Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError,
-    SignedContent, Timestamp, malformed, x5c,
+    Evidence, Message, Part, Proof, Require, Scheme, SenderUrl, SignatureError, SignedContent,
+    Timestamp, malformed,
 };
 use crate::reason::Reason;
 use crate::units::UnixTime;
+
+mod bare;
+mod views;
+
+use bare::basic_credentials;
 
 /// Most signatures by key pairs that one request may offer: unlike an HMAC, each costs a computation of its own,
 /// with Ed25519 one over the whole content (SECURITY DS-29).
@@ -49,8 +49,6 @@ const MISMATCH: SignatureError = SignatureError::new(
     Reason::SignatureMismatch,
     "the signature is not of this content under any of the keys",
 );
-
-pub(super) const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
 
 impl Scheme {
     /// Judges what the head alone can tell: an absent or unreadable signature is refused before a
@@ -125,106 +123,6 @@ impl Scheme {
         })
     }
 
-    /// Runs `judge` over the request, or over each item of its body that is signed by itself: over those that are
-    /// alike once.
-    pub(super) fn with_views<T>(
-        &self,
-        message: &Message<'_>,
-        judge: impl FnOnce(&[View<'_>]) -> Result<T, SignatureError>,
-    ) -> Result<T, SignatureError> {
-        let mut media_types = message.headers.get_all(header::CONTENT_TYPE).iter();
-        if media_types.nth(1).is_some() {
-            // The app may read the body as another thing than what is verified here.
-            return Err(malformed("there is more than one Content-Type"));
-        }
-        let decoded = self.decoded_body(message)?;
-        let body = decoded.as_ref().unwrap_or(message.body);
-        let view = View {
-            body: Some(body),
-            ..View::of(message)
-        };
-        self.is_read_alike(view)?;
-        let json = find(&self.json_from, view).map_err(unreadable)?;
-        let view = View {
-            json: json.as_deref(),
-            ..view
-        };
-        let Some(each) = &self.each else {
-            return judge(&[view]);
-        };
-        let bytes = view.json_bytes().map_err(unreadable)?;
-        let items = each.each(&bytes).map_err(unreadable)?;
-        // One that comes a thousand times is verified once.
-        let mut seen = HashSet::new();
-        let views: Vec<_> = items
-            .iter()
-            .filter(|item| seen.insert(self.likeness(item)))
-            .map(|item| View {
-                json: Some(item.as_bytes()),
-                ..view
-            })
-            .collect();
-        judge(&views)
-    }
-
-    /// What makes an item that is signed by itself the same as another: a text, however it is escaped; of a token,
-    /// without the blanks around it.
-    fn likeness<'i>(&self, item: &'i str) -> Cow<'i, str> {
-        let Ok(text) = serde_json::from_str::<String>(item) else {
-            return item.into();
-        };
-        let text = match self.proof {
-            Proof::Jwt(_) => text.trim_ascii(),
-            _ => &text,
-        };
-        serde_json::Value::from(text).to_string().into()
-    }
-
-    /// Refuses a request in which others may find another value than is verified here: nobody signed its query, nor
-    /// what it says of its body.
-    pub(super) fn is_read_alike(&self, view: View<'_>) -> Result<(), SignatureError> {
-        for name in &self.loose.form_fields {
-            let query = view.url.query().filter(|_| locate::is_form(view.headers));
-            let query = query.unwrap_or_default();
-            if locate::stands_in_query(query, name).map_err(unreadable)? {
-                return Err(malformed("a field of the form stands in the query too"));
-            }
-        }
-        let body = view.body.filter(|body| !body.is_empty());
-        match body.filter(|_| self.loose.json) {
-            Some(body) if !locate::is_read_as_json(view.headers, body) => Err(malformed(
-                "the body is JSON, and the request says that it is a form, compressed or in another charset",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// The body as it reads without its `Content-Encoding`, where the scheme signs that.
-    pub(super) fn decoded_body(
-        &self,
-        message: &Message<'_>,
-    ) -> Result<Option<Content>, SignatureError> {
-        if !self.body_decoded {
-            return Ok(None);
-        }
-        let mut codings = message.headers.get_all(header::CONTENT_ENCODING).iter();
-        let coding = codings.next().map(http::HeaderValue::as_bytes);
-        if codings.next().is_some() {
-            return Err(malformed("there is more than one Content-Encoding"));
-        }
-        match coding.map(<[u8]>::to_ascii_lowercase).as_deref() {
-            Some(b"gzip") => gunzip(message.body).map(Some),
-            // Some senders do not say that they compress; gzip says it itself (RFC 1952 2.3.1).
-            None | Some(b"identity") if message.body.joined().starts_with(&[0x1f, 0x8b]) => {
-                gunzip(message.body).map(Some)
-            }
-            None | Some(b"identity") => Ok(None),
-            Some(_) => Err(malformed(
-                "the body has an encoding that the scheme does not know",
-            )),
-        }
-    }
-
     fn judge(
         &self,
         view: View<'_>,
@@ -259,78 +157,6 @@ impl Scheme {
                 self.signed(view, keys, now, trace)
             }
         }
-    }
-
-    /// A JSON Web Token.
-    fn token(
-        &self,
-        jwt: &Jwt,
-        view: View<'_>,
-        keys: &KeySet,
-        now: UnixTime,
-        trace: &mut Trace,
-    ) -> Result<Evidence, SignatureError> {
-        let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
-        let presented = traced("signature", signature.read(view), trace)?;
-        let agreed = signature.says_nothing_else(view, &presented);
-        traced("places", agreed, trace)?;
-        let token = traced("token", presented_token(&presented), trace)?;
-        self.meets_requirements(view, keys, now, trace)?;
-        let body = view.body()?;
-        let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
-        let detached = jwt.detached.then_some(frames.as_slice());
-        let key = match &jwt.x5c {
-            None => token.verify(&jwt.algorithms, keys, now, detached),
-            Some(rules) => token.certificates().and_then(|chain| {
-                let vouched = x5c::leaf_key(&chain, keys, rules, now)?;
-                token.verify_by(&jwt.algorithms, &vouched.leaf, detached)?;
-                Ok(vouched.root)
-            }),
-        };
-        let key = traced("key", key, trace)?;
-        if jwt.detached {
-            return Ok(self.evidence(view, Some(key), None));
-        }
-        let claims = token.claims()?;
-        let url = self.url.first(view)?;
-        let scope = Scope::new(view, &url);
-        let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
-        let mut evidence = self.evidence(view, Some(key), signed_at);
-        if let Some(path) = &self.event_id_claim {
-            evidence.event_id = path.text(&claims).map(|text| cut(&text));
-        }
-        Ok(evidence)
-    }
-
-    /// A secret that is sent as it is.
-    fn bare(
-        &self,
-        given: &[Cow<'_, [u8]>],
-        view: View<'_>,
-        keys: &KeySet,
-        now: UnixTime,
-        trace: &mut Trace,
-    ) -> Result<Evidence, SignatureError> {
-        let mut usable = keys.usable(now).peekable();
-        usable.peek().ok_or(NO_KEY)?;
-        let mut proven = None;
-        for key in usable {
-            let is = |given: &Cow<'_, [u8]>| {
-                key.secret_bytes()
-                    .is_some_and(|secret| same_secret(secret, given))
-            };
-            let right = given.iter().all(is);
-            note_key(trace, key, right);
-            if right {
-                proven.get_or_insert(key);
-            }
-        }
-        let key = proven.ok_or(SignatureError::new(
-            Reason::CredentialInvalid,
-            "the credential is none of the check's",
-        ))?;
-        self.meets_requirements(view, keys, now, trace)?;
-        Ok(self.evidence(view, Some(key), None))
     }
 
     fn signed(
@@ -602,45 +428,6 @@ impl Scheme {
         }
     }
 
-    /// The tokens that a request carries, without their prefix. Never none.
-    fn tokens<'a>(&self, view: View<'a>) -> Result<Vec<Cow<'a, [u8]>>, SignatureError> {
-        let missing = SignatureError::new(Reason::CredentialMissing, "the token is missing");
-        let signature = self.signature.as_ref().ok_or(missing)?;
-        let mut tokens = Vec::new();
-        for place in &signature.places {
-            let value = find(std::slice::from_ref(place), view).map_err(|why| {
-                why.refused(
-                    Reason::CredentialInvalid,
-                    "the token stands more than once",
-                    "the token's body cannot be read",
-                )
-            })?;
-            let Some(value) = value else { continue };
-            // A prefix such as `Bearer ` belongs to a header field; elsewhere the token is bare.
-            let prefix = signature
-                .prefix
-                .as_ref()
-                .filter(|_| matches!(place, Location::Header(_)));
-            let token = match prefix.map(|prefix| length_of_prefix(prefix, &value)) {
-                None => value,
-                Some(Some(length)) => skip(value, length),
-                Some(None) if signature.prefix_optional => value,
-                Some(None) => {
-                    let detail = "the token is not written as the scheme writes it";
-                    return Err(SignatureError::new(Reason::CredentialInvalid, detail));
-                }
-            };
-            if !token.is_empty() {
-                tokens.push(token);
-            }
-        }
-        if tokens.is_empty() {
-            Err(missing)
-        } else {
-            Ok(tokens)
-        }
-    }
-
     pub(super) fn stamp<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
         self.timestamp
             .as_ref()
@@ -668,7 +455,7 @@ impl Scheme {
     }
 
     /// Requirements of the whole body are judged once, not for each item that is signed by itself.
-    fn meets_requirements(
+    pub(super) fn meets_requirements(
         &self,
         view: View<'_>,
         keys: &KeySet,
@@ -693,58 +480,12 @@ impl Scheme {
         })
     }
 
-    /// Whether the provider signs nothing but the query of such a request.
-    pub(super) fn signs_query_alone(&self, view: View<'_>) -> Result<bool, SignatureError> {
-        let is_of_query = |part: &Part| part.text.is_of_query();
-        let contents = self.contents.iter().filter(|_| self.loose.query);
-        for parts in contents.filter(|parts| parts.iter().any(is_of_query)) {
-            let mut is_alone = true;
-            for part in parts.iter().filter(|part| !is_of_query(part)) {
-                let is_there =
-                    part.text.literal().is_none() && part.when.holds(view).map_err(unreadable)?;
-                is_alone &= !is_there;
-            }
-            if is_alone {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// The body against its digest in the URL; one that is no form where only forms are covered, as a captured
-    /// signature of an empty one would be good for any; and any where the query alone is signed.
-    fn body_is_covered(&self, view: View<'_>) -> Result<(), SignatureError> {
-        const UNCOVERED: SignatureError = SignatureError::new(
-            Reason::SignatureMismatch,
-            "nothing that is signed covers the body",
-        );
-        let body = view.body()?;
-        let is_form = || body.is_empty() || locate::is_form(view.headers);
-        let Some(name) = &self.body_digest else {
-            let is_uncovered = self.covers_only_forms() && !is_form()
-                || !body.is_empty() && self.signs_query_alone(view)?;
-            return if is_uncovered { Err(UNCOVERED) } else { Ok(()) };
-        };
-        let places = [Location::Query(name.as_str().into())];
-        match find(&places, view).map_err(unreadable)? {
-            None if is_form() => Ok(()),
-            None => Err(UNCOVERED),
-            Some(given) => {
-                let own = Digest::Sha256.of(body.frames().iter().map(AsRef::as_ref));
-                let given = HEXLOWER_PERMISSIVE.decode(&given).unwrap_or_default();
-                if same_tag(&own, &given) {
-                    Ok(())
-                } else {
-                    Err(SignatureError::new(
-                        Reason::SignatureMismatch,
-                        "the body is not that of the signed digest",
-                    ))
-                }
-            }
-        }
-    }
-
-    fn evidence(&self, view: View<'_>, key: Option<&Key>, signed_at: Option<UnixTime>) -> Evidence {
+    pub(super) fn evidence(
+        &self,
+        view: View<'_>,
+        key: Option<&Key>,
+        signed_at: Option<UnixTime>,
+    ) -> Evidence {
         // An id that cannot be read decides nothing unless it is signed, and then `delivery` falls
         // back to the whole content.
         let event_id = self
@@ -758,15 +499,6 @@ impl Scheme {
             tags: SmallVec::new(),
         }
     }
-}
-
-/// The JSON Web Token that a request carries; blanks around it are no part of it.
-pub(super) fn presented_token<'p>(
-    presented: &'p Presented<'_>,
-) -> Result<Token<'p>, SignatureError> {
-    let text = presented.texts.first().ok_or(NO_TOKEN)?;
-    let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN)?;
-    Token::parse(text)
 }
 
 /// What a protocol that is code finds with the keys that count at `now`.
@@ -787,7 +519,7 @@ fn with_usable(
 }
 
 /// An event id as it is passed on: not longer than any provider's.
-fn cut(id: &str) -> Arc<str> {
+pub(super) fn cut(id: &str) -> Arc<str> {
     let end = id.floor_char_boundary(EVENT_ID_BYTES_MAX);
     id.get(..end).unwrap_or_default().into()
 }
@@ -800,7 +532,7 @@ pub(super) fn unreadable(why: Unreadable) -> SignatureError {
     )
 }
 
-fn traced<T>(
+pub(super) fn traced<T>(
     step: &'static str,
     result: Result<T, SignatureError>,
     trace: &mut Trace,
@@ -820,38 +552,6 @@ fn note_key(trace: &mut Trace, key: &Key, right: bool) {
     });
 }
 
-pub(super) fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
-    wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
-}
-
-/// `user:password` of `Authorization: Basic` (RFC 7617).
-fn basic_credentials(headers: &HeaderMap) -> Result<Vec<u8>, SignatureError> {
-    let missing = SignatureError::new(Reason::CredentialMissing, "Basic credentials are missing");
-    let invalid = |detail| SignatureError::new(Reason::CredentialInvalid, detail);
-    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
-    let field = fields.next().ok_or(missing)?;
-    if fields.next().is_some() {
-        return Err(invalid("the credential stands in more than one field"));
-    }
-    let field = field.as_bytes();
-    let blank = field
-        .iter()
-        .position(|byte| *byte == b' ')
-        .unwrap_or(field.len());
-    let (scheme, encoded) = field.split_at(blank);
-    if !scheme.eq_ignore_ascii_case(b"basic") {
-        return Err(missing);
-    }
-    let decoded = BASE64
-        .decode(encoded.trim_ascii_start())
-        .map_err(|_bad| invalid("Basic credentials are not base64"))?;
-    if decoded.contains(&b':') {
-        Ok(decoded)
-    } else {
-        Err(invalid("Basic credentials lack a `:`"))
-    }
-}
-
 pub(super) fn render(
     parts: &[Part],
     scope: &Scope<'_>,
@@ -866,127 +566,4 @@ pub(super) fn render(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scheme::catalog::Catalog;
-    use crate::scheme::public_key::PrivateKey;
-    use crate::scheme::sign::Draft;
-    use crate::scheme::{Params, SenderUrl};
-    use crate::secret::Secret;
-
-    /// The items of a body that are judged by themselves, as JSON.
-    fn judged(scheme: &Scheme, body: &str) -> Vec<String> {
-        let url = SenderUrl {
-            origin: "https://localhost".into(),
-            target: "/".into(),
-        };
-        let message = Message {
-            method: &Method::POST,
-            url: &url,
-            headers: &HeaderMap::new(),
-            body: &Content::from(body.as_bytes().to_vec()),
-        };
-        let json = |view: &View<'_>| String::from_utf8(view.json.unwrap().to_vec()).unwrap();
-        let items = scheme.with_views(&message, |views| Ok(views.iter().map(json).collect()));
-        items.unwrap()
-    }
-
-    #[test]
-    fn items_that_are_alike_are_verified_once() {
-        // SECURITY DS-30
-        let adyen = Catalog::built_in().find("adyen/standard").unwrap();
-        let scheme = adyen.bind(&Params::default(), None).unwrap();
-        let (one, other) = (
-            r#"{"NotificationRequestItem":1}"#,
-            r#"{"NotificationRequestItem":2}"#,
-        );
-        let items = [one, one, other, one, other].join(", ");
-        let body = format!(r#"{{"notificationItems":[{items}]}}"#);
-        assert_eq!(judged(&scheme, &body), ["1", "2"]);
-    }
-
-    #[test]
-    fn few_signatures_by_key_pairs_are_looked_at() {
-        // SECURITY DS-29
-        let url = SenderUrl {
-            origin: "https://localhost".into(),
-            target: "/".into(),
-        };
-        let offered = |version: &str, count: usize, bytes: usize| {
-            let preset = format!("standard-webhooks/{version}");
-            let selected = Catalog::built_in().find(&preset).unwrap();
-            let scheme = selected.bind(&Params::default(), None).unwrap();
-            let one = format!("{version},{}", BASE64.encode(&vec![0; bytes]));
-            let mut headers = HeaderMap::new();
-            let fields = [
-                ("webhook-signature", vec![one; count].join(" ")),
-                ("webhook-timestamp", "1700000000".to_owned()),
-            ];
-            for (name, value) in fields {
-                headers.insert(name, value.parse().unwrap());
-            }
-            scheme.precheck(&Method::POST, &url, &headers).is_ok()
-        };
-        assert!(offered("v1a", 4, 64) && !offered("v1a", 5, 64));
-        assert!(offered("v1", 16, 32) && !offered("v1", 17, 32));
-    }
-
-    fn graph() -> Scheme {
-        let graph = Catalog::built_in().find("microsoft-graph-rich").unwrap();
-        let ours = ["audience", "tenant"].map(|name| (name.to_owned(), "x".into()));
-        graph.bind(&Params::from(ours), None).unwrap()
-    }
-
-    #[test]
-    fn what_is_asked_of_a_whole_body_is_judged_once() {
-        let scheme = graph();
-        let size = rcgen::RsaKeySize::_2048;
-        let pair = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, size).unwrap();
-        let key = PrivateKey::parse(&pair.serialize_der()).unwrap();
-        let key = Key::private("rsa".into(), key);
-        let url = SenderUrl {
-            origin: "https://localhost".into(),
-            target: "/".into(),
-        };
-        let token = |secs: i64| {
-            let draft = Draft {
-                method: Method::POST,
-                url: url.clone(),
-                headers: Vec::new(),
-                body: br#"{"validationTokens":[""]}"#.to_vec(),
-            };
-            let signed = scheme.sign(draft, &key, UnixTime::from_secs(secs)).unwrap();
-            let body: serde_json::Value = serde_json::from_slice(&signed.body).unwrap();
-            body["validationTokens"][0].clone()
-        };
-        let tokens = [token(1_700_000_000), token(1_700_000_001)];
-        assert_ne!(tokens[0], tokens[1]);
-        let state = Key::secret("state".into(), Secret::new(b"s".to_vec()), None);
-        let keys = KeySet::new(vec![key.clone(), state]).unwrap();
-        for (state, holds) in [("s", true), ("t", false)] {
-            let value = [serde_json::json!({ "clientState": state })];
-            let body = serde_json::json!({ "validationTokens": tokens, "value": value });
-            let body = Content::from(body.to_string().into_bytes());
-            let message = Message {
-                method: &Method::POST,
-                url: &url,
-                headers: &HeaderMap::new(),
-                body: &body,
-            };
-            let mut trace = Trace::on();
-            let now = UnixTime::from_secs(1_700_000_001);
-            let verdict = scheme.verify_traced(&message, &keys, now, &mut trace);
-            assert_eq!(verdict.is_ok(), holds, "{verdict:?}");
-            let steps = trace.into_steps();
-            assert_eq!(steps.iter().filter(|own| own.step == "require").count(), 1);
-        }
-    }
-
-    #[test]
-    fn tokens_that_are_alike_are_verified_once() {
-        let scheme = graph();
-        let items = r#""a.b.c", "a.\u0062.c", " a.b.c\n", "a.b.d", 1, "1""#;
-        let body = format!(r#"{{"validationTokens":[{items}]}}"#);
-        assert_eq!(judged(&scheme, &body).len(), 4);
-    }
-}
+mod tests;
