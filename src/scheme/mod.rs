@@ -7,13 +7,13 @@
 //! | to learn | read |
 //! |---|---|
 //! | what a request is | `message.rs` |
-//! | what a preset may say | `spec.rs`; from file to [`Scheme`]: `catalog.rs`, `compile.rs` |
+//! | what a preset may say | `spec.rs`; from file to [`Scheme`]: `catalog.rs`, `compile/` |
 //! | how a request is judged | `verify/`, then `require.rs`, `timestamp.rs`, `jwt.rs` |
 //! | where values are read | `locate.rs`, `parse.rs`, `multipart.rs` |
-//! | what is signed | `template.rs`, `fields.rs`, `url_form.rs`, `when.rs`; what that covers: `coverage.rs` |
+//! | what is signed | `template/`, `fields.rs`, `url_form.rs`, `when.rs`; what that covers: `coverage.rs` |
 //! | what makes two deliveries the same | `delivery.rs` |
-//! | keys, and where they are published | `keys.rs`, `public_key.rs`, `key_source.rs`, `published.rs` |
-//! | protocols that are code | `aws_sns.rs`, `http_signature/`, `jws.rs`, `x5c.rs` |
+//! | keys, and where they are published | `keys.rs`, `public_key/`, `key_source.rs`, `published.rs` |
+//! | protocols that are code | `aws_sns/`, `http_signature/`, `jws/`, `x5c/` |
 //! | URL validations | `handshake/` |
 //! | the inverse, and why a signature fails | `sign/`, `hints/`, `trace.rs` |
 //! | the cryptography | `primitive/`, the only door to it |

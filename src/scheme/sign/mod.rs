@@ -1,4 +1,4 @@
-//! The inverse of `verify.rs`: the request that the provider would send.
+//! The inverse of `verify/`: the request that the provider would send.
 
 use std::borrow::Cow;
 
