@@ -412,7 +412,7 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
         "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one"
             .to_owned()
     };
-    Trouble::new(format!("this is no reference to a {what}")).hint(hint)
+    Trouble::new(format!("this is not a reference to a {what}")).hint(hint)
 }
 
 /// What tells one version of a file from another.

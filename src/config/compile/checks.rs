@@ -109,7 +109,7 @@ impl Compiler<'_, '_> {
             return false;
         }
         if given.is_empty() {
-            self.error(place, "this item is no check", KINDS);
+            self.error(place, "this item is not a check", KINDS);
             return false;
         }
         if spec.provider.is_some() || spec.scheme.is_some() {

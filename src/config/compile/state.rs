@@ -84,7 +84,7 @@ impl Compiler<'_, '_> {
         let is_good = std::str::from_utf8(secret.expose())
             .is_ok_and(|url| url.into_connection_info().is_ok());
         if !is_good {
-            let trouble = Trouble::new("this refers to something that is no URL of Redis");
+            let trouble = Trouble::new("this refers to something that is not a URL of Redis");
             self.trouble(place, trouble.hint(URLS));
             return None;
         }

@@ -309,7 +309,7 @@ impl Enrolment {
         if self.is_signed {
             let key = scheme.secret_key("enrolled".into(), &value, None);
             let keys = key.ok().and_then(|key| KeySet::new(vec![key]));
-            let keys = keys.ok_or(invalid("what the request brings is no secret"))?;
+            let keys = keys.ok_or(invalid("what the request brings is not a secret"))?;
             scheme.verify(message, &keys, now)?;
         }
         Ok(Some(Secret::new(value.into_owned())))

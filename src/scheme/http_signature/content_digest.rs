@@ -32,7 +32,7 @@ impl Digests {
             Some(Member::Item(item)) if item.as_bytes().is_some() => {
                 Ok(item.as_bytes().map(<[u8]>::to_vec))
             }
-            Some(_) => Err(malformed("a digest is no byte sequence")),
+            Some(_) => Err(malformed("a digest is not a byte sequence")),
         };
         let digests = Self {
             sha256: digest("sha-256")?,

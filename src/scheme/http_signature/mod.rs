@@ -243,7 +243,9 @@ impl HttpSignature {
             .ok_or(missing("there is no `Signature`"))?;
         let input = match inputs.get(&self.label) {
             Some(Member::List(list)) => list.clone(),
-            Some(Member::Item(_)) => return Err(malformed("the label is no list of components")),
+            Some(Member::Item(_)) => {
+                return Err(malformed("the label is not a list of components"));
+            }
             None => return Err(missing("`Signature-Input` does not have the label")),
         };
         let signature = match signatures.get(&self.label) {
@@ -252,7 +254,7 @@ impl HttpSignature {
             None => return Err(missing("`Signature` does not have the label")),
         };
         let signature = signature
-            .ok_or(malformed("the signature is no byte sequence"))?
+            .ok_or(malformed("the signature is not a byte sequence"))?
             .to_vec();
         let mut components = Vec::with_capacity(input.items.len());
         for item in &input.items {
@@ -332,7 +334,7 @@ impl HttpSignature {
         }
         let mut headers = HeaderMap::new();
         for (name, value) in &draft.headers {
-            let ill_formed = || SignError(format!("`{name}` is no header field"));
+            let ill_formed = || SignError(format!("`{name}` is not a header field"));
             let field = HeaderName::from_bytes(name.as_bytes()).or(Err(ill_formed()))?;
             let value = HeaderValue::from_str(value).or(Err(ill_formed()))?;
             headers.append(field, value);
@@ -479,7 +481,7 @@ fn integer(parameters: &Parameters, name: &str) -> Result<Option<i64>, Signature
         Some(Bare::Integer(number)) => Ok(Some(*number)),
         Some(_) => Err(SignatureError::new(
             Reason::TimestampMalformed,
-            "`created` or `expires` is no integer",
+            "`created` or `expires` is not an integer",
         )),
     }
 }
@@ -488,7 +490,7 @@ fn string(parameters: &Parameters, name: &str) -> Result<Option<String>, Signatu
     match parameter(parameters, name) {
         None => Ok(None),
         Some(Bare::Text(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(malformed("a parameter of the signature is no string")),
+        Some(_) => Err(malformed("a parameter of the signature is not a string")),
     }
 }
 

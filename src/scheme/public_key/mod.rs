@@ -381,7 +381,7 @@ fn from_jwk_text(text: &str) -> Result<Vec<PublicKey>, String> {
 }
 
 fn from_jwk_value(value: serde_json::Value) -> Result<PublicKey, String> {
-    from_jwk(serde_json::from_value(value).or(Err("a key that is no JWK"))?)
+    from_jwk(serde_json::from_value(value).or(Err("a key that is not a JWK"))?)
 }
 
 fn from_jwk(jwk: Jwk) -> Result<PublicKey, String> {

@@ -136,7 +136,7 @@ fn a_jwks_is_read_for_the_keys_that_sign() {
     assert!(!key.fits(SignatureAlgorithm::RsaPssSha256));
     assert!(why(r#"{"keys":[]}"#).contains("without keys"));
     assert!(why(r#"{"keys":[{"kty":"oct","k":"AAAA"}]}"#).contains("secret"));
-    assert!(why(r#"{"keys":[1]}"#).contains("no JWK"));
+    assert!(why(r#"{"keys":[1]}"#).contains("not a JWK"));
 }
 
 /// SECURITY A-32.

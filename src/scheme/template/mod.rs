@@ -443,8 +443,9 @@ impl Source {
         }
         let argument = argument.ok_or_else(|| unknown(word))?;
         let pointer = || {
-            Pointer::parse(argument)
-                .ok_or_else(|| format!("`{argument}` is no JSON pointer; it begins with `/`"))
+            Pointer::parse(argument).ok_or_else(|| {
+                format!("`{argument}` is not a JSON pointer (RFC 6901); it begins with `/`")
+            })
         };
         Ok(match word {
             "fields" => Self::Fields(
@@ -456,7 +457,7 @@ impl Source {
             "header" => Self::Place(Location::Header(
                 argument
                     .parse()
-                    .map_err(|_bad| format!("`{argument}` is no header name"))?,
+                    .map_err(|_bad| format!("`{argument}` is not a header name"))?,
             )),
             "item" => Self::Item(argument.into()),
             "json" => Self::Place(Location::Json(pointer()?)),
@@ -479,7 +480,7 @@ impl Source {
                     .ok_or_else(|| format!("there is no `texts` entry `{argument}`"))?,
             ),
             "xml" => Self::Place(Location::xml(argument).ok_or_else(|| {
-                format!("`{argument}` is no path of element names; write `/Envelope/Body/Id`")
+                format!("`{argument}` is not a path of elements; write `/Envelope/Body/Id`")
             })?),
             _ => return Err(unknown(word)),
         })

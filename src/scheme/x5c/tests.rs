@@ -204,7 +204,7 @@ fn only_an_authority_vouches() {
     );
     let made_by_leaf = made(root_params(), middle, &leaf_params());
     let why = judge(&made_by_leaf.chain, &pinned_root(&made_by_leaf));
-    assert_eq!(why, Err("a certificate that is no authority vouches"));
+    assert_eq!(why, Err("a certificate that is not an authority's vouches"));
     let leaf = params(
         "leaf.example",
         IsCa::Ca(BasicConstraints::Unconstrained),
