@@ -29,7 +29,7 @@ use crate::route::matcher::RouteTable;
 use crate::scheme::catalog::Catalog;
 use crate::secret::Secret;
 use crate::settings::{Limits, ListenerSettings, StateSettings, UpstreamSettings};
-use resolve::{Resolver, Trouble};
+use resolve::{Finding, Resolver};
 
 /// Everything that a configuration asks for, ready to use.
 #[derive(Debug)]
@@ -188,7 +188,7 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
 pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
     match Resolver::new(env, base).for_verb().public(reference) {
         Ok(resolved) => Ok(resolved.secret),
-        Err(trouble) => Err(in_one_line(trouble)),
+        Err(finding) => Err(in_one_line(finding)),
     }
 }
 
@@ -197,10 +197,10 @@ pub fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static
     certificate::parse_chain(pem, path).map_err(in_one_line)
 }
 
-fn in_one_line(trouble: Trouble) -> String {
-    match trouble.hint {
-        Some(hint) => format!("{}; {hint}", trouble.message),
-        None => trouble.message,
+fn in_one_line(finding: Finding) -> String {
+    match finding.hint {
+        Some(hint) => format!("{}; {hint}", finding.message),
+        None => finding.message,
     }
 }
 
@@ -214,7 +214,7 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     let mut resolver = Resolver::new(&env, Path::new(""));
     let name = folder.to_string_lossy();
     let reports = presets::add_folder(&mut catalog, &name, &mut resolver)
-        .unwrap_or_else(|trouble| vec![presets::report(&name, trouble)]);
+        .unwrap_or_else(|finding| vec![presets::report(&name, finding)]);
     if reports.is_empty() {
         Ok(catalog)
     } else {

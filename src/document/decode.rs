@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_yaml::Value;
 
 use super::marks::{Marks, join};
-use super::variables::TELLING_BYTES;
+use super::variables::REDACT_BYTES_MIN;
 use super::{ALL_KEYS, At, Document, OneOrMany, Parsed, Place, REWRITTEN_OFF, TextOr, scalar_text};
 use crate::problem::{Mark, Problem, suggest};
 
@@ -146,7 +146,7 @@ fn is_in_curly_quotes(text: &str) -> bool {
 
 /// What stands where a number or `true` was expected. A long text may be a secret.
 fn shown(text: &str, value: &Value) -> String {
-    if text.chars().count() < TELLING_BYTES {
+    if text.chars().count() < REDACT_BYTES_MIN {
         format!("`{text}`")
     } else if value.is_number() {
         "another number".to_owned()

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 pub(super) struct Filled {
     by_path: HashMap<String, (String, String)>,
     /// Those that stand in a message by no chance, wherever it is about.
-    telling: BTreeSet<(Reverse<usize>, String, String)>,
+    everywhere: BTreeSet<(Reverse<usize>, String, String)>,
 }
 
 impl Filled {
@@ -23,9 +23,9 @@ impl Filled {
             return;
         }
         let (value, written) = (value.to_owned(), written.to_owned());
-        if value.len() >= TELLING_BYTES {
+        if value.len() >= REDACT_BYTES_MIN {
             let longest_first = Reverse(value.len());
-            self.telling
+            self.everywhere
                 .insert((longest_first, value.clone(), written.clone()));
         }
         self.by_path.insert(path.to_owned(), (value, written));
@@ -104,7 +104,7 @@ impl Document {
                 });
                 text = parts.collect::<Vec<_>>().join("`");
             }
-            for (_, value, written) in &self.filled.telling {
+            for (_, value, written) in &self.filled.everywhere {
                 text = text.replace(value.as_str(), written);
             }
             text
@@ -115,7 +115,7 @@ impl Document {
 }
 
 /// A value of so many bytes stands in a message by no chance.
-pub(super) const TELLING_BYTES: usize = 8;
+pub(super) const REDACT_BYTES_MIN: usize = 8;
 
 /// The text without what stands between a `:` and an `@`, as passwords do in URLs. One may hold any sign but the
 /// backtick that begins a literal.

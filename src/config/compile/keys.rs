@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Compiler, PLAIN_NAME, is_plain_name, value};
-use crate::config::resolve::{Resolved, Trouble};
+use crate::config::resolve::{Finding, Resolved};
 use crate::config::spec::{SecretSpec, Secrets};
 use crate::document::{At, OneOrMany, Parsed, Place, TextOr};
 use crate::scheme;
@@ -193,7 +193,7 @@ impl Compiler<'_, '_> {
             };
             self.doubt(
                 &key.place,
-                Trouble::new(message).hint("remove it, or move `not_after`"),
+                Finding::new(message).hint("remove it, or move `not_after`"),
             );
         }
     }
