@@ -143,8 +143,8 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     let Some(leaf) = parsed.first() else {
         return Vec::new();
     };
-    // One that says where its issuer's certificate is fetched has an intermediate issuer: a root is
-    // known or it is not.
+    // A certificate that says where to fetch its issuer's has an intermediate issuer: roots are not fetched,
+    // because clients know them or do not.
     let missing =
         parsed.len() == 1 && leaf.issuer() != leaf.subject() && names_its_issuers_place(leaf);
     let alone = missing.then(|| {
@@ -176,8 +176,8 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     .collect()
 }
 
-/// What is to be said of the time of each certificate, where no others are needed beside it: of authorities, and of
-/// what is shown to an upstream.
+/// What is wrong with the dates of certificates that need no chain: of authorities, and of those that are shown
+/// to an upstream.
 pub(super) fn validities(
     certificates: &[CertificateDer<'static>],
     path: &str,

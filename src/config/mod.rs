@@ -128,7 +128,7 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
         Ok(document) => compile(document, &mut resolver),
         Err(problems) => (None, problems),
     };
-    // What is wrong under an anchor is wrong wherever it is used; saying so once is enough.
+    // A mistake under an anchor is found wherever the anchor is used, and is reported once.
     let mut told = HashSet::new();
     problems.retain(|own| told.insert((own.file.clone(), own.mark, own.message.clone())));
     problems.sort_by_key(|problem| problem.mark);
@@ -157,8 +157,8 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
     let spec = document.decode(&mut problems);
     document.forget_values();
     let config = spec.and_then(|spec| compile::config(&spec, &document, resolver, &mut problems));
-    // A text whose variable is unset is no good value either; saying so once is enough. One that only looks like
-    // a variable is explained better where it is read.
+    // An unset variable is reported once, not again as a wrong value. A text that only looks like a variable is
+    // explained better where it is read.
     let (unset, doubtful): (Vec<_>, Vec<_>) = unset
         .into_iter()
         .partition(|problem| problem.severity == Severity::Error);

@@ -46,7 +46,7 @@ fn is_elided(text: &str) -> bool {
 #[derive(Clone)]
 pub struct Environment {
     variables: HashMap<String, String>,
-    /// Variables whose values are no text.
+    /// Variables whose values are not UTF-8.
     not_text: HashMap<String, OsString>,
     clock: Clock,
 }
@@ -66,7 +66,7 @@ impl Environment {
     fn from_os(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut env = Self::empty();
         for (name, value) in pairs {
-            // What is named by no text, nobody can ask for.
+            // A configuration cannot ask for a name that is not UTF-8.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -242,7 +242,7 @@ impl<'e> Resolver<'e> {
             return Err(Finding::new("the path is empty"));
         }
         let full = self.watch(path);
-        // Nobody knows when one ends, and a load that never does would be the last.
+        // A pipe may never end, and a load that never ends blocks every later reload.
         let kind = std::fs::metadata(&full).map(|meta| meta.file_type());
         if !self.is_for_verb && kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
             let finding = Finding::new(format!("`{path}` is not a regular file"));
@@ -370,7 +370,7 @@ impl<'e> Resolver<'e> {
     }
 
     fn variable(&self, name: &str) -> Result<Vec<u8>, Finding> {
-        // Not only what shells take: containers have others.
+        // More than shells take, because containers have variables with `-` and `.`.
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_name) {
             let message = if name.trim().is_empty() {
@@ -420,10 +420,10 @@ fn bare(text: &str, what: &str, env: &Environment) -> Finding {
 pub struct Stamp(Option<[i128; 4]>);
 
 impl Stamp {
-    /// That of the version that is there now, if there is any.
+    /// The stamp of the version that is there now, if there is one.
     pub fn of(file: &Path) -> Self {
         let meta = std::fs::metadata(file).ok();
-        // Not the time of its content: whoever copies a file can set that, and it says nothing of permissions.
+        // Not the modification time: a copy can keep it, and a change of permissions does not move it.
         Self(meta.map(|meta| {
             let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
             [

@@ -10,7 +10,7 @@ use serde_yaml::Value;
 use super::{Place, fault, invalid, scalar_text};
 use crate::problem::{Mark, Problem};
 
-/// What is behind most errors of syntax.
+/// The cause of most syntax errors.
 const SYNTAX_HINT: &str = "put a value into quotes that begins with one of `*&!%@[{` or holds `: `, ` #` or, between \
                            brackets, `{`; indent with blanks";
 
@@ -18,13 +18,13 @@ const SYNTAX_HINT: &str = "put a value into quotes that begins with one of `*&!%
 const DEPTH_MAX: usize = 64;
 /// Keys and values of a file: ten thousand long routes (SECURITY S-15).
 const PLACES_MAX: usize = 1 << 20;
-/// Longest scalar that is kept as it is written: who writes a longer number does not mean a text.
+/// Longest scalar, in bytes, that is kept as it is written too: a longer number is not meant as a text.
 const WRITTEN_BYTES_MAX: usize = 1024;
-/// Length of all their paths together: the work that a file can cause (SECURITY DS-21).
+/// Length of all paths together, in bytes: it limits the work that a file can cause (SECURITY DS-21).
 const PATHS_MAX: usize = 256 << 20;
 
-/// Where keys and values stand, by a hash of their path: what would be the paths of a large file are
-/// many times its size.
+/// Where keys and values stand, by a hash of their path, because the paths of a large file take many times
+/// its size.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     keys: HashMap<u64, Mark>,
@@ -131,8 +131,8 @@ impl Marks {
         })
     }
 
-    /// Takes a list or mapping that begins, and returns its path. As a key it has the name that it is read by: none;
-    /// and what is in it stands at no path of the file.
+    /// Takes a list or mapping that begins, and returns its path. One that is a key has no name, and what it holds
+    /// has no path in the file.
     fn take_collection(&mut self, open: &mut [Open], mark: Mark) -> String {
         if self.take_key(open, None, mark) {
             "?".to_owned()
@@ -141,7 +141,7 @@ impl Marks {
         }
     }
 
-    /// Takes a key when a mapping waits for one: the text of a scalar, or none of an alias or a collection.
+    /// Takes a key when a mapping waits for one. `scalar` is its text, `None` for an alias or a collection.
     fn take_key(&mut self, open: &mut [Open], scalar: Option<&str>, mark: Mark) -> bool {
         let Some(Open::Mapping {
             path,
@@ -225,7 +225,7 @@ impl Marks {
             return None;
         }
         let mut known = String::new();
-        // A key may itself hold what divides paths: then it takes several parts to come to something known.
+        // A key may itself hold a `.` or a `[`: then several parts together are one key.
         let mut rest = String::new();
         for part in parts(path) {
             rest.push_str(part);
@@ -241,10 +241,10 @@ impl Marks {
         rest.is_empty().then_some(known)
     }
 
-    /// This path and those of all mappings that `<<` merges into the one there, the first to count first.
+    /// This path and those of all mappings that `<<` merges into the one there, in order of precedence.
     fn merged(&self, path: &str) -> impl Iterator<Item = String> {
         let mut seen = HashSet::new();
-        // Each with how many of its sources were taken.
+        // Each path with the number of its sources that were taken.
         let mut open = Vec::new();
         let mut next = Some(path.to_owned());
         std::iter::from_fn(move || {
@@ -306,7 +306,7 @@ fn note_anchor(anchors: &mut HashMap<usize, Arc<str>>, anchor: usize, path: &str
     }
 }
 
-/// The name that a key is read by: one that is nothing has none.
+/// The name that a key is read by: empty where the key is null.
 fn named(key: &str, style: ScalarStyle) -> &str {
     match key {
         "~" | "null" | "Null" | "NULL" if style == ScalarStyle::Plain => "",

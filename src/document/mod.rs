@@ -143,7 +143,7 @@ impl Document {
     /// Parses YAML. Where its syntax is wrong, there is no document; what else is found is told by
     /// [`Document::decode`].
     pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
-        // Editors of Windows write it; it is no character of the file (YAML 1.2 section 5.2).
+        // A byte order mark, as Windows editors write it, is not part of the content (YAML 1.2 section 5.2).
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let unclear = unclear_breaks(text).into_iter().map(|(mark, c)| {
             let code = u32::from(c);
@@ -154,7 +154,7 @@ impl Document {
             fault(mark, "", message, Some(hint))
         });
         let mut problems: Vec<_> = unclear.collect();
-        // In a blank's place it ends no line for anybody.
+        // A blank instead ends no line for any reader.
         let text = &*if problems.is_empty() {
             Cow::Borrowed(text)
         } else {

@@ -9,11 +9,11 @@ use super::marks::join;
 use super::{Document, Lookup, scalar_text};
 use crate::problem::Problem;
 
-/// The texts that environment variables were put into: what they came to, and what is written.
+/// The texts that hold environment variables: each with its variables filled in, and as it is written.
 #[derive(Debug, Default)]
 pub(super) struct Filled {
     by_path: HashMap<String, (String, String)>,
-    /// Those that stand in a message by no chance, wherever it is about.
+    /// The long ones, which are redacted in every message, whatever place it is about.
     everywhere: BTreeSet<(Reverse<usize>, String, String)>,
 }
 
@@ -85,14 +85,14 @@ impl Document {
         }
     }
 
-    /// Puts variables back into what is said of the values that were put into their places: they may be secrets. So
-    /// may be what stands before an `@`.
+    /// Replaces values of variables in a message by what is written in the file, because they may be secrets.
+    /// Passwords in URLs are left out, too.
     pub fn redact(&self, problem: &mut Problem) {
         let own = self.filled.by_path.get(&problem.path);
         let redacted = |text: &str| {
             let mut text = text.to_owned();
             if let Some((value, written)) = own {
-                // Perhaps only the beginning is shown.
+                // A message may show only the beginning of a value.
                 let shows = |part: &str| {
                     let part = part.trim_end_matches(['…', ':']);
                     part == value || (part.len() >= 4 && value.contains(part))
@@ -114,11 +114,11 @@ impl Document {
     }
 }
 
-/// A value of so many bytes stands in a message by no chance.
+/// A value this long in a message, in bytes, is no coincidence: redact it.
 pub(super) const REDACT_BYTES_MIN: usize = 8;
 
-/// The text without what stands between a `:` and an `@`, as passwords do in URLs. One may hold any sign but the
-/// backtick that begins a literal.
+/// The text without what stands between a `:` and an `@`, as passwords do in URLs. A password may contain any
+/// character except the backtick, because that begins a literal.
 fn without_passwords(text: &str) -> String {
     let mut parts = text.split('@');
     let mut out = parts.next_back().unwrap_or_default().to_owned();

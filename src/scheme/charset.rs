@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_value_that_fits_in_many_ways_costs_little() {
-        // Who tried one way after the other would come to no end.
+        // Trying one way after the other would take forever.
         let pattern = format!("{}b", "[a]{0,64}".repeat(63));
         assert!(!fits(&pattern, &"a".repeat(2049)));
         assert!(fits(&pattern, &format!("{}b", "a".repeat(2049))));

@@ -32,7 +32,7 @@ impl Scheme {
             return true;
         }
         if let Proof::Jwt(jwt) = &self.proof {
-            // A body that is a token is covered by it; one of whose items are tokens is not.
+            // A token that is the body covers it. Tokens that are items of the body do not.
             let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
             return jwt.detached
                 || jwt.claims.iter().any(jwt::Claim::covers_body)
@@ -169,8 +169,9 @@ impl Scheme {
         Ok(false)
     }
 
-    /// The body against its digest in the URL; one that is no form where only forms are covered, as a captured
-    /// signature of an empty one would be good for any; and any where the query alone is signed.
+    /// Fails unless the signature covers the body. With a digest in the URL, the body must match it. Where only
+    /// forms are covered, a body that is not a form fails, because a captured signature of an empty form would
+    /// fit any. Where only the query is signed, any body fails.
     pub(super) fn body_is_covered(&self, view: View<'_>) -> Result<(), SignatureError> {
         const UNCOVERED: SignatureError = SignatureError::new(
             Reason::SignatureMismatch,

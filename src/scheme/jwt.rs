@@ -182,7 +182,7 @@ impl Jwt {
         now: UnixTime,
     ) -> Result<Option<UnixTime>, SignatureError> {
         let mut late = None;
-        // Of the times that count in any token, those that a claim judges.
+        // Which of `TIMES` a claim of the preset judges.
         let mut judged = [false; TIMES.len()];
         for claim in &self.claims {
             if !holds(&claim.when, scope.view)? {
@@ -251,7 +251,7 @@ impl Claim {
         self.is_demanded() && self.equals_are(Template::covers_body)
     }
 
-    /// Whether each value that it may have is such a one.
+    /// Whether there are values that it may have, and each is as `wanted`.
     fn equals_are(&self, wanted: impl Fn(&Template) -> bool) -> bool {
         let equals = self.equals.as_deref().unwrap_or_default();
         !equals.is_empty() && equals.iter().all(wanted)

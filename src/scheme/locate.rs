@@ -184,7 +184,7 @@ impl Location {
                 }
                 let Form { fields, files } = form(view)?;
                 if files.iter().any(|own| names_alike(own, name)) {
-                    return Err(Unreadable::Body); // a field to who signs, a file to the app
+                    return Err(Unreadable::Body); // the signer sees a field, the app a file
                 }
                 let own = fields.into_iter().filter_map(|(own, value)| {
                     let is_own = is_called(&own, name).map(|is_own| is_own.then_some(value));
@@ -304,7 +304,7 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 /// charset.
 pub(super) fn is_read_as_json(headers: &HeaderMap, body: &Content) -> bool {
     let content_type = headers.get(http::header::CONTENT_TYPE);
-    // One that is no text, or ends elsewhere for others (PHP: at a comma), is anything.
+    // A media type that is not text, or that other readers end earlier (PHP at a comma), may be taken for any.
     let Some(content_type) = content_type.map_or(Some(""), |value| value.to_str().ok()) else {
         return false;
     };
@@ -368,8 +368,8 @@ fn form(view: View<'_>) -> Result<Form, Unreadable> {
     }
 }
 
-/// Refuses fields that are too many to look at. Never some of them: who signs and who reads must see
-/// the same.
+/// Refuses more fields than are looked at. Looking at some of them only would let the signer and the app see
+/// different values.
 fn few(count: usize) -> Result<(), Unreadable> {
     if count > FIELDS_MAX {
         Err(Unreadable::TooMany)
@@ -566,7 +566,7 @@ impl Pointer {
     /// The raw text that it points to. A key that stands twice on the way, or once more in another case, makes
     /// the body unreadable: the app may read the other one (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
-        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        // All of the body must be UTF-8, also what is skipped: then it is JSON to every reader, or to none.
         let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
         let mut json = serde_json::Deserializer::from_str(text);
         let raw = Step(&self.0)

@@ -269,7 +269,7 @@ impl List {
                     .split_once(assign.as_str())
                     .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
             };
-            // What is no item of this form is some other scheme's business.
+            // An item of another form belongs to another scheme.
             let item = item.map(|(name, value)| {
                 let (name, value) = (name.into_bytes(), value.into_bytes());
                 (Cow::Owned(name), Cow::Owned(value))
@@ -472,7 +472,7 @@ fn html(secret: &[u8]) -> Result<Vec<u8>, String> {
 
 fn entity_of(name: &str) -> Option<char> {
     if name.contains('+') {
-        return None; // no digit
+        return None; // `from_str_radix` takes a sign, but it is not a digit
     }
     let number = match name.strip_prefix('#') {
         Some(number) => match number.strip_prefix(['x', 'X']) {

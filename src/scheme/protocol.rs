@@ -13,7 +13,7 @@ pub struct Verified {
     pub signed_at: Option<UnixTime>,
     /// The provider's id of the event, signed.
     pub event_id: Option<String>,
-    /// What is to be called so that a subscription takes effect, where the request asks for one.
+    /// The URL to call so that a subscription takes effect, where the request asks for that.
     pub confirm: Option<HttpsUrl>,
 }
 

@@ -83,7 +83,7 @@ pub(super) fn config(
     let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
-    // Of a listener that is wrong nobody knows, and that it is wrong has been said.
+    // A listener that is wrong, which has been reported, is missing here: it may have asked for certificates.
     let written = spec.listeners.get().map_or(0, |own| own.0.len());
     let asks_for_certificates =
         listeners.len() < written || listeners.iter().any(listeners::asks_for_certificates);

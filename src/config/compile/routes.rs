@@ -301,7 +301,7 @@ impl Compiler<'_, '_> {
         }
         let deny = self.networks(spec.deny_ips.as_ref()).unwrap_or_default();
         let sources = Sources { allow, deny };
-        // Of an `allow_ips` that is empty or wrong, that has been said.
+        // An `allow_ips` that is empty or wrong has been reported.
         let is_known = sources.allow.as_ref().is_none_or(|nets| !nets.is_empty());
         if let Some((_, place)) = value(spec.deny_ips.as_ref())
             && is_known

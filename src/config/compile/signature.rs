@@ -409,7 +409,7 @@ impl Compiler<'_, '_> {
                 place: key,
             }),
             Err(mut problems) => {
-                // That it is incomplete without one has been said, at its place.
+                // A missing algorithm has been reported, at its place.
                 problems.retain(|problem| has_algorithm || !problem.path.is_empty());
                 self.problems.extend(problems);
                 None

@@ -27,7 +27,7 @@ impl Compiler<'_, '_> {
         let (state, place) = value(spec)?;
         let store = state.store.as_ref().map(At::get);
         match store {
-            // Of another word, which has been reported, the rest is read all the same.
+            // A wrong word has been reported. The rest is read all the same.
             Some(Some(StoreSpec::Redis) | None) => {}
             Some(Some(StoreSpec::Memory)) => return Some(StateSettings::Memory),
             None => {

@@ -498,7 +498,7 @@ impl Envelope {
 impl Fields {
     fn read(body: &Content) -> Result<Self, SignatureError> {
         let bytes = body.contiguous();
-        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        // All of the body must be UTF-8, also what is skipped: then it is JSON to every reader, or to none.
         let text = std::str::from_utf8(&bytes).or(Err(malformed("the body is not UTF-8")))?;
         let mut json = serde_json::Deserializer::from_str(text);
         let fields = json.deserialize_map(FieldsVisitor).and_then(|fields| {
@@ -508,8 +508,8 @@ impl Fields {
         let fields = fields.or(Err(malformed(
             "the body is not one JSON object with each field once",
         )))?;
-        // Each value is one line, `Message` apart, which comes first: so nobody can move text from
-        // one signed field to another.
+        // Each value is one line, except `Message`, which comes first: so a sender cannot move text from one
+        // signed field to another.
         let is_line =
             |name: &str, value: &str| name == "Message" || !value.contains(char::is_control);
         if !fields.0.iter().all(|(name, value)| is_line(name, value)) {

@@ -113,7 +113,7 @@ impl<'a> Compiler<'a> {
 
     fn scheme(&mut self, spec: &SchemeSpec, tolerance: Option<Duration>) -> Option<Scheme> {
         self.parts_of_templates(spec);
-        // Where it is wrong, which has been reported, what does not depend on it is read all the same.
+        // A wrong algorithm has been reported. What does not depend on it is read all the same.
         let known = spec.algorithm.get().copied();
         let algorithm = known.unwrap_or(Algorithm::None);
         let mut signature = spec.signature.as_ref().and_then(|at| self.signature(at));
@@ -169,7 +169,7 @@ impl<'a> Compiler<'a> {
             identity: Identity::default(),
             loose: Loose::default(),
         };
-        // What is signed has been reported as wrong: what it covers is not known.
+        // Where `signed` is wrong, which has been reported, nobody knows what it covers.
         if is_content_known && known.is_some() {
             scheme.timestamp = timestamp_spec.and_then(|at| self.timestamp(at, &scheme, tolerance));
         }
@@ -387,7 +387,7 @@ impl<'a> Compiler<'a> {
         choices
     }
 
-    /// As [`Compiler::choices`], where none would let nobody, or anybody, pass.
+    /// As [`Compiler::choices`]. An empty list is an error, because it would let no request pass, or any.
     fn some_choices(&mut self, at: &At<OneOrMany<String>>) -> Vec<Template> {
         let choices = self.choices(at);
         if choices.is_empty() {

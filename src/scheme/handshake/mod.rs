@@ -220,7 +220,7 @@ impl Handshake {
         self.when.foretell(View::of_head(method, url, headers))
     }
 
-    /// Whether a complete request is this handshake. What cannot be read is none.
+    /// Whether a complete request is this handshake. One that cannot be read is not.
     pub fn is_meant(&self, message: &Message<'_>) -> bool {
         self.when.holds(View::of(message)).unwrap_or(false)
     }
@@ -290,7 +290,7 @@ impl Handshake {
 }
 
 impl Enrolment {
-    /// The secret that the request brings; none where nobody waits for one.
+    /// The secret that the request brings; `None` while the enrolment window is closed.
     fn take(
         &self,
         message: &Message<'_>,

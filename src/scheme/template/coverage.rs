@@ -32,9 +32,9 @@ impl Template {
         }
     }
 
-    /// Whether nothing of a body can become a part of what stands beside it in a content of these texts.
-    /// `has_id_form` says that the id has an end of its own; a time has, or it is another one; URLs and header
-    /// fields have where a line ends between them and the body.
+    /// Whether the boundary of the body in the signed content is fixed, so that bytes cannot be moved between the
+    /// body and the values next to it. An id counts as delimited if `has_id_form`; times always are; URLs and
+    /// header fields are, if a line break separates them from the body.
     pub(in crate::scheme) fn fix_body<'t>(
         texts: impl Iterator<Item = &'t Self>,
         has_id_form: bool,

@@ -196,7 +196,7 @@ impl Scheme {
             .enumerate()
             .filter(|(_, key)| key.is_usable(now))
         {
-            // Where keys and places are paired, a signature in another place is none of this key's.
+            // Where keys and places are paired, a key counts for the signature in its own place only.
             let own: Cow<'_, [Offered<Tag>]> = if signature.paired {
                 candidates
                     .iter()
@@ -265,8 +265,9 @@ impl Scheme {
         if any_built { Ok(None) } else { verdict }
     }
 
-    /// Whoever has the plain hash of a secret and what follows it can go on hashing: what it appends begins with
-    /// the padding of the hash, a byte 0x80 that is no beginning of a character. A secret at the end prevents it.
+    /// Refuses content that may be a length extension: with the plain hash of a secret and a content, anybody can
+    /// append to the content. What they append begins with the padding of the hash, whose byte 0x80 cannot begin
+    /// a character of UTF-8. A secret at the end of the content prevents it.
     fn is_no_extension(&self, parts: &[Part], scope: &Scope<'_>) -> Result<(), SignatureError> {
         let ends_in_secret = |part: &Part| part.when.is_certain() && part.text.ends_in_secret();
         if !matches!(self.proof, Proof::Digest(_)) || parts.last().is_some_and(ends_in_secret) {
@@ -311,7 +312,7 @@ impl Scheme {
         tags: Option<&mut SmallVec<[Tag; 1]>>,
     ) -> Result<bool, SignatureError> {
         match &self.proof {
-            // An HMAC under no secret could be made by anybody.
+            // Anybody could make an HMAC without a secret.
             Proof::Digest(_) | Proof::Mac(_) if key.secret_bytes().is_none() => Ok(false),
             Proof::Mac(own) => {
                 // One MAC for each hash that is offered: mostly one.

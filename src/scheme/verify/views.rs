@@ -11,8 +11,8 @@ use crate::scheme::locate::{self, View, find};
 use crate::scheme::{Content, Message, Proof, Scheme, SignatureError, malformed};
 
 impl Scheme {
-    /// Runs `judge` over the request, or over each item of its body that is signed by itself: over those that are
-    /// alike once.
+    /// Runs `judge` over the request, or over each item of its body that is signed by itself. Equal items are
+    /// judged once.
     pub(in crate::scheme) fn with_views<T>(
         &self,
         message: &Message<'_>,
@@ -20,7 +20,7 @@ impl Scheme {
     ) -> Result<T, SignatureError> {
         let mut media_types = message.headers.get_all(header::CONTENT_TYPE).iter();
         if media_types.nth(1).is_some() {
-            // The app may read the body as another thing than what is verified here.
+            // The app may read the body as another type than the one verified here.
             return Err(malformed("there is more than one Content-Type"));
         }
         let decoded = self.decoded_body(message)?;
@@ -40,7 +40,7 @@ impl Scheme {
         };
         let bytes = view.json_bytes().map_err(unreadable)?;
         let items = each.each(&bytes).map_err(unreadable)?;
-        // One that comes a thousand times is verified once.
+        // An item that comes a thousand times is verified once.
         let mut seen = HashSet::new();
         let views: Vec<_> = items
             .iter()
@@ -66,8 +66,8 @@ impl Scheme {
         serde_json::Value::from(text).to_string().into()
     }
 
-    /// Refuses a request in which others may find another value than is verified here: nobody signed its query, nor
-    /// what it says of its body.
+    /// Refuses a request in which an app may find another value than the one verified here, because the query and
+    /// the headers that describe the body are not signed.
     pub(in crate::scheme) fn is_read_alike(&self, view: View<'_>) -> Result<(), SignatureError> {
         for name in &self.loose.form_fields {
             let query = view.url.query().filter(|_| locate::is_form(view.headers));
@@ -100,7 +100,7 @@ impl Scheme {
         }
         match coding.map(<[u8]>::to_ascii_lowercase).as_deref() {
             Some(b"gzip") => gunzip(message.body).map(Some),
-            // Some senders do not say that they compress; gzip says it itself (RFC 1952 2.3.1).
+            // Some senders compress without saying so. gzip begins with these two bytes (RFC 1952 2.3.1).
             None | Some(b"identity") if message.body.joined().starts_with(&[0x1f, 0x8b]) => {
                 gunzip(message.body).map(Some)
             }
