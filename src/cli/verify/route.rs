@@ -512,12 +512,8 @@ fn foreign_keys(config: &Config, route: &Arc<Route>) -> Vec<Foreign> {
         .iter()
         .filter(|other| !Arc::ptr_eq(other, route));
     let keys = others.flat_map(|other| {
-        let checks = other.auth.checks().into_iter();
-        let signatures = checks.filter_map(|check| match check {
-            Check::Signature(check) => Some(&check.keys),
-            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
-        });
-        let keys = signatures.flat_map(|keys| keys.all().iter().cloned());
+        let signatures = other.auth.signatures();
+        let keys = signatures.flat_map(|check| check.keys.all().iter().cloned());
         keys.map(|key| Foreign {
             owner: format!("route `{}`", other.name),
             key,

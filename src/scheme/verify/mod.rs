@@ -14,7 +14,7 @@ use super::keys::{Key, KeySet};
 use super::locate::{Location, Unreadable, View, find};
 use super::parse::{Candidates, Offered, Presented, SignatureForm};
 use super::primitive::{Hash, SignatureAlgorithm, Tag, same_tag};
-use super::protocol::Verified;
+use super::protocol::{Verified, note};
 use super::public_key::SHA1_IS_NOT_SIGNED;
 use super::template::Scope;
 use super::timestamp::Stamp;
@@ -538,11 +538,7 @@ pub(super) fn traced<T>(
     result: Result<T, SignatureError>,
     trace: &mut Trace,
 ) -> Result<T, SignatureError> {
-    match &result {
-        Ok(_) => trace.note(step, Fine, String::new),
-        Err(error) => trace.note(step, Failed, || error.detail.to_owned()),
-    }
-    result
+    note(trace, step, result, |_| String::new())
 }
 
 fn note_key(trace: &mut Trace, key: &Key, right: bool) {
