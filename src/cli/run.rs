@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
         drop(report); // it may be long, and serving is longer
         serve(args, config, source, watched, env, output)
     });
-    // Unlike for other verbs, not to be able is a failure of serving.
+    // Other verbs have `Unable` for this, but to serve is all that this one is for.
     ended.unwrap_or_else(|error| {
         output.note(format_args!("error: {error:#}"));
         ExitStatus::No
@@ -115,7 +115,7 @@ fn serve(
     env: &Environment,
     output: &Output,
 ) -> anyhow::Result<ExitStatus> {
-    // First of all, for it changes the environment: until here there is one thread.
+    // First of all, because it changes the environment, which is sound only while there is one thread.
     let manager = ServiceManager::new(env.get("NOTIFY_SOCKET"), env.get("LISTEN_FDNAMES"))
         .context("what the service manager passed cannot be used")?;
     let format = args.log_format.into();
@@ -149,7 +149,7 @@ fn serve(
     result.map(|()| ExitStatus::Success)
 }
 
-/// What `RUST_LOG` asks for, and always where it listens: who starts on port 0 has to be told.
+/// What `RUST_LOG` asks for, and always the addresses that it listens on: with port 0 nothing else tells them.
 fn log_filter(env: &Environment) -> String {
     let asked = env
         .get("RUST_LOG")

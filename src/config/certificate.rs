@@ -7,32 +7,32 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
-use super::resolve::{Resolver, Trouble};
+use super::resolve::{Finding, Resolver};
 use crate::secret::Secret;
 use crate::units::UnixTime;
 
 /// The key of a chain, with what is doubtful about it.
 pub(super) struct Identity {
     pub(super) key: Arc<PrivateKeyDer<'static>>,
-    pub(super) doubts: Vec<Trouble>,
+    pub(super) doubts: Vec<Finding>,
 }
 
 /// Reads the certificates of a PEM file; at least one.
 pub(super) fn chain(
     resolver: &mut Resolver<'_>,
     path: &str,
-) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+) -> Result<Vec<CertificateDer<'static>>, Finding> {
     parse_chain(&resolver.file(path)?, path)
 }
 
 /// The certificates of the PEM text of a file; at least one.
-pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, Finding> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = read.map_err(|error| not_pem(path, &error))?;
     overlooked(pem, path)?;
     if chain.is_empty() {
-        let trouble = Trouble::new(format!("there is no certificate in `{path}`"));
-        return Err(trouble.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
+        let finding = Finding::new(format!("there is no certificate in `{path}`"));
+        return Err(finding.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
     }
     for certificate in &chain {
         parse(certificate, path)?;
@@ -40,9 +40,9 @@ pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'
     Ok(chain)
 }
 
-/// Refuses a certificate that does not begin its line: it would be taken for a remark, without a word. `cat` makes such
-/// files, where the last line of one has no end.
-fn overlooked(pem: &[u8], path: &str) -> Result<(), Trouble> {
+/// Refuses a certificate that does not begin its line, because the parser would skip it as a remark. `cat` makes
+/// such files where the last line of one lacks its line break.
+fn overlooked(pem: &[u8], path: &str) -> Result<(), Finding> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     for (index, line) in pem.split(|byte| *byte == b'\n').enumerate() {
         let line = String::from_utf8_lossy(line);
@@ -53,7 +53,7 @@ fn overlooked(pem: &[u8], path: &str) -> Result<(), Trouble> {
             let line = index.saturating_add(1);
             let message =
                 format!("the certificate in line {line} of `{path}` does not begin its line");
-            return Err(Trouble::new(message).hint(format!("put `{BEGIN}` on a line of its own")));
+            return Err(Finding::new(message).hint(format!("put `{BEGIN}` on a line of its own")));
         }
     }
     Ok(())
@@ -63,7 +63,7 @@ fn overlooked(pem: &[u8], path: &str) -> Result<(), Trouble> {
 pub(super) fn authorities(
     resolver: &mut Resolver<'_>,
     path: &str,
-) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+) -> Result<Vec<CertificateDer<'static>>, Finding> {
     let chain = chain(resolver, path)?;
     for certificate in &chain {
         let parsed = parse(certificate, path)?;
@@ -72,7 +72,7 @@ pub(super) fn authorities(
                 "`{}` in `{path}` is not a certificate authority",
                 parsed.subject()
             );
-            return Err(Trouble::new(message).hint("name the certificate that issued the clients'"));
+            return Err(Finding::new(message).hint("name the certificate that issued the clients'"));
         }
     }
     Ok(chain)
@@ -83,13 +83,13 @@ pub(super) fn identity(
     resolver: &mut Resolver<'_>,
     chain: &[CertificateDer<'static>],
     path: &str,
-) -> Result<Identity, Trouble> {
+) -> Result<Identity, Finding> {
     let (pem, is_public) = resolver.private_file(path)?;
     let key = private_key(&pem, path)?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     CertifiedKey::from_der(chain.to_vec(), key.clone_key(), &provider).map_err(
         |error| match error {
-            rustls::Error::InconsistentKeys(_) => Trouble::new(format!(
+            rustls::Error::InconsistentKeys(_) => Finding::new(format!(
                 "the key in `{path}` is not that of the certificate"
             ))
             .hint(
@@ -97,15 +97,15 @@ pub(super) fn identity(
             ),
             rustls::Error::InvalidCertificate(error) => {
                 let hint = "rustls wants version 3 and a subjectAltName; `openssl x509 -req` needs `-extfile` for them";
-                Trouble::new(format!("the certificate cannot be used: {error}")).hint(hint)
+                Finding::new(format!("the certificate cannot be used: {error}")).hint(hint)
             }
-            error => Trouble::new(format!("the key in `{path}` cannot be used: {error}"))
+            error => Finding::new(format!("the key in `{path}` cannot be used: {error}"))
                 .hint("it must be RSA of 2048 bits or more, ECDSA on P-256, P-384 or P-521, or Ed25519"),
         },
     )?;
     let mut doubts = Vec::new();
     if is_public {
-        let doubt = Trouble::new(format!(
+        let doubt = Finding::new(format!(
             "every user of this machine can read the key `{path}`"
         ));
         doubts.push(doubt.hint(format!("chmod o-r {path}")));
@@ -116,26 +116,26 @@ pub(super) fn identity(
     })
 }
 
-fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Trouble> {
+fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Finding> {
     let bytes = pem.expose();
     let holds = |label: &[u8]| bytes.windows(label.len()).any(|window| window == label);
     if holds(b"ENCRYPTED") {
-        let trouble = Trouble::new(format!("the key in `{path}` is encrypted"));
-        return Err(trouble.hint("decrypt it: `openssl pkey -in KEY -out KEY.plain`"));
+        let finding = Finding::new(format!("the key in `{path}` is encrypted"));
+        return Err(finding.hint("decrypt it: `openssl pkey -in KEY -out KEY.plain`"));
     }
     PrivateKeyDer::from_pem_slice(bytes).map_err(|_why| {
-        let trouble = Trouble::new(format!("there is no private key in `{path}`"));
+        let finding = Finding::new(format!("there is no private key in `{path}`"));
         if holds(b"BEGIN CERTIFICATE") {
-            trouble.hint("it holds a certificate; are `cert` and `key` swapped?")
+            finding.hint("it holds a certificate; are `cert` and `key` swapped?")
         } else {
-            trouble.hint("it must be PEM: `-----BEGIN PRIVATE KEY-----`")
+            finding.hint("it must be PEM: `-----BEGIN PRIVATE KEY-----`")
         }
     })
 }
 
 /// What clients will hold against a chain at `now`. It is served all the same: that is for the
 /// operator to settle (SECURITY T-03).
-pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTime) -> Vec<Trouble> {
+pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTime) -> Vec<Finding> {
     let parsed: Vec<_> = chain
         .iter()
         .filter_map(|certificate| parse(certificate, path).ok())
@@ -143,26 +143,26 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     let Some(leaf) = parsed.first() else {
         return Vec::new();
     };
-    // One that says where its issuer's certificate is fetched has an intermediate issuer: a root is
-    // known or it is not.
+    // A certificate that says where to fetch its issuer's has an intermediate issuer: roots are not fetched,
+    // because clients know them or do not.
     let missing =
         parsed.len() == 1 && leaf.issuer() != leaf.subject() && names_its_issuers_place(leaf);
     let alone = missing.then(|| {
         let issuer = leaf.issuer();
         let message = format!("`{path}` lacks the certificate of the issuer, `{issuer}`");
-        Trouble::new(message).hint("append it (`fullchain.pem`): many clients know roots only")
+        Finding::new(message).hint("append it (`fullchain.pem`): many clients know roots only")
     });
     let in_order = parsed
         .windows(2)
         .all(|pair| matches!(pair, [one, next] if one.issuer() == next.subject()));
     let order = (!in_order).then(|| {
         let message = format!("the certificates in `{path}` are not each followed by their issuer");
-        Trouble::new(message).hint("the server's own comes first, then its issuer's, and so on")
+        Finding::new(message).hint("the server's own comes first, then its issuer's, and so on")
     });
     let nameless = !matches!(leaf.subject_alternative_name(), Ok(Some(_)));
     let names = nameless.then(|| {
         let message = format!("the certificate in `{path}` has no subjectAltName");
-        Trouble::new(message)
+        Finding::new(message)
             .hint("nearly all clients look for the host's name there and nowhere else")
     });
     [
@@ -176,13 +176,13 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
     .collect()
 }
 
-/// What is to be said of the time of each certificate, where no others are needed beside it: of authorities, and of
-/// what is shown to an upstream.
+/// What is wrong with the dates of certificates that need no chain: of authorities, and of those that are shown
+/// to an upstream.
 pub(super) fn validities(
     certificates: &[CertificateDer<'static>],
     path: &str,
     now: UnixTime,
-) -> Vec<Trouble> {
+) -> Vec<Finding> {
     let parsed = certificates.iter().filter_map(|one| parse(one, path).ok());
     parsed
         .filter_map(|one| validity(&one, &format!("`{}` in `{path}`", one.subject()), now))
@@ -198,22 +198,22 @@ fn names_its_issuers_place(leaf: &X509Certificate<'_>) -> bool {
     })
 }
 
-fn validity(certificate: &X509Certificate<'_>, name: &str, now: UnixTime) -> Option<Trouble> {
+fn validity(certificate: &X509Certificate<'_>, name: &str, now: UnixTime) -> Option<Finding> {
     let moment = |time: x509_parser::time::ASN1Time| UnixTime::from_secs(time.timestamp());
     let (from, until) = (
         moment(certificate.validity().not_before),
         moment(certificate.validity().not_after),
     );
     if until <= now {
-        Some(Trouble::new(format!("{name} expired at {until}")))
+        Some(Finding::new(format!("{name} expired at {until}")))
     } else if now < from {
-        Some(Trouble::new(format!("{name} is only valid from {from}")))
+        Some(Finding::new(format!("{name} is only valid from {from}")))
     } else {
         None
     }
 }
 
-fn not_pem(path: &str, error: &pem::Error) -> Trouble {
+fn not_pem(path: &str, error: &pem::Error) -> Finding {
     let what = match error {
         pem::Error::MissingSectionEnd { end_marker } => {
             let marker = String::from_utf8_lossy(end_marker);
@@ -221,16 +221,16 @@ fn not_pem(path: &str, error: &pem::Error) -> Trouble {
         }
         error => error.to_string(),
     };
-    Trouble::new(format!("`{path}` is not valid PEM: {what}"))
+    Finding::new(format!("`{path}` is not valid PEM: {what}"))
 }
 
 fn parse<'c>(
     certificate: &'c CertificateDer<'_>,
     path: &str,
-) -> Result<X509Certificate<'c>, Trouble> {
+) -> Result<X509Certificate<'c>, Finding> {
     match X509Certificate::from_der(certificate) {
         Ok((_, parsed)) => Ok(parsed),
-        Err(_) => Err(Trouble::new(format!(
+        Err(_) => Err(Finding::new(format!(
             "a certificate in `{path}` is damaged"
         ))),
     }

@@ -29,7 +29,7 @@ use crate::route::matcher::RouteTable;
 use crate::scheme::catalog::Catalog;
 use crate::secret::Secret;
 use crate::settings::{Limits, ListenerSettings, StateSettings, UpstreamSettings};
-use resolve::{Resolver, Trouble};
+use resolve::{Finding, Resolver};
 
 /// Everything that a configuration asks for, ready to use.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub fn load(file: &Path, env: &Environment) -> Loaded {
     load_by(resolve::read_config, file, env)
 }
 
-/// Loads a configuration file again: one that is no regular file cannot be read twice, and is an error.
+/// Loads a configuration file again. One that is not a regular file is an error, because it cannot be read twice.
 pub fn reload(file: &Path, env: &Environment) -> Loaded {
     load_by(resolve::reread_config, file, env)
 }
@@ -128,7 +128,7 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
         Ok(document) => compile(document, &mut resolver),
         Err(problems) => (None, problems),
     };
-    // What is wrong under an anchor is wrong wherever it is used; saying so once is enough.
+    // A mistake under an anchor is found wherever the anchor is used, and is reported once.
     let mut told = HashSet::new();
     problems.retain(|own| told.insert((own.file.clone(), own.mark, own.message.clone())));
     problems.sort_by_key(|problem| problem.mark);
@@ -157,8 +157,8 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
     let spec = document.decode(&mut problems);
     document.forget_values();
     let config = spec.and_then(|spec| compile::config(&spec, &document, resolver, &mut problems));
-    // A text whose variable is unset is no good value either; saying so once is enough. One that only looks like
-    // a variable is explained better where it is read.
+    // An unset variable is reported once, not again as a wrong value. A text that only looks like a variable is
+    // explained better where it is read.
     let (unset, doubtful): (Vec<_>, Vec<_>) = unset
         .into_iter()
         .partition(|problem| problem.severity == Severity::Error);
@@ -188,7 +188,7 @@ fn compile(mut document: Document, resolver: &mut Resolver<'_>) -> (Option<Confi
 pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret, String> {
     match Resolver::new(env, base).for_verb().public(reference) {
         Ok(resolved) => Ok(resolved.secret),
-        Err(trouble) => Err(in_one_line(trouble)),
+        Err(finding) => Err(in_one_line(finding)),
     }
 }
 
@@ -197,10 +197,10 @@ pub fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static
     certificate::parse_chain(pem, path).map_err(in_one_line)
 }
 
-fn in_one_line(trouble: Trouble) -> String {
-    match trouble.hint {
-        Some(hint) => format!("{}; {hint}", trouble.message),
-        None => trouble.message,
+fn in_one_line(finding: Finding) -> String {
+    match finding.hint {
+        Some(hint) => format!("{}; {hint}", finding.message),
+        None => finding.message,
     }
 }
 
@@ -214,7 +214,7 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     let mut resolver = Resolver::new(&env, Path::new(""));
     let name = folder.to_string_lossy();
     let reports = presets::add_folder(&mut catalog, &name, &mut resolver)
-        .unwrap_or_else(|trouble| vec![presets::report(&name, trouble)]);
+        .unwrap_or_else(|finding| vec![presets::report(&name, finding)]);
     if reports.is_empty() {
         Ok(catalog)
     } else {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error;
-use super::resolve::{Resolver, Trouble, absolute, reason};
+use super::resolve::{Finding, Resolver, absolute, reason};
 use crate::problem::{Mark, Report};
 use crate::scheme::catalog::Catalog;
 
@@ -13,14 +13,14 @@ pub(super) fn add_folder(
     catalog: &mut Catalog,
     folder: &str,
     resolver: &mut Resolver<'_>,
-) -> Result<Vec<Report>, Trouble> {
+) -> Result<Vec<Report>, Finding> {
     let full = resolver.watch(folder);
     let names = file_names(&full).map_err(|error| {
-        let trouble = Trouble::new(format!(
+        let finding = Finding::new(format!(
             "cannot read the folder `{folder}`: {}",
             reason(&error)
         ));
-        trouble.hint(format!("it is looked for at {}", absolute(&full)))
+        finding.hint(format!("it is looked for at {}", absolute(&full)))
     })?;
     let mut reports = Vec::new();
     for name in names {
@@ -29,8 +29,8 @@ pub(super) fn add_folder(
         let file = full.join(&name).display().to_string();
         let added = match text {
             Ok(Ok(text)) => catalog.add(&file, &text),
-            Ok(Err(_)) => Err(report(&file, Trouble::new("not UTF-8"))),
-            Err(trouble) => Err(report(&file, trouble)),
+            Ok(Err(_)) => Err(report(&file, Finding::new("not UTF-8"))),
+            Err(finding) => Err(report(&file, finding)),
         };
         reports.extend(added.err());
     }
@@ -51,9 +51,9 @@ fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A report of one trouble with a whole file.
-pub(super) fn report(file: &str, trouble: Trouble) -> Report {
+/// A report of what is wrong with a whole file.
+pub(super) fn report(file: &str, finding: Finding) -> Report {
     let mut report = Report::new(file);
-    report.push(error(Mark::START, trouble.message, trouble.hint));
+    report.push(error(Mark::START, finding.message, finding.hint));
     report
 }

@@ -46,7 +46,7 @@ fn is_elided(text: &str) -> bool {
 #[derive(Clone)]
 pub struct Environment {
     variables: HashMap<String, String>,
-    /// Variables whose values are no text.
+    /// Variables whose values are not UTF-8.
     not_text: HashMap<String, OsString>,
     clock: Clock,
 }
@@ -66,7 +66,7 @@ impl Environment {
     fn from_os(pairs: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let mut env = Self::empty();
         for (name, value) in pairs {
-            // What is named by no text, nobody can ask for.
+            // A configuration cannot ask for a name that is not UTF-8.
             let Ok(name) = name.into_string() else {
                 continue;
             };
@@ -114,12 +114,12 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Whether a variable is no text, though it is set.
+    /// Whether a variable is set to something that is not UTF-8.
     pub fn is_not_text(&self, name: &str) -> bool {
         self.not_text.contains_key(name)
     }
 
-    /// The path that a variable holds, if it is not empty: one that is no text may be a path.
+    /// The path that a variable holds, if it is not empty. A path need not be UTF-8.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let text = self.get(name).map(PathBuf::from);
         let path = text.or_else(|| self.not_text.get(name).map(PathBuf::from));
@@ -133,12 +133,12 @@ impl Environment {
 
 /// What is wrong with a reference or a file, and what to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct Finding {
     pub(super) message: String,
     pub(super) hint: Option<String>,
 }
 
-impl Trouble {
+impl Finding {
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -160,7 +160,7 @@ pub(super) struct Resolved {
     pub(super) secret: Secret,
     /// Name of the variable or stem of the file; `None` for a `value:`.
     pub(super) name: Option<String>,
-    pub(super) warnings: Vec<Trouble>,
+    pub(super) warnings: Vec<Finding>,
 }
 
 /// Reads what a configuration refers to, and notes which files it was.
@@ -179,7 +179,7 @@ pub(super) fn read_config(file: &Path) -> io::Result<Vec<u8>> {
     read(file, CONFIG_BYTES_MAX).map(|(bytes, _)| bytes)
 }
 
-/// Reads it again: not a pipe, which gives nothing twice, so that this load would be the last.
+/// Reads it again. A pipe is an error, because it gives its content once, and every later load would fail.
 pub(super) fn reread_config(file: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(file)?.file_type();
     if kind.is_file() || kind.is_dir() {
@@ -200,8 +200,8 @@ impl<'e> Resolver<'e> {
         }
     }
 
-    /// Reads what the command line of a verb names. It is not read again: what shells write for `<(command)` is then
-    /// as good as a file.
+    /// Reads what the command line of a verb names. It is read once, so that a pipe, as shells make one of
+    /// `<(command)`, will do.
     pub(super) fn for_verb(mut self) -> Self {
         self.is_for_verb = true;
         self
@@ -226,36 +226,36 @@ impl<'e> Resolver<'e> {
         self.watched
     }
 
-    /// Reads a file that is no secret.
-    pub(super) fn file(&mut self, path: &str) -> Result<Vec<u8>, Trouble> {
+    /// Reads a file that is not secret.
+    pub(super) fn file(&mut self, path: &str) -> Result<Vec<u8>, Finding> {
         self.read(path).map(|(bytes, _)| bytes)
     }
 
     /// Reads a private key; `true` when every user of the machine can read it (SECURITY S-24).
-    pub(super) fn private_file(&mut self, path: &str) -> Result<(Secret, bool), Trouble> {
+    pub(super) fn private_file(&mut self, path: &str) -> Result<(Secret, bool), Finding> {
         let (bytes, mode) = self.read(path)?;
         Ok((Secret::new(bytes), mode & 0o004 != 0))
     }
 
-    fn read(&mut self, path: &str) -> Result<(Vec<u8>, u32), Trouble> {
+    fn read(&mut self, path: &str) -> Result<(Vec<u8>, u32), Finding> {
         if path.is_empty() {
-            return Err(Trouble::new("the path is empty"));
+            return Err(Finding::new("the path is empty"));
         }
         let full = self.watch(path);
-        // Nobody knows when one ends, and a load that never does would be the last.
+        // A pipe may never end, and a load that never ends blocks every later reload.
         let kind = std::fs::metadata(&full).map(|meta| meta.file_type());
         if !self.is_for_verb && kind.is_ok_and(|kind| !kind.is_file() && !kind.is_dir()) {
-            let trouble = Trouble::new(format!("`{path}` is not a regular file"));
-            return Err(trouble.hint("a reload reads it again; write what it gives into a file"));
+            let finding = Finding::new(format!("`{path}` is not a regular file"));
+            return Err(finding.hint("a reload reads it again; write what it gives into a file"));
         }
         read(&full, FILE_BYTES_MAX).map_err(|error| self.cannot_read(&full, path, &error))
     }
 
-    fn cannot_read(&self, full: &Path, written: &str, error: &io::Error) -> Trouble {
-        let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
+    fn cannot_read(&self, full: &Path, written: &str, error: &io::Error) -> Finding {
+        let finding = Finding::new(format!("cannot read `{written}`: {}", reason(error)));
         let is_missing = error.kind() == io::ErrorKind::NotFound;
         if !is_missing || Path::new(written).is_absolute() {
-            return trouble;
+            return finding;
         }
         let folder = if self.is_for_verb {
             "the current folder"
@@ -263,36 +263,36 @@ impl<'e> Resolver<'e> {
             "the configuration's folder"
         };
         let full = absolute(full);
-        trouble.hint(format!("relative paths start from {folder}: {full}"))
+        finding.hint(format!("relative paths start from {folder}: {full}"))
     }
 
     /// Resolves `env:NAME`, `file:PATH` or `value:TEXT`. No message repeats a secret.
-    pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+    pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Finding> {
         let mut resolved = self.written(reference, "secret")?;
         let bytes = resolved.secret.expose();
         let text = String::from_utf8_lossy(bytes);
         let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
         if SAMPLES.iter().any(is_sample) || is_elided(text.trim()) {
-            return Err(Trouble::new(
+            return Err(Finding::new(
                 "the secret is a well-known sample: everybody can sign with it",
             )
             .hint("make one with `openssl rand -hex 32`"));
         }
         if bytes.starts_with(b"\xef\xbb\xbf") {
             let warning =
-                Trouble::new("the secret begins with a byte order mark, which is part of it");
+                Finding::new("the secret begins with a byte order mark, which is part of it");
             resolved
                 .warnings
                 .push(warning.hint("save the file as UTF-8 without one"));
         } else if bytes.ends_with(b"\r") {
             let warning =
-                Trouble::new("the secret ends with a carriage return, which is part of it");
+                Finding::new("the secret ends with a carriage return, which is part of it");
             resolved
                 .warnings
                 .push(warning.hint("save the file with Unix line ends"));
         } else if bytes.trim_ascii().len() < bytes.len() {
             let warning =
-                Trouble::new("the secret begins or ends with a blank, which is part of it");
+                Finding::new("the secret begins or ends with a blank, which is part of it");
             resolved
                 .warnings
                 .push(warning.hint("remove it, unless the provider has it too"));
@@ -302,25 +302,25 @@ impl<'e> Resolver<'e> {
                 "the secret has {} bytes; below {SECRET_BYTES_MIN} it can be guessed",
                 bytes.len()
             );
-            let warning = Trouble::new(message).hint("make one with `openssl rand -hex 32`");
+            let warning = Finding::new(message).hint("make one with `openssl rand -hex 32`");
             resolved.warnings.push(warning);
         }
         Ok(resolved)
     }
 
-    /// Resolves a reference to something that is no secret, such as a public key.
-    pub(super) fn public(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+    /// Resolves a reference to something that is not secret, such as a public key.
+    pub(super) fn public(&mut self, reference: &str) -> Result<Resolved, Finding> {
         let mut resolved = self.written(reference, "key")?;
         resolved.warnings.clear();
         Ok(resolved)
     }
 
     /// Resolves a reference to a URL that may hold a password.
-    pub(super) fn location(&mut self, reference: &str) -> Result<Resolved, Trouble> {
+    pub(super) fn location(&mut self, reference: &str) -> Result<Resolved, Finding> {
         self.written(reference, "URL")
     }
 
-    fn written(&mut self, reference: &str, what: &str) -> Result<Resolved, Trouble> {
+    fn written(&mut self, reference: &str, what: &str) -> Result<Resolved, Finding> {
         let (bytes, name, warnings) = match reference.split_once(':') {
             Some(("env", name)) => (self.variable(name)?, Some(name.to_owned()), Vec::new()),
             Some(("file", path)) => {
@@ -330,7 +330,7 @@ impl<'e> Resolver<'e> {
                 }
                 let mut warnings = Vec::new();
                 if mode & 0o002 != 0 {
-                    let warning = Trouble::new(format!("every user can change `{path}`"));
+                    let warning = Finding::new(format!("every user can change `{path}`"));
                     warnings.push(warning.hint(format!("chmod o-w {path}")));
                 }
                 let stem = Path::new(path)
@@ -339,7 +339,7 @@ impl<'e> Resolver<'e> {
                 (bytes, stem.map(std::borrow::Cow::into_owned), warnings)
             }
             Some(("value", text)) => {
-                let warning = Trouble::new("the secret stands in the configuration itself");
+                let warning = Finding::new("the secret stands in the configuration itself");
                 let hint =
                     "write `env:NAME` or `file:PATH`, so that the file can be shown to others";
                 (text.as_bytes().to_vec(), None, vec![warning.hint(hint)])
@@ -352,15 +352,15 @@ impl<'e> Resolver<'e> {
             _ => "the value".to_owned(),
         };
         if bytes.is_empty() {
-            return Err(Trouble::new(format!("{} is empty", origin())));
+            return Err(Finding::new(format!("{} is empty", origin())));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Trouble::new(format!("{} is nothing but blanks", origin())));
+            return Err(Finding::new(format!("{} is nothing but blanks", origin())));
         }
         if bytes.iter().all(|byte| *byte == 0) {
             let message = format!("{} is nothing but NUL bytes", origin());
             let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
-            return Err(Trouble::new(message).hint(hint));
+            return Err(Finding::new(message).hint(hint));
         }
         Ok(Resolved {
             secret: Secret::new(bytes),
@@ -369,8 +369,8 @@ impl<'e> Resolver<'e> {
         })
     }
 
-    fn variable(&self, name: &str) -> Result<Vec<u8>, Trouble> {
-        // Not only what shells take: containers have others.
+    fn variable(&self, name: &str) -> Result<Vec<u8>, Finding> {
+        // More than shells take, because containers have variables with `-` and `.`.
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
         if name.is_empty() || !name.chars().all(is_name) {
             let message = if name.trim().is_empty() {
@@ -378,30 +378,30 @@ impl<'e> Resolver<'e> {
             } else {
                 "what stands after `env:` has a character that no name has, such as a blank"
             };
-            return Err(Trouble::new(message).hint("such as `env:GITHUB_SECRET`"));
+            return Err(Finding::new(message).hint("such as `env:GITHUB_SECRET`"));
         }
         if self.env.is_not_text(name) {
             return Err(
-                Trouble::new(not_text(name)).hint("write it to a file, and `file:PATH` here")
+                Finding::new(not_text(name)).hint("write it to a file, and `file:PATH` here")
             );
         }
         let value = self.env.get(name).map(|value| value.as_bytes().to_vec());
         value.ok_or_else(|| {
             let message = format!("environment variable `{name}` is not set");
             let hint = "set it before the gateway starts, for a running one sees no new variables; or write `file:PATH`";
-            Trouble::new(message).hint(hint)
+            Finding::new(message).hint(hint)
         })
     }
 }
 
-/// What is wrong with a variable that is set and is no text.
+/// What is wrong with a variable whose value is not UTF-8.
 pub(super) fn not_text(name: &str) -> String {
     format!("environment variable `{name}` is not UTF-8")
 }
 
-/// Something that is no reference. It may be a secret, so it is not repeated; only the name of a
-/// variable that is set is no secret.
-fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
+/// What is wrong with a text that is not a reference. It may be a secret, so the message repeats it only if it is
+/// the name of a variable that is set.
+fn bare(text: &str, what: &str, env: &Environment) -> Finding {
     let name = text
         .trim_start_matches('$')
         .trim_start_matches('{')
@@ -412,7 +412,7 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
         "write `env:NAME` (without `$`), `file:PATH`, or `value:TEXT` for a throw-away one"
             .to_owned()
     };
-    Trouble::new(format!("this is no reference to a {what}")).hint(hint)
+    Finding::new(format!("this is not a reference to a {what}")).hint(hint)
 }
 
 /// What tells one version of a file from another.
@@ -420,10 +420,10 @@ fn bare(text: &str, what: &str, env: &Environment) -> Trouble {
 pub struct Stamp(Option<[i128; 4]>);
 
 impl Stamp {
-    /// That of the version that is there now, if there is any.
+    /// The stamp of the version that is there now, if there is one.
     pub fn of(file: &Path) -> Self {
         let meta = std::fs::metadata(file).ok();
-        // Not the time of its content: whoever copies a file can set that, and it says nothing of permissions.
+        // Not the modification time: a copy can keep it, and a change of permissions does not move it.
         Self(meta.map(|meta| {
             let changed = i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec());
             [
@@ -479,7 +479,7 @@ mod tests {
 
     use super::*;
 
-    fn secret(reference: &str, dir: &Path) -> Result<(String, usize), Trouble> {
+    fn secret(reference: &str, dir: &Path) -> Result<(String, usize), Finding> {
         let env = Environment::from_pairs([
             ("GOOD", "an example secret of 32 characters"),
             ("EMPTY", ""),
@@ -547,8 +547,8 @@ mod tests {
             "did you mean `env:GOOD`?"
         );
         for reference in ["env: GOOD", "env:GOOD "] {
-            let trouble = get(reference).unwrap_err();
-            assert!(trouble.message.contains("a blank"), "{trouble:?}");
+            let finding = get(reference).unwrap_err();
+            assert!(finding.message.contains("a blank"), "{finding:?}");
         }
     }
 
@@ -562,9 +562,9 @@ mod tests {
         let pairs = pairs.map(|(name, value)| (name.into(), OsStr::from_bytes(value).to_owned()));
         let env = Environment::from_os(pairs);
         let mut resolver = Resolver::new(&env, Path::new(""));
-        let trouble = resolver.secret("env:CRYPTIC").unwrap_err();
-        assert_eq!(trouble.message, not_text("CRYPTIC"));
-        assert!(trouble.hint.unwrap().contains("file:PATH"));
+        let finding = resolver.secret("env:CRYPTIC").unwrap_err();
+        assert_eq!(finding.message, not_text("CRYPTIC"));
+        assert!(finding.hint.unwrap().contains("file:PATH"));
         let cryptic = PathBuf::from(OsStr::from_bytes(b"/etc/\xff.yaml"));
         assert_eq!(env.path("CRYPTIC"), Some(cryptic));
         assert_eq!(env.path("PLAIN"), Some("a".into()));
@@ -587,7 +587,7 @@ mod tests {
         for reference in ["canary", "canary:x", "value:canary", "$canary"] {
             let shown = match secret(reference, dir) {
                 Ok((_, _)) => continue,
-                Err(trouble) => format!("{trouble:?}"),
+                Err(finding) => format!("{finding:?}"),
             };
             assert!(!shown.contains("canary"), "{shown}");
         }

@@ -35,8 +35,8 @@ pub enum Check {
     Token(TokenCheck),
 }
 
-/// How a 401 says what would let the request in (RFC 9110 11.6.1): written at load, for a flood of refusals must
-/// cost no more than it has to.
+/// How a 401 says what would let the request in (RFC 9110 11.6.1). It is written at load, so that a flood of
+/// refusals costs little.
 pub type Challenge = Arc<(HeaderName, HeaderValue)>;
 
 /// The `WWW-Authenticate` of a scheme of authentication.
@@ -137,7 +137,7 @@ pub struct Provider {
     name: Arc<str>,
     /// Value of `X-Hookward-Provider`.
     pub value: HeaderValue,
-    /// How `X-Hookward-Verified` names a signature of its.
+    /// How `X-Hookward-Verified` names its signatures.
     pub label: HeaderValue,
 }
 
@@ -213,33 +213,25 @@ impl Check {
 impl AuthPolicy {
     /// Every check that is not itself a choice, in the order of the file.
     pub fn checks(&self) -> Vec<&Check> {
-        let Self::All(checks) = self else {
-            return Vec::new();
-        };
-        checks
-            .iter()
-            .flat_map(|check| match check {
-                Check::Any(choices) => choices.iter().collect(),
-                Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) | Check::Token(_) => {
-                    vec![check]
-                }
-            })
-            .collect()
+        self.flat().collect()
     }
 
     /// Every signature that it may ask for, in the order of the file.
     pub fn signatures(&self) -> impl Iterator<Item = &SignatureCheck> {
+        self.flat().filter_map(|check| match check {
+            Check::Signature(check) => Some(check),
+            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
+        })
+    }
+
+    fn flat(&self) -> impl Iterator<Item = &Check> {
         let checks = match self {
             Self::All(checks) => &**checks,
             Self::Open => &[],
         };
-        let choices = checks.iter().flat_map(|check| match check {
+        checks.iter().flat_map(|check| match check {
             Check::Any(choices) => choices.as_slice(),
             check => std::slice::from_ref(check),
-        });
-        choices.filter_map(|check| match check {
-            Check::Signature(check) => Some(check),
-            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
         })
     }
 
@@ -253,14 +245,14 @@ impl AuthPolicy {
             })
     }
 
-    /// Whether to judge a body takes many times what to hash it does.
+    /// Whether judging a body takes many times as long as hashing it.
     pub fn is_dear(&self) -> bool {
         self.signatures().any(|check| check.scheme.is_dear())
     }
 
     /// Whether a token of it stands in the path.
     pub fn takes_path_tokens(&self) -> bool {
-        self.checks().into_iter().any(|check| match check {
+        self.flat().any(|check| match check {
             Check::Token(token) => matches!(token.location, TokenLocation::Path(_)),
             _ => false,
         })
@@ -269,7 +261,7 @@ impl AuthPolicy {
     /// Ids of every configured key, for the metric that shows which are in use.
     pub fn key_ids(&self) -> Vec<Arc<str>> {
         let mut ids = Vec::new();
-        for check in self.checks() {
+        for check in self.flat() {
             match check {
                 Check::Any(_) | Check::ClientCert(_) => {}
                 Check::Basic(basic) => ids.extend(basic.users.iter().map(|u| Arc::clone(&u.name))),

@@ -208,7 +208,7 @@ pub struct RouteTable {
     has_path_tokens: bool,
 }
 
-/// By a name that the operator wrote. Requests only look up: none can make names collide.
+/// By a name that the operator wrote. A request cannot make names collide, because it only looks them up.
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// A place in the tree of paths under one host.
@@ -259,7 +259,7 @@ impl RouteTable {
                 let mut methods = route.matches.all_methods();
                 methods.any(|method| other.matches.takes(method))
             };
-            // The first is enough: a file of one route over and over has a conflict each, not one for each pair.
+            // One conflict for each route is enough: a file that repeats a route would have one for each pair.
             if let Some(other) = leaf.iter().find(shares) {
                 let first = indexes.get(&Arc::as_ptr(other)).copied();
                 conflicts.push(Conflict {

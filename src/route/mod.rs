@@ -36,7 +36,7 @@ pub struct Route {
     pub auth: AuthPolicy,
     /// How a delivery that comes again is met; `None` when replays are not looked for.
     pub replay: Option<ReplayPolicy>,
-    /// Where verified requests go: an index into the snapshot's upstreams, or the built-in echo.
+    /// Where verified requests go: an upstream by its name, or the built-in echo.
     pub upstream: UpstreamRef,
     /// How the forwarded request differs from the one received.
     pub forward: ForwardPolicy,

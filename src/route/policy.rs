@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::units::{ByteSize, Rate};
 
-/// Whether a refusal bites.
+/// Whether refusals are carried out, or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Refused requests are refused.
@@ -43,7 +43,7 @@ impl Sources {
             .is_some_and(|nets| !holds_everybody(nets))
     }
 
-    /// Whether `deny` leaves nobody of those who could call.
+    /// Whether `deny` holds every address that could call.
     pub fn admits_nobody(&self) -> bool {
         let everybody = [Ipv4Net::default().into(), Ipv6Net::default().into()];
         let callers = self.allow.as_deref().unwrap_or(&everybody);
@@ -66,12 +66,12 @@ pub struct Quota {
     pub key: QuotaKey,
     /// How fast it refills.
     pub rate: Rate,
-    /// How many at once.
+    /// How many requests at once.
     pub burst: NonZeroU32,
 }
 
-/// Longest time from a spent bucket to a full one: those who count nanoseconds in 64 bits multiply unchecked, and nobody
-/// waits for a year.
+/// Longest time in which an empty bucket fills up: the limiters multiply nanoseconds in 64 bits without an overflow
+/// check, and nobody waits for a year.
 const REFILL_MAX: Duration = Duration::from_hours(8760);
 
 impl Quota {
@@ -131,8 +131,7 @@ pub enum OnDuplicate {
 pub struct ForwardPolicy {
     /// Path rewriting.
     pub path: PathRewrite,
-    /// Wait for the answer's head, and again for each part of its body. Already resolved against
-    /// the upstream's own.
+    /// Wait for the answer's head, and again for each part of its body; `None`: the upstream's own.
     pub timeout: Option<Duration>,
     /// Headers set on the forwarded request.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,

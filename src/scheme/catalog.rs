@@ -289,7 +289,7 @@ impl Preset {
                 (Some(value), _) if value.as_str() == Some("") && !optional => {
                     wrong.push(format!("param `{name}` is empty"));
                 }
-                // None of them would be asked for, as if it had been left out by mistake.
+                // An empty item would ask for nothing, as if it had been left out by mistake.
                 (Some(value), default) if holds_empty(value) && default.as_ref() != Some(value) => {
                     wrong.push(format!("param `{name}` holds an empty value; leave it out"));
                 }
@@ -323,7 +323,7 @@ fn take_kind(value: &mut serde_json::Value, like: &serde_json::Value) -> Result<
         (V::String(text), V::Array(_)) => Some(vec![text.clone()].into()),
         (V::String(text), V::Bool(_)) => text.parse::<bool>().ok().map(V::from),
         (V::String(text), V::Number(_)) => text.parse::<i64>().ok().map(V::from),
-        // A list where there is mostly one text is a choice of several.
+        // A list in place of a text is a choice of several.
         (V::Bool(_), V::Bool(_))
         | (V::Number(_), V::Number(_))
         | (V::Array(_), V::Array(_))

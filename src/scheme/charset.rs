@@ -42,7 +42,7 @@ impl Charset {
     /// Parses a pattern. The message says what is wrong with it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if let Some(odd) = text.chars().find(|c| !matches!(c, ' '..='~')) {
-            return Err(format!("`{odd}` is no visible character of ASCII"));
+            return Err(format!("`{odd}` is not a visible ASCII character"));
         }
         let mut pieces = Vec::new();
         let mut rest = text;
@@ -153,7 +153,7 @@ fn count(text: &str) -> Result<(usize, usize, &str), String> {
     let (min, max) = inner.split_once(',').unwrap_or((inner, inner));
     match (min.parse(), max.parse()) {
         (Ok(min), Ok(max)) if min <= max && max > 0 => Ok((min, max, after)),
-        _ => Err(format!("`{{{inner}}}` is no count; write `{{1,128}}`")),
+        _ => Err(format!("`{{{inner}}}` is not a count; write `{{1,128}}`")),
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_value_that_fits_in_many_ways_costs_little() {
-        // Who tried one way after the other would come to no end.
+        // Trying one way after the other would take forever.
         let pattern = format!("{}b", "[a]{0,64}".repeat(63));
         assert!(!fits(&pattern, &"a".repeat(2049)));
         assert!(fits(&pattern, &format!("{}b", "a".repeat(2049))));

@@ -6,21 +6,21 @@ use std::sync::LazyLock;
 use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::jwt::Jwt;
+use super::jwt::{Jwt, presented_token};
 use super::locate::{Location, View, find};
 use super::parse::Presented;
 use super::primitive::{Fingerprint, Hash, digest};
 use super::template::{Scope, Template};
-use super::verify::{presented_token, render};
+use super::verify::render;
 use super::{Content, Evidence, Message, Part, Proof, Scheme, SignatureError, SignedContent};
 
-/// What is said of a body that is a form.
+/// Header fields that make a body a form.
 static FORM: LazyLock<HeaderMap> = LazyLock::new(|| {
     let form = HeaderValue::from_static("application/x-www-form-urlencoded");
     HeaderMap::from_iter([(header::CONTENT_TYPE, form)])
 });
 
-/// What is said of a body that is none.
+/// Header fields that do not.
 static NO_FORM: LazyLock<HeaderMap> = LazyLock::new(HeaderMap::new);
 
 /// Names of a delivery: two requests are the same delivery where they share one, or all where those are of items.
@@ -54,8 +54,8 @@ enum Reading {
 }
 
 impl Evidence {
-    /// Has the delivery known by its content itself. Its HMAC is no name for it where another check may
-    /// accept the same content with another key or hash.
+    /// Names the delivery by its content instead of by its HMAC, because another check may accept the same content
+    /// with another key or hash.
     pub fn forget_tags(&mut self) {
         self.tags.clear();
     }
@@ -200,7 +200,7 @@ impl Scheme {
             items: &presented.items,
             ..view
         };
-        // An id that cannot be read is none: what was signed is known all the same.
+        // Without an id that can be read, the signed content names the delivery.
         if self.identity.signed_event_id
             && let Some(id) = self.event_id(view)
         {
@@ -272,7 +272,7 @@ fn first(places: &[Location], view: View<'_>, in_body: View<'_>) -> Option<Vec<u
     })
 }
 
-/// What is written into a store tells nobody the tag.
+/// Hashed, because a store need not know the tag.
 fn named_by(tag: &[u8]) -> [u8; 32] {
     digest(&[b"tag", tag])
 }

@@ -265,7 +265,7 @@ impl NamedKeyUrl {
         let field = field.ok_or(malformed("the URL of the certificate is missing"))?;
         let text = field
             .to_str()
-            .or(Err(malformed("the URL of the certificate is no URL")))?;
+            .or(Err(malformed("the URL of the certificate is not a URL")))?;
         let url = HttpsUrl::parse_named(text).map_err(malformed)?;
         if !self.hosts.iter().any(|host| host.matches(url.host())) {
             return Err(malformed(

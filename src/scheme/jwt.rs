@@ -5,16 +5,22 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::jws::JwsAlgorithm;
+use super::jws::{JwsAlgorithm, Token};
+use super::keys::KeySet;
 use super::locate::{Pointer, View};
+use super::parse::Presented;
 use super::primitive::same_secret;
 use super::spec::{BodyKind, ClaimTime};
 use super::template::{Scope, Template};
+use super::trace::Trace;
+use super::verify::{cut, traced};
 use super::when::When;
-use super::x5c::ChainRules;
-use super::{SignatureError, Tolerance, malformed};
+use super::x5c::{ChainRules, leaf_key};
+use super::{Evidence, Scheme, SignatureError, Tolerance, malformed};
 use crate::reason::Reason;
 use crate::units::UnixTime;
+
+pub(super) const NO_TOKEN: SignatureError = malformed("there is no token that can be read");
 
 /// A token's rules.
 #[derive(Clone, Debug)]
@@ -57,6 +63,58 @@ impl Jwt {
             future: leeway,
         })
     }
+}
+
+impl Scheme {
+    /// A JSON Web Token.
+    pub(super) fn token(
+        &self,
+        jwt: &Jwt,
+        view: View<'_>,
+        keys: &KeySet,
+        now: UnixTime,
+        trace: &mut Trace,
+    ) -> Result<Evidence, SignatureError> {
+        let signature = self.signature.as_ref().ok_or(NO_TOKEN)?;
+        let presented = traced("signature", signature.read(view), trace)?;
+        let agreed = signature.says_nothing_else(view, &presented);
+        traced("places", agreed, trace)?;
+        let token = traced("token", presented_token(&presented), trace)?;
+        self.meets_requirements(view, keys, now, trace)?;
+        let body = view.body()?;
+        let frames: Vec<&[u8]> = body.frames().iter().map(AsRef::as_ref).collect();
+        let detached = jwt.detached.then_some(frames.as_slice());
+        let key = match &jwt.x5c {
+            None => token.verify(&jwt.algorithms, keys, now, detached),
+            Some(rules) => token.certificates().and_then(|chain| {
+                let vouched = leaf_key(&chain, keys, rules, now)?;
+                token.verify_by(&jwt.algorithms, &vouched.leaf, detached)?;
+                Ok(vouched.root)
+            }),
+        };
+        let key = traced("key", key, trace)?;
+        if jwt.detached {
+            return Ok(self.evidence(view, Some(key), None));
+        }
+        let claims = token.claims()?;
+        let url = self.url.first(view)?;
+        let scope = Scope::new(view, &url);
+        let signed_at = traced("claims", jwt.judge(&claims, &scope, now), trace)?;
+        let mut evidence = self.evidence(view, Some(key), signed_at);
+        if let Some(path) = &self.event_id_claim {
+            evidence.event_id = path.text(&claims).map(|text| cut(&text));
+        }
+        Ok(evidence)
+    }
+}
+
+/// The JSON Web Token that a request carries; blanks around it are no part of it.
+pub(super) fn presented_token<'p>(
+    presented: &'p Presented<'_>,
+) -> Result<Token<'p>, SignatureError> {
+    let text = presented.texts.first().ok_or(NO_TOKEN)?;
+    let text = std::str::from_utf8(text.value.trim_ascii()).map_err(|_bad| NO_TOKEN)?;
+    Token::parse(text)
 }
 
 /// A claim's name, or a JSON pointer into the claims.
@@ -110,10 +168,10 @@ fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
-const WRONG: SignatureError = SignatureError {
-    reason: Reason::SignatureMismatch,
-    detail: "a claim of the token is not what the check asks for",
-};
+const WRONG: SignatureError = SignatureError::new(
+    Reason::SignatureMismatch,
+    "a claim of the token is not what the check asks for",
+);
 
 impl Jwt {
     /// Judges the claims; answers with when the token was made, where it says so.
@@ -124,7 +182,7 @@ impl Jwt {
         now: UnixTime,
     ) -> Result<Option<UnixTime>, SignatureError> {
         let mut late = None;
-        // Of the times that count in any token, those that a claim judges.
+        // Which of `TIMES` a claim of the preset judges.
         let mut judged = [false; TIMES.len()];
         for claim in &self.claims {
             if !holds(&claim.when, scope.view)? {
@@ -193,7 +251,7 @@ impl Claim {
         self.is_demanded() && self.equals_are(Template::covers_body)
     }
 
-    /// Whether each value that it may have is such a one.
+    /// Whether there are values that it may have, and each is as `wanted`.
     fn equals_are(&self, wanted: impl Fn(&Template) -> bool) -> bool {
         let equals = self.equals.as_deref().unwrap_or_default();
         !equals.is_empty() && equals.iter().all(wanted)
@@ -263,10 +321,10 @@ fn judge_time(
     leeway: Duration,
     now: UnixTime,
 ) -> Result<(), SignatureError> {
-    let time = time_of(value).ok_or(SignatureError {
-        reason: Reason::TimestampMalformed,
-        detail: "a time in the token is not a number of seconds",
-    })?;
+    let time = time_of(value).ok_or(SignatureError::new(
+        Reason::TimestampMalformed,
+        "a time in the token is not a number of seconds",
+    ))?;
     let leeway = i64::try_from(leeway.as_millis()).unwrap_or(i64::MAX);
     let age = now.millis_since(time);
     let (stale, ahead) = match meaning {
@@ -275,18 +333,16 @@ fn judge_time(
         ClaimTime::NotBefore => (false, age < leeway.saturating_neg()),
     };
     if stale {
-        let detail = "the token is out of date";
-        return Err(SignatureError {
-            reason: Reason::TimestampStale,
-            detail,
-        });
+        return Err(SignatureError::new(
+            Reason::TimestampStale,
+            "the token is out of date",
+        ));
     }
     if ahead {
-        let detail = "the token is from the future";
-        return Err(SignatureError {
-            reason: Reason::TimestampAhead,
-            detail,
-        });
+        return Err(SignatureError::new(
+            Reason::TimestampAhead,
+            "the token is from the future",
+        ));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use super::https_url::{KeyUrl, NamedKeyUrl};
-use super::verify::{NO_TOKEN, presented_token};
+use super::jwt::{NO_TOKEN, presented_token};
 use super::{Message, Proof, Scheme, SignatureError};
 
 /// Where keys come from, beside the configuration.

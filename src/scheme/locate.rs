@@ -11,7 +11,8 @@ use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor
 use serde_json::value::RawValue;
 
 use super::multipart::{self, Form};
-use super::{Content, SenderUrl};
+use super::{Content, Message, SenderUrl, SignatureError, malformed};
+use crate::reason::Reason;
 
 /// A place for a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,24 @@ pub(super) enum Unreadable {
     TooMany,
 }
 
+impl Unreadable {
+    /// The refusal of a value that cannot be read: `twice` says what stands more than once, `body` which body
+    /// cannot be read.
+    pub(super) const fn refused(
+        self,
+        reason: Reason,
+        twice: &'static str,
+        body: &'static str,
+    ) -> SignatureError {
+        let detail = match self {
+            Self::Twice => twice,
+            Self::Body => body,
+            Self::TooMany => TOO_MANY,
+        };
+        SignatureError::new(reason, detail)
+    }
+}
+
 /// Name and value of an item in the signature's list.
 pub(super) type Item<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
@@ -60,6 +79,41 @@ pub(super) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    /// The head of a request whose body has not been read.
+    pub(super) fn of_head(method: &'a Method, url: &'a SenderUrl, headers: &'a HeaderMap) -> Self {
+        Self {
+            method,
+            url,
+            headers,
+            body: None,
+            json: None,
+            items: &[],
+        }
+    }
+
+    /// A complete request.
+    pub(super) fn of(message: &Message<'a>) -> Self {
+        Self {
+            body: Some(message.body),
+            ..Self::of_head(message.method, message.url, message.headers)
+        }
+    }
+
+    /// The body; an error where it has not been read.
+    pub(super) fn body(&self) -> Result<&'a Content, SignatureError> {
+        self.body.ok_or(malformed("the body has not been read"))
+    }
+
+    /// The complete request that it is a view of.
+    pub(super) fn message(&self) -> Result<Message<'a>, SignatureError> {
+        Ok(Message {
+            method: self.method,
+            url: self.url,
+            headers: self.headers,
+            body: self.body()?,
+        })
+    }
+
     /// What JSON pointers look into.
     pub(super) fn json_bytes(&self) -> Result<Cow<'a, [u8]>, Unreadable> {
         match (self.json, self.body) {
@@ -130,7 +184,7 @@ impl Location {
                 }
                 let Form { fields, files } = form(view)?;
                 if files.iter().any(|own| names_alike(own, name)) {
-                    return Err(Unreadable::Body); // a field to who signs, a file to the app
+                    return Err(Unreadable::Body); // the signer sees a field, the app a file
                 }
                 let own = fields.into_iter().filter_map(|(own, value)| {
                     let is_own = is_called(&own, name).map(|is_own| is_own.then_some(value));
@@ -250,7 +304,7 @@ fn is_multipart(headers: &HeaderMap) -> bool {
 /// charset.
 pub(super) fn is_read_as_json(headers: &HeaderMap, body: &Content) -> bool {
     let content_type = headers.get(http::header::CONTENT_TYPE);
-    // One that is no text, or ends elsewhere for others (PHP: at a comma), is anything.
+    // A media type that is not text, or that other readers end earlier (PHP at a comma), may be taken for any.
     let Some(content_type) = content_type.map_or(Some(""), |value| value.to_str().ok()) else {
         return false;
     };
@@ -314,8 +368,8 @@ fn form(view: View<'_>) -> Result<Form, Unreadable> {
     }
 }
 
-/// Refuses fields that are too many to look at. Never some of them: who signs and who reads must see
-/// the same.
+/// Refuses more fields than are looked at. Looking at some of them only would let the signer and the app see
+/// different values.
 fn few(count: usize) -> Result<(), Unreadable> {
     if count > FIELDS_MAX {
         Err(Unreadable::TooMany)
@@ -512,7 +566,7 @@ impl Pointer {
     /// The raw text that it points to. A key that stands twice on the way, or once more in another case, makes
     /// the body unreadable: the app may read the other one (SECURITY DS-18).
     pub(super) fn raw(&self, body: &[u8]) -> Result<Option<Box<str>>, Unreadable> {
-        // What is passed over is UTF-8 as well: JSON to one reader is JSON to all.
+        // All of the body must be UTF-8, also what is skipped: then it is JSON to every reader, or to none.
         let text = std::str::from_utf8(body).map_err(|_bad| Unreadable::Body)?;
         let mut json = serde_json::Deserializer::from_str(text);
         let raw = Step(&self.0)

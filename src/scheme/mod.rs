@@ -6,25 +6,24 @@
 //!
 //! | to learn | read |
 //! |---|---|
-//! | what a preset may say | `spec.rs`; from file to [`Scheme`]: `catalog.rs`, `compile.rs` |
-//! | how a request is judged | `verify.rs`, then `require.rs`, `timestamp.rs`, `jwt.rs` |
+//! | what a request is | `message.rs` |
+//! | what a preset may say | `spec.rs`; from file to [`Scheme`]: `catalog.rs`, `compile/` |
+//! | how a request is judged | `verify/`, then `require.rs`, `timestamp.rs`, `jwt.rs` |
 //! | where values are read | `locate.rs`, `parse.rs`, `multipart.rs` |
-//! | what is signed | `template.rs`, `fields.rs`, `url_form.rs`, `when.rs` |
+//! | what is signed | `template/`, `fields.rs`, `url_form.rs`, `when.rs`; what that covers: `coverage.rs` |
 //! | what makes two deliveries the same | `delivery.rs` |
-//! | keys, and where they are published | `keys.rs`, `public_key.rs`, `key_source.rs`, `published.rs` |
-//! | protocols that are code | `aws_sns.rs`, `http_signature/`, `jws.rs`, `x5c.rs` |
+//! | keys, and where they are published | `keys.rs`, `public_key/`, `key_source.rs`, `published.rs` |
+//! | protocols that are code | `aws_sns/`, `http_signature/`, `jws/`, `x5c/` |
 //! | URL validations | `handshake/` |
 //! | the inverse, and why a signature fails | `sign/`, `hints/`, `trace.rs` |
 //! | the cryptography | `primitive/`, the only door to it |
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method};
-use smallvec::{SmallVec, smallvec};
+use http::HeaderName;
+use smallvec::SmallVec;
 
 use crate::problem::Problem;
 use crate::reason::Reason;
@@ -34,6 +33,7 @@ pub mod aws_sns;
 pub mod catalog;
 mod charset;
 mod compile;
+mod coverage;
 mod delivery;
 mod fields;
 mod gzip;
@@ -46,6 +46,7 @@ mod jwt;
 mod key_source;
 pub mod keys;
 mod locate;
+mod message;
 mod multipart;
 mod parse;
 mod primitive;
@@ -69,12 +70,14 @@ pub mod x5c;
 
 use aws_sns::AwsSns;
 use charset::Charset;
+use coverage::Loose;
 pub use delivery::DeliveryNames;
 use delivery::Identity;
 use http_signature::HttpSignature;
 use jwt::{ClaimPath, Jwt};
 use key_source::KeySource;
 use locate::{Location, Pointer};
+pub use message::{Content, Message, SenderUrl};
 use parse::{SecretForm, SignatureForm};
 pub use primitive::digest;
 use primitive::{Digest, Hash, Tag};
@@ -96,32 +99,6 @@ pub enum KeyKind {
     /// `secrets`.
     Secret,
 }
-
-/// A request as a scheme sees it: borrowed, complete, not yet trusted.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// Request method.
-    pub method: &'a Method,
-    /// The URL as the sender wrote it.
-    pub url: &'a SenderUrl,
-    /// Header fields as received.
-    pub headers: &'a HeaderMap,
-    /// The body as received.
-    pub body: &'a Content,
-}
-
-/// The URL that the sender called: what schemes that sign the URL sign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SenderUrl {
-    /// `https://hooks.example.org` or `https://hooks.example.org:8443`, without a trailing slash.
-    pub origin: Arc<str>,
-    /// Path and query as in the request line; begins with `/`.
-    pub target: Arc<str>,
-}
-
-/// A body as it arrived: frames that are never copied, decoded or changed.
-#[derive(Clone, Debug, Default)]
-pub struct Content(SmallVec<[Bytes; 1]>);
 
 /// What a verified signature proves.
 #[derive(Clone, Debug)]
@@ -193,18 +170,6 @@ pub struct Scheme {
     loose: Loose,
 }
 
-/// Values that are signed without all that stands around them, where anybody can add what other readers take for
-/// them: found when the scheme is loaded.
-#[derive(Clone, Debug, Default)]
-struct Loose {
-    /// Whether they are of the JSON in the body.
-    json: bool,
-    /// Whether they may be of the query alone, for [`Scheme::signs_query_alone`] to tell.
-    query: bool,
-    /// Fields of a form that are signed each by itself or hold the JSON, where the URL is not signed.
-    form_fields: Box<[Box<str>]>,
-}
-
 /// How a signature proves its sender.
 #[derive(Clone, Debug)]
 enum Proof {
@@ -265,8 +230,10 @@ struct IdForm {
 
 impl IdForm {
     fn holds(&self, id: &[u8]) -> bool {
-        let mut without = self.without.iter();
-        without.all(|text| !verify::contains(id, text.as_bytes()))
+        let contains = |text: &str| {
+            text.is_empty() || id.windows(text.len()).any(|own| own == text.as_bytes())
+        };
+        !self.without.as_deref().is_some_and(contains)
             && self.charset.as_ref().is_none_or(|own| own.fits(id))
     }
 
@@ -294,9 +261,12 @@ struct Require {
 
 /// A refusal of what cannot be read, or is not as it must be.
 const fn malformed(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::SignatureMalformed,
-        detail,
+    SignatureError::new(Reason::SignatureMalformed, detail)
+}
+
+impl SignatureError {
+    const fn new(reason: Reason, detail: &'static str) -> Self {
+        Self { reason, detail }
     }
 }
 
@@ -318,7 +288,7 @@ impl Tolerance {
         } else {
             return Ok(());
         };
-        Err(SignatureError { reason, detail })
+        Err(SignatureError::new(reason, detail))
     }
 }
 
@@ -336,18 +306,6 @@ impl Scheme {
             Proof::Jwt(jwt) if self.covers_body() => jwt.tolerance(),
             _ => self.timestamp.as_ref()?.tolerance,
         }
-    }
-
-    /// Whether what is signed is known to tell each delivery from all others: it is the body, or holds an id that
-    /// does. Single values may do so as well; a time and a type do not.
-    pub fn tells_deliveries_apart(&self) -> bool {
-        let holds_id = |part: &Part| {
-            let is_event_id = |place| part.text.covers(place);
-            part.text.covers_id() || self.event_id.iter().any(is_event_id)
-        };
-        let mut contents = self.contents.iter();
-        self.covers_body()
-            || (!self.contents.is_empty() && contents.all(|parts| parts.iter().any(holds_id)))
     }
 
     /// Whether it is a token that several events may carry.
@@ -583,197 +541,5 @@ impl Scheme {
             }
         }
         weaknesses
-    }
-
-    /// Whether the signature is of the URL with its host, so that somebody must say which that is.
-    pub fn signs_host(&self) -> bool {
-        let mut parts = self.contents.iter().flatten();
-        parts.any(|part| part.text.covers_host())
-    }
-
-    /// Whether the signature covers the whole body.
-    pub fn covers_body(&self) -> bool {
-        if let Proof::HttpSignature(own) = &self.proof {
-            return own.covers_body();
-        }
-        if matches!(self.proof, Proof::AwsSns(_)) {
-            return true;
-        }
-        if let Proof::Jwt(jwt) = &self.proof {
-            // A body that is a token is covered by it; one of whose items are tokens is not.
-            let in_token = |place: &Location| place.is_in_body() && self.each.is_none();
-            return jwt.detached
-                || jwt.claims.iter().any(jwt::Claim::covers_body)
-                || self
-                    .signature
-                    .as_ref()
-                    .is_some_and(|own| own.places.iter().any(in_token));
-        }
-        self.body_digest.is_some()
-            || self.contents.iter().all(|parts| {
-                parts
-                    .iter()
-                    .any(|part| !part.when.is_impossible() && part.text.covers_body())
-            }) && !self.contents.is_empty()
-    }
-
-    /// Whether judging a body takes many times what hashing it does: it is decoded, or its JSON put into order.
-    pub fn is_dear(&self) -> bool {
-        let mut parts = self.contents.iter().flatten();
-        self.body_decoded || parts.any(|part| part.text.sorts_json())
-    }
-
-    fn loose(&self) -> Loose {
-        let texts = self.contents.iter().flatten();
-        let signed = texts.flat_map(|part| part.text.form_fields());
-        let of_json = self.json_from.iter().filter_map(Location::form_field);
-        Loose {
-            json: self.signs_json_values(),
-            query: self
-                .contents
-                .iter()
-                .flatten()
-                .any(|part| part.text.is_of_query()),
-            form_fields: of_json
-                .chain(signed)
-                .filter(|_| !self.signs_url || self.url.instead.is_some())
-                .map(Into::into)
-                .collect(),
-        }
-    }
-
-    /// Whether it signs values of a JSON body and not all of it.
-    fn signs_json_values(&self) -> bool {
-        let is_in_json = |form: &SignatureForm| {
-            let mut places = form.places.iter();
-            places.any(|place| matches!(place, Location::Json(_)))
-        };
-        let is_of_values = match &self.proof {
-            Proof::AwsSns(_) => true,
-            Proof::Jwt(_) => self.signature.as_ref().is_some_and(is_in_json),
-            _ => false,
-        };
-        let mut contents = self.contents.iter();
-        let is_whole = |parts: &Vec<Part>| parts.iter().any(|part| part.text.covers_any_body());
-        let mut parts = self.contents.iter().flatten();
-        self.json_from.is_empty()
-            && !self.body_decoded
-            && (is_of_values || self.each.is_some() || parts.any(|part| part.text.reads_json()))
-            && !(self.contents.iter().len() > 0 && contents.all(is_whole))
-    }
-
-    /// Whether of all bodies it covers those alone that are forms.
-    fn covers_only_forms(&self) -> bool {
-        let mut parts = self.contents.iter().flatten();
-        self.body_digest.is_none()
-            && parts.clone().any(|part| part.text.covers_only_form())
-            && !parts.any(|part| part.text.covers_any_body())
-    }
-
-    /// Whether the signature covers all of a body that has a value at `place`. Pairs that are read in it do not
-    /// count: a `skip` leaves some out, and written one after the other, one can begin in its neighbour.
-    fn covers_body_around(&self, place: &Location) -> bool {
-        if self.contents.is_empty() {
-            return self.covers_body();
-        }
-        let is_whole = |part: &Part| !part.when.is_impossible() && part.text.covers_any_body();
-        let by_digest = self.body_digest.is_some() && !matches!(place, Location::Form(_));
-        by_digest || self.contents.iter().all(|parts| parts.iter().any(is_whole))
-    }
-
-    /// Whether the signature covers the value at `place`: by itself, as `{id}`, or in the body.
-    fn covers_place(&self, place: &Location) -> bool {
-        let by_id = self.id.contains(place);
-        (place.is_in_body() && self.covers_body_around(place))
-            || self.always_signs(|text| text.covers(place) || (by_id && text.covers_id()))
-    }
-
-    /// Whether such a text is in whatever the provider may have signed, and under any condition: a stranger
-    /// chooses both.
-    fn always_signs(&self, wanted: impl Fn(&Template) -> bool) -> bool {
-        let is_there = |part: &Part| part.when.is_certain() && wanted(&part.text);
-        let mut contents = self.contents.iter();
-        !self.contents.is_empty() && contents.all(|parts| parts.iter().any(is_there))
-    }
-
-    /// Whether the signature covers the value at `place` as one of pairs that are told apart.
-    fn covers_pair(&self, place: &Location) -> bool {
-        self.always_signs(|text| text.shows_pair(place))
-    }
-}
-
-impl SenderUrl {
-    /// `https` or `http`.
-    pub fn scheme(&self) -> &str {
-        self.origin
-            .split_once("://")
-            .map_or("https", |(scheme, _)| scheme)
-    }
-
-    /// Host with its port, when it was written.
-    pub fn host(&self) -> &str {
-        let rest = self
-            .origin
-            .split_once("://")
-            .map_or(&*self.origin, |(_, rest)| rest);
-        rest.split_once('/').map_or(rest, |(host, _)| host)
-    }
-
-    /// The raw path.
-    pub fn path(&self) -> &str {
-        self.target
-            .split_once('?')
-            .map_or(&*self.target, |(path, _)| path)
-    }
-
-    /// The raw query.
-    pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
-    }
-}
-
-impl Content {
-    /// From frames, in order.
-    pub fn new(frames: impl IntoIterator<Item = Bytes>) -> Self {
-        Self(frames.into_iter().collect())
-    }
-
-    /// The frames, in order.
-    pub fn frames(&self) -> &[Bytes] {
-        &self.0
-    }
-
-    /// Number of bytes.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(Bytes::len).sum()
-    }
-
-    /// Whether there is no byte.
-    pub fn is_empty(&self) -> bool {
-        self.0.iter().all(Bytes::is_empty)
-    }
-
-    /// One run of bytes; copies only when there are several frames.
-    pub fn contiguous(&self) -> Bytes {
-        match self.0.as_slice() {
-            [] => Bytes::new(),
-            [one] => one.clone(),
-            frames => frames.concat().into(),
-        }
-    }
-
-    /// As [`Content::contiguous`], borrowed where it can be.
-    pub fn joined(&self) -> Cow<'_, [u8]> {
-        match self.0.as_slice() {
-            [] => Cow::Borrowed(&[]),
-            [one] => Cow::Borrowed(one),
-            frames => Cow::Owned(frames.concat()),
-        }
-    }
-}
-
-impl From<Vec<u8>> for Content {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self(smallvec![bytes.into()])
     }
 }

@@ -34,14 +34,14 @@ impl Form {
         let mut form = Self::default();
         for _ in 0..=PARTS_MAX {
             if let Some(mut end) = rest.strip_prefix(b"--") {
-                // There are readers that look for parts in what follows.
+                // Some readers look for parts in what follows.
                 while let Some(more) = end.strip_prefix(b"\r\n") {
                     end = more;
                 }
                 return end.is_empty().then_some(form);
             }
             rest = rest.strip_prefix(b"\r\n")?;
-            // Wherever it stands it ends the part: there are readers to which a bare LF before it is enough.
+            // The delimiter ends the part wherever it stands, because some readers take it after a bare LF.
             let (part, tail) = rest.split_at_checked(delimiters.find(rest)?)?;
             form.take(part.strip_suffix(b"\r\n")?)?;
             rest = tail.get(delimiter.len()..)?;
@@ -87,7 +87,7 @@ impl Form {
         }
         let (media_type, of_type) = self::parameters(media_type.unwrap_or("text/plain"))?;
         if media_type.to_ascii_lowercase().starts_with("multipart/") {
-            return None; // some look for parts in it
+            return None; // some readers look for parts in it
         }
         let name = name.as_bytes().to_vec();
         if parameters.len() > 1 || is(media_type, "application/octet-stream") {
@@ -183,7 +183,7 @@ fn parameters(text: &str) -> Option<(&str, Vec<(&str, &str)>)> {
             Some(quoted) => quoted.split_once('"')?,
             None => text.split_at(text.find([';', ' ', '\t']).unwrap_or(text.len())),
         };
-        // To some a quote after a backslash is none.
+        // Some readers do not take a quote after a backslash for the end.
         let is_clear = !value.ends_with('\\') && (text.starts_with('"') || is_token(value));
         if !is_token(name) || !is_clear {
             return None;

@@ -7,7 +7,7 @@ use data_encoding::{
 };
 use smallvec::SmallVec;
 
-use super::locate::{Item, Location, Pointer, TOO_MANY, Unreadable, View, find, find_all};
+use super::locate::{Item, Location, Pointer, Unreadable, View, find, find_all};
 use super::primitive::{Hash, Tag};
 use super::spec::{Encoding, SecretEncoding, SecretTransform, TimeUnit};
 use super::{SignatureError, malformed, primitive};
@@ -71,10 +71,8 @@ pub(super) struct Presented<'a> {
     pub(super) items: Vec<Item<'a>>,
 }
 
-const MISSING: SignatureError = SignatureError {
-    reason: Reason::SignatureMissing,
-    detail: "the signature is missing",
-};
+const MISSING: SignatureError =
+    SignatureError::new(Reason::SignatureMissing, "the signature is missing");
 
 impl SignatureForm {
     /// Whether the head alone tells what stands there.
@@ -231,11 +229,11 @@ impl SignatureForm {
 }
 
 fn unreadable(why: Unreadable) -> SignatureError {
-    match why {
-        Unreadable::Twice => malformed("the signature stands more than once"),
-        Unreadable::Body => malformed("the body that the signature stands in cannot be read"),
-        Unreadable::TooMany => malformed(TOO_MANY),
-    }
+    why.refused(
+        Reason::SignatureMalformed,
+        "the signature stands more than once",
+        "the body that the signature stands in cannot be read",
+    )
 }
 
 impl List {
@@ -271,7 +269,7 @@ impl List {
                     .split_once(assign.as_str())
                     .map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())),
             };
-            // What is no item of this form is some other scheme's business.
+            // An item of another form belongs to another scheme.
             let item = item.map(|(name, value)| {
                 let (name, value) = (name.into_bytes(), value.into_bytes());
                 (Cow::Owned(name), Cow::Owned(value))
@@ -474,7 +472,7 @@ fn html(secret: &[u8]) -> Result<Vec<u8>, String> {
 
 fn entity_of(name: &str) -> Option<char> {
     if name.contains('+') {
-        return None; // no digit
+        return None; // `from_str_radix` takes a sign, but it is not a digit
     }
     let number = match name.strip_prefix('#') {
         Some(number) => match number.strip_prefix(['x', 'X']) {

@@ -4,7 +4,6 @@ use super::SignatureError;
 use super::https_url::HttpsUrl;
 pub(super) use super::malformed;
 use super::trace::{StepResult, Trace};
-use crate::reason::Reason;
 use crate::units::UnixTime;
 
 /// What a protocol found in a request whose signature holds.
@@ -14,13 +13,8 @@ pub struct Verified {
     pub signed_at: Option<UnixTime>,
     /// The provider's id of the event, signed.
     pub event_id: Option<String>,
-    /// What is to be called so that a subscription takes effect, where the request asks for one.
+    /// The URL to call so that a subscription takes effect, where the request asks for that.
     pub confirm: Option<HttpsUrl>,
-}
-
-/// A refusal.
-pub(super) fn refused(reason: Reason, detail: &'static str) -> SignatureError {
-    SignatureError { reason, detail }
 }
 
 /// Notes how a step went and passes its outcome on.

@@ -22,14 +22,7 @@ impl Require {
         now: UnixTime,
     ) -> Result<(), SignatureError> {
         let url = url.first(view)?;
-        let scope = Scope {
-            view,
-            url: &url,
-            without_path: false,
-            timestamp: None,
-            id: None,
-            secret: None,
-        };
+        let scope = Scope::new(view, &url);
         if let Some(pointer) = &self.each {
             return self.each_holds(pointer, &scope, keys, now);
         }
@@ -52,10 +45,7 @@ impl Require {
         if self.secret && !keys.usable(now).any(|key| key.secret_bytes().is_some()) {
             return Ok(());
         }
-        let body = scope
-            .view
-            .body
-            .ok_or(malformed("the body has not been read"))?;
+        let body = scope.view.body()?;
         let values = pointer.each(&body.joined()).map_err(unreadable)?;
         if values.is_empty() {
             return Err(NOT_AS_ASKED);

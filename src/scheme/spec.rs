@@ -1,8 +1,8 @@
-//! The preset language as it is written: shapes only, compiled by `compile.rs`.
+//! The preset language as it is written: shapes only, compiled by `compile/`.
 //!
 //! `docs/presets.md` explains it to people. The doc comments here end up in the JSON Schema.
 //!
-//! A *template* is text with `{...}` in it, see `template.rs`. Wherever a template is allowed,
+//! A *template* is text with `{...}` in it, see `template/`. Wherever a template is allowed,
 //! `{param:NAME}` stands for what the operator configured.
 
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::locate::{TOO_MANY, Unreadable, View, find};
+use super::locate::{View, find};
 use super::spec::TimeUnit;
 use super::{SignatureError, Timestamp, parse};
 use crate::reason::Reason;
@@ -11,29 +11,24 @@ use crate::units::UnixTime;
 /// A timestamp as it stands in the request, and what it means.
 pub(super) type Stamp<'a> = (Cow<'a, [u8]>, UnixTime);
 
-const fn refuse(reason: Reason, detail: &'static str) -> SignatureError {
-    SignatureError { reason, detail }
-}
-
 impl Timestamp {
     pub(super) fn read<'a>(&self, view: View<'a>) -> Result<Option<Stamp<'a>>, SignatureError> {
-        let text = find(&self.places, view).map_err(|why| match why {
-            Unreadable::Twice => refuse(
+        let text = find(&self.places, view).map_err(|why| {
+            why.refused(
                 Reason::TimestampMalformed,
                 "the timestamp stands more than once",
-            ),
-            Unreadable::Body => refuse(
-                Reason::TimestampMalformed,
                 "the body that holds the timestamp cannot be read",
-            ),
-            Unreadable::TooMany => refuse(Reason::TimestampMalformed, TOO_MANY),
+            )
         })?;
         match text.filter(|text| !text.is_empty()) {
             None if self.optional => Ok(None),
-            None => Err(refuse(Reason::TimestampMissing, "the timestamp is missing")),
+            None => Err(SignatureError::new(
+                Reason::TimestampMissing,
+                "the timestamp is missing",
+            )),
             Some(text) => match parse::time(self.unit, &text) {
                 Some(time) => Ok(Some((text, time))),
-                None => Err(refuse(
+                None => Err(SignatureError::new(
                     Reason::TimestampMalformed,
                     "the timestamp is not in the scheme's unit",
                 )),

@@ -33,15 +33,7 @@ impl UrlForm {
     /// The spelling that the canonical content has.
     pub(super) fn first<'a>(&self, view: View<'a>) -> Result<Cow<'a, str>, SignatureError> {
         if let Some(instead) = &self.instead {
-            let scope = Scope {
-                view,
-                url: "",
-                without_path: false,
-                timestamp: None,
-                id: None,
-                secret: None,
-            };
-            let text = String::from_utf8(instead.text(&scope)?);
+            let text = String::from_utf8(instead.text(&Scope::new(view, ""))?);
             return text
                 .map(Cow::Owned)
                 .map_err(|_bad| malformed("the URL is not UTF-8"));

@@ -129,7 +129,7 @@ impl Written {
             keys.extend(decoded.map_err(|why| anyhow!("--public-key {}: {why}", index + 1))?);
         }
         if keys.is_empty() {
-            // The scheme needs none, or was given none that it can read: then nothing may match.
+            // The scheme needs no key, or was given none that it can read. A random one matches nothing.
             keys.push(Key::secret("none".into(), unknown_secret()?, None));
         }
         let keys = KeySet::new(keys).ok_or_else(|| anyhow!("`{name}` has no key"))?;

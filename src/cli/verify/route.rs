@@ -55,7 +55,7 @@ pub(super) fn judge(
     };
     if let Err(rejection) = runtime.block_on(judge.stages()) {
         judge.verdict.refusal = Some(rejection.reason);
-        // As in the log: nothing is proved, and no event known, where one check fails.
+        // As in the log: where one check fails, nothing is proved and no event is known.
         judge.verdict.key_id = None;
         judge.verdict.event_id = None;
     }
@@ -114,7 +114,7 @@ impl Judge<'_> {
             .question
             .client_ip
             .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        // Senders call over https: what the URL says where nothing else says it.
+        // Without a URL that says otherwise, senders are taken to call over https.
         let tls = TlsFacts {
             certificate: None,
             client: None,
@@ -150,7 +150,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A method that is there for handshakes only is none of a delivery's.
+    /// Refuses a method that the route takes for handshakes only.
     fn method(&self, head: &Head) -> Result<(), Rejection> {
         if self.route.matches.methods.contains(&head.method) {
             return Ok(());
@@ -512,12 +512,8 @@ fn foreign_keys(config: &Config, route: &Arc<Route>) -> Vec<Foreign> {
         .iter()
         .filter(|other| !Arc::ptr_eq(other, route));
     let keys = others.flat_map(|other| {
-        let checks = other.auth.checks().into_iter();
-        let signatures = checks.filter_map(|check| match check {
-            Check::Signature(check) => Some(&check.keys),
-            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
-        });
-        let keys = signatures.flat_map(|keys| keys.all().iter().cloned());
+        let signatures = other.auth.signatures();
+        let keys = signatures.flat_map(|check| check.keys.all().iter().cloned());
         keys.map(|key| Foreign {
             owner: format!("route `{}`", other.name),
             key,

@@ -136,8 +136,8 @@ impl Compiler<'_, '_> {
                 self.shared(std::slice::from_ref(&written), route);
                 Some(Password::Plain(written.bytes))
             }
-            Err(trouble) => {
-                self.trouble(&place, trouble);
+            Err(finding) => {
+                self.finding(&place, finding);
                 None
             }
         }
@@ -147,8 +147,8 @@ impl Compiler<'_, '_> {
     fn htpasswd(&mut self, file: &str, place: &Place) -> Option<Vec<BasicUser>> {
         let bytes = match self.resolver.file(file) {
             Ok(bytes) => bytes,
-            Err(trouble) => {
-                self.trouble(place, trouble);
+            Err(finding) => {
+                self.finding(place, finding);
                 return None;
             }
         };

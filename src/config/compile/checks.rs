@@ -83,7 +83,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Reports an item that is no check, or several in one.
+    /// Reports an item that is not a check, or several in one.
     fn is_one_kind(&mut self, spec: &CheckSpec, place: &Place) -> bool {
         let kinds = [
             ("token", spec.token.is_some()),
@@ -109,7 +109,7 @@ impl Compiler<'_, '_> {
             return false;
         }
         if given.is_empty() {
-            self.error(place, "this item is no check", KINDS);
+            self.error(place, "this item is not a check", KINDS);
             return false;
         }
         if spec.provider.is_some() || spec.scheme.is_some() {

@@ -72,7 +72,7 @@ impl Compiler<'_, '_> {
                 } else if prefix.is_empty() || prefix.contains('{') {
                     self.error(
                         &place,
-                        format!("`{text}` is no literal prefix that could be removed"),
+                        format!("`{text}` is not a literal prefix that could be removed"),
                         None,
                     );
                 } else if route.is_some_and(|route| !begins_with(route.as_str(), prefix)) {
@@ -113,7 +113,7 @@ impl Compiler<'_, '_> {
                 continue;
             };
             if parsed == header::HOST && !is_host(text) {
-                self.error(&place, format!("`{text}` is no host name"), None);
+                self.error(&place, format!("`{text}` is not a host name"), None);
             }
             if let Ok(value) = HeaderValue::from_str(text) {
                 set.push((parsed, value));

@@ -20,12 +20,12 @@ const ENROLMENT_FILE: &str = "enrolment_file";
 
 /// What a preset brings beside its scheme.
 #[derive(Clone, Debug)]
-pub(super) struct Manners {
+pub(super) struct HandshakesAndAnswers {
     pub(super) handshakes: Arc<[Handshake]>,
     pub(super) answers: Arc<Answers>,
 }
 
-impl Default for Manners {
+impl Default for HandshakesAndAnswers {
     fn default() -> Self {
         Self {
             handshakes: Arc::new([]),
@@ -59,8 +59,8 @@ impl Compiler<'_, '_> {
         let Some((reference, _)) = value(check.provider.as_ref()) else {
             return;
         };
-        if let Some((_, manners)) = self.bound.get(reference).filter(|_| check.params.is_none()) {
-            let own = manners.handshakes.iter().map(Handshake::method);
+        if let Some((_, extras)) = self.bound.get(reference).filter(|_| check.params.is_none()) {
+            let own = extras.handshakes.iter().map(Handshake::method);
             let new = own.filter(|own| !methods.contains(own)).cloned();
             return methods.extend(new.collect::<Vec<_>>());
         }
@@ -86,7 +86,7 @@ impl Compiler<'_, '_> {
         ready: &Ready,
     ) -> Option<Arc<[Handshake]>> {
         let params = params(spec.params.as_ref());
-        let handshakes = self.with_enrolment(&ready.manners.handshakes, &params, place)?;
+        let handshakes = self.with_enrolment(&ready.extras.handshakes, &params, place)?;
         self.with_verify_token(handshakes, &params, spec, place, ready)
     }
 
@@ -184,8 +184,8 @@ impl Compiler<'_, '_> {
                 let own = own.map(|own| own.with_verify_token(resolved.secret.clone()));
                 Some(own.collect())
             }
-            Err(trouble) => {
-                self.trouble(&at, trouble);
+            Err(finding) => {
+                self.finding(&at, finding);
                 None
             }
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Compiler, PLAIN_NAME, is_plain_name, value};
-use crate::config::resolve::{Resolved, Trouble};
+use crate::config::resolve::{Finding, Resolved};
 use crate::config::spec::{SecretSpec, Secrets};
 use crate::document::{At, OneOrMany, Parsed, Place, TextOr};
 use crate::scheme;
@@ -174,7 +174,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// An end in the past is no error: a gateway that served yesterday must still start for its other
+    /// An end in the past is not an error: a gateway that served yesterday must still start for its other
     /// routes; the key itself no longer counts.
     fn ends(&mut self, written: &[Written], items: &[At<TextOr<SecretSpec>>]) {
         let now = self.resolver.env.now();
@@ -193,7 +193,7 @@ impl Compiler<'_, '_> {
             };
             self.doubt(
                 &key.place,
-                Trouble::new(message).hint("remove it, or move `not_after`"),
+                Finding::new(message).hint("remove it, or move `not_after`"),
             );
         }
     }

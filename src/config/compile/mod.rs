@@ -15,7 +15,7 @@ use rustls::pki_types::CertificateDer;
 use super::Config;
 use super::certificate;
 use super::presets;
-use super::resolve::{Resolver, Trouble};
+use super::resolve::{Finding, Resolver};
 use super::spec::{AdminSpec, ConfigSpec};
 use super::value::{Address, Network};
 use crate::document::{At, Document, OneOrMany, Parsed, Place};
@@ -38,7 +38,7 @@ mod signature;
 mod state;
 mod upstreams;
 
-use handshakes::Manners;
+use handshakes::HandshakesAndAnswers;
 
 /// Longest duration that makes sense anywhere; beyond it arithmetic on time could overflow.
 const DURATION_MAX: Duration = Duration::from_hours(8784);
@@ -54,7 +54,7 @@ struct Compiler<'a, 'e> {
     /// Presets that routes have found, by reference; `None` when it has been reported.
     presets: HashMap<String, Option<Selected>>,
     /// Presets bound without params, by reference: thousands of routes may share one.
-    bound: HashMap<String, (Arc<Scheme>, Manners)>,
+    bound: HashMap<String, (Arc<Scheme>, HandshakesAndAnswers)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
 }
@@ -83,7 +83,7 @@ pub(super) fn config(
     let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
-    // Of a listener that is wrong nobody knows, and that it is wrong has been said.
+    // A listener that is wrong, which has been reported, is missing here: it may have asked for certificates.
     let written = spec.listeners.get().map_or(0, |own| own.0.len());
     let asks_for_certificates =
         listeners.len() < written || listeners.iter().any(listeners::asks_for_certificates);
@@ -128,7 +128,7 @@ impl Compiler<'_, '_> {
                     self.broken_preset(&report);
                 }
             }
-            Err(trouble) => self.trouble(&place, trouble),
+            Err(finding) => self.finding(&place, finding),
         }
     }
 
@@ -171,13 +171,13 @@ impl Compiler<'_, '_> {
             .push(place.warning(message, hint.into().map(str::to_owned)));
     }
 
-    fn trouble(&mut self, place: &Place, trouble: Trouble) {
+    fn finding(&mut self, place: &Place, finding: Finding) {
         self.errors += 1;
         self.problems
-            .push(place.error(trouble.message, trouble.hint));
+            .push(place.error(finding.message, finding.hint));
     }
 
-    fn doubt(&mut self, place: &Place, doubt: Trouble) {
+    fn doubt(&mut self, place: &Place, doubt: Finding) {
         self.problems.push(place.warning(doubt.message, doubt.hint));
     }
 
@@ -208,7 +208,7 @@ impl Compiler<'_, '_> {
     /// Certificates that were read, with what is to be said of them; `None` when they could not be.
     fn trusted(
         &mut self,
-        read: Result<Vec<CertificateDer<'static>>, Trouble>,
+        read: Result<Vec<CertificateDer<'static>>, Finding>,
         file: &str,
         place: &Place,
     ) -> Option<Vec<CertificateDer<'static>>> {
@@ -220,8 +220,8 @@ impl Compiler<'_, '_> {
     }
 
     /// What was read; `None` when it was not, which is reported.
-    fn reported<T>(&mut self, read: Result<T, Trouble>, place: &Place) -> Option<T> {
-        read.map_err(|trouble| self.trouble(place, trouble)).ok()
+    fn reported<T>(&mut self, read: Result<T, Finding>, place: &Place) -> Option<T> {
+        read.map_err(|finding| self.finding(place, finding)).ok()
     }
 
     // === values ===

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::checks::Auth;
-use super::handshakes::Manners;
+use super::handshakes::HandshakesAndAnswers;
 use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
@@ -56,7 +56,7 @@ pub(super) struct Facts {
 pub(super) struct Ready {
     provider: Option<Arc<str>>,
     pub(super) scheme: Arc<Scheme>,
-    pub(super) manners: Manners,
+    pub(super) extras: HandshakesAndAnswers,
     place: Place,
 }
 
@@ -78,7 +78,7 @@ impl Compiler<'_, '_> {
         let ready = self.ready(spec, facts)?;
         let handshakes = self.handshakes(spec, place, &ready);
         let is_enrolling = ready
-            .manners
+            .extras
             .handshakes
             .iter()
             .any(Handshake::is_enrolment_open);
@@ -140,7 +140,7 @@ impl Compiler<'_, '_> {
             keys,
             published,
             handshakes: handshakes?,
-            answers: ready.manners.answers,
+            answers: ready.extras.answers,
         })
     }
 
@@ -265,17 +265,17 @@ impl Compiler<'_, '_> {
         if !methods.is_empty() {
             facts.methods.push((place.clone(), methods));
         }
-        let (scheme, manners) = self.bind(reference, &selected, spec, &place)?;
+        let (scheme, extras) = self.bind(reference, &selected, spec, &place)?;
         if preset.answers.is_some() {
             facts
                 .answers
-                .get_or_insert_with(|| Arc::clone(&manners.answers));
+                .get_or_insert_with(|| Arc::clone(&extras.answers));
         }
         let name = reference.split('/').next().unwrap_or(reference);
         Some(Ready {
             provider: Some(name.into()),
             scheme,
-            manners,
+            extras,
             place,
         })
     }
@@ -323,7 +323,7 @@ impl Compiler<'_, '_> {
         selected: &Selected,
         spec: &CheckSpec,
         place: &Place,
-    ) -> Option<(Arc<Scheme>, Manners)> {
+    ) -> Option<(Arc<Scheme>, HandshakesAndAnswers)> {
         let tolerance =
             value(spec.tolerance.as_ref()).map(|(Parsed(Span(tolerance)), _)| *tolerance);
         let is_plain = tolerance.is_none() && spec.params.is_none();
@@ -332,11 +332,11 @@ impl Compiler<'_, '_> {
         }
         let params = params(spec.params.as_ref());
         let bound = selected.bind(&params, tolerance).and_then(|scheme| {
-            let manners = Manners {
+            let extras = HandshakesAndAnswers {
                 handshakes: selected.handshakes(&params)?.into(),
                 answers: Arc::new(selected.answers(&params)?),
             };
-            Ok((Arc::new(scheme), manners))
+            Ok((Arc::new(scheme), extras))
         });
         match bound {
             Ok(bound) => {
@@ -405,11 +405,11 @@ impl Compiler<'_, '_> {
             Ok(scheme) => Some(Ready {
                 provider: None,
                 scheme: Arc::new(scheme),
-                manners: Manners::default(),
+                extras: HandshakesAndAnswers::default(),
                 place: key,
             }),
             Err(mut problems) => {
-                // That it is incomplete without one has been said, at its place.
+                // A missing algorithm has been reported, at its place.
                 problems.retain(|problem| has_algorithm || !problem.path.is_empty());
                 self.problems.extend(problems);
                 None
@@ -471,7 +471,7 @@ impl Compiler<'_, '_> {
 
 /// Whether the provider proves itself by a token when it asks whether the URL is ours.
 fn takes_verify_token(ready: &Ready) -> bool {
-    let mut handshakes = ready.manners.handshakes.iter();
+    let mut handshakes = ready.extras.handshakes.iter();
     handshakes.any(Handshake::takes_verify_token)
 }
 

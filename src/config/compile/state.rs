@@ -7,7 +7,7 @@ use redis::IntoConnectionInfo;
 
 use super::{Compiler, PLAIN_NAME, is_plain_name, value};
 use crate::config::certificate;
-use crate::config::resolve::Trouble;
+use crate::config::resolve::Finding;
 use crate::config::spec::{OnFailureSpec, RedisSpec, StateSpec, StoreSpec};
 use crate::document::{At, Place};
 use crate::scheme;
@@ -27,7 +27,7 @@ impl Compiler<'_, '_> {
         let (state, place) = value(spec)?;
         let store = state.store.as_ref().map(At::get);
         match store {
-            // Of another word, which has been reported, the rest is read all the same.
+            // A wrong word has been reported. The rest is read all the same.
             Some(Some(StoreSpec::Redis) | None) => {}
             Some(Some(StoreSpec::Memory)) => return Some(StateSettings::Memory),
             None => {
@@ -72,8 +72,8 @@ impl Compiler<'_, '_> {
     fn redis_url(&mut self, reference: &str, place: &Place) -> Option<StoreUrl> {
         let resolved = match self.resolver.location(reference) {
             Ok(resolved) => resolved,
-            Err(trouble) => {
-                self.trouble(place, trouble);
+            Err(finding) => {
+                self.finding(place, finding);
                 return None;
             }
         };
@@ -84,8 +84,8 @@ impl Compiler<'_, '_> {
         let is_good = std::str::from_utf8(secret.expose())
             .is_ok_and(|url| url.into_connection_info().is_ok());
         if !is_good {
-            let trouble = Trouble::new("this refers to something that is no URL of Redis");
-            self.trouble(place, trouble.hint(URLS));
+            let finding = Finding::new("this refers to something that is not a URL of Redis");
+            self.finding(place, finding.hint(URLS));
             return None;
         }
         let digest = scheme::digest(&[b"hookward redis", secret.expose()]);

@@ -183,7 +183,7 @@ impl Compiler<'_> {
             .ok()
             .filter(|_| (200..600).contains(&status));
         if known.is_none() {
-            self.error(at, format!("{status} is no status of an answer"));
+            self.error(at, format!("{status} is not a status of an answer"));
         }
         known
     }
@@ -199,7 +199,7 @@ impl Compiler<'_> {
                 (Some(place), Ok(charset)) => charsets.push((place, charset)),
                 (None, _) => self.error(
                     at,
-                    format!("`{source}` is no place of one value; write `query:NAME`, `header:NAME` or `json:/POINTER`"),
+                    format!("`{source}` is not a place of one value; write `query:NAME`, `header:NAME` or `json:/POINTER`"),
                 ),
                 (_, Err(message)) => self.error(at, message),
             }

@@ -157,16 +157,13 @@ fn challenges(is_signed: bool, charset: &[(Location, Charset)]) -> impl Iterator
 }
 
 const fn invalid(detail: &'static str) -> SignatureError {
-    SignatureError {
-        reason: Reason::HandshakeInvalid,
-        detail,
-    }
+    SignatureError::new(Reason::HandshakeInvalid, detail)
 }
 
-const NO_SECRET: SignatureError = SignatureError {
-    reason: Reason::KeyUnavailable,
-    detail: "the answer is an HMAC, and the check has no secret that counts",
-};
+const NO_SECRET: SignatureError = SignatureError::new(
+    Reason::KeyUnavailable,
+    "the answer is an HMAC, and the check has no secret that counts",
+);
 
 impl Handshake {
     /// Its name in the preset.
@@ -220,19 +217,12 @@ impl Handshake {
 
     /// Whether a request is this handshake, by its head; `None` where the body decides.
     pub fn foretell(&self, method: &Method, url: &SenderUrl, headers: &HeaderMap) -> Option<bool> {
-        self.when.foretell(View {
-            method,
-            url,
-            headers,
-            body: None,
-            json: None,
-            items: &[],
-        })
+        self.when.foretell(View::of_head(method, url, headers))
     }
 
-    /// Whether a complete request is this handshake. What cannot be read is none.
+    /// Whether a complete request is this handshake. One that cannot be read is not.
     pub fn is_meant(&self, message: &Message<'_>) -> bool {
-        self.when.holds(view_of(message)).unwrap_or(false)
+        self.when.holds(View::of(message)).unwrap_or(false)
     }
 
     /// Judges everything but the signature, which the caller has verified where it is needed, and makes
@@ -244,7 +234,7 @@ impl Handshake {
         keys: &KeySet,
         now: UnixTime,
     ) -> Result<Reply, SignatureError> {
-        let view = view_of(message);
+        let view = View::of(message);
         if let Some(place) = &self.proof.token {
             self.token(place, view, keys, now)?;
         }
@@ -299,36 +289,8 @@ impl Handshake {
     }
 }
 
-fn view_of<'a>(message: &Message<'a>) -> View<'a> {
-    let Message {
-        method,
-        url,
-        headers,
-        body,
-    } = *message;
-    View {
-        method,
-        url,
-        headers,
-        body: Some(body),
-        json: None,
-        items: &[],
-    }
-}
-
-fn scope<'a>(view: View<'a>, url: &'a str, secret: Option<&'a [u8]>) -> Scope<'a> {
-    Scope {
-        view,
-        url,
-        without_path: false,
-        timestamp: None,
-        id: None,
-        secret,
-    }
-}
-
 impl Enrolment {
-    /// The secret that the request brings; none where nobody waits for one.
+    /// The secret that the request brings; `None` while the enrolment window is closed.
     fn take(
         &self,
         message: &Message<'_>,
@@ -341,13 +303,13 @@ impl Enrolment {
         if !self.is_open {
             return Err(invalid("the enrolment window is closed"));
         }
-        let value = find(std::slice::from_ref(&self.place), view_of(message));
+        let value = find(std::slice::from_ref(&self.place), View::of(message));
         let value = value.ok().flatten().filter(|value| !value.is_empty());
         let value = value.ok_or(invalid("the request brings no secret"))?;
         if self.is_signed {
             let key = scheme.secret_key("enrolled".into(), &value, None);
             let keys = key.ok().and_then(|key| KeySet::new(vec![key]));
-            let keys = keys.ok_or(invalid("what the request brings is no secret"))?;
+            let keys = keys.ok_or(invalid("what the request brings is not a secret"))?;
             scheme.verify(message, &keys, now)?;
         }
         Ok(Some(Secret::new(value.into_owned())))
@@ -360,7 +322,10 @@ impl ReplyForm {
         if self.is_signed && secret.is_none() {
             return Err(NO_SECRET);
         }
-        let scope = scope(view, "", secret);
+        let scope = Scope {
+            secret,
+            ..Scope::new(view, "")
+        };
         let text = |template: &Template| {
             let bytes = template.text(&scope).or(Err(UNABLE))?;
             String::from_utf8(bytes).or(Err(UNABLE))
@@ -441,7 +406,7 @@ impl Answers {
         keys: &KeySet,
         now: UnixTime,
     ) -> Vec<(HeaderName, HeaderValue)> {
-        let view = view_of(message);
+        let view = View::of(message);
         let fits = |(place, charset): &(Location, Charset)| {
             let value = find(std::slice::from_ref(place), view).ok().flatten();
             value.is_some_and(|value| charset.fits(&value))
@@ -453,7 +418,10 @@ impl Answers {
         if self.is_signed && secret.is_none() {
             return Vec::new();
         }
-        let scope = scope(view, "", secret);
+        let scope = Scope {
+            secret,
+            ..Scope::new(view, "")
+        };
         let field = |(name, template): &(HeaderName, Template)| {
             let value = HeaderValue::from_bytes(&template.text(&scope).ok()?).ok()?;
             Some((name.clone(), value))

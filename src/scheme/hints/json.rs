@@ -18,7 +18,7 @@ pub(super) enum Node<'a> {
 pub(super) enum Layout {
     /// None: JavaScript, Go, Rust.
     Compact,
-    /// Lines, indented by so many blanks.
+    /// Lines, indented by this number of blanks.
     Indented(usize),
     /// After commas and colons: Python.
     Spaced,
@@ -78,8 +78,8 @@ impl Strings {
 
 /// Reads a body; `None` when it is no JSON or nested deeper than 128.
 pub(super) fn parse(body: &[u8]) -> Option<Node<'_>> {
-    // serde_json has judged the syntax before the walk below, which then cannot go astray; of the depth it keeps
-    // no account where nothing is read.
+    // serde_json checks the syntax first, so that the walk below can rely on it. It does not limit the depth of
+    // values that it skips.
     serde_json::from_slice::<IgnoredAny>(body).ok()?;
     let text = std::str::from_utf8(body).ok()?;
     let mut tokens = Tokens(text);

@@ -54,7 +54,7 @@ pub struct Case<'a> {
 /// A key that belongs elsewhere.
 #[derive(Debug)]
 pub struct Foreign {
-    /// Whose it is, as a message names it.
+    /// The owner, as a message names it.
     pub owner: String,
     /// The key.
     pub key: Key,

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::reason::Reason;
 use crate::scheme::primitive::Digest;
-use crate::scheme::protocol::{malformed, refused};
+use crate::scheme::protocol::malformed;
 use crate::scheme::structured::{Dictionary, Member};
 use crate::scheme::{Content, SignatureError};
 
@@ -32,7 +32,7 @@ impl Digests {
             Some(Member::Item(item)) if item.as_bytes().is_some() => {
                 Ok(item.as_bytes().map(<[u8]>::to_vec))
             }
-            Some(_) => Err(malformed("a digest is no byte sequence")),
+            Some(_) => Err(malformed("a digest is not a byte sequence")),
         };
         let digests = Self {
             sha256: digest("sha-256")?,
@@ -64,7 +64,7 @@ impl Digests {
             Ok(1)
         } else {
             let detail = "`Content-Digest` is not of this body";
-            Err(refused(Reason::SignatureMismatch, detail))
+            Err(SignatureError::new(Reason::SignatureMismatch, detail))
         }
     }
 }

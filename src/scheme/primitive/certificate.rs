@@ -143,7 +143,7 @@ fn reason(error: &webpki::Error) -> &'static str {
         webpki::Error::CertExpired { .. } => "a certificate has ended",
         webpki::Error::CertNotValidYet { .. } => "a certificate is not valid yet",
         webpki::Error::UnknownIssuer => "the chain does not lead to a trusted root",
-        webpki::Error::EndEntityUsedAsCa => "a certificate that is no authority vouches",
+        webpki::Error::EndEntityUsedAsCa => "a certificate that is not an authority's vouches",
         webpki::Error::CaUsedAsEndEntity => "the leaf is an authority",
         webpki::Error::PathLenConstraintViolated => "the chain is longer than its root allows",
         webpki::Error::RequiredEkuNotFoundContext(_) => "the leaf is made for something else",

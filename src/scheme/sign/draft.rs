@@ -69,12 +69,8 @@ impl Draft {
         let headers = self.header_map().ok()?;
         let body = self.content();
         let view = View {
-            method: &self.method,
-            url: &self.url,
-            headers: &headers,
             body: Some(&body),
-            json: None,
-            items: &[],
+            ..View::of_head(&self.method, &self.url, &headers)
         };
         let found = find(std::slice::from_ref(place), view).ok().flatten()?;
         String::from_utf8(found.into_owned()).ok()

@@ -1,4 +1,4 @@
-//! The inverse of `verify.rs`: the request that the provider would send.
+//! The inverse of `verify/`: the request that the provider would send.
 
 use std::borrow::Cow;
 
@@ -316,13 +316,10 @@ impl Signing<'_> {
 
     fn render(&self, template: &Template) -> Result<String, SignError> {
         self.with_view(|view| {
+            let url = self.scheme.url.first(view).map_err(failed)?;
             let scope = Scope {
-                view,
-                url: &self.scheme.url.first(view).map_err(failed)?,
-                without_path: false,
-                timestamp: None,
-                id: None,
                 secret: Some(self.key.bytes()),
+                ..Scope::new(view, &url)
             };
             let text = template
                 .text(&scope)
@@ -355,12 +352,9 @@ impl Signing<'_> {
         });
         let items: Vec<_> = items.collect();
         let view = View {
-            method,
-            url,
-            headers: &headers,
             body: Some(decoded.as_ref().unwrap_or(&body)),
-            json: None,
             items: &items,
+            ..View::of(&message)
         };
         let json = find(&self.scheme.json_from, view)
             .map_err(|_bad| SignError("the form that holds the JSON cannot be read".to_owned()))?;

@@ -98,5 +98,5 @@ impl Signing<'_> {
 fn put(path: &ClaimPath, claims: &mut Value, value: Value) -> Result<(), SignError> {
     path.pointer()
         .and_then(|pointer| pointer.put(claims, value))
-        .ok_or_else(|| SignError("a claim lies inside one that is no object".to_owned()))
+        .ok_or_else(|| SignError("a claim lies inside one that is not an object".to_owned()))
 }
