@@ -22,3 +22,28 @@ pub(super) async fn behind_the_ready() {
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_ready_goes_first() {
+        let turns = Arc::new(Mutex::new(Vec::new()));
+        let tasks = ["a", "b"].map(|own| {
+            let turns = Arc::clone(&turns);
+            tokio::spawn(async move {
+                turns.lock().unwrap().push(format!("{own} judged"));
+                behind_the_ready().await;
+                turns.lock().unwrap().push(format!("{own} written"));
+            })
+        });
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let turns = turns.lock().unwrap();
+        assert_eq!(*turns, ["a judged", "b judged", "a written", "b written"]);
+    }
+}

@@ -33,9 +33,15 @@ use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody
 use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
+mod answer;
+mod head;
+mod sending;
+mod stream;
 mod wire;
 
-use wire::{Answered, Connection, Failure, Rest, Stream};
+use answer::Rest;
+use stream::Stream;
+use wire::{Answered, Connection, Failure};
 
 /// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
 /// or a request would meet a connection that is just being closed (SECURITY U-09).
