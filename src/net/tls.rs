@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{
@@ -174,15 +173,6 @@ impl TlsAcceptor {
         self.certificates.0.store(Arc::new(certificates));
         Ok(())
     }
-}
-
-/// A trust store of exactly these authorities.
-pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority.clone())?;
-    }
-    Ok(roots)
 }
 
 /// A listener's certificates as they are now.

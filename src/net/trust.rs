@@ -7,10 +7,13 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::tls::{provider, roots_of};
+use super::tls::provider;
 
 /// What `openssl req -x509` makes is an authority's certificate: webpki takes none as anybody's own, even where it is
 /// the very one that it should trust. Such a one is taken here, and nothing else that webpki does not take.
@@ -46,6 +49,26 @@ pub fn clients(
         certificates,
         webpki,
     }))
+}
+
+/// The authorities that the system trusts.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a system root certificate cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+/// A trust store of exactly these authorities.
+pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
 }
 
 /// Whether somebody was not believed because of the certificate of an authority, shown as its own.

@@ -27,7 +27,7 @@ use crate::net::http::Farewell;
 use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::{Endpoint, LEAVE_TIME, bind, nobody_listens};
 use crate::net::tls::{Certificate, Expiry, Origin, TlsAcceptor};
-use crate::net::upstream::system_roots;
+use crate::net::trust::system_roots;
 use crate::reload::Reloader;
 use crate::route::matcher::RouteTable;
 use crate::route::policy::Mode;

@@ -162,10 +162,8 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
             .with_custom_certificate_verifier(trust::servers(certificates)?)
             .with_no_client_auth(),
         Trust::System => {
-            let found = rustls_native_certs::load_native_certs();
-            let mut roots = rustls::RootCertStore::empty();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
+            let roots = trust::system_roots();
+            if roots.is_empty() {
                 bail!("the system has no certificate authorities; give `--cacert FILE`");
             }
             builder.with_root_certificates(roots).with_no_client_auth()

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::tls::{provider, roots_of};
-use crate::net::upstream::{connect_tcp, system_roots};
+use crate::net::connect::connect_tcp;
+use crate::net::tls::provider;
+use crate::net::trust::{roots_of, system_roots};
 
 /// From the look-up of the name to the last byte.
 const TIME_MAX: Duration = Duration::from_secs(30);

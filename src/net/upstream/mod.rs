@@ -2,63 +2,43 @@
 //!
 //! A request is sent again only when not a byte of it was taken: a delivery is never doubled.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, InvalidMessage, RootCertStore};
 use socket2::SockRef;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::connect::{connect_any, connect_unix};
 use super::resolve;
-use super::tls::provider;
-use super::trust;
 use crate::clock;
-use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
+use crate::gateway::forward::{Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
 mod answer;
 mod head;
+mod pool;
 mod sending;
 mod stream;
+mod tls;
 mod wire;
 
-use answer::Rest;
+use pool::take_idle;
 use stream::Stream;
+use tls::{LazyTls, tls_trouble};
 use wire::{Answered, Connection, Failure};
 
-/// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
-/// or a request would meet a connection that is just being closed (SECURITY U-09).
-const POOL_IDLE: Duration = Duration::from_millis(1500);
-/// Idle connections kept for one server, in each worker.
-const POOL_SIZE: usize = 64;
-/// Connections are not used again past this age, so that a name's new address is (SECURITY U-18).
-const POOL_AGE: Duration = Duration::from_secs(25);
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
-/// Head start of an address before the next one is tried beside it (RFC 8305).
-const HEAD_START: Duration = Duration::from_millis(250);
 /// What the system keeps for an app that does not take it, beyond what is on its way: a slow app is then seen to go on, while
 /// with the usual megabytes it seems to stand still until a third of them is gone.
 const UNSENT_BYTES: u32 = 128 << 10;
-/// Between two attempts to connect to a unix socket whose queue is full.
-const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// How long a server that gave no answer is left alone, when there is another.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 
@@ -85,25 +65,6 @@ struct Server {
 
 /// Tells the servers of all upstreams apart, over reloads: the key of the pools.
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Idle connections of this worker. A worker is one thread with one runtime, so nothing here is
-    /// shared or locked.
-    static POOL: RefCell<Pool> = RefCell::default();
-}
-
-#[derive(Default)]
-struct Pool {
-    /// By server; there are few.
-    servers: Vec<(u64, Vec<Idle>)>,
-    /// Whether a task drops what gets too old.
-    is_swept: bool,
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
-}
 
 impl Cluster {
     /// Builds the servers of an upstream.
@@ -269,7 +230,7 @@ async fn send(
             if !is_sent {
                 head.extensions_mut().insert(Unread);
             }
-            let body = body(server.id, rest, wait);
+            let body = pool::body(server.id, rest, wait);
             Ok(Some(head.map(|()| body)))
         }
         Err(Failure::NotTaken) => Ok(None),
@@ -278,136 +239,6 @@ async fn send(
             Err(late.of(&server.address))
         }
         Err(Failure::Gone(error)) => Err(error.of(&server.address)),
-    }
-}
-
-/// The body of an answer. Its connection is given back once it has been read to the end; one that
-/// never gets there is closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
-fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
-    match rest.whole() {
-        Some(bytes) => {
-            give_back(server, rest);
-            UpstreamBody::Whole(bytes)
-        }
-        None => UpstreamBody::Streamed(UnsyncBoxBody::new(Paced {
-            server,
-            rest: Some(rest),
-            wait,
-            timer: None,
-        })),
-    }
-}
-
-/// The youngest idle connection that is still young enough.
-fn take_idle(server: u64) -> Option<Connection> {
-    let now = clock::now();
-    POOL.with_borrow_mut(|pool| {
-        let (_, idle) = pool.servers.iter_mut().find(|(id, _)| *id == server)?;
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if now.saturating_duration_since(since) > POOL_IDLE {
-                idle.clear(); // What lies below is older still.
-                return None;
-            }
-            if now.saturating_duration_since(connection.born) <= POOL_AGE {
-                return Some(connection);
-            }
-        }
-        None
-    })
-}
-
-fn give_back(server: u64, rest: Rest) {
-    let Some(connection) = rest.into_reusable() else {
-        return;
-    };
-    POOL.with_borrow_mut(|pool| {
-        if !std::mem::replace(&mut pool.is_swept, true) {
-            tokio::spawn(sweep());
-        }
-        let idle = Idle {
-            connection,
-            since: clock::now(),
-        };
-        match pool.servers.iter_mut().find(|(id, _)| *id == server) {
-            Some((_, pooled)) if pooled.len() < POOL_SIZE => pooled.push(idle),
-            Some(_) => {}
-            None => pool.servers.push((server, vec![idle])),
-        }
-    });
-}
-
-/// Closes idle connections that have become too old, until there is none left.
-async fn sweep() {
-    loop {
-        sleep(POOL_IDLE).await;
-        let is_empty = POOL.with_borrow_mut(|pool| {
-            for (_, idle) in &mut pool.servers {
-                idle.retain(|idle| idle.since.elapsed() <= POOL_IDLE);
-            }
-            pool.servers.retain(|(_, idle)| !idle.is_empty());
-            pool.is_swept = !pool.servers.is_empty();
-            !pool.is_swept
-        });
-        if is_empty {
-            return;
-        }
-    }
-}
-
-/// Roots and client configuration, built once for the https servers of an upstream.
-#[derive(Default)]
-struct LazyTls(std::cell::OnceCell<Arc<ClientConfig>>);
-
-impl LazyTls {
-    fn get(&self, settings: &UpstreamTls) -> anyhow::Result<Arc<ClientConfig>> {
-        if let Some(config) = self.0.get() {
-            return Ok(Arc::clone(config));
-        }
-        let config = Arc::new(client_config(settings)?);
-        Ok(Arc::clone(self.0.get_or_init(|| config)))
-    }
-}
-
-/// TLS towards an upstream: its own authorities, or the system's; never none.
-fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = match &settings.ca {
-        Some(certificates) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(trust::servers(certificates)?),
-        None => builder.with_root_certificates(system_roots()),
-    };
-    Ok(match &settings.client {
-        Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
-        None => builder.with_no_client_auth(),
-    })
-}
-
-/// The authorities that the system trusts.
-pub fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "a system root certificate cannot be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    roots
-}
-
-/// What went wrong with TLS towards a server, with what is mostly the reason.
-fn tls_trouble(error: std::io::Error) -> anyhow::Error {
-    let source = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match source {
-        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            anyhow::anyhow!("it does not speak TLS; write `http://`")
-        }
-        Some(error) if trust::shows_authority(error) => anyhow::anyhow!(
-            "its certificate is that of an authority (CA:TRUE), and not one of those in `tls.ca`: \
-             give this very certificate there, or make one with \
-             `-addext basicConstraints=critical,CA:FALSE`"
-        ),
-        _ => error.into(),
     }
 }
 
@@ -504,70 +335,6 @@ impl Server {
     }
 }
 
-/// Connects to a unix socket, and waits where its queue is full, as TCP does by itself.
-async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                sleep(QUEUE_PAUSE).await;
-            }
-            connected => return connected,
-        }
-    }
-}
-
-/// Connects to a host by its name.
-pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    connect_any(&resolve::addresses(host, port).await?).await
-}
-
-/// Connects to whichever address of a name answers: one after the other, each with a head start, so
-/// that dead ones cost little of the time for connecting (SECURITY U-18).
-async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
-    let addresses = addresses.get(..ADDRESSES_MAX).unwrap_or(addresses);
-    let connected = first_of(addresses, TcpStream::connect).await;
-    connected.unwrap_or_else(|| Err(std::io::Error::other("the name has no address")))
-}
-
-/// The first of `addresses` at which an attempt succeeds, else what the last one says; `None` where there are none.
-pub(super) async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
-    addresses: &[SocketAddr],
-    attempt: impl Fn(SocketAddr) -> F,
-) -> Option<Result<T, E>> {
-    let mut addresses = alternating(addresses).into_iter();
-    let mut attempts = FuturesUnordered::new();
-    let mut failure = None;
-    loop {
-        match addresses.next() {
-            Some(address) => attempts.push(attempt(address)),
-            None if attempts.is_empty() => return failure.map(Err),
-            None => {}
-        }
-        let more = addresses.len() > 0;
-        tokio::select! {
-            Some(connected) = attempts.next() => match connected {
-                Ok(stream) => return Some(Ok(stream)),
-                Err(error) => failure = Some(error),
-            },
-            () = sleep(HEAD_START), if more => {}
-        }
-    }
-}
-
-/// IPv6 and IPv4 in turn, the preferred one first: one family may be dead altogether.
-fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = addresses
-        .iter()
-        .partition(|address| address.is_ipv6() == preferred);
-    let longest = first.len().max(second.len());
-    (0..longest)
-        .flat_map(|index| [first.get(index), second.get(index)])
-        .flatten()
-        .copied()
-        .collect()
-}
-
 /// One active health check: any answer from 200 to 399 is health.
 async fn probe(
     server: &Server,
@@ -595,96 +362,9 @@ async fn probe(
     Ok(())
 }
 
-/// An answer's body that must keep coming: each wait is bounded. Trailers are not passed on.
-struct Paced {
-    server: u64,
-    /// `None` once it has ended.
-    rest: Option<Rest>,
-    wait: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Body for Paced {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let Some(rest) = &mut this.rest else {
-            return Poll::Ready(None);
-        };
-        let data = match rest.poll_data(cx) {
-            Poll::Ready(data) => data,
-            Poll::Pending => {
-                let wait = this.wait;
-                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
-                ready!(timer.as_mut().poll(cx));
-                let late = format!("no more of its answer within {wait:?}");
-                Some(Err(UpstreamError::Timeout(late)))
-            }
-        };
-        this.timer = None;
-        match data {
-            Some(Ok(data)) => {
-                if rest.is_done() {
-                    this.end();
-                }
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Some(Err(error)) => {
-                this.rest = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => {
-                this.end();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            None => SizeHint::with_exact(0),
-            Some(rest) => rest
-                .length()
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
-        }
-    }
-}
-
-impl Paced {
-    fn end(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            give_back(self.server, rest);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns() {
-        // SECURITY U-18
-        let found = addresses(&["[2001:db8::1]:1", "[2001:db8::2]:1", "192.0.2.1:1"]);
-        let tried = addresses(&["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1"]);
-        assert_eq!(alternating(&found), tried);
-        let one = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
-        assert_eq!(alternating(&one), one);
-        assert!(alternating(&[]).is_empty());
-    }
 
     /// Three servers, `started` ms before now.
     fn three(started_ms: u64) -> Cluster {
@@ -735,29 +415,5 @@ mod tests {
         assert_eq!(mark(), 90_000, "it failed again");
         server.forgive(90_000);
         assert!(mark() == 0 && server.is_up(cluster.now_ms()));
-    }
-
-    #[tokio::test]
-    async fn a_name_without_a_living_address_says_why() {
-        let refused = connect_tcp("127.0.0.1", 1).await.unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    }
-
-    #[tokio::test]
-    async fn a_unix_socket_with_a_full_queue_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.sock");
-        let socket = tokio::net::UnixSocket::new_stream().unwrap();
-        socket.bind(&path).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let mut queue = Vec::new();
-        while let Ok(waiting) = UnixStream::connect(&path).await {
-            queue.push(waiting);
-        }
-        let mut late = std::pin::pin!(connect_unix(&path));
-        let early = timeout(QUEUE_PAUSE * 3, &mut late).await;
-        assert!(early.is_err(), "there was room after {}", queue.len());
-        listener.accept().await.unwrap();
-        late.await.unwrap();
     }
 }

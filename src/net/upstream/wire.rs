@@ -5,7 +5,6 @@
 //! forwarding costs. httparse reads the syntax; the framing is RFC 9112 section 6, and an answer that
 //! leaves it in doubt is refused or ends its connection (SECURITY U-07, U-11 to U-14).
 
-
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};

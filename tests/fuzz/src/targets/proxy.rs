@@ -20,7 +20,7 @@ use hookward::gateway::outgoing::Outgoing;
 use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::http::{Farewell, Serving, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
+use hookward::net::trust::system_roots;
 use hookward::settings::{Limits, Plaintext};
 use hookward::store::ReplayStore;
 use hookward::telemetry::Telemetry;
