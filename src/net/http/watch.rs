@@ -41,24 +41,24 @@ pub(super) struct Watch {
     header_timeout: Duration,
     idle_timeout: Duration,
     write_timeout: Duration,
+    /// A [`Phase`].
     phase: AtomicU8,
+    /// When the phase began, in milliseconds after `started`.
     since_ms: AtomicU64,
     requests: AtomicUsize,
     next_id: AtomicU64,
     /// Since when the client has left the next part of an answer lying, by exchange: as many as
     /// there are streams (SECURITY DS-03, H2-13).
     untaken: Mutex<Vec<(u64, Instant)>>,
-    /// Since when the client takes nothing of what is written, one more than milliseconds; 0 while
-    /// it does.
-    stuck_ms: AtomicU64,
+    /// Since when the client takes nothing of what is written; none while it does.
+    stuck: Since,
     /// Whether an answer was the app's, which may be long.
     is_passed_back: AtomicBool,
     /// Whether all is said, and only the client's end is waited for.
     is_lingering: AtomicBool,
-    /// Since when an HTTP/2 client has been asked whether it knows that the connection drains, one more than milliseconds;
-    /// 0 before, and once it has answered.
-    unheard_ms: AtomicU64,
-    /// When all that was written was on its way.
+    /// When the shutdown ping was sent to an HTTP/2 client; none before, and once it has answered.
+    unheard: Since,
+    /// When all that was written was on its way, in milliseconds after `started`.
     flushed_ms: AtomicU64,
     /// Whether anything of a request has ever come.
     has_read: AtomicBool,
@@ -68,12 +68,46 @@ pub(super) struct Watch {
     turns: AtomicU64,
 }
 
-/// Waiting for the first head, or in the middle of a later one.
-const PHASE_HEAD: u8 = 0;
-/// Waiting between requests.
-const PHASE_IDLE: u8 = 1;
-/// Waiting between requests for so long that buffers are given back.
-const PHASE_REST: u8 = 2;
+/// What a connection without a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// The first head, or the rest of a later one.
+    Head,
+    /// The next request.
+    Idle,
+    /// The next request, for so long that the buffers were given back.
+    Rest,
+}
+
+impl Phase {
+    fn of(byte: u8) -> Self {
+        match byte {
+            0 => Self::Head,
+            1 => Self::Idle,
+            _ => Self::Rest,
+        }
+    }
+}
+
+/// A moment that may be none, as the milliseconds after the start of its connection plus one; 0 is none.
+#[derive(Debug, Default)]
+struct Since(AtomicU64);
+
+impl Since {
+    fn set(&self, ms: u64) {
+        self.0.store(ms.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// The milliseconds.
+    fn get(&self) -> Option<u64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
+    }
+}
 
 impl Watch {
     pub(super) fn new(limits: &Limits, port: u16) -> Self {
@@ -83,15 +117,15 @@ impl Watch {
             header_timeout: limits.header_timeout,
             idle_timeout: limits.idle_timeout,
             write_timeout: limits.write_timeout,
-            phase: AtomicU8::new(PHASE_HEAD),
+            phase: AtomicU8::new(Phase::Head as u8),
             since_ms: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
             next_id: AtomicU64::new(0),
             untaken: Mutex::default(),
-            stuck_ms: AtomicU64::new(0),
+            stuck: Since::default(),
             is_passed_back: AtomicBool::new(false),
             is_lingering: AtomicBool::new(false),
-            unheard_ms: AtomicU64::new(0),
+            unheard: Since::default(),
             flushed_ms: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
@@ -99,15 +133,22 @@ impl Watch {
         }
     }
 
-    fn enter(&self, phase: u8) {
+    fn enter(&self, phase: Phase) {
         self.since_ms.store(self.now_ms(), Ordering::Relaxed);
-        self.phase.store(phase, Ordering::Relaxed);
+        self.set_phase(phase);
+    }
+
+    fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::Relaxed))
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
     /// The client is asked, by a ping, whether it knows that the connection drains.
     pub(super) fn asks_whether_heard(&self) {
-        let now = self.now_ms().saturating_add(1);
-        self.unheard_ms.store(now, Ordering::Relaxed);
+        self.unheard.set(self.now_ms());
     }
 
     pub(super) fn begin_turn(&self) {
@@ -159,32 +200,29 @@ impl Watch {
 
     /// The client has answered the ping of [`Watch::asks_whether_heard`].
     pub(super) fn is_heard(&self) {
-        self.unheard_ms.store(0, Ordering::Relaxed);
+        self.unheard.clear();
     }
 
     /// Whether the client has yet to answer that ping.
     pub(super) fn is_unheard(&self) -> bool {
-        self.unheard_ms.load(Ordering::Relaxed) != 0
+        self.unheard.get().is_some()
     }
 
     /// Notes whether the client takes what is written.
     pub(super) fn wrote<T>(&self, polled: &Poll<T>) {
-        let was_stuck = self.stuck_ms.load(Ordering::Relaxed) > 0;
-        if polled.is_pending() != was_stuck {
-            let since = if was_stuck {
-                0
-            } else {
-                self.now_ms().saturating_add(1)
-            };
-            self.stuck_ms.store(since, Ordering::Relaxed);
+        let was_stuck = self.stuck.get().is_some();
+        match polled {
+            Poll::Pending if !was_stuck => self.stuck.set(self.now_ms()),
+            Poll::Ready(_) if was_stuck => self.stuck.clear(),
+            _ => {}
         }
     }
 
     /// Bytes came while no request was being served: the next head has begun.
     pub(super) fn woken(&self) {
-        let waiting = self.phase.load(Ordering::Relaxed) != PHASE_HEAD;
+        let waiting = self.phase() != Phase::Head;
         if waiting && self.requests.load(Ordering::Relaxed) == 0 {
-            self.enter(PHASE_HEAD);
+            self.enter(Phase::Head);
         }
     }
 
@@ -195,8 +233,7 @@ impl Watch {
 
     /// Whether a head is due: the first one of the connection, or one that has begun.
     pub(super) fn waits_for_head(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) == PHASE_HEAD
-            && self.requests.load(Ordering::Relaxed) == 0
+        self.phase() == Phase::Head && self.requests.load(Ordering::Relaxed) == 0
     }
 
     /// Whether the beginning of a request has come, and not all of its head.
@@ -214,24 +251,24 @@ impl Watch {
             is_of_rest: false,
         };
         let at = |ms| self.started + Duration::from_millis(ms);
-        let stuck = self.stuck_ms.load(Ordering::Relaxed).checked_sub(1).map(at);
+        let stuck = self.stuck.get().map(at);
         if self.requests.load(Ordering::Relaxed) > 0 {
             let untaken = self.untaken().iter().map(|(_, since)| *since).min();
             let longest = untaken.into_iter().chain(stuck).min();
             return longest.map(|since| end(since + self.write_timeout));
         }
         let since = at(self.since_ms.load(Ordering::Relaxed));
-        let unheard = self.unheard_ms.load(Ordering::Relaxed).checked_sub(1);
+        let unheard = self.unheard.get();
         let unheard = unheard.map(|since| at(since) + UNHEARD_TIME);
-        let limit = match self.phase.load(Ordering::Relaxed) {
-            PHASE_HEAD => self.header_timeout,
-            PHASE_IDLE if self.may_rest() && unheard.is_none() => {
+        let limit = match self.phase() {
+            Phase::Head => self.header_timeout,
+            Phase::Idle if self.may_rest() && unheard.is_none() => {
                 return Some(Deadline {
                     at: since + REST_AFTER,
                     is_of_rest: true,
                 });
             }
-            _ => self.idle_timeout,
+            Phase::Idle | Phase::Rest => self.idle_timeout,
         };
         let write = stuck.map(|since| since + self.write_timeout);
         let ends = write.into_iter().chain(unheard).chain([since + limit]);
@@ -311,7 +348,7 @@ impl Watch {
                 if !deadline.is_of_rest {
                     return Poll::Ready(End::Overdue);
                 }
-                self.phase.store(PHASE_REST, Ordering::Relaxed);
+                self.set_phase(Phase::Rest);
                 call = Call::Rest;
             }
         })
@@ -379,7 +416,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.is_taken();
         if self.watch.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.watch.enter(PHASE_IDLE);
+            self.watch.enter(Phase::Idle);
         }
     }
 }
@@ -408,7 +445,7 @@ mod tests {
         };
         let watch = Watch::new(&limits, 7);
         assert_eq!(watch.age_max, AGE_MAX + Duration::from_secs(7));
-        watch.enter(PHASE_IDLE);
+        watch.enter(Phase::Idle);
         assert_eq!(end_of(&watch).await, (AGE_MAX * 2, true));
     }
 
@@ -451,7 +488,7 @@ mod tests {
     async fn what_stays_in_the_socket_ends_its_connection() {
         // SECURITY DS-03
         let watch = Watch::new(&Limits::default(), 0);
-        watch.enter(PHASE_IDLE);
+        watch.enter(Phase::Idle);
         watch.wrote(&Poll::<()>::Pending);
         tokio::time::advance(Duration::from_secs(10)).await;
         watch.wrote(&Poll::<()>::Pending);
