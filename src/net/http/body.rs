@@ -7,20 +7,20 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::watch::Exchange;
+use super::watch::ServedRequest;
 use crate::gateway::forward::BoxError;
 use crate::gateway::respond::Answer;
 
-/// A request's body, which ends where its sender ended it. hyper takes a stream that was reset with `NO_ERROR` for
-/// one that came to its end; RFC 9113 8.1 has only servers do that, and of a request it is the half.
-pub(super) struct Whole {
+/// A request body that is complete only if the client ended it. hyper takes a stream reset with `NO_ERROR` for a normal
+/// end; only servers may do that (RFC 9113 8.1), so here it is a truncated body.
+pub(super) struct RequestBody {
     body: Incoming,
     is_http2: bool,
-    /// Of a chunked body, hyper does not say by itself that it has.
+    /// Kept here because hyper does not say it of a chunked body.
     has_ended: bool,
 }
 
-impl Whole {
+impl RequestBody {
     pub(super) fn new(body: Incoming, is_http2: bool) -> Self {
         Self {
             body,
@@ -30,7 +30,7 @@ impl Whole {
     }
 }
 
-impl Body for Whole {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -58,29 +58,28 @@ impl Body for Whole {
     }
 }
 
-/// An answer's body that tells the watch when it is asked for more, and when it is done with. hyper
-/// asks when it has room, which it gets when the client reads.
+/// The body of an answer. It tells the watch when hyper asks for more, which means that the client has read, and when
+/// it ends.
 #[derive(Debug)]
-pub(super) struct Tracked {
+pub(super) struct AnswerBody {
     body: Answer,
-    exchange: Exchange,
-    /// Why the app's answer ends here. hyper hears of it one turn later: it gives up all at once, and the head that it
-    /// has not yet written with it.
+    served: ServedRequest,
+    /// The error of the app's body, held back for one turn: hyper would drop the head that it has not written yet.
     broken: Option<BoxError>,
 }
 
-impl Tracked {
-    pub(super) fn new(body: Answer, exchange: Exchange) -> Self {
-        exchange.hands_over();
+impl AnswerBody {
+    pub(super) fn new(body: Answer, served: ServedRequest) -> Self {
+        served.hands_over();
         Self {
             body,
-            exchange,
+            served,
             broken: None,
         }
     }
 }
 
-impl Body for Tracked {
+impl Body for AnswerBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -93,8 +92,8 @@ impl Body for Tracked {
         }
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(_))) => self.exchange.hands_over(),
-            Poll::Ready(None | Some(Err(_))) | Poll::Pending => self.exchange.is_taken(),
+            Poll::Ready(Some(Ok(_))) => self.served.hands_over(),
+            Poll::Ready(None | Some(Err(_))) | Poll::Pending => self.served.is_taken(),
         }
         if let Poll::Ready(Some(Err(error))) = polled {
             self.broken = Some(error);

@@ -11,20 +11,19 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::body::Tracked;
+use super::body::AnswerBody;
 use super::io::{Watched, is_blank};
 use super::watch::Call;
 
-/// An HTTP/1.1 connection. hyper holds two buffers of 8 KiB or more for as long as it lives, so a
-/// connection that waits for its next request is taken out of its hands: most connections of a gateway
-/// wait.
+/// An HTTP/1.1 connection. While it waits for its next request it is taken from hyper, which holds two buffers of 8 KiB
+/// or more, because most connections of a gateway wait.
 pub(super) enum Conn<I, S>
 where
-    S: Service<Request<Incoming>, Response = Response<Tracked>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
 {
-    /// hyper speaks. Boxed: waiting connections do without the room.
+    /// hyper has it. Boxed, so that waiting connections are small.
     Speaking(Box<http1::Connection<TokioIo<Watched<I>>, S>>),
-    /// Nothing is under way.
+    /// It waits for its next request.
     Resting(Watched<I>, S),
     Over,
 }
@@ -32,7 +31,7 @@ where
 impl<I, S> Conn<I, S>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<Tracked>, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
     S::Future: Send + Unpin + 'static,
     S: Unpin,
 {
@@ -77,14 +76,14 @@ where
         }
     }
 
-    /// Takes the connection from hyper, which has nothing of it left to write: [`Watch::may_rest`].
+    /// Takes the connection from hyper, which has nothing left to write.
     fn rest(&mut self) {
         match std::mem::replace(self, Self::Over) {
             Self::Speaking(conn) => {
                 let parts = conn.into_parts();
                 let mut io = parts.io.into_inner();
-                // The beginning of a head that came with the request before: hyper gets it back at once.
-                // An empty one is not kept, for it would hold the whole buffer.
+                // The beginning of a head that came with the last request: hyper gets it back at once. An empty one is
+                // not kept, because it would hold the whole buffer.
                 if !is_blank(&parts.read_buf) {
                     io.early = parts.read_buf;
                     io.watch.woken();

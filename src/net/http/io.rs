@@ -11,28 +11,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::watch::Watch;
 use crate::net::linger::Linger;
 
-/// Whether there is nothing but ends of lines: before a head they are of no meaning (RFC 9112 2.2).
+/// Whether the bytes are line ends only, which mean nothing before a head (RFC 9112 2.2).
 pub(super) fn is_blank(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
 }
 
-/// A stream that tells the watch when bytes come in, and when none go out.
+/// A stream that tells the watch when bytes come in, and when the client takes none.
 #[derive(Debug)]
 pub(super) struct Watched<I> {
     pub(super) io: I,
     pub(super) watch: Arc<Watch>,
-    /// What was read before hyper asked.
+    /// Bytes that were read before hyper asked for them.
     pub(super) early: Bytes,
-    kind: Kind,
+    protocol: Protocol,
 }
 
-/// Whose bytes they are.
+/// What bytes from the client mean, by protocol.
 #[derive(Debug)]
-enum Kind {
-    /// Any of them begins a head, between two requests.
+enum Protocol {
+    /// Between two requests they begin a head.
     Http1,
-    /// It may be a ping's. Once the sender has ended, by a word or a reset, `h2` gives up requests that it has not yet
-    /// handed over, and what it has of their bodies, so the end is told one turn late: this is the turn that it came in.
+    /// They may be a ping's. The end of input is passed on one turn late, because h2 drops streams that it has not handed
+    /// over yet once it sees it. `ended_in` is the turn in which it came.
     Http2 {
         ended_in: Option<u64>,
         linger: Option<Box<Linger>>,
@@ -41,23 +41,23 @@ enum Kind {
 
 impl<I> Watched<I> {
     pub(super) fn http1(io: I, watch: Arc<Watch>) -> Self {
-        Self::new(io, watch, Kind::Http1)
+        Self::new(io, watch, Protocol::Http1)
     }
 
     pub(super) fn http2(io: I, watch: Arc<Watch>) -> Self {
-        let kind = Kind::Http2 {
+        let protocol = Protocol::Http2 {
             ended_in: None,
             linger: None,
         };
-        Self::new(io, watch, kind)
+        Self::new(io, watch, protocol)
     }
 
-    fn new(io: I, watch: Arc<Watch>, kind: Kind) -> Self {
+    fn new(io: I, watch: Arc<Watch>, protocol: Protocol) -> Self {
         Self {
             io,
             watch,
             early: Bytes::new(),
-            kind,
+            protocol,
         }
     }
 }
@@ -103,9 +103,9 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
             self.watch.reads();
         }
         let this = &mut *self;
-        match &mut this.kind {
-            Kind::Http1 if !is_blank(new) => this.watch.woken(),
-            Kind::Http2 { ended_in, .. }
+        match &mut this.protocol {
+            Protocol::Http1 if !is_blank(new) => this.watch.woken(),
+            Protocol::Http2 { ended_in, .. }
                 if new.is_empty() && buf.remaining() > 0 && result.is_ready() =>
             {
                 let turn = this.watch.turn();
@@ -114,7 +114,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
                     return Poll::Pending;
                 }
             }
-            Kind::Http1 | Kind::Http2 { .. } => {}
+            Protocol::Http1 | Protocol::Http2 { .. } => {}
         }
         result
     }
@@ -157,13 +157,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
         let this = &mut *self;
-        // hyper gives an HTTP/1.1 connection back before it is closed, and one of HTTP/2 never.
-        let Kind::Http2 { linger, .. } = &mut this.kind else {
+        // HTTP/1.1 lingers in `serve_http1`: hyper gives the connection back. One of HTTP/2 it never gives back.
+        let Protocol::Http2 { linger, .. } = &mut this.protocol else {
             return Poll::Ready(Ok(()));
         };
         if linger.is_none() {
-            let patience = this.watch.patience();
-            *linger = patience.map(|patience| Box::new(Linger::new(patience)));
+            let time = this.watch.linger_time();
+            *linger = time.map(|time| Box::new(Linger::new(time)));
             this.watch.lingers();
         }
         match linger {

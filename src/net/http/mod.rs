@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::acme::Challenges;
 use super::frames::{Counted, Tally};
-use super::linger::{Patience, close};
-use super::ready::behind_the_ready;
+use super::linger::{LingerTime, close};
+use super::ready::after_ready_tasks;
 use super::strict::Strict;
 use crate::clock;
 use crate::gateway::Gateway;
@@ -39,37 +39,37 @@ mod conn;
 mod io;
 mod watch;
 
-use body::{Tracked, Whole};
+use body::{AnswerBody, RequestBody};
 use conn::Conn;
 use io::Watched;
-use watch::{Call, End, Exchange, Watch};
+use watch::{Call, End, ServedRequest, Watch};
 
-/// Unread bytes of one stream; `Limits` has those of one connection, and how many streams it may have.
+/// Bytes of one stream that may wait to be read. `Limits` has those of a connection, and how many streams it may have.
 const STREAM_WINDOW: u32 = 65_535;
-/// Bytes of an answer that wait for a slow reader, for each stream.
+/// Bytes of an answer that may wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that may be reset before the connection is taken for an attack (SECURITY H2-06), by the client before they
-/// were looked at; and by us, for what is wrong with them (SECURITY H2-07) or because they are more than a client may
-/// have open: 300 that come at once are refused one by one (SECURITY H2-14).
+/// Streams that the client may reset before we have looked at them; more are taken for an attack (SECURITY H2-06).
 const RESET_STREAMS_MAX: usize = 20;
+/// Streams that we may reset, because something is wrong with them (SECURITY H2-07) or because the client has too many
+/// open; more are taken for an attack. 300 streams that come at once are refused one by one (SECURITY H2-14).
 const LOCAL_RESETS_MAX: usize = 512;
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an overdue HTTP/2 client to take its GOAWAY.
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
-/// h2 refuses header lists above so many times `header_bytes`; those between the two the gateway
-/// itself refuses, with an answer and a record (SECURITY H2-10).
+/// h2 refuses header lists above this many times `header_bytes`. Those in between are refused by the gateway, with an
+/// answer and a record (SECURITY H2-10).
 const HEADER_LIST_ROOM: u32 = 4;
 
-/// Whom a connection serves, and with what.
+/// What a connection is served with.
 #[derive(Debug)]
 pub struct Serving {
-    /// What is known of it.
+    /// What is known of the connection.
     pub connection: Connection,
     /// The data path.
     pub gateway: Arc<Gateway>,
-    /// Answers for ACME authorities, where they may ask: on plaintext.
+    /// Answers for ACME authorities, which ask on plaintext connections only.
     pub challenges: Option<Arc<Challenges>>,
 }
 
@@ -101,26 +101,26 @@ where
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(None)
-        // Who sends and leaves has sent all the same: without it hyper drops a request whose sender is gone.
+        // A client may close its half after sending; without this hyper drops the request.
         .half_close(true)
         .max_header_size(header_bytes)
         .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024));
     let io = Watched::http1(Strict::new(io), Arc::clone(&watch));
     let service = service_fn(service(serving, Arc::clone(&watch), Some(said)));
     let mut conn = Conn::Resting(io, service);
-    // Made before the future, which would keep room for what it is made of: a connection is that much.
+    // Made before the future, which would keep room for the parts too: each open connection would cost that much more.
     async move {
-        let mut is_to_leave = false;
+        let mut has_to_leave = false;
         let end = watch
             .guard(&meant, |cx, call| {
-                is_to_leave |= call == Call::Drain;
+                has_to_leave |= call == Call::Drain;
                 let polled = conn.poll(cx, call, &builder);
-                // What has come is read first, and what has begun to come is waited for: hyper would end a connection
-                // between two requests without a look at it.
-                if polled.is_ready() || !is_to_leave || watch.is_within_head() {
+                // Read what has come, and wait for the rest of a head that has begun, because hyper ends a connection
+                // between two requests without reading.
+                if polled.is_ready() || !has_to_leave || watch.is_within_head() {
                     return polled;
                 }
-                is_to_leave = false;
+                has_to_leave = false;
                 let polled = conn.leave(cx);
                 if polled.is_pending() && watch.is_done() {
                     return Poll::Ready(Ok(()));
@@ -132,9 +132,11 @@ where
         count_timeout(&gateway, &end, &watch);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
         if is_refused || matches!(end, End::Finished(Ok(()))) {
-            let patience = watch.patience().or(is_refused.then_some(Patience::SHORT));
+            let time = watch
+                .linger_time()
+                .or(is_refused.then_some(LingerTime::SHORT));
             if let Some(io) = conn.into_io() {
-                Box::pin(close(io.into_inner(), patience)).await;
+                Box::pin(close(io.into_inner(), time)).await;
             }
         }
     }
@@ -149,7 +151,7 @@ where
     let gateway = Arc::clone(&serving.gateway);
     let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
-    // Where memory is short, heads get no more than their due.
+    // Where memory is short, h2 takes no more than `header_bytes`.
     let room = if limits.http2_streams < Limits::default().http2_streams {
         1
     } else {
@@ -176,11 +178,11 @@ where
         .guard(&farewell.meant, |cx, call| {
             if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
-                watch.asks_whether_heard();
+                watch.begin_ping();
             }
             let polled = conn.as_mut().poll(cx);
             if tally.is_over() {
-                watch.is_heard();
+                watch.end_ping();
             }
             for _ in 0..tally.refusals(watch.begun()) {
                 gateway.refused_by_http(Reason::MalformedRequest);
@@ -199,67 +201,67 @@ where
     }
 }
 
-/// The service of one connection: the gateway, with the watch told of each request. Once `leaving`,
-/// answers say that the connection closes.
+/// The service of one connection: passes requests to the gateway, and tells the watch of each. Once `announced` is
+/// cancelled, answers say that the connection closes; there is none for HTTP/2.
 fn service(
     serving: Serving,
     watch: Arc<Watch>,
-    leaving: Option<CancellationToken>,
+    announced: Option<CancellationToken>,
 ) -> impl Fn(Request<Incoming>) -> ServiceFuture {
-    let is_http1 = leaving.is_some();
-    let shared = Arc::new((serving, leaving));
+    let is_http1 = announced.is_some();
+    let shared = Arc::new((serving, announced));
     move |request: Request<Incoming>| {
         let version = request.version();
-        let exchange = Exchange::begin(&watch);
+        let served = ServedRequest::begin(&watch);
         let shared = Arc::clone(&shared);
         let (serving, _) = &*shared;
         let challenges = serving.challenges.as_ref();
         let challenge = challenges.and_then(|challenges| challenges.http(&request));
-        // An authority that looks whether a name is ours is no sender: it has no record. All others have one at once,
-        // for hyper drops what follows when the connection breaks in the same turn.
+        // An ACME authority that checks a name is not a sender and gets no record. All others get theirs now, because
+        // hyper drops the future below when the connection breaks in the same turn.
         let next = match challenge {
             Some(answer) => Err(respond::challenge(answer)),
             None => Ok((serving.gateway.open(&serving.connection, &request), request)),
         };
         ServiceFuture(Box::pin(async move {
-            let (serving, leaving) = &*shared;
+            let (serving, announced) = &*shared;
             let mut response = match next {
                 Err(challenge) => challenge,
                 Ok((record, request)) => {
-                    let request = request.map(|body| Whole::new(body, !is_http1));
+                    let request = request.map(|body| RequestBody::new(body, !is_http1));
                     let (gateway, connection) = (&serving.gateway, &serving.connection);
                     gateway.answer(connection, request, record).await
                 }
             };
-            // Those to forwarded requests come in a row already, and HTTP/2 gathers its own.
+            // Answers of apps come in a row already, and HTTP/2 gathers its answers itself.
             if is_http1 && response.body().is_own() {
-                behind_the_ready().await;
+                after_ready_tasks().await;
             }
             if is_http1 && response.status().canonical_reason().is_none() {
                 // hyper would write `<none>`.
                 let extensions = response.extensions_mut();
                 extensions.get_or_insert_with(|| ReasonPhrase::from_static(b"Status"));
             }
-            let is_leaving = leaving.as_ref();
-            if is_leaving.is_some_and(CancellationToken::is_cancelled) {
+            let announced = announced.as_ref();
+            if announced.is_some_and(CancellationToken::is_cancelled) {
                 respond::close_connection(response.headers_mut());
             }
             if version == Version::HTTP_10 {
-                settle_old(&mut response);
+                answer_as_http10(&mut response);
             }
-            // Answers over HTTP/2 leave at the same time, and one of them may be long.
+            // HTTP/2 answers leave at the same time: once one of them may be long, the connection stays marked.
             let is_own = response.body().is_own();
             if is_http1 || !is_own {
-                exchange.is_passed_back(!is_own);
+                served.is_passed_back(!is_own);
             }
-            Ok(response.map(|body| Tracked::new(body, exchange)))
+            Ok(response.map(|body| AnswerBody::new(body, served)))
         }))
     }
 }
 
-/// Says `close` to a sender of old where the connection closes: what has no length ends with it. hyper would add the
-/// `keep-alive` that it asked for to an answer of HTTP/1.1, whatever that says.
-fn settle_old(response: &mut Response<Answer>) {
+/// For HTTP/1.0 clients: says `close` when the body has no length, and answers as HTTP/1.0, because hyper would add the
+/// client's `keep-alive` to an HTTP/1.1 answer.
+fn answer_as_http10(response: &mut Response<Answer>) {
     if response.body().size_hint().exact().is_none() {
         respond::close_connection(response.headers_mut());
     }
@@ -268,29 +270,31 @@ fn settle_old(response: &mut Response<Answer>) {
     }
 }
 
-/// A request on its way through the gateway. Each time that it is polled is one turn.
-struct ServiceFuture(Pin<Box<dyn Future<Output = Result<Response<Tracked>, Infallible>> + Send>>);
+/// A request on its way through the gateway. Each poll is one turn of [`clock::turn`].
+struct ServiceFuture(
+    Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Infallible>> + Send>>,
+);
 
 impl Future for ServiceFuture {
-    type Output = Result<Response<Tracked>, Infallible>;
+    type Output = Result<Response<AnswerBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         clock::turn(|| self.0.as_mut().poll(cx))
     }
 }
 
-/// A head that did not come in time is no request either.
+/// Counts a head that did not come in time.
 fn count_timeout(gateway: &Gateway, end: &End, watch: &Watch) {
-    // Who never says a word, as a probe, has begun none.
+    // A client that never sent a byte, as a probe, has begun no head.
     let has_begun = watch.has_read();
-    // Nor has who only did not answer the ping of a drain.
-    let is_heard = !watch.is_unheard();
-    if matches!(end, End::Overdue) && has_begun && is_heard && watch.waits_for_head() {
+    // Nor has one that only did not answer the shutdown ping.
+    let is_pinging = watch.is_pinging();
+    if matches!(end, End::Overdue) && has_begun && !is_pinging && watch.waits_for_head() {
         gateway.telemetry().metrics.header_timeouts.inc();
     }
 }
 
-/// What hyper refused never reached the gateway: it is counted here.
+/// Counts what hyper refused, because it never reached the gateway.
 fn count_refusal(gateway: &Gateway, end: &End) {
     let End::Finished(Err(error)) = end else {
         return;

@@ -11,23 +11,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::net::linger::{Patience, SILENCE_MAX};
+use crate::net::linger::{LingerTime, SILENCE_MAX};
 use crate::settings::Limits;
 
-/// A connection is retired at this age, and by its port a little later than others: certificates,
-/// limits and the share of a replica then reach clients that never close.
+/// Age at which a connection is retired, so that new certificates, limits and replicas reach clients that never close.
 const AGE_MAX: Duration = Duration::from_hours(1);
+/// Up to this many seconds more, by the client's port: connections that began together do not all end together.
 const AGE_SPREAD: u16 = 360;
-/// What a connection that has just been opened has for its first request, even when we are about to
-/// stop: its sender could not know (SECURITY S-08).
+/// Time that a new connection has for its first request, even in a drain: its client could not know (SECURITY S-08).
 const FRESH_TIME: Duration = Duration::from_secs(2);
-/// How long an HTTP/2 connection that drains waits for the client to have seen that. Who does not answer the ping is
-/// waited for no longer, from the first moment on at which it has no request under way: it would hold up a stop.
-const UNHEARD_TIME: Duration = Duration::from_secs(5);
+/// How long a draining HTTP/2 connection waits for the client to answer the shutdown ping. After that it closes as soon
+/// as no request is under way.
+const PING_ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long hyper keeps a connection that waits for its next request.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
-/// How a connection ended.
+/// How serving a connection ended.
 pub(super) enum End {
     Finished(hyper::Result<()>),
     Overdue,
@@ -47,22 +46,22 @@ pub(super) struct Watch {
     since_ms: AtomicU64,
     requests: AtomicUsize,
     next_id: AtomicU64,
-    /// Since when the client has left the next part of an answer lying, by exchange: as many as
-    /// there are streams (SECURITY DS-03, H2-13).
+    /// Since when the client has not taken the next part of an answer, by request: at most one for each stream
+    /// (SECURITY DS-03, H2-13).
     untaken: Mutex<Vec<(u64, Instant)>>,
     /// Since when the client takes nothing of what is written; none while it does.
     stuck: Since,
-    /// Whether an answer was the app's, which may be long.
+    /// Whether the last answer was the app's, which may be long; over HTTP/2, whether any was.
     is_passed_back: AtomicBool,
-    /// Whether all is said, and only the client's end is waited for.
+    /// Whether everything was sent, and only the client's end is waited for.
     is_lingering: AtomicBool,
     /// When the shutdown ping was sent to an HTTP/2 client; none before, and once it has answered.
-    unheard: Since,
-    /// When all that was written was on its way, in milliseconds after `started`.
+    pinged: Since,
+    /// When all that was written had been passed to the system, in milliseconds after `started`.
     flushed_ms: AtomicU64,
     /// Whether anything of a request has ever come.
     has_read: AtomicBool,
-    /// Whether all that hyper has written is on its way.
+    /// Whether all that hyper has written was passed to the system.
     is_flushed: AtomicBool,
     /// How often the connection had its turn.
     turns: AtomicU64,
@@ -125,7 +124,7 @@ impl Watch {
             stuck: Since::default(),
             is_passed_back: AtomicBool::new(false),
             is_lingering: AtomicBool::new(false),
-            unheard: Since::default(),
+            pinged: Since::default(),
             flushed_ms: AtomicU64::new(0),
             has_read: AtomicBool::new(false),
             is_flushed: AtomicBool::new(true),
@@ -146,9 +145,9 @@ impl Watch {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// The client is asked, by a ping, whether it knows that the connection drains.
-    pub(super) fn asks_whether_heard(&self) {
-        self.unheard.set(self.now_ms());
+    /// The shutdown ping is sent: the client's answer shows that it knows that the connection drains.
+    pub(super) fn begin_ping(&self) {
+        self.pinged.set(self.now_ms());
     }
 
     pub(super) fn begin_turn(&self) {
@@ -165,7 +164,7 @@ impl Watch {
         u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Something of a request came.
+    /// A part of a request came.
     pub(super) fn reads(&self) {
         self.has_read.store(true, Ordering::Relaxed);
     }
@@ -180,12 +179,12 @@ impl Watch {
         self.turns.load(Ordering::Relaxed)
     }
 
-    /// Something is written, which is on its way once it is flushed.
+    /// Something is written, and not yet flushed.
     pub(super) fn writes(&self) {
         self.is_flushed.store(false, Ordering::Relaxed);
     }
 
-    /// Whether all that was written is on its way now.
+    /// A flush was tried; `is_flushed` is whether it is complete.
     pub(super) fn flushes(&self, is_flushed: bool) {
         let was_flushed = self.is_flushed.swap(is_flushed, Ordering::Relaxed);
         if is_flushed && !was_flushed {
@@ -193,19 +192,19 @@ impl Watch {
         }
     }
 
-    /// All is said: only the client's end is waited for.
+    /// Everything was sent: only the client's end is waited for.
     pub(super) fn lingers(&self) {
         self.is_lingering.store(true, Ordering::Relaxed);
     }
 
-    /// The client has answered the ping of [`Watch::asks_whether_heard`].
-    pub(super) fn is_heard(&self) {
-        self.unheard.clear();
+    /// The client has answered the shutdown ping.
+    pub(super) fn end_ping(&self) {
+        self.pinged.clear();
     }
 
-    /// Whether the client has yet to answer that ping.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.unheard.get().is_some()
+    /// Whether the client has yet to answer the shutdown ping.
+    pub(super) fn is_pinging(&self) -> bool {
+        self.pinged.get().is_some()
     }
 
     /// Notes whether the client takes what is written.
@@ -226,7 +225,7 @@ impl Watch {
         }
     }
 
-    /// Whether no request is under way, and of no answer anything is left to write.
+    /// Whether no request is under way and no answer is left to write.
     pub(super) fn is_done(&self) -> bool {
         self.requests.load(Ordering::Relaxed) == 0 && self.is_flushed.load(Ordering::Relaxed)
     }
@@ -241,7 +240,7 @@ impl Watch {
         self.waits_for_head() && self.has_read.load(Ordering::Relaxed)
     }
 
-    /// When the wait ends; `None` while nothing is waited for but ourselves and the app.
+    /// When the wait for the client ends; `None` while only we or the app are waited for.
     fn deadline(&self) -> Option<Deadline> {
         if self.is_lingering.load(Ordering::Relaxed) {
             return None;
@@ -258,11 +257,11 @@ impl Watch {
             return longest.map(|since| end(since + self.write_timeout));
         }
         let since = at(self.since_ms.load(Ordering::Relaxed));
-        let unheard = self.unheard.get();
-        let unheard = unheard.map(|since| at(since) + UNHEARD_TIME);
+        let pinged = self.pinged.get();
+        let unanswered = pinged.map(|since| at(since) + PING_ANSWER_TIME);
         let limit = match self.phase() {
             Phase::Head => self.header_timeout,
-            Phase::Idle if self.may_rest() && unheard.is_none() => {
+            Phase::Idle if self.may_rest() && unanswered.is_none() => {
                 return Some(Deadline {
                     at: since + REST_AFTER,
                     is_of_rest: true,
@@ -271,25 +270,25 @@ impl Watch {
             Phase::Idle | Phase::Rest => self.idle_timeout,
         };
         let write = stuck.map(|since| since + self.write_timeout);
-        let ends = write.into_iter().chain(unheard).chain([since + limit]);
+        let ends = write.into_iter().chain(unanswered).chain([since + limit]);
         ends.min().map(end)
     }
 
-    /// How long the client is listened to once all is said: as long as it may still be reading an answer.
-    pub(super) fn patience(&self) -> Option<Patience> {
+    /// How long to read on after the last byte was sent: as long as the client may still be reading an answer.
+    pub(super) fn linger_time(&self) -> Option<LingerTime> {
         let flushed = self.flushed_ms.load(Ordering::Relaxed);
         let since = self.since_ms.load(Ordering::Relaxed).max(flushed);
         let idle = Duration::from_millis(self.now_ms().saturating_sub(since));
         if self.begun() == 0 || idle >= SILENCE_MAX {
             None
         } else if self.is_passed_back.load(Ordering::Relaxed) {
-            Some(Patience::long(self.write_timeout))
+            Some(LingerTime::long(self.write_timeout))
         } else {
-            Some(Patience::SHORT)
+            Some(LingerTime::SHORT)
         }
     }
 
-    /// Whether nothing would be lost with hyper's buffers.
+    /// Whether hyper's buffers are empty and giving them back is worth it.
     fn may_rest(&self) -> bool {
         self.is_flushed.load(Ordering::Relaxed) && self.idle_timeout > REST_AFTER
     }
@@ -298,8 +297,8 @@ impl Watch {
         self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drives a connection until it ends or has waited too long. `poll` is told once when to drain,
-    /// and to rest after each request that no other follows at once.
+    /// Drives a connection until it ends or has waited too long. `poll` is told once to drain, and to rest after each
+    /// request that no other follows at once.
     pub(super) async fn guard(
         &self,
         drain: &CancellationToken,
@@ -311,12 +310,12 @@ impl Watch {
         });
         let mut retired = pin!(sleep_until(self.started + self.age_max));
         let mut draining = false;
-        // Set for the rest at once: to bring a timer forward wakes the thread that it runs on.
+        // Begins with the shorter time, because bringing a timer forward wakes the thread that it runs on.
         let mut timer = pin!(sleep(self.header_timeout.min(REST_AFTER)));
         let mut waker = None;
         poll_fn(|cx| {
             self.begin_turn();
-            // Once it is known whom to wake, looking is cheaper than polling.
+            // While the waker is the same, asking whether they are due is cheaper than polling them.
             let is_new = !waker
                 .as_ref()
                 .is_some_and(|known| cx.waker().will_wake(known));
@@ -336,7 +335,7 @@ impl Watch {
                 let Some(deadline) = self.deadline() else {
                     return Poll::Pending;
                 };
-                // Mostly the deadline moves away: the timer is set again when it has fired too early.
+                // Mostly the deadline moves away: the timer is set again only when it has fired too early.
                 if timer.deadline() > deadline.at {
                     timer.as_mut().reset(deadline.at);
                 }
@@ -360,28 +359,28 @@ impl Watch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Call {
     Go,
-    /// Finish what is under way, then end.
+    /// Finish the request under way, then end.
     Drain,
     /// Nothing has come for a while.
     Rest,
 }
 
-/// When something is due.
+/// When a wait ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Deadline {
     at: Instant,
-    /// Only the rest of the connection, not its end.
+    /// Whether the connection then rests; else it ends.
     is_of_rest: bool,
 }
 
-/// A request being served, until its answer's body is done with.
+/// A request being served, until the body of its answer is dropped.
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct ServedRequest {
     watch: Arc<Watch>,
     id: u64,
 }
 
-impl Exchange {
+impl ServedRequest {
     pub(super) fn begin(watch: &Arc<Watch>) -> Self {
         watch.requests.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -396,7 +395,7 @@ impl Exchange {
         own.store(is_passed_back, Ordering::Relaxed);
     }
 
-    /// A part of the answer is handed over: from here on the client is waited for.
+    /// A part of the answer is handed to hyper: from here on the client is waited for.
     pub(super) fn hands_over(&self) {
         let now = clock::now();
         let mut untaken = self.watch.untaken();
@@ -412,7 +411,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for ServedRequest {
     fn drop(&mut self) {
         self.is_taken();
         if self.watch.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -470,8 +469,8 @@ mod tests {
     async fn what_a_client_does_not_take_ends_its_connection() {
         // SECURITY DS-03, H2-13
         let watch = Arc::new(Watch::new(&Limits::default(), 0));
-        let slow = Exchange::begin(&watch);
-        let quick = Exchange::begin(&watch);
+        let slow = ServedRequest::begin(&watch);
+        let quick = ServedRequest::begin(&watch);
         assert_eq!(watch.deadline(), None, "the app is being waited for");
         slow.hands_over();
         tokio::time::advance(Duration::from_secs(20)).await;

@@ -23,7 +23,7 @@ use super::stream::Stream;
 use crate::clock;
 use crate::gateway::forward::UpstreamError;
 use crate::gateway::outgoing::Outgoing;
-use crate::net::ready::behind_the_ready;
+use crate::net::ready::after_ready_tasks;
 
 /// Longest that the head of an answer may be.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -95,7 +95,7 @@ impl Connection {
         wait: Duration,
     ) -> Result<Answered, Failure> {
         let deadline = clock::now() + wait;
-        behind_the_ready().await;
+        after_ready_tasks().await;
         if self.is_used && self.is_stale().await {
             return Err(Failure::NotTaken);
         }
