@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::acme::Challenges;
 use super::connections::{Connections, Place};
-use super::http::{Farewell, Serving, serve_http1, serve_http2};
+use super::http::{Serving, Shutdown, serve_http1, serve_http2};
 use super::proxy_protocol;
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
@@ -35,8 +35,8 @@ const BACKLOG: i32 = 1024;
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// From the first farewell to the last: handshakes of TCP that have begun end in it, and whoever sends
-/// on a connection that it kept is told to open another. Below the second after which TCP tries again.
+/// Between the announcement of a shutdown and its beginning: TCP handshakes under way end in it, and clients that send on
+/// a kept connection are told to open another. Shorter than the second after which TCP sends a lost SYN again.
 pub const LEAVE_TIME: Duration = Duration::from_millis(500);
 /// From accept to the last byte of a PROXY header.
 const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
@@ -49,17 +49,25 @@ pub struct Endpoint {
     /// Where it was bound, with the port that port 0 became.
     pub address: SocketAddr,
     /// Its TLS, swapped by a reload; `None` for plaintext.
-    pub tls: ArcSwap<Option<TlsAcceptor>>,
-    /// Whether the service manager holds its sockets too, for whoever listens next.
-    pub held: bool,
+    pub tls: ArcSwapOption<TlsAcceptor>,
+    /// Whether the service manager keeps its sockets open, for the process that listens next.
+    pub is_kept_by_manager: bool,
     /// Stops accepting.
     pub closed: CancellationToken,
-    /// [`Farewell::said`] of its connections: when the program stops, or when a reload removes it.
-    pub leaving: CancellationToken,
-    /// [`Farewell::meant`] of its HTTP/2 connections: for the same causes, once no new connection comes here.
-    pub left: CancellationToken,
-    /// When it was last said that it cannot accept.
-    pub complained: Mutex<Seldom>,
+    /// The shutdown of its connections: that of the program, or its own where a reload removes it. HTTP/1.1 connections
+    /// take only `announced` from here: they outlive their listener.
+    pub shutdown: Shutdown,
+    /// Keeps the log from being filled where nothing can be accepted.
+    pub accept_error_throttle: Mutex<Seldom>,
+}
+
+impl Endpoint {
+    /// Ends it, because a reload has removed or replaced it: no time passes between announcement and beginning.
+    pub fn close(&self) {
+        self.closed.cancel();
+        self.shutdown.announced.cancel();
+        self.shutdown.begun.cancel();
+    }
 }
 
 /// What all accept loops of a worker share.
@@ -75,8 +83,8 @@ pub struct Worker {
     pub handshakes: Arc<Semaphore>,
     /// The worker's connection tasks.
     pub tasks: TaskTracker,
-    /// Tells connections that it stops.
-    pub farewell: Farewell,
+    /// Tells connections that the program stops.
+    pub shutdown: Shutdown,
 }
 
 /// Binds `address` so that each worker can have a socket of its own on it.
@@ -112,7 +120,7 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
             accept_all(&listener, &endpoint, &worker)
         }) => {}
     }
-    if endpoint.held {
+    if endpoint.is_kept_by_manager {
         return; // What waits in the socket waits for whoever is started next.
     }
     if let Err(error) = turn_away(&listener) {
@@ -224,11 +232,11 @@ impl Drop for Open {
 /// Descriptors or memory have run out: says so now and then, and how long to wait, which is a little longer each time
 /// (SECURITY DS-09).
 fn trouble(endpoint: &Endpoint, error: &io::Error, before: Option<Duration>) -> Duration {
-    let mut complained = endpoint
-        .complained
+    let mut throttle = endpoint
+        .accept_error_throttle
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    if complained.is_due(Instant::now()) {
+    if throttle.is_due(Instant::now()) {
         tracing::error!(listener = &*endpoint.name, %error, "cannot accept connections");
     }
     before.map_or(PAUSE_MIN, |before| before * 2).min(PAUSE_MAX)
@@ -277,7 +285,7 @@ impl Accepted {
             return None;
         }
         let tls = self.endpoint.tls.load_full();
-        match tls.as_ref() {
+        match &tls {
             None => Some(self.plaintext(policy, limits)),
             Some(acceptor) => self.secured(acceptor, policy, limits).await,
         }
@@ -336,13 +344,12 @@ impl Accepted {
     fn plaintext(self, policy: Arc<ListenerPolicy>, limits: &Limits) -> Established {
         let connection =
             Self::connection(&self.endpoint, self.peer, self.is_anonymous, policy, None);
+        let shutdown = shutdown_http1(&self.endpoint, &self.worker);
         let Worker {
             gateway,
             challenges,
-            mut farewell,
             ..
         } = self.worker;
-        farewell.said = self.endpoint.leaving.clone();
         let service = Serving {
             connection,
             gateway,
@@ -350,7 +357,7 @@ impl Accepted {
         };
         Established {
             place: self.place,
-            served: Box::pin(serve_http1(self.stream, service, limits, farewell)),
+            served: Box::pin(serve_http1(self.stream, service, limits, shutdown)),
         }
     }
 
@@ -362,12 +369,7 @@ impl Accepted {
     ) -> Option<Established> {
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
-        let Worker {
-            gateway,
-            mut farewell,
-            ..
-        } = self.worker;
-        farewell.said = self.endpoint.leaving.clone();
+        let gateway = Arc::clone(&self.worker.gateway);
         let failed = |error: Option<io::Error>| {
             let why = error.map_or_else(|| "it took too long".to_owned(), |own| own.to_string());
             tracing::debug!(peer = %self.peer, error = why, "TLS handshake failed");
@@ -400,16 +402,25 @@ impl Accepted {
             challenges: None,
         };
         let served: Pin<Box<dyn Future<Output = ()> + Send>> = if is_h2 {
-            // Where the listener goes, its connections do: a GOAWAY loses no request.
-            farewell.meant = self.endpoint.left.clone();
-            Box::pin(serve_http2(stream, service, limits.clone(), farewell))
+            // They end with their listener: a GOAWAY loses no request.
+            let shutdown = self.endpoint.shutdown.clone();
+            Box::pin(serve_http2(stream, service, limits.clone(), shutdown))
         } else {
-            Box::pin(serve_http1(stream, service, limits, farewell))
+            let shutdown = shutdown_http1(&self.endpoint, &self.worker);
+            Box::pin(serve_http1(stream, service, limits, shutdown))
         };
         Some(Established {
             place: self.place,
             served,
         })
+    }
+}
+
+/// What HTTP/1.1 connections are told: where a reload removes their listener, only that they close with their next answer.
+fn shutdown_http1(endpoint: &Endpoint, worker: &Worker) -> Shutdown {
+    Shutdown {
+        announced: endpoint.shutdown.announced.clone(),
+        begun: worker.shutdown.begun.clone(),
     }
 }
 

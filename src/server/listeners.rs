@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -90,7 +90,7 @@ impl Server {
         let mut served = Vec::new();
         for (name, running) in &self.endpoints {
             let tls = running.endpoint.tls.load();
-            let certificates = tls.as_ref().as_ref().map(TlsAcceptor::certificates);
+            let certificates = tls.as_deref().map(TlsAcceptor::certificates);
             let certificates = certificates.into_iter().flatten();
             served.extend(certificates.filter(|certificate| {
                 **name == *listener || matches!(certificate.origin(), Origin::Authority(_))
@@ -141,16 +141,14 @@ impl Server {
                 (Change::Open(tls, sockets), old) => {
                     let endpoint = self.open(&settings, tls, sockets);
                     if let Some(old) = old {
-                        old.endpoint.closed.cancel();
-                        old.endpoint.leaving.cancel();
-                        old.endpoint.left.cancel();
+                        old.endpoint.close();
                     }
                     let keeper = self.keeper(&settings, &endpoint);
                     (endpoint, keeper)
                 }
                 (Change::Keep, Some(running)) => (running.endpoint, running.keeper),
                 (Change::Swap(tls), Some(running)) => {
-                    running.endpoint.tls.store(Arc::new(tls));
+                    running.endpoint.tls.store(tls.map(Arc::new));
                     let keeper = self.keeper(&settings, &running.endpoint);
                     (running.endpoint, keeper)
                 }
@@ -167,9 +165,7 @@ impl Server {
         for running in before.into_values() {
             let listener = &*running.settings.name;
             tracing::info!(target: START, listener, "no longer listening");
-            running.endpoint.closed.cancel();
-            running.endpoint.leaving.cancel();
-            running.endpoint.left.cancel();
+            running.endpoint.close();
         }
         self.show_expiries();
     }
@@ -216,12 +212,11 @@ impl Server {
         let endpoint = Arc::new(Endpoint {
             name: Arc::clone(&settings.name),
             address,
-            tls: ArcSwap::from_pointee(tls),
-            held: self.manager.holds(&settings.name, settings.address),
+            tls: ArcSwapOption::from_pointee(tls),
+            is_kept_by_manager: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
-            leaving: self.farewell.said.child_token(),
-            left: self.farewell.meant.child_token(),
-            complained: Mutex::default(),
+            shutdown: self.shutdown.child(),
+            accept_error_throttle: Mutex::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
             // A worker only stops listening for work when the program ends.
@@ -235,7 +230,7 @@ impl Server {
     fn note_expiries(&self, running: &Running) -> Vec<Expiry> {
         let metrics = &self.kept.telemetry.metrics;
         let tls = running.endpoint.tls.load();
-        let Some(tls) = tls.as_ref() else {
+        let Some(tls) = tls.as_deref() else {
             return Vec::new();
         };
         if let Some(acme) = running.settings.acme()

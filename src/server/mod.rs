@@ -17,7 +17,7 @@ use crate::clock::{Clock, Steps};
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::net::acme::Keeping;
-use crate::net::http::Farewell;
+use crate::net::http::Shutdown;
 use crate::net::key_fetch::HttpsFetch;
 use crate::net::listener::LEAVE_TIME;
 use crate::net::trust::system_roots;
@@ -159,7 +159,7 @@ struct Server {
     workers: Vec<WorkerHandle>,
     admin: Arc<AdminState>,
     admin_listener: Option<AdminListener>,
-    farewell: Farewell,
+    shutdown: Shutdown,
     limits: Limits,
     manager: ServiceManager,
     keeping: Keeping,
@@ -197,8 +197,8 @@ impl Server {
         let fetch = Arc::new(HttpsFetch::new(system_roots));
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
-        let farewell = Farewell::default();
-        let workers = start_workers(&gateway, &keeping.challenges, &farewell, &kept.settling)?;
+        let shutdown = Shutdown::default();
+        let workers = start_workers(&gateway, &keeping.challenges, &shutdown, &kept.settling)?;
         let mut server = Self {
             gateway,
             kept,
@@ -206,7 +206,7 @@ impl Server {
             workers,
             admin: Arc::new(AdminState::new(telemetry)),
             admin_listener: None,
-            farewell,
+            shutdown,
             limits,
             manager,
             keeping,
@@ -259,7 +259,7 @@ impl Server {
         }
         self.manager.tell(State::Stopping);
         self.admin.set(Readiness::Draining);
-        self.farewell.said.cancel();
+        self.shutdown.announced.cancel();
         tokio::select! {
             () = sleep(self.limits.drain_delay) => self.drain(stop).await,
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
@@ -289,7 +289,7 @@ impl Server {
             .collect::<Vec<_>>();
         let drained = async {
             sleep(LEAVE_TIME).await;
-            self.farewell.meant.cancel();
+            self.shutdown.begun.cancel();
             for worker in finished {
                 // A worker that panicked has nothing left to wait for.
                 drop(worker.await);

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::Gateway;
 use crate::net::acme::Challenges;
 use crate::net::connections::Connections;
-use crate::net::http::Farewell;
+use crate::net::http::Shutdown;
 use crate::net::listener::{Endpoint, Worker, accept};
 
 /// A thread that serves requests.
@@ -23,7 +23,7 @@ pub(super) struct WorkerHandle {
 pub(super) fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
-    farewell: &Farewell,
+    shutdown: &Shutdown,
     settling: &TaskTracker,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -36,7 +36,7 @@ pub(super) fn start_workers(
                 challenges: Arc::clone(challenges),
                 handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
-                farewell: farewell.clone(),
+                shutdown: shutdown.clone(),
             };
             start_worker(index, worker, settling.clone())
         })
@@ -60,7 +60,7 @@ fn start_worker(
         }
         loop {
             tokio::select! {
-                () = worker.farewell.meant.cancelled() => break,
+                () = worker.shutdown.begun.cancelled() => break,
                 next = listeners.recv() => match next {
                     None => break,
                     Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {

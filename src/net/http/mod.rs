@@ -73,14 +73,25 @@ pub struct Serving {
     pub challenges: Option<Arc<Challenges>>,
 }
 
-/// How connections are told that the gateway stops.
+/// Tells connections that the gateway stops, or that their listener does.
 #[derive(Clone, Debug, Default)]
-pub struct Farewell {
-    /// Every answer over HTTP/1.1 says that its connection closes, so that whoever keeps connections
-    /// opens the next one to who stays. HTTP/2 needs no such time: its GOAWAY loses no request.
-    pub said: CancellationToken,
-    /// What waits for a request closes, the others after what is under way.
-    pub meant: CancellationToken,
+pub struct Shutdown {
+    /// From here on every HTTP/1.1 answer says that its connection closes, so that clients open the next one to a replica
+    /// that stays. HTTP/2 needs no such time: its GOAWAY loses no request.
+    pub announced: CancellationToken,
+    /// From here on connections that wait for a request close, and the others after the requests under way.
+    pub begun: CancellationToken,
+}
+
+impl Shutdown {
+    /// A part of this shutdown that can also begin by itself.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self {
+            announced: self.announced.child_token(),
+            begun: self.begun.child_token(),
+        }
+    }
 }
 
 /// Serves HTTP/1.1 on `io` until one side ends it.
@@ -88,7 +99,7 @@ pub fn serve_http1<I>(
     io: I,
     serving: Serving,
     limits: &Limits,
-    farewell: Farewell,
+    shutdown: Shutdown,
 ) -> impl Future<Output = ()> + Send + use<I>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -96,7 +107,7 @@ where
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
     let header_bytes = limits.header_bytes.as_usize();
-    let Farewell { said, meant } = farewell;
+    let Shutdown { announced, begun } = shutdown;
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -106,13 +117,13 @@ where
         .max_header_size(header_bytes)
         .max_buf_size((header_bytes + 8 * 1024).max(64 * 1024));
     let io = Watched::http1(Strict::new(io), Arc::clone(&watch));
-    let service = service_fn(service(serving, Arc::clone(&watch), Some(said)));
+    let service = service_fn(service(serving, Arc::clone(&watch), Some(announced)));
     let mut conn = Conn::Resting(io, service);
     // Made before the future, which would keep room for the parts too: each open connection would cost that much more.
     async move {
         let mut has_to_leave = false;
         let end = watch
-            .guard(&meant, |cx, call| {
+            .guard(&begun, |cx, call| {
                 has_to_leave |= call == Call::Drain;
                 let polled = conn.poll(cx, call, &builder);
                 // Read what has come, and wait for the rest of a head that has begun, because hyper ends a connection
@@ -143,7 +154,7 @@ where
 }
 
 /// Serves HTTP/2 on `io` until one side ends it.
-pub async fn serve_http2<I>(io: I, serving: Serving, limits: Limits, farewell: Farewell)
+pub async fn serve_http2<I>(io: I, serving: Serving, limits: Limits, shutdown: Shutdown)
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -175,7 +186,7 @@ where
             .serve_connection(io, service_fn(service))
     );
     let end = watch
-        .guard(&farewell.meant, |cx, call| {
+        .guard(&shutdown.begun, |cx, call| {
             if call == Call::Drain {
                 conn.as_mut().graceful_shutdown();
                 watch.begin_ping();
