@@ -62,15 +62,16 @@ impl Kept {
         let mut next = Clusters::new();
         for settings in upstreams {
             let name = Arc::clone(&settings.name);
-            let kept = self.clusters.get(&name);
-            let entry = if let Some((cluster, closed)) =
-                kept.filter(|(cluster, _)| *cluster.settings() == settings)
-            {
-                (Arc::clone(cluster), closed.clone())
-            } else {
-                let cluster =
-                    Cluster::new(settings).with_context(|| format!("upstream `{name}`"))?;
-                (Arc::new(cluster), CancellationToken::new())
+            let entry = match self.clusters.get(&name) {
+                Some((cluster, closed)) if *cluster.settings() == settings => {
+                    (Arc::clone(cluster), closed.clone())
+                }
+                before => {
+                    let before = before.map(|(cluster, _)| &**cluster);
+                    let cluster = Cluster::new(settings, before);
+                    let cluster = cluster.with_context(|| format!("upstream `{name}`"))?;
+                    (Arc::new(cluster), CancellationToken::new())
+                }
             };
             next.insert(name, entry);
         }

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures_util::future::join_all;
 use http::Response;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{connect_any, connect_unix};
@@ -67,19 +66,22 @@ struct Server {
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Cluster {
-    /// Builds the servers of an upstream.
-    pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
+    /// Builds the servers of an upstream. What `before` knows of the health of the same servers is taken over, unless
+    /// the health check is another one.
+    pub fn new(settings: UpstreamSettings, before: Option<&Self>) -> anyhow::Result<Self> {
+        let before = before.filter(|before| before.settings.health == settings.health);
+        let known =
+            |address: &ServerAddress| before?.servers.iter().find(|old| old.address == *address);
         let tls = LazyTls::default();
-        let servers = settings
-            .servers
-            .iter()
-            .map(|address| Server::new(address, &settings.tls, &tls))
-            .collect::<anyhow::Result<_>>()?;
+        let server = |address| Server::new(address, &settings.tls, &tls, known(address));
+        let servers = settings.servers.iter().map(server);
+        let servers = servers.collect::<anyhow::Result<_>>()?;
         Ok(Self {
             settings,
             servers,
             next: AtomicUsize::new(0),
-            started: Instant::now(),
+            // What is taken over counts from there.
+            started: before.map_or_else(Instant::now, |before| before.started),
         })
     }
 
@@ -243,7 +245,12 @@ async fn send(
 }
 
 impl Server {
-    fn new(address: &ServerAddress, tls: &UpstreamTls, lazy: &LazyTls) -> anyhow::Result<Self> {
+    fn new(
+        address: &ServerAddress,
+        tls: &UpstreamTls,
+        lazy: &LazyTls,
+        known: Option<&Self>,
+    ) -> anyhow::Result<Self> {
         let tls = match address {
             ServerAddress::Https { host, .. } => {
                 let name = tls.server_name.as_ref().unwrap_or(host).clone();
@@ -255,8 +262,12 @@ impl Server {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             address: address.clone(),
             tls,
-            healthy: AtomicBool::new(true),
-            down_until_ms: AtomicU64::new(0),
+            healthy: AtomicBool::new(
+                known.is_none_or(|known| known.healthy.load(Ordering::Relaxed)),
+            ),
+            down_until_ms: AtomicU64::new(
+                known.map_or(0, |known| known.down_until_ms.load(Ordering::Relaxed)),
+            ),
         })
     }
 
@@ -341,20 +352,15 @@ async fn probe(
     check: &HealthCheck,
     connect_timeout: Duration,
 ) -> anyhow::Result<()> {
-    let exchange = async {
-        let connection = server.connect(connect_timeout).await?;
-        let host = server.address.authority().parse()?;
-        let mut request = Outgoing::probe(&host, check.path.parse()?);
-        match connection.exchange(&mut request, check.interval).await {
-            Ok(answered) => Ok(answered.head.status()),
-            Err(Failure::NotTaken) => Err(anyhow::anyhow!("it closed the connection at once")),
-            Err(Failure::Late) => Err(anyhow::anyhow!("no answer within {:?}", check.interval)),
-            Err(Failure::Gone(error)) => Err(error.into()),
-        }
+    let connection = server.connect(connect_timeout).await?;
+    let host = server.address.authority().parse()?;
+    let mut request = Outgoing::probe(&host, check.path.parse()?);
+    let status = match connection.exchange(&mut request, check.interval).await {
+        Ok(answered) => answered.head.status(),
+        Err(Failure::NotTaken) => anyhow::bail!("it closed the connection at once"),
+        Err(Failure::Late) => anyhow::bail!("no answer within {:?}", check.interval),
+        Err(Failure::Gone(error)) => return Err(error.into()),
     };
-    let patience = connect_timeout + check.interval;
-    let answered = timeout(patience, exchange).await;
-    let status = answered.with_context(|| format!("no answer within {patience:?}"))??;
     anyhow::ensure!(
         status.is_success() || status.is_redirection(),
         "it answered {status}"
@@ -368,21 +374,58 @@ mod tests {
 
     /// Three servers, `started` ms before now.
     fn three(started_ms: u64) -> Cluster {
+        let mut cluster = Cluster::new(settings_of_three(), None).unwrap();
+        cluster.started -= Duration::from_millis(started_ms);
+        cluster
+    }
+
+    fn settings_of_three() -> UpstreamSettings {
         let server = |port| ServerAddress::Http {
             host: "127.0.0.1".to_owned(),
             port,
         };
-        let settings = UpstreamSettings {
+        UpstreamSettings {
             name: "app".into(),
             servers: [1, 2, 3].map(server).to_vec(),
             connect_timeout: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             health: None,
             tls: UpstreamTls::default(),
+        }
+    }
+
+    /// What is known of each server: whether it is healthy, and until when it is left alone.
+    fn known_of(cluster: &Cluster) -> Vec<(bool, u64)> {
+        let known = |server: &Server| {
+            (
+                server.healthy.load(Ordering::Relaxed),
+                server.down_until_ms.load(Ordering::Relaxed),
+            )
         };
-        let mut cluster = Cluster::new(settings).unwrap();
-        cluster.started -= Duration::from_millis(started_ms);
-        cluster
+        cluster.servers.iter().map(known).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_servers_outlives_their_settings() {
+        let before = three(1000);
+        before.servers[0].healthy.store(false, Ordering::Relaxed);
+        before.servers[2]
+            .down_until_ms
+            .store(9000, Ordering::Relaxed);
+        let mut settings = settings_of_three();
+        settings.timeout *= 2;
+        settings.servers.swap(0, 2);
+        settings.servers[1] = ServerAddress::Unix("/run/app.sock".into());
+        let after = Cluster::new(settings.clone(), Some(&before)).unwrap();
+        assert_eq!(known_of(&after), [(true, 9000), (true, 0), (false, 0)]);
+        assert_eq!(after.started, before.started);
+        // What another check found says nothing of this one.
+        settings.health = Some(HealthCheck {
+            path: "/health".into(),
+            interval: Duration::from_secs(1),
+        });
+        let after = Cluster::new(settings, Some(&before)).unwrap();
+        assert_eq!(known_of(&after), [(true, 0); 3]);
     }
 
     #[tokio::test]
