@@ -27,7 +27,7 @@ use super::connect::first_of;
 use super::resolve;
 use super::tls::provider;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
-use crate::shares::embedded;
+use crate::shares::{embedded, unbracketed};
 
 /// Largest document.
 const BODY_MAX: usize = 64 * 1024;
@@ -86,7 +86,7 @@ impl HttpsFetch {
         url: &HttpsUrl,
         reach: Reach,
     ) -> Result<TlsStream<TcpStream>, FetchError> {
-        let host = url.host().trim_start_matches('[').trim_end_matches(']');
+        let host = unbracketed(url.host());
         let found = resolve::addresses(host, url.port()).await;
         let found = found.map_err(unreachable)?.into_iter();
         let may_call = |address: &SocketAddr| reach == Reach::Any || is_public(address.ip());

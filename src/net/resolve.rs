@@ -13,6 +13,8 @@ use std::thread;
 use tokio::sync::watch;
 
 /// Names that are looked up at the same time.
+use crate::shares::unbracketed;
+
 const LOOKUPS_MAX: usize = 16;
 /// Names that wait for that.
 const WAITING_MAX: usize = 1024;
@@ -24,7 +26,7 @@ static RESOLVER: LazyLock<Resolver> = LazyLock::new(|| Resolver::new(system));
 
 /// The addresses of a host, which may be one itself.
 pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = unbracketed(host);
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::net::tls::provider;
 use crate::net::trust;
 use crate::scheme::sign::Draft;
+use crate::shares::unbracketed;
 
 /// Largest answer that is printed.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -94,7 +95,7 @@ fn host_and_port(authority: &str, default: u16) -> anyhow::Result<(&str, u16)> {
         }
         _ => (authority, default),
     };
-    Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
+    Ok((unbracketed(host), port))
 }
 
 fn request(signed: &Draft) -> anyhow::Result<Request<Full<Bytes>>> {
