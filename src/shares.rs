@@ -72,9 +72,33 @@ pub fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         .or_else(|| is_translated.then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
+/// A host without the brackets that IPv6 addresses have in URLs; any other text as it is.
+pub fn unbracketed(host: &str) -> &str {
+    let inner = host.strip_prefix('[');
+    inner
+        .and_then(|inner| inner.strip_suffix(']'))
+        .unwrap_or(host)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_has_both_brackets_or_none() {
+        // SECURITY RT-31
+        for (host, inner) in [
+            ("[::1]", "::1"),
+            ("::1", "::1"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("[::1", "[::1"),
+            ("::1]", "::1]"),
+            ("[[::1]]", "[::1]"),
+            ("[", "["),
+        ] {
+            assert_eq!(unbracketed(host), inner);
+        }
+    }
 
     #[test]
     fn an_address_has_its_share_and_gives_it_back() {

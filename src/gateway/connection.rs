@@ -10,6 +10,7 @@ use super::headers::X_FORWARDED_FOR;
 use super::rejection::Rejection;
 use super::snapshot::ListenerPolicy;
 use crate::route::matcher::normalize_host;
+use crate::shares::unbracketed;
 
 /// One accepted connection.
 #[derive(Debug)]
@@ -79,11 +80,7 @@ impl CertificateNames {
     /// Whether the certificate is good for `host` (normalized, without port). RFC 6125: a wildcard
     /// stands for one label.
     pub fn covers(&self, host: &str) -> bool {
-        if let Ok(address) = host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-        {
+        if let Ok(address) = unbracketed(host).parse::<IpAddr>() {
             return self.ips.contains(&address);
         }
         let suffix = host.find('.').and_then(|dot| host.get(dot..));
@@ -167,11 +164,7 @@ fn parse_hop(text: &str) -> Option<IpAddr> {
     let address = text
         .parse::<IpAddr>()
         .or_else(|_| text.parse::<SocketAddr>().map(|socket| socket.ip()))
-        .or_else(|_| {
-            text.trim_start_matches('[')
-                .trim_end_matches(']')
-                .parse::<IpAddr>()
-        });
+        .or_else(|_| unbracketed(text).parse::<IpAddr>());
     address.ok().map(|address| address.to_canonical())
 }
 
@@ -212,6 +205,10 @@ mod tests {
             "10.1.1.1"
         );
         assert_eq!(client("10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["[2001:db8::1]"]), "2001:db8::1");
+        for junk in ["[[198.51.100.7", "198.51.100.7]", "[2001:db8::1", "[[::1]]"] {
+            assert_eq!(client("10.0.0.1", &[junk]), "10.0.0.1", "{junk}");
+        }
         assert_eq!(client("10.0.0.1", &["10.1.1.1, 10.2.2.2"]), "10.1.1.1");
         assert_eq!(
             client("::ffff:10.0.0.1", &["::ffff:198.51.100.7"]),

@@ -1,7 +1,7 @@
-//! HTTP/2 seen from beside: the head of each frame, both ways, and nothing of it copied.
+//! Watches HTTP/2 as it passes: the head of each frame, both ways, without copying.
 //!
-//! h2 answers every PING and SETTINGS, however many come (CVE-2019-9512, -9515), and hyper tells
-//! nobody what h2 refused before it was a request. [`Counted`] ends floods, [`Tally`] tells refusals.
+//! h2 answers every PING and SETTINGS, however many come (CVE-2019-9512, -9515), and hyper does not say what h2
+//! refused before it was a request. [`Counted`] ends floods, [`Tally`] counts refusals.
 
 use std::io;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-/// What stands before the first frame of a client (RFC 9113 3.4).
+/// Length of the preface before a client's first frame (RFC 9113 3.4).
 const PREFACE_BYTES: usize = 24;
-/// RFC 9113 4.1.
+/// Length of a frame's head (RFC 9113 4.1).
 const HEAD_BYTES: usize = 9;
-/// A head and the longest part of a payload that is looked at: that of a GOAWAY.
+/// Bytes of a frame that are looked at: its head, and at most the first eight of a GOAWAY.
 const SEEN_BYTES: usize = HEAD_BYTES + 8;
 
 const DATA: u8 = 0;
@@ -37,17 +37,18 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 /// Frames without progress that may come at once, and how many more each second (SECURITY H2-12).
 const SPARE_MAX: u32 = 1000;
 const SPARE_PER_SECOND: u32 = 100;
-/// What a request earns: its priority, its windows, its reset.
-const EARNED_BY_REQUEST: u64 = 8;
-/// What a frame of a body earns, for pings that measure the line.
-const EARNED_BY_BODY: u64 = 1;
-/// What a frame without progress may hold without counting for more: any that HTTP/2 knows fits.
-const BYTES_OF_ONE: u32 = 512;
-/// What a frame of an answer earns: both windows are opened again, in parts at times.
-const EARNED_BY_ANSWER: u64 = 4;
+/// Frames without progress that each request allows: its priority, its windows, its reset.
+const CREDIT_PER_REQUEST: u64 = 8;
+/// Frames without progress that each frame of a body allows, for pings that measure the line.
+const CREDIT_PER_BODY_FRAME: u64 = 1;
+/// A frame that makes no progress counts once per this many bytes. Every frame that HTTP/2 defines for that fits in
+/// one.
+const FRAME_BYTES_FREE: u32 = 512;
+/// Frames without progress that each frame of an answer allows: the client opens both windows again, in parts at
+/// times.
+const CREDIT_PER_ANSWER_FRAME: u64 = 4;
 
-/// The head of a frame, with what stands first in those that end something: the error of a reset, the
-/// last stream and the error of a GOAWAY.
+/// The head of a frame. Of a reset `words` begins with the error, of a GOAWAY it is the last stream and the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Frame {
     kind: u8,
@@ -74,7 +75,7 @@ impl Scan {
         }
     }
 
-    /// Between two frames.
+    /// Whether the next byte begins a frame.
     fn is_at_boundary(&self) -> bool {
         self.have == 0 && self.skip == 0
     }
@@ -131,15 +132,15 @@ impl Scan {
     }
 }
 
-/// How many frames without progress a client may still send.
+/// How many frames without progress a client may still send (SECURITY H2-12).
 #[derive(Debug)]
-struct Patience {
+struct FrameCredit {
     earned: u64,
     spare: u32,
     refilled: Instant,
 }
 
-impl Patience {
+impl FrameCredit {
     fn new() -> Self {
         Self {
             earned: 0,
@@ -148,7 +149,7 @@ impl Patience {
         }
     }
 
-    /// Whether there was any left for one more.
+    /// Takes one; `false` when none is left.
     fn spend(&mut self) -> bool {
         if let Some(left) = self.earned.checked_sub(1) {
             self.earned = left;
@@ -162,7 +163,7 @@ impl Patience {
         left.is_some()
     }
 
-    /// The clock is read only where the spare frames are gone.
+    /// Called only when the spare frames are gone, so that the clock is rarely read.
     fn refill(&mut self) {
         let second = Duration::from_secs(1).as_nanos();
         let due = self.refilled.elapsed().as_nanos() * u128::from(SPARE_PER_SECOND) / second;
@@ -174,31 +175,32 @@ impl Patience {
     }
 }
 
-/// What h2 was given, for whoever knows what became a request.
+/// Counts what h2 was given; what did not become a request, h2 refused.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    /// Complete heads of requests, less those for which there was no stream free.
+    /// Heads of requests, without those refused because the client had too many streams open.
     heads: AtomicU64,
-    /// Whether a frame or a header block is complete in part only.
+    /// Whether a frame or a header block has come only in part.
     is_within: AtomicBool,
-    /// Nothing that comes becomes a request any more.
+    /// Whether a GOAWAY was sent: nothing that comes becomes a request any more.
     is_over: AtomicBool,
-    /// It ended with an error of the client.
+    /// Whether the connection ended because of an error of the client, not yet told.
     is_at_fault: AtomicBool,
+    /// Refusals that were told already.
     told: AtomicU64,
 }
 
 impl Tally {
-    /// Whether the last word was said: after a shutdown, that is once the client has answered the ping.
+    /// Whether the last GOAWAY was sent: in a shutdown, once the client has answered the ping.
     pub(super) fn is_over(&self) -> bool {
         self.is_over.load(Relaxed)
     }
 
-    /// What h2 has refused since the last call. `begun` is how many requests have come out of it, and it
-    /// must have taken all that it was given.
+    /// How many requests h2 has refused since the last call, of which `begun` have become requests. h2 must have read
+    /// all that it was given.
     pub(super) fn refusals(&self, begun: u64) -> u64 {
         if self.is_over.load(Relaxed) {
-            // The connection with all that was in it: one.
+            // The connection, with all that was in it, counts as one.
             return u64::from(self.is_at_fault.swap(false, Relaxed));
         }
         if self.is_within.load(Relaxed) {
@@ -221,7 +223,7 @@ impl Tally {
 struct Traffic {
     received: Scan,
     sent: Scan,
-    patience: Patience,
+    credit: FrameCredit,
     last_stream: u32,
     is_in_block: bool,
     tally: Arc<Tally>,
@@ -232,18 +234,18 @@ impl Traffic {
         Self {
             received: Scan::after(PREFACE_BYTES),
             sent: Scan::after(0),
-            patience: Patience::new(),
+            credit: FrameCredit::new(),
             last_stream: 0,
             is_in_block: false,
             tally,
         }
     }
 
-    /// Looks at what the client sent. Whether it may go on.
+    /// Looks at what the client sent; `false` when it floods.
     fn receive(&mut self, bytes: &[u8]) -> bool {
         let Self {
             received,
-            patience,
+            credit,
             last_stream,
             is_in_block,
             tally,
@@ -257,16 +259,16 @@ impl Traffic {
                     *last_stream = frame.stream;
                     *is_in_block = !ends_block;
                     tally.heads.fetch_add(1, Relaxed);
-                    patience.earned += EARNED_BY_REQUEST;
+                    credit.earned += CREDIT_PER_REQUEST;
                 }
-                DATA if frame.length > 0 => patience.earned += EARNED_BY_BODY,
+                DATA if frame.length > 0 => credit.earned += CREDIT_PER_BODY_FRAME,
                 DATA if frame.flags & END_STREAM != 0 => {}
-                // Part of a header block, which h2 bounds.
+                // A part of a header block, whose size h2 bounds.
                 CONTINUATION => *is_in_block &= !ends_block,
-                // Of some length, one counts for several: it lies in memory beside the bodies that are read with it.
+                // A long one counts for several, because it stays in memory with the bodies that were read with it.
                 _ => {
-                    for _ in 0..=frame.length / BYTES_OF_ONE {
-                        calm &= patience.spend();
+                    for _ in 0..=frame.length / FRAME_BYTES_FREE {
+                        calm &= credit.spend();
                     }
                 }
             }
@@ -280,23 +282,23 @@ impl Traffic {
     fn send(&mut self, bytes: &[u8]) {
         let Self {
             sent,
-            patience,
+            credit,
             tally,
             ..
         } = self;
         sent.scan(bytes, |frame| match (frame.kind, frame.words) {
-            (DATA, _) if frame.length > 0 => patience.earned += EARNED_BY_ANSWER,
+            (DATA, _) if frame.length > 0 => credit.earned += CREDIT_PER_ANSWER_FRAME,
             (RST_STREAM, [REFUSED_STREAM, _]) => {
                 tally.heads.fetch_sub(1, Relaxed);
             }
-            // That a shutdown begins is said with the highest stream there can be.
+            // A GOAWAY with the highest possible stream only announces the shutdown.
             (GOAWAY, [STREAM_MAX, NO_ERROR]) => {}
             (GOAWAY, [_, code]) => tally.end(code != NO_ERROR),
             _ => {}
         });
     }
 
-    /// The last word to a client that floods, where a frame may begin.
+    /// A GOAWAY for a client that floods; `None` in the middle of another frame.
     fn goodbye(&self) -> Option<[u8; SEEN_BYTES]> {
         if !self.sent.is_at_boundary() {
             return None;
@@ -328,7 +330,7 @@ impl<I> Counted<I> {
 }
 
 impl<I: AsyncWrite + Unpin> Counted<I> {
-    /// Ends the connection: with a GOAWAY, if the client takes one now.
+    /// Ends the connection, with a GOAWAY if it can be written now.
     fn end(&mut self, cx: &mut Context<'_>) -> io::Error {
         if !self.is_over {
             self.is_over = true;
@@ -336,7 +338,7 @@ impl<I: AsyncWrite + Unpin> Counted<I> {
             if let Some(goodbye) = self.traffic.goodbye()
                 && Pin::new(&mut self.io).poll_write(cx, &goodbye).is_ready()
             {
-                // Whether it arrives changes nothing.
+                // Whether it arrives makes no difference.
                 let _flushed = Pin::new(&mut self.io).poll_flush(cx).is_ready();
             }
         }
@@ -515,7 +517,7 @@ mod tests {
             assert!(traffic.receive(&request.concat()));
         }
         // The head of a stream that is there already earns nothing.
-        traffic.patience = Patience::new();
+        traffic.credit = FrameCredit::new();
         let again = frame(HEADERS, 4, 3, &[0; 20]);
         assert!((0..SPARE_MAX).all(|_| traffic.receive(&again)));
         assert!(!traffic.receive(&again));

@@ -1,5 +1,5 @@
-//! The end of a connection. What its peer still says is read for a while: a socket that is closed over unread bytes is
-//! reset by the system, which takes back what the peer has not read yet of the answer (SECURITY SM-17).
+//! The end of a connection. What the peer still sends is read for a while, because the system resets a socket that is
+//! closed over unread bytes, and the peer then loses what it has not read yet of the answer (SECURITY SM-17).
 
 use std::io;
 use std::pin::Pin;
@@ -12,26 +12,26 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::clock;
 use crate::gateway::body::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 
-/// Without a word from the peer for so long, nothing more is expected of it. As nginx's `lingering_timeout`.
+/// A peer that sends nothing for this long is waited for no longer. As nginx's `lingering_timeout`.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long the peer is listened to.
+/// How long a peer is still read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Patience {
-    /// Until its next word.
+pub(super) struct LingerTime {
+    /// Until its next byte.
     silence: Duration,
     /// In all.
     most: Duration,
 }
 
-impl Patience {
+impl LingerTime {
     /// After an answer of ours, which is short.
     pub(super) const SHORT: Self = Self {
         silence: LINGER_TIME_MAX,
         most: LINGER_TIME_MAX,
     };
 
-    /// After an answer of the app, which its peer may take `most` to read.
+    /// After an answer of the app, which the peer may take `most` to read.
     pub(super) fn long(most: Duration) -> Self {
         Self {
             silence: SILENCE_MAX,
@@ -40,27 +40,27 @@ impl Patience {
     }
 }
 
-/// A peer that is listened to for the last time.
+/// Reads and drops what a peer sends after the last answer.
 #[derive(Debug)]
 pub(super) struct Linger {
-    patience: Patience,
+    time: LingerTime,
     end: Instant,
     left: u64,
-    /// Set once there is something to wait for: mostly the peer has ended already.
+    /// Made when there is something to wait for, because mostly the peer has ended already.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Linger {
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(super) fn new(time: LingerTime) -> Self {
         Self {
-            patience,
-            end: clock::now() + patience.most,
+            time,
+            end: clock::now() + time.most,
             left: LINGER_BYTES_MAX,
             timer: None,
         }
     }
 
-    /// Reads and forgets, until the peer ends, says nothing for too long, or has said enough.
+    /// Reads until the peer ends, sends nothing for too long, or has sent [`LINGER_BYTES_MAX`].
     pub(super) fn poll<I: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -70,7 +70,7 @@ impl Linger {
         loop {
             let mut sink = ReadBuf::new(&mut room);
             let read = Pin::new(&mut *io).poll_read(cx, &mut sink);
-            let next = self.end.min(clock::now() + self.patience.silence);
+            let next = self.end.min(clock::now() + self.time.silence);
             match read {
                 Poll::Ready(Ok(())) if !sink.filled().is_empty() => {
                     self.left = self.left.saturating_sub(sink.filled().len() as u64);
@@ -93,20 +93,20 @@ impl Linger {
     }
 }
 
-/// Ends our side, and then, where there is patience, waits for the peer's end.
-pub(super) async fn close<I>(mut io: I, patience: Option<Patience>)
+/// Ends our side, and waits for the peer's end if there is time for it.
+pub(super) async fn close<I>(mut io: I, time: Option<LingerTime>)
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let most = patience.map_or(LINGER_TIME_MAX, |patience| patience.most);
+    let most = time.map_or(LINGER_TIME_MAX, |time| time.most);
     let polite = async {
         io.shutdown().await?;
-        if let Some(patience) = patience {
-            let mut linger = Linger::new(patience);
+        if let Some(time) = time {
+            let mut linger = Linger::new(time);
             std::future::poll_fn(|cx| linger.poll(cx, &mut io)).await;
         }
         io::Result::Ok(())
     };
-    // The peer may have gone first; there is nobody to tell.
+    // It fails when the peer has gone first.
     drop(timeout(most, polite).await);
 }

@@ -1,6 +1,7 @@
 //! Sockets: listeners, TLS, HTTP connections and the way to the upstreams.
 
 pub mod acme;
+mod connect;
 pub mod connections;
 mod frames;
 pub mod http;

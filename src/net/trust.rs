@@ -1,4 +1,4 @@
-//! Who is believed over TLS: those that a given authority vouches for, and those whose own certificate is given.
+//! Which certificates are believed over TLS: those of given authorities, and those that are given themselves.
 
 use std::sync::Arc;
 
@@ -7,13 +7,16 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
-use super::tls::{provider, roots_of};
+use super::tls::provider;
 
-/// What `openssl req -x509` makes is an authority's certificate: webpki takes none as anybody's own, even where it is
-/// the very one that it should trust. Such a one is taken here, and nothing else that webpki does not take.
+/// `openssl req -x509` makes a CA certificate, which webpki refuses as an end-entity certificate even if it is the
+/// very one configured. That one case is accepted here, and nothing else that webpki refuses.
 #[derive(Debug)]
 struct Given<V: ?Sized> {
     certificates: Vec<CertificateDer<'static>>,
@@ -48,7 +51,27 @@ pub fn clients(
     }))
 }
 
-/// Whether somebody was not believed because of the certificate of an authority, shown as its own.
+/// The authorities that the system trusts.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a system root certificate cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+/// A trust store of exactly these authorities.
+pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(roots)
+}
+
+/// Whether a peer was refused because it showed a CA certificate as its own.
 pub fn shows_authority(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
         return false;
@@ -57,14 +80,14 @@ pub fn shows_authority(error: &Error) -> bool {
     matches!(cause, Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whose certificate it is to be.
+/// Whether the certificate is a client's or a server's.
 #[derive(Clone, Copy)]
 enum Side {
     Client,
     Server,
 }
 
-/// What webpki asks of a certificate beside its name and its issuer.
+/// Checks what webpki checks of a certificate beside its name and its issuer.
 fn is_fit(
     certificate: &CertificateDer<'_>,
     side: Side,
@@ -95,7 +118,7 @@ fn is_fit(
 }
 
 impl<V: ?Sized> Given<V> {
-    /// Whether it is one of the given, and refused for nothing but that it is an authority's.
+    /// Whether it is one of the given certificates, and was refused only because it is a CA certificate.
     fn takes(&self, certificate: &CertificateDer<'_>, error: &Error) -> bool {
         shows_authority(error) && self.certificates.contains(certificate)
     }

@@ -1,4 +1,5 @@
-//! The threads that serve requests: one for each core, each with a runtime, sockets and upstream connections of its own.
+//! The threads that serve requests: one for each core, each with a runtime, sockets and upstream connections of its
+//! own.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::gateway::Gateway;
 use crate::net::acme::Challenges;
 use crate::net::connections::Connections;
-use crate::net::http::Farewell;
+use crate::net::http::Shutdown;
 use crate::net::listener::{Endpoint, Worker, accept};
 
 /// A thread that serves requests.
@@ -19,11 +20,11 @@ pub(super) struct WorkerHandle {
     pub(super) finished: oneshot::Receiver<()>,
 }
 
-/// One for each core that the process may use.
+/// Starts one thread for each core that the process may use.
 pub(super) fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
-    farewell: &Farewell,
+    shutdown: &Shutdown,
     settling: &TaskTracker,
 ) -> anyhow::Result<Vec<WorkerHandle>> {
     let count = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -36,7 +37,7 @@ pub(super) fn start_workers(
                 challenges: Arc::clone(challenges),
                 handshakes: Arc::new(Semaphore::new(1)),
                 tasks: TaskTracker::new(),
-                farewell: farewell.clone(),
+                shutdown: shutdown.clone(),
             };
             start_worker(index, worker, settling.clone())
         })
@@ -60,7 +61,7 @@ fn start_worker(
         }
         loop {
             tokio::select! {
-                () = worker.farewell.meant.cancelled() => break,
+                () = worker.shutdown.begun.cancelled() => break,
                 next = listeners.recv() => match next {
                     None => break,
                     Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
@@ -77,7 +78,7 @@ fn start_worker(
         worker.gateway.drain().await;
         settling.close();
         settling.wait().await;
-        // The main thread may have stopped waiting.
+        // This fails when the main thread has stopped waiting.
         done.send(()).ok();
     };
     thread::Builder::new()

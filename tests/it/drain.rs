@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hookward::config::Environment;
 use hookward::gateway::Gateway as DataPath;
 use hookward::gateway::connection::Connection;
-use hookward::net::http::{Farewell, Serving, serve_http1};
+use hookward::net::http::{Serving, Shutdown, serve_http1};
 use hookward::settings::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
@@ -334,16 +334,16 @@ async fn status(client: &mut DuplexStream) -> u16 {
 }
 
 /// A connection to a gateway in this process, how it is told to end, and when it has.
-fn open(gateway: &Arc<DataPath>) -> (DuplexStream, Farewell, JoinHandle<()>) {
+fn open(gateway: &Arc<DataPath>) -> (DuplexStream, Shutdown, JoinHandle<()>) {
     let (client, server) = duplex(64 * 1024);
-    let farewell = Farewell::default();
+    let shutdown = Shutdown::default();
     let serving = Serving {
         connection: Connection::new(([192, 0, 2, 1], 1).into(), "http".into(), None),
         gateway: Arc::clone(gateway),
         challenges: None,
     };
-    let served = serve_http1(server, serving, &Limits::default(), farewell.clone());
-    (client, farewell, tokio::spawn(served))
+    let served = serve_http1(server, serving, &Limits::default(), shutdown.clone());
+    (client, shutdown, tokio::spawn(served))
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,7 +360,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         (3000, 20),
         (3000, 0),
     ] {
-        let (mut client, farewell, served) = open(&gateway);
+        let (mut client, shutdown, served) = open(&gateway);
         // Connections that were just opened have time.
         tokio::time::sleep(Duration::from_secs(3)).await;
         client.write_all(HEAD).await.unwrap();
@@ -369,8 +369,8 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         let (now, later) = HEAD.split_at(there);
         client.write_all(now).await.unwrap();
-        farewell.said.cancel();
-        farewell.meant.cancel();
+        shutdown.announced.cancel();
+        shutdown.begun.cancel();
         tokio::time::sleep(Duration::from_secs(1)).await;
         let rest = [later, b"x"].concat();
         // Nobody waits for a request of which nothing has come.
@@ -386,18 +386,18 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
     }
     assert_eq!(gateway.telemetry().access.captured().lines().count(), 9);
     // The first request of a connection is waited for like any other, once it has begun.
-    let (mut client, farewell, served) = open(&gateway);
+    let (mut client, shutdown, served) = open(&gateway);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let (now, later) = HEAD.split_at(20);
     client.write_all(now).await.unwrap();
-    farewell.meant.cancel();
+    shutdown.begun.cancel();
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.write_all(&[later, b"x"].concat()).await.unwrap();
     assert_eq!(status(&mut client).await, 200);
     served.await.unwrap();
     // The end of a line is no beginning of a request (RFC 9112 2.2), and holds nothing up.
     for (pause, stray) in [(1, &b"x\r\n"[..]), (3000, b"x\r\n"), (3000, b"x")] {
-        let (mut client, farewell, served) = open(&gateway);
+        let (mut client, shutdown, served) = open(&gateway);
         tokio::time::sleep(Duration::from_secs(3)).await;
         client.write_all(HEAD).await.unwrap();
         client.write_all(stray).await.unwrap();
@@ -405,7 +405,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
         tokio::time::sleep(Duration::from_millis(pause)).await;
         client.write_all(b"\r\n").await.unwrap();
         let start = tokio::time::Instant::now();
-        farewell.meant.cancel();
+        shutdown.begun.cancel();
         assert_eq!(status(&mut client).await, 0);
         assert!(start.elapsed() < Duration::from_secs(1), "{pause} ms");
         drop(client);

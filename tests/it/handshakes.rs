@@ -8,12 +8,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use data_encoding::BASE64;
 use hookward::config::{Environment, load_text};
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::net::connections::Connections;
-use hookward::net::http::Farewell;
+use hookward::net::http::Shutdown;
 use hookward::net::listener::{Endpoint, Worker, accept, bind};
 use hookward::net::tls::TlsAcceptor;
 use hookward::scheme::catalog::Catalog;
@@ -64,11 +64,10 @@ impl Served {
         let endpoint = Arc::new(Endpoint {
             name: Arc::clone(&listener.name),
             address,
-            tls: ArcSwap::from_pointee(Some(TlsAcceptor::new(tls).unwrap())),
-            held: false,
-            leaving: CancellationToken::new(),
-            left: CancellationToken::new(),
-            complained: Mutex::default(),
+            tls: ArcSwapOption::from_pointee(TlsAcceptor::new(tls).unwrap()),
+            is_kept_by_manager: false,
+            shutdown: Shutdown::default(),
+            accept_error_throttle: Mutex::default(),
             closed: CancellationToken::new(),
         });
         let worker = Worker {
@@ -77,7 +76,7 @@ impl Served {
             challenges: Arc::default(),
             handshakes: Arc::new(Semaphore::new(1)),
             tasks: TaskTracker::new(),
-            farewell: Farewell::default(),
+            shutdown: Shutdown::default(),
         };
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hookward::config::Environment;
 use hookward::gateway::connection::{Connection as Accepted, TlsFacts};
-use hookward::net::http::{Farewell, Serving, serve_http2};
+use hookward::net::http::{Serving, Shutdown, serve_http2};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
@@ -657,7 +657,7 @@ fn serve(limits: &str) -> DuplexStream {
     };
     let (client, server) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
-        serve_http2(server, serving, limits, Farewell::default()).await;
+        serve_http2(server, serving, limits, Shutdown::default()).await;
     });
     client
 }

@@ -22,6 +22,7 @@ use crate::config;
 use crate::net::tls::provider;
 use crate::net::trust;
 use crate::scheme::sign::Draft;
+use crate::shares::unbracketed;
 
 /// Largest answer that is printed.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -94,7 +95,7 @@ fn host_and_port(authority: &str, default: u16) -> anyhow::Result<(&str, u16)> {
         }
         _ => (authority, default),
     };
-    Ok((host.trim_start_matches('[').trim_end_matches(']'), port))
+    Ok((unbracketed(host), port))
 }
 
 fn request(signed: &Draft) -> anyhow::Result<Request<Full<Bytes>>> {
@@ -162,10 +163,8 @@ fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {
             .with_custom_certificate_verifier(trust::servers(certificates)?)
             .with_no_client_auth(),
         Trust::System => {
-            let found = rustls_native_certs::load_native_certs();
-            let mut roots = rustls::RootCertStore::empty();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
+            let roots = trust::system_roots();
+            if roots.is_empty() {
                 bail!("the system has no certificate authorities; give `--cacert FILE`");
             }
             builder.with_root_certificates(roots).with_no_client_auth()

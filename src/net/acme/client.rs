@@ -17,8 +17,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::net::tls::{provider, roots_of};
-use crate::net::upstream::{connect_tcp, system_roots};
+use crate::net::connect::connect_tcp;
+use crate::net::tls::provider;
+use crate::net::trust::{roots_of, system_roots};
+use crate::shares::unbracketed;
 
 /// From the look-up of the name to the last byte.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -71,10 +73,7 @@ async fn exchange(
     let authority = uri
         .authority()
         .ok_or_else(|| anyhow::anyhow!("`{uri}` has no host"))?;
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']');
+    let host = unbracketed(authority.host());
     let stream = connect_tcp(host, authority.port_u16().unwrap_or(443)).await?;
     let name = ServerName::try_from(host.to_owned())?;
     let stream = TlsConnector::from(tls).connect(name, stream).await?;

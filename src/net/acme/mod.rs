@@ -225,7 +225,6 @@ impl Keeper {
         let tls = self.endpoint.tls.load_full();
         let uncovered = tls
             .as_ref()
-            .as_ref()
             .map(|tls| tls.uncovered(&self.settings.domains));
         let names = uncovered.unwrap_or_default().join(", ");
         if !names.is_empty() {
@@ -240,7 +239,7 @@ impl Keeper {
     /// Nor must a certificate be silent that senders may refuse for what else it is.
     fn note_stand_ins(&self) {
         let tls = self.endpoint.tls.load_full();
-        let served = tls.as_ref().as_ref().map(TlsAcceptor::certificates);
+        let served = tls.as_deref().map(TlsAcceptor::certificates);
         let listener = &*self.endpoint.name;
         for certificate in served.unwrap_or_default() {
             if !is_valid(&certificate, self.clock.now()) {
@@ -264,7 +263,7 @@ impl Keeper {
     /// How long the present certificate will do: until a third of its time is left.
     fn due_in(&self) -> Duration {
         let tls = self.endpoint.tls.load();
-        let due = tls.as_ref().as_ref().and_then(TlsAcceptor::order_due);
+        let due = tls.as_deref().and_then(TlsAcceptor::order_due);
         let left = due.map_or(0, |due| due.millis_since(self.clock.now()));
         let since = |ordered| self.clock.monotonic().saturating_sub(ordered);
         due_in(left, self.ordered.map(since))
@@ -285,7 +284,7 @@ impl Keeper {
         }
         let pem = ordered?;
         let tls = self.endpoint.tls.load_full();
-        let acceptor = tls.as_ref().as_ref().context("the listener has no TLS")?;
+        let acceptor = tls.as_ref().context("the listener has no TLS")?;
         let certificate = parse(&pem, &self.settings).context("what the authority issued")?;
         for domain in &self.settings.domains {
             let is_covered = certificate.covers(domain);

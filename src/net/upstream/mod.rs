@@ -1,59 +1,44 @@
-//! The way to the apps: pooled connections, several servers, health, and one copy of each request.
+//! The way to the apps: pooled connections, several servers, their health.
 //!
-//! A request is sent again only when not a byte of it was taken: a delivery is never doubled.
+//! A request is sent again only when no write of it succeeded, so that no delivery is doubled.
 
-use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use bytes::Bytes;
 use futures_util::future::join_all;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use http::Response;
-use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, InvalidMessage, RootCertStore};
 use socket2::SockRef;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::connect::{connect_any, connect_unix};
 use super::resolve;
-use super::tls::provider;
-use super::trust;
 use crate::clock;
-use crate::gateway::forward::{BoxError, Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
+use crate::gateway::forward::{Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
+mod answer;
+mod head;
+mod pool;
+mod sending;
+mod stream;
+mod tls;
 mod wire;
 
-use wire::{Answered, Connection, Failure, Rest, Stream};
+use pool::take_idle;
+use stream::Stream;
+use tls::{LazyTls, tls_trouble};
+use wire::{Answered, Connection, Failure};
 
-/// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
-/// or a request would meet a connection that is just being closed (SECURITY U-09).
-const POOL_IDLE: Duration = Duration::from_millis(1500);
-/// Idle connections kept for one server, in each worker.
-const POOL_SIZE: usize = 64;
-/// Connections are not used again past this age, so that a name's new address is (SECURITY U-18).
-const POOL_AGE: Duration = Duration::from_secs(25);
-/// Addresses of one name that are tried.
-const ADDRESSES_MAX: usize = 16;
-/// Head start of an address before the next one is tried beside it (RFC 8305).
-const HEAD_START: Duration = Duration::from_millis(250);
-/// What the system keeps for an app that does not take it, beyond what is on its way: a slow app is then seen to go on, while
-/// with the usual megabytes it seems to stand still until a third of them is gone.
+/// Bytes that the system keeps for an app beyond what is on its way. With the usual megabytes, a slow app would seem
+/// to stand still until it has read a third of them.
 const UNSENT_BYTES: u32 = 128 << 10;
-/// Between two attempts to connect to a unix socket whose queue is full.
-const QUEUE_PAUSE: Duration = Duration::from_millis(5);
-/// How long a server that gave no answer is left alone, when there is another.
+/// How long a server that gave no answer is asked last, when there are others.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 
 /// The servers of one upstream, shared by all workers.
@@ -73,46 +58,30 @@ struct Server {
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     /// What the last active check found.
     healthy: AtomicBool,
-    /// Until when, in ms after `Cluster::started`, an answer that it did not give counts against it.
+    /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
     down_until_ms: AtomicU64,
 }
 
-/// Tells the servers of all upstreams apart, over reloads: the key of the pools.
+/// Ids of servers, never used twice in a process: the keys of the pools.
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    /// Idle connections of this worker. A worker is one thread with one runtime, so nothing here is
-    /// shared or locked.
-    static POOL: RefCell<Pool> = RefCell::default();
-}
-
-#[derive(Default)]
-struct Pool {
-    /// By server; there are few.
-    servers: Vec<(u64, Vec<Idle>)>,
-    /// Whether a task drops what gets too old.
-    is_swept: bool,
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
-}
-
 impl Cluster {
-    /// Builds the servers of an upstream.
-    pub fn new(settings: UpstreamSettings) -> anyhow::Result<Self> {
+    /// Builds the servers of an upstream. What `before` knows of the health of the same servers is taken over, unless
+    /// the health check is another one.
+    pub fn new(settings: UpstreamSettings, before: Option<&Self>) -> anyhow::Result<Self> {
+        let before = before.filter(|before| before.settings.health == settings.health);
+        let known =
+            |address: &ServerAddress| before?.servers.iter().find(|old| old.address == *address);
         let tls = LazyTls::default();
-        let servers = settings
-            .servers
-            .iter()
-            .map(|address| Server::new(address, &settings.tls, &tls))
-            .collect::<anyhow::Result<_>>()?;
+        let server = |address| Server::new(address, &settings.tls, &tls, known(address));
+        let servers = settings.servers.iter().map(server);
+        let servers = servers.collect::<anyhow::Result<_>>()?;
         Ok(Self {
             settings,
             servers,
             next: AtomicUsize::new(0),
-            started: Instant::now(),
+            // What is taken over is in milliseconds after this.
+            started: before.map_or_else(Instant::now, |before| before.started),
         })
     }
 
@@ -121,12 +90,12 @@ impl Cluster {
         &self.settings
     }
 
-    /// Checks the health of the servers until `closed`. Returns at once when none is asked for.
+    /// Checks the health of the servers until `closed`. Returns at once when no check is configured.
     pub async fn watch(self: Arc<Self>, closed: CancellationToken) {
         let Some(check) = self.settings.health.clone() else {
             return;
         };
-        // Each at its own pace: one that hangs must not hold up what is known of the others.
+        // Each server is checked at its own pace, because one that hangs must not delay the others.
         let watches = self.servers.iter().map(|server| async {
             loop {
                 let found = probe(server, &check, self.settings.connect_timeout).await;
@@ -140,9 +109,8 @@ impl Cluster {
         }
     }
 
-    /// Servers in the order to try: round robin over the good ones, then the rest, for a server
-    /// that is said to be down may be the only hope. Of those, the one that failed last comes last, and after them come those
-    /// that their health check found bad.
+    /// Servers in the order to try: healthy ones round robin; then those that failed lately, longest ago first; then
+    /// those that fail the health check.
     fn candidates(&self) -> Vec<&Server> {
         let count = self.servers.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
@@ -179,7 +147,7 @@ impl Cluster {
         }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
-            // What fails meanwhile is not forgiven for an answer to what was asked before.
+            // Only a failure that was there when this request began is forgiven.
             let mark = server.down_until_ms.load(Ordering::Relaxed);
             let asked = self.ask(server, request, wait).await;
             if matches!(asked, Ok(Ok(_))) {
@@ -194,20 +162,20 @@ impl Cluster {
                 Err(why) => refusal = why,
             }
         }
-        // With all of them away none is better than another: whichever comes back first must not get all the load.
+        // All failed, so none is worse than another: the first one to come back must not get all the load.
         for server in &self.servers {
             server.forgive(server.down_until_ms.load(Ordering::Relaxed));
         }
         Err(UpstreamError::Unreachable(refusal))
     }
 
-    /// Asks one server, over a connection that it has open or over a new one.
+    /// Asks one server, over a pooled connection or over a new one.
     async fn ask(
         &self,
         server: &Server,
         request: &mut Outgoing,
         wait: Duration,
-    ) -> Result<Asked, UpstreamError> {
+    ) -> Result<Attempt, UpstreamError> {
         while let Some(connection) = take_idle(server.id) {
             match send(server, connection, request, wait).await? {
                 None => {}
@@ -226,8 +194,8 @@ impl Cluster {
     }
 }
 
-/// What became of asking a server: its answer, or why nothing was sent.
-type Asked = Result<Response<UpstreamBody>, String>;
+/// What asking a server gave: its answer, or why nothing was sent.
+type Attempt = Result<Response<UpstreamBody>, String>;
 
 impl Upstream for Cluster {
     fn send(&self, request: Outgoing, limit: Option<Duration>) -> Exchange<'_> {
@@ -247,7 +215,7 @@ impl Upstream for Cluster {
     }
 }
 
-/// Sends a request over a connection; `None` when that closed before it took a byte.
+/// Sends a request over a connection; `None` when that closed before any of it was written.
 async fn send(
     server: &Server,
     connection: Connection,
@@ -263,7 +231,7 @@ async fn send(
             if !is_sent {
                 head.extensions_mut().insert(Unread);
             }
-            let body = body(server.id, rest, wait);
+            let body = pool::body(server.id, rest, wait);
             Ok(Some(head.map(|()| body)))
         }
         Err(Failure::NotTaken) => Ok(None),
@@ -275,138 +243,13 @@ async fn send(
     }
 }
 
-/// The body of an answer. Its connection is given back once it has been read to the end; one that
-/// never gets there is closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
-fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
-    match rest.whole() {
-        Some(bytes) => {
-            give_back(server, rest);
-            UpstreamBody::Whole(bytes)
-        }
-        None => UpstreamBody::Streamed(UnsyncBoxBody::new(Paced {
-            server,
-            rest: Some(rest),
-            wait,
-            timer: None,
-        })),
-    }
-}
-
-/// The youngest idle connection that is still young enough.
-fn take_idle(server: u64) -> Option<Connection> {
-    let now = clock::now();
-    POOL.with_borrow_mut(|pool| {
-        let (_, idle) = pool.servers.iter_mut().find(|(id, _)| *id == server)?;
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if now.saturating_duration_since(since) > POOL_IDLE {
-                idle.clear(); // What lies below is older still.
-                return None;
-            }
-            if now.saturating_duration_since(connection.born) <= POOL_AGE {
-                return Some(connection);
-            }
-        }
-        None
-    })
-}
-
-fn give_back(server: u64, rest: Rest) {
-    let Some(connection) = rest.into_reusable() else {
-        return;
-    };
-    POOL.with_borrow_mut(|pool| {
-        if !std::mem::replace(&mut pool.is_swept, true) {
-            tokio::spawn(sweep());
-        }
-        let idle = Idle {
-            connection,
-            since: clock::now(),
-        };
-        match pool.servers.iter_mut().find(|(id, _)| *id == server) {
-            Some((_, pooled)) if pooled.len() < POOL_SIZE => pooled.push(idle),
-            Some(_) => {}
-            None => pool.servers.push((server, vec![idle])),
-        }
-    });
-}
-
-/// Closes idle connections that have become too old, until there is none left.
-async fn sweep() {
-    loop {
-        sleep(POOL_IDLE).await;
-        let is_empty = POOL.with_borrow_mut(|pool| {
-            for (_, idle) in &mut pool.servers {
-                idle.retain(|idle| idle.since.elapsed() <= POOL_IDLE);
-            }
-            pool.servers.retain(|(_, idle)| !idle.is_empty());
-            pool.is_swept = !pool.servers.is_empty();
-            !pool.is_swept
-        });
-        if is_empty {
-            return;
-        }
-    }
-}
-
-/// Roots and client configuration, built once for the https servers of an upstream.
-#[derive(Default)]
-struct LazyTls(std::cell::OnceCell<Arc<ClientConfig>>);
-
-impl LazyTls {
-    fn get(&self, settings: &UpstreamTls) -> anyhow::Result<Arc<ClientConfig>> {
-        if let Some(config) = self.0.get() {
-            return Ok(Arc::clone(config));
-        }
-        let config = Arc::new(client_config(settings)?);
-        Ok(Arc::clone(self.0.get_or_init(|| config)))
-    }
-}
-
-/// TLS towards an upstream: its own authorities, or the system's; never none.
-fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
-    let builder =
-        ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
-    let builder = match &settings.ca {
-        Some(certificates) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(trust::servers(certificates)?),
-        None => builder.with_root_certificates(system_roots()),
-    };
-    Ok(match &settings.client {
-        Some((chain, key)) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
-        None => builder.with_no_client_auth(),
-    })
-}
-
-/// The authorities that the system trusts.
-pub fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "a system root certificate cannot be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    roots
-}
-
-/// What went wrong with TLS towards a server, with what is mostly the reason.
-fn tls_trouble(error: std::io::Error) -> anyhow::Error {
-    let source = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match source {
-        Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-            anyhow::anyhow!("it does not speak TLS; write `http://`")
-        }
-        Some(error) if trust::shows_authority(error) => anyhow::anyhow!(
-            "its certificate is that of an authority (CA:TRUE), and not one of those in `tls.ca`: \
-             give this very certificate there, or make one with \
-             `-addext basicConstraints=critical,CA:FALSE`"
-        ),
-        _ => error.into(),
-    }
-}
-
 impl Server {
-    fn new(address: &ServerAddress, tls: &UpstreamTls, lazy: &LazyTls) -> anyhow::Result<Self> {
+    fn new(
+        address: &ServerAddress,
+        tls: &UpstreamTls,
+        lazy: &LazyTls,
+        known: Option<&Self>,
+    ) -> anyhow::Result<Self> {
         let tls = match address {
             ServerAddress::Https { host, .. } => {
                 let name = tls.server_name.as_ref().unwrap_or(host).clone();
@@ -418,12 +261,16 @@ impl Server {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             address: address.clone(),
             tls,
-            healthy: AtomicBool::new(true),
-            down_until_ms: AtomicU64::new(0),
+            healthy: AtomicBool::new(
+                known.is_none_or(|known| known.healthy.load(Ordering::Relaxed)),
+            ),
+            down_until_ms: AtomicU64::new(
+                known.map_or(0, |known| known.down_until_ms.load(Ordering::Relaxed)),
+            ),
         })
     }
 
-    /// Remembers what a check found; says so when it is news.
+    /// Remembers what a check found, and logs it when it has changed.
     fn note_health(&self, upstream: &str, found: anyhow::Result<()>) {
         let healthy = found.is_ok();
         if self.healthy.swap(healthy, Ordering::Relaxed) == healthy {
@@ -442,8 +289,8 @@ impl Server {
         }
     }
 
-    /// Forgets a failure, if there was no other since. Mostly there is none: then nothing is written that all workers
-    /// read.
+    /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
+    /// because all workers read it.
     fn forgive(&self, mark: u64) {
         if mark != 0 {
             let until = &self.down_until_ms;
@@ -479,7 +326,7 @@ impl Server {
             ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
                 let stream = connect_any(addresses).await?;
                 stream.set_nodelay(true)?;
-                // Where it is not known, the app only seems to take more than it does.
+                // A system without this option is no error: the app then seems to take more than it does.
                 SockRef::from(&stream)
                     .set_tcp_notsent_lowat(UNSENT_BYTES)
                     .ok();
@@ -498,90 +345,21 @@ impl Server {
     }
 }
 
-/// Connects to a unix socket, and waits where its queue is full, as TCP does by itself.
-async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                sleep(QUEUE_PAUSE).await;
-            }
-            connected => return connected,
-        }
-    }
-}
-
-/// Connects to a host by its name.
-pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    connect_any(&resolve::addresses(host, port).await?).await
-}
-
-/// Connects to whichever address of a name answers: one after the other, each with a head start, so
-/// that dead ones cost little of the time for connecting (SECURITY U-18).
-async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
-    let addresses = addresses.get(..ADDRESSES_MAX).unwrap_or(addresses);
-    let connected = first_of(addresses, TcpStream::connect).await;
-    connected.unwrap_or_else(|| Err(std::io::Error::other("the name has no address")))
-}
-
-/// The first of `addresses` at which an attempt succeeds, else what the last one says; `None` where there are none.
-pub(super) async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
-    addresses: &[SocketAddr],
-    attempt: impl Fn(SocketAddr) -> F,
-) -> Option<Result<T, E>> {
-    let mut addresses = alternating(addresses).into_iter();
-    let mut attempts = FuturesUnordered::new();
-    let mut failure = None;
-    loop {
-        match addresses.next() {
-            Some(address) => attempts.push(attempt(address)),
-            None if attempts.is_empty() => return failure.map(Err),
-            None => {}
-        }
-        let more = addresses.len() > 0;
-        tokio::select! {
-            Some(connected) = attempts.next() => match connected {
-                Ok(stream) => return Some(Ok(stream)),
-                Err(error) => failure = Some(error),
-            },
-            () = sleep(HEAD_START), if more => {}
-        }
-    }
-}
-
-/// IPv6 and IPv4 in turn, the preferred one first: one family may be dead altogether.
-fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = addresses
-        .iter()
-        .partition(|address| address.is_ipv6() == preferred);
-    let longest = first.len().max(second.len());
-    (0..longest)
-        .flat_map(|index| [first.get(index), second.get(index)])
-        .flatten()
-        .copied()
-        .collect()
-}
-
-/// One active health check: any answer from 200 to 399 is health.
+/// One active health check; any answer from 200 to 399 means healthy.
 async fn probe(
     server: &Server,
     check: &HealthCheck,
     connect_timeout: Duration,
 ) -> anyhow::Result<()> {
-    let exchange = async {
-        let connection = server.connect(connect_timeout).await?;
-        let host = server.address.authority().parse()?;
-        let mut request = Outgoing::probe(&host, check.path.parse()?);
-        match connection.exchange(&mut request, check.interval).await {
-            Ok(answered) => Ok(answered.head.status()),
-            Err(Failure::NotTaken) => Err(anyhow::anyhow!("it closed the connection at once")),
-            Err(Failure::Late) => Err(anyhow::anyhow!("no answer within {:?}", check.interval)),
-            Err(Failure::Gone(error)) => Err(error.into()),
-        }
+    let connection = server.connect(connect_timeout).await?;
+    let host = server.address.authority().parse()?;
+    let mut request = Outgoing::probe(&host, check.path.parse()?);
+    let status = match connection.exchange(&mut request, check.interval).await {
+        Ok(answered) => answered.head.status(),
+        Err(Failure::NotTaken) => anyhow::bail!("it closed the connection at once"),
+        Err(Failure::Late) => anyhow::bail!("no answer within {:?}", check.interval),
+        Err(Failure::Gone(error)) => return Err(error.into()),
     };
-    let patience = connect_timeout + check.interval;
-    let answered = timeout(patience, exchange).await;
-    let status = answered.with_context(|| format!("no answer within {patience:?}"))??;
     anyhow::ensure!(
         status.is_success() || status.is_redirection(),
         "it answered {status}"
@@ -589,114 +367,64 @@ async fn probe(
     Ok(())
 }
 
-/// An answer's body that must keep coming: each wait is bounded. Trailers are not passed on.
-struct Paced {
-    server: u64,
-    /// `None` once it has ended.
-    rest: Option<Rest>,
-    wait: Duration,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Body for Paced {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = &mut *self;
-        let Some(rest) = &mut this.rest else {
-            return Poll::Ready(None);
-        };
-        let data = match rest.poll_data(cx) {
-            Poll::Ready(data) => data,
-            Poll::Pending => {
-                let wait = this.wait;
-                let timer = this.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
-                ready!(timer.as_mut().poll(cx));
-                let late = format!("no more of its answer within {wait:?}");
-                Some(Err(UpstreamError::Timeout(late)))
-            }
-        };
-        this.timer = None;
-        match data {
-            Some(Ok(data)) => {
-                if rest.is_done() {
-                    this.end();
-                }
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Some(Err(error)) => {
-                this.rest = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
-            None => {
-                this.end();
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            None => SizeHint::with_exact(0),
-            Some(rest) => rest
-                .length()
-                .map_or_else(SizeHint::default, SizeHint::with_exact),
-        }
-    }
-}
-
-impl Paced {
-    fn end(&mut self) {
-        if let Some(rest) = self.rest.take() {
-            give_back(self.server, rest);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns() {
-        // SECURITY U-18
-        let found = addresses(&["[2001:db8::1]:1", "[2001:db8::2]:1", "192.0.2.1:1"]);
-        let tried = addresses(&["[2001:db8::1]:1", "192.0.2.1:1", "[2001:db8::2]:1"]);
-        assert_eq!(alternating(&found), tried);
-        let one = addresses(&["192.0.2.1:1", "192.0.2.2:1"]);
-        assert_eq!(alternating(&one), one);
-        assert!(alternating(&[]).is_empty());
-    }
-
     /// Three servers, `started` ms before now.
     fn three(started_ms: u64) -> Cluster {
+        let mut cluster = Cluster::new(settings_of_three(), None).unwrap();
+        cluster.started -= Duration::from_millis(started_ms);
+        cluster
+    }
+
+    fn settings_of_three() -> UpstreamSettings {
         let server = |port| ServerAddress::Http {
             host: "127.0.0.1".to_owned(),
             port,
         };
-        let settings = UpstreamSettings {
+        UpstreamSettings {
             name: "app".into(),
             servers: [1, 2, 3].map(server).to_vec(),
             connect_timeout: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
             health: None,
             tls: UpstreamTls::default(),
+        }
+    }
+
+    /// What is known of each server: whether it is healthy, and until when it is left alone.
+    fn known_of(cluster: &Cluster) -> Vec<(bool, u64)> {
+        let known = |server: &Server| {
+            (
+                server.healthy.load(Ordering::Relaxed),
+                server.down_until_ms.load(Ordering::Relaxed),
+            )
         };
-        let mut cluster = Cluster::new(settings).unwrap();
-        cluster.started -= Duration::from_millis(started_ms);
-        cluster
+        cluster.servers.iter().map(known).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_known_of_servers_outlives_their_settings() {
+        let before = three(1000);
+        before.servers[0].healthy.store(false, Ordering::Relaxed);
+        before.servers[2]
+            .down_until_ms
+            .store(9000, Ordering::Relaxed);
+        let mut settings = settings_of_three();
+        settings.timeout *= 2;
+        settings.servers.swap(0, 2);
+        settings.servers[1] = ServerAddress::Unix("/run/app.sock".into());
+        let after = Cluster::new(settings.clone(), Some(&before)).unwrap();
+        assert_eq!(known_of(&after), [(true, 9000), (true, 0), (false, 0)]);
+        assert_eq!(after.started, before.started);
+        // Another check may find something else.
+        settings.health = Some(HealthCheck {
+            path: "/health".into(),
+            interval: Duration::from_secs(1),
+        });
+        let after = Cluster::new(settings, Some(&before)).unwrap();
+        assert_eq!(known_of(&after), [(true, 0); 3]);
     }
 
     #[tokio::test]
@@ -729,29 +457,5 @@ mod tests {
         assert_eq!(mark(), 90_000, "it failed again");
         server.forgive(90_000);
         assert!(mark() == 0 && server.is_up(cluster.now_ms()));
-    }
-
-    #[tokio::test]
-    async fn a_name_without_a_living_address_says_why() {
-        let refused = connect_tcp("127.0.0.1", 1).await.unwrap_err();
-        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    }
-
-    #[tokio::test]
-    async fn a_unix_socket_with_a_full_queue_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("app.sock");
-        let socket = tokio::net::UnixSocket::new_stream().unwrap();
-        socket.bind(&path).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let mut queue = Vec::new();
-        while let Ok(waiting) = UnixStream::connect(&path).await {
-            queue.push(waiting);
-        }
-        let mut late = std::pin::pin!(connect_unix(&path));
-        let early = timeout(QUEUE_PAUSE * 3, &mut late).await;
-        assert!(early.is_err(), "there was room after {}", queue.len());
-        listener.accept().await.unwrap();
-        late.await.unwrap();
     }
 }

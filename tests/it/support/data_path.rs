@@ -11,7 +11,7 @@ use hookward::gateway::forward::Upstream;
 use hookward::gateway::keys::Fetch;
 use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
 use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
+use hookward::net::trust::system_roots;
 use hookward::settings::{ListenerSettings, Transport};
 use hookward::store::ReplayStore;
 use hookward::store::memory::{ENTRIES_MAX_DEFAULT, MemoryStore};

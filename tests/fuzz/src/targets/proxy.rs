@@ -18,9 +18,9 @@ use hookward::gateway::forward::{Exchange, Upstream, UpstreamBody};
 use hookward::gateway::headers::{is_forwarding, is_hop_by_hop, strip_query};
 use hookward::gateway::outgoing::Outgoing;
 use hookward::gateway::snapshot::{ListenerPolicy, RouteState, Snapshot};
-use hookward::net::http::{Farewell, Serving, serve_http1, serve_http2};
+use hookward::net::http::{Serving, Shutdown, serve_http1, serve_http2};
 use hookward::net::key_fetch::HttpsFetch;
-use hookward::net::upstream::system_roots;
+use hookward::net::trust::system_roots;
 use hookward::settings::{Limits, Plaintext};
 use hookward::store::ReplayStore;
 use hookward::telemetry::Telemetry;
@@ -181,9 +181,9 @@ impl Stage {
                     challenges: None,
                 };
                 if is_h2 {
-                    serve_http2(server, serving, limits, Farewell::default()).await;
+                    serve_http2(server, serving, limits, Shutdown::default()).await;
                 } else {
-                    serve_http1(server, serving, &limits, Farewell::default()).await;
+                    serve_http1(server, serving, &limits, Shutdown::default()).await;
                 }
             });
             let request = sent.request(chunks);
