@@ -7,14 +7,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::panic::catch_unwind;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use tokio::sync::watch;
 
-/// Names that are looked up at the same time.
 use crate::shares::unbracketed;
 
+/// Names that are looked up at the same time.
 const LOOKUPS_MAX: usize = 16;
 /// Names that wait for that.
 const WAITING_MAX: usize = 1024;
@@ -107,10 +108,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks up what waits, until nothing does.
+    /// Looks up what waits, until nothing does. A look-up that panics is a failure like others: the thread goes on.
     fn work(&self) {
         while let Some(name) = self.next() {
-            let found = (self.ask)(&name);
+            let (ask, host) = (self.ask, Arc::clone(&name));
+            let found = catch_unwind(move || ask(&host));
+            let found =
+                found.unwrap_or_else(|_panic| Err(io::Error::other("its look-up panicked")));
             let found = found
                 .map(Into::into)
                 .map_err(|error| (error.kind(), error.to_string().into()));
@@ -143,8 +147,10 @@ impl Shared {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Condvar, Mutex};
+    use std::time::Duration;
 
     use futures_util::future::join_all;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -195,6 +201,21 @@ mod tests {
         assert!(resolver.0.lock().asked.is_empty());
         resolver.look_up("one").await.unwrap();
         assert_eq!(ASKED.load(Ordering::SeqCst), 103);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_panics_fails_and_the_next_one_works() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        let resolver = Resolver::new(|_| {
+            let asked = ASKED.fetch_add(1, Ordering::SeqCst);
+            assert!(asked >= 2, "as if by a bug");
+            Ok(vec![SocketAddr::from(([192, 0, 2, 1], 0))])
+        });
+        for panics in [true, true, false] {
+            let found = timeout(Duration::from_secs(5), resolver.look_up("one")).await;
+            assert_eq!(found.expect("it ends").is_err(), panics);
+        }
+        assert!(resolver.0.lock().asked.is_empty());
     }
 
     #[tokio::test]
