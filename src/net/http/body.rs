@@ -11,8 +11,8 @@ use super::watch::ServedRequest;
 use crate::gateway::forward::BoxError;
 use crate::gateway::respond::Answer;
 
-/// A request body that is complete only if the client ended it. hyper takes a stream reset with `NO_ERROR` for a normal
-/// end; only servers may do that (RFC 9113 8.1), so here it is a truncated body.
+/// A request body that is complete only if the client ended it. hyper takes a stream reset with `NO_ERROR` for a
+/// normal end; only servers may do that (RFC 9113 8.1), so here it is a truncated body.
 pub(super) struct RequestBody {
     body: Incoming,
     is_http2: bool,

@@ -15,8 +15,8 @@ use super::body::AnswerBody;
 use super::io::{Watched, is_blank};
 use super::watch::Call;
 
-/// An HTTP/1.1 connection. While it waits for its next request it is taken from hyper, which holds two buffers of 8 KiB
-/// or more, because most connections of a gateway wait.
+/// An HTTP/1.1 connection. While it waits for its next request it is taken from hyper, which holds two buffers of 8
+/// KiB or more, because most connections of a gateway wait.
 pub(super) enum Conn<I, S>
 where
     S: Service<Request<Incoming>, Response = Response<AnswerBody>, Error = Infallible>,
@@ -82,8 +82,8 @@ where
             Self::Speaking(conn) => {
                 let parts = conn.into_parts();
                 let mut io = parts.io.into_inner();
-                // The beginning of a head that came with the last request: hyper gets it back at once. An empty one is
-                // not kept, because it would hold the whole buffer.
+                // The beginning of a head that came with the last request: hyper gets it back at once. An empty one
+                // is not kept, because it would hold the whole buffer.
                 if !is_blank(&parts.read_buf) {
                     io.early = parts.read_buf;
                     io.watch.woken();

@@ -31,8 +31,8 @@ pub(super) struct Watched<I> {
 enum Protocol {
     /// Between two requests they begin a head.
     Http1,
-    /// They may be a ping's. The end of input is passed on one turn late, because h2 drops streams that it has not handed
-    /// over yet once it sees it. `ended_in` is the turn in which it came.
+    /// They may be a ping's. The end of input is passed on one turn late, because h2 drops streams that it has not
+    /// handed over yet once it sees it. `ended_in` is the turn in which it came.
     Http2 {
         ended_in: Option<u64>,
         linger: Option<Box<Linger>>,
@@ -100,7 +100,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         let new = buf.filled().get(before..).unwrap_or_default();
         if !is_blank(new) {
-            self.watch.reads();
+            self.watch.note_read();
         }
         let this = &mut *self;
         match &mut this.protocol {
@@ -126,9 +126,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.watch.writes();
+        self.watch.note_unflushed();
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch.wrote(&polled);
+        self.watch.note_write(&polled);
         polled
     }
 
@@ -137,9 +137,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.watch.writes();
+        self.watch.note_unflushed();
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch.wrote(&polled);
+        self.watch.note_write(&polled);
         polled
     }
 
@@ -149,8 +149,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch.wrote(&polled);
-        self.watch.flushes(matches!(polled, Poll::Ready(Ok(()))));
+        self.watch.note_write(&polled);
+        self.watch.note_flush(matches!(polled, Poll::Ready(Ok(()))));
         polled
     }
 
@@ -164,7 +164,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<I> {
         if linger.is_none() {
             let time = this.watch.linger_time();
             *linger = time.map(|time| Box::new(Linger::new(time)));
-            this.watch.lingers();
+            this.watch.begin_linger();
         }
         match linger {
             Some(linger) => linger.poll(cx, &mut this.io).map(Ok),

@@ -44,14 +44,15 @@ use conn::Conn;
 use io::Watched;
 use watch::{Call, End, ServedRequest, Watch};
 
-/// Bytes of one stream that may wait to be read. `Limits` has those of a connection, and how many streams it may have.
+/// Bytes of one stream that may wait to be read. `Limits` has those of a connection, and how many streams it may
+/// have.
 const STREAM_WINDOW: u32 = 65_535;
 /// Bytes of an answer that may wait for a slow reader, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that the client may reset before we have looked at them; more are taken for an attack (SECURITY H2-06).
 const RESET_STREAMS_MAX: usize = 20;
-/// Streams that we may reset, because something is wrong with them (SECURITY H2-07) or because the client has too many
-/// open; more are taken for an attack. 300 streams that come at once are refused one by one (SECURITY H2-14).
+/// Streams that we may reset, because something is wrong with them (SECURITY H2-07) or because the client has too
+/// many open; more are taken for an attack. 300 streams that come at once are refused one by one (SECURITY H2-14).
 const LOCAL_RESETS_MAX: usize = 512;
 /// Pings find dead peers; living ones are judged by [`Watch`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -76,8 +77,8 @@ pub struct Serving {
 /// Tells connections that the gateway stops, or that their listener does.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
-    /// From here on every HTTP/1.1 answer says that its connection closes, so that clients open the next one to a replica
-    /// that stays. HTTP/2 needs no such time: its GOAWAY loses no request.
+    /// From here on every HTTP/1.1 answer says that its connection closes, so that clients open the next one to a
+    /// replica that stays. HTTP/2 needs no such time: its GOAWAY loses no request.
     pub announced: CancellationToken,
     /// From here on connections that wait for a request close, and the others after the requests under way.
     pub begun: CancellationToken,
@@ -119,7 +120,8 @@ where
     let io = Watched::http1(Strict::new(io), Arc::clone(&watch));
     let service = service_fn(service(serving, Arc::clone(&watch), Some(announced)));
     let mut conn = Conn::Resting(io, service);
-    // Made before the future, which would keep room for the parts too: each open connection would cost that much more.
+    // Made before the future, which would keep room for the parts too: each open connection would cost that much
+    // more.
     async move {
         let mut has_to_leave = false;
         let end = watch
@@ -270,8 +272,8 @@ fn service(
     }
 }
 
-/// For HTTP/1.0 clients: says `close` when the body has no length, and answers as HTTP/1.0, because hyper would add the
-/// client's `keep-alive` to an HTTP/1.1 answer.
+/// For HTTP/1.0 clients: says `close` when the body has no length, and answers as HTTP/1.0, because hyper would add
+/// the client's `keep-alive` to an HTTP/1.1 answer.
 fn answer_as_http10(response: &mut Response<Answer>) {
     if response.body().size_hint().exact().is_none() {
         respond::close_connection(response.headers_mut());

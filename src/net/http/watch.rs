@@ -14,14 +14,15 @@ use crate::clock;
 use crate::net::linger::{LingerTime, SILENCE_MAX};
 use crate::settings::Limits;
 
-/// Age at which a connection is retired, so that new certificates, limits and replicas reach clients that never close.
+/// Age at which a connection is retired, so that new certificates, limits and replicas reach clients that never
+/// close.
 const AGE_MAX: Duration = Duration::from_hours(1);
 /// Up to this many seconds more, by the client's port: connections that began together do not all end together.
 const AGE_SPREAD: u16 = 360;
 /// Time that a new connection has for its first request, even in a drain: its client could not know (SECURITY S-08).
 const FRESH_TIME: Duration = Duration::from_secs(2);
-/// How long a draining HTTP/2 connection waits for the client to answer the shutdown ping. After that it closes as soon
-/// as no request is under way.
+/// How long a draining HTTP/2 connection waits for the client to answer the shutdown ping. After that it closes as
+/// soon as no request is under way.
 const PING_ANSWER_TIME: Duration = Duration::from_secs(5);
 /// How long hyper keeps a connection that waits for its next request.
 const REST_AFTER: Duration = Duration::from_millis(100);
@@ -165,7 +166,7 @@ impl Watch {
     }
 
     /// A part of a request came.
-    pub(super) fn reads(&self) {
+    pub(super) fn note_read(&self) {
         self.has_read.store(true, Ordering::Relaxed);
     }
 
@@ -180,12 +181,12 @@ impl Watch {
     }
 
     /// Something is written, and not yet flushed.
-    pub(super) fn writes(&self) {
+    pub(super) fn note_unflushed(&self) {
         self.is_flushed.store(false, Ordering::Relaxed);
     }
 
     /// A flush was tried; `is_flushed` is whether it is complete.
-    pub(super) fn flushes(&self, is_flushed: bool) {
+    pub(super) fn note_flush(&self, is_flushed: bool) {
         let was_flushed = self.is_flushed.swap(is_flushed, Ordering::Relaxed);
         if is_flushed && !was_flushed {
             self.flushed_ms.store(self.now_ms(), Ordering::Relaxed);
@@ -193,7 +194,7 @@ impl Watch {
     }
 
     /// Everything was sent: only the client's end is waited for.
-    pub(super) fn lingers(&self) {
+    pub(super) fn begin_linger(&self) {
         self.is_lingering.store(true, Ordering::Relaxed);
     }
 
@@ -208,7 +209,7 @@ impl Watch {
     }
 
     /// Notes whether the client takes what is written.
-    pub(super) fn wrote<T>(&self, polled: &Poll<T>) {
+    pub(super) fn note_write<T>(&self, polled: &Poll<T>) {
         let was_stuck = self.stuck.get().is_some();
         match polled {
             Poll::Pending if !was_stuck => self.stuck.set(self.now_ms()),
@@ -488,11 +489,11 @@ mod tests {
         // SECURITY DS-03
         let watch = Watch::new(&Limits::default(), 0);
         watch.enter(Phase::Idle);
-        watch.wrote(&Poll::<()>::Pending);
+        watch.note_write(&Poll::<()>::Pending);
         tokio::time::advance(Duration::from_secs(10)).await;
-        watch.wrote(&Poll::<()>::Pending);
+        watch.note_write(&Poll::<()>::Pending);
         assert_eq!(end_of(&watch).await, (Duration::from_secs(30), false));
-        watch.wrote(&Poll::Ready(()));
+        watch.note_write(&Poll::Ready(()));
         assert_eq!(end_of(&watch).await, (Duration::from_secs(75), false));
     }
 }
