@@ -11,14 +11,14 @@ use tokio::time::sleep;
 
 use super::resolve;
 
-/// Between two attempts to connect to a unix socket whose queue is full.
+/// Pause between two attempts to connect to a unix socket whose queue is full.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
-/// Addresses of one name that are tried.
+/// Most addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 16;
 /// Head start of an address before the next one is tried beside it (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Connects to a unix socket, and waits where its queue is full, as TCP does by itself.
+/// Connects to a unix socket. While its queue is full it waits, as TCP does by itself.
 pub(super) async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
     loop {
         match UnixStream::connect(path).await {
@@ -35,15 +35,15 @@ pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStr
     connect_any(&resolve::addresses(host, port).await?).await
 }
 
-/// Connects to whichever address of a name answers: one after the other, each with a head start, so
-/// that dead ones cost little of the time for connecting (SECURITY U-18).
+/// Connects to the first address of a name that answers. They are tried one after the other, each with a head start,
+/// so that dead ones cost little time (SECURITY U-18).
 pub(super) async fn connect_any(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
     let addresses = addresses.get(..ADDRESSES_MAX).unwrap_or(addresses);
     let connected = first_of(addresses, TcpStream::connect).await;
     connected.unwrap_or_else(|| Err(std::io::Error::other("the name has no address")))
 }
 
-/// The first of `addresses` at which an attempt succeeds, else what the last one says; `None` where there are none.
+/// The first attempt that succeeds, else the last error; `None` without addresses.
 pub(super) async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
     addresses: &[SocketAddr],
     attempt: impl Fn(SocketAddr) -> F,
@@ -68,7 +68,7 @@ pub(super) async fn first_of<T, E, F: Future<Output = Result<T, E>>>(
     }
 }
 
-/// IPv6 and IPv4 in turn, the preferred one first: one family may be dead altogether.
+/// IPv6 and IPv4 in turn, beginning with the family of the first address, because one family may not work at all.
 fn alternating(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) = addresses

@@ -10,27 +10,27 @@ use tokio::io::AsyncWrite;
 use super::wire::{Connection, aborted, invalid};
 use crate::gateway::forward::UpstreamError;
 
-/// Longest line of a chunk's size with its extensions, and longest trailer section.
+/// Longest line of a chunk's size with its extensions, and longest trailer section, in bytes.
 const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
 
-/// An answer's body on its way in.
+/// How the end of an answer's body is known, and what is left of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// So many bytes are left.
+pub(super) enum AnswerFraming {
+    /// This many bytes are left.
     Length(u64),
     Chunked(Chunk),
-    /// The connection's end ends it.
+    /// It ends with the connection.
     Close,
 }
 
-/// Where in a chunked body the reading stands.
+/// What comes next in a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Chunk {
     Size,
     Data(u64),
-    /// The line end behind the data.
+    /// The end of line after the data.
     End,
-    /// After the last chunk; so many bytes of the trailer section are read and dropped.
+    /// The trailer section, of which this many bytes were read and dropped.
     Trailers(usize),
     Done,
 }
@@ -38,11 +38,11 @@ pub(super) enum Chunk {
 /// The body of an answer that is still to be read.
 pub(super) struct Rest {
     pub(super) connection: Connection,
-    pub(super) framing: Framing,
+    pub(super) framing: AnswerFraming,
     /// Whether the connection is good for another request once the body has ended.
     pub(super) is_reusable: bool,
-    /// What the app has not yet taken of the request that it answers. It is offered while the answer is read, or
-    /// each could wait for the other.
+    /// What the app has not yet taken of the request. It is offered while the answer is read, because otherwise the
+    /// app and we could wait for each other.
     pub(super) unsent: Option<VecDeque<Bytes>>,
 }
 
@@ -60,33 +60,33 @@ impl Rest {
     pub(super) fn is_done(&self) -> bool {
         matches!(
             self.framing,
-            Framing::Length(0) | Framing::Chunked(Chunk::Done)
+            AnswerFraming::Length(0) | AnswerFraming::Chunked(Chunk::Done)
         )
     }
 
-    /// How much is left, where that is known.
+    /// How many bytes are left, where that is known.
     pub(super) fn length(&self) -> Option<u64> {
         match self.framing {
-            Framing::Length(left) => Some(left),
-            Framing::Chunked(Chunk::Done) => Some(0),
-            Framing::Chunked(_) | Framing::Close => None,
+            AnswerFraming::Length(left) => Some(left),
+            AnswerFraming::Chunked(Chunk::Done) => Some(0),
+            AnswerFraming::Chunked(_) | AnswerFraming::Close => None,
         }
     }
 
-    /// The whole body, where it came with the head and its end is known.
-    pub(super) fn whole(&mut self) -> Option<Bytes> {
-        let Framing::Length(length) = self.framing else {
+    /// The whole body, if it came with the head and its length is known.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        let AnswerFraming::Length(length) = self.framing else {
             return None;
         };
         let length = usize::try_from(length).ok()?;
         let input = &mut self.connection.input;
         (input.len() >= length).then(|| {
-            self.framing = Framing::Length(0);
+            self.framing = AnswerFraming::Length(0);
             input.split_to(length).freeze()
         })
     }
 
-    /// The connection, where it is good for another request.
+    /// The connection, if it is good for another request.
     pub(super) fn into_reusable(self) -> Option<Connection> {
         let is_clean = self.is_reusable && self.is_done() && self.connection.input.is_empty();
         is_clean.then_some(self.connection)
@@ -106,7 +106,7 @@ impl Rest {
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
             match ready!(self.connection.poll_fill(cx)) {
-                Ok(0) if self.framing == Framing::Close => return Poll::Ready(None),
+                Ok(0) if self.framing == AnswerFraming::Close => return Poll::Ready(None),
                 Ok(0) => return Poll::Ready(Some(Err(aborted(&"it closed inside its answer")))),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(aborted(&error)))),
@@ -114,7 +114,7 @@ impl Rest {
         }
     }
 
-    /// Offers the app what it has not yet taken of the request. Whether it wants it shows in its answer.
+    /// Offers the app what it has not yet taken of the request. Its answer shows whether it wanted it.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) {
         let Some(unsent) = &mut self.unsent else {
             return;
@@ -136,23 +136,25 @@ impl Rest {
         }
     }
 
-    /// What can be taken from what came in.
+    /// Takes the next part of the body from the bytes that were read.
     fn take(&mut self) -> Result<Step, UpstreamError> {
         let input = &mut self.connection.input;
         loop {
             match &mut self.framing {
-                Framing::Length(0) | Framing::Chunked(Chunk::Done) => return Ok(Step::Done),
+                AnswerFraming::Length(0) | AnswerFraming::Chunked(Chunk::Done) => {
+                    return Ok(Step::Done);
+                }
                 _ if input.is_empty() => return Ok(Step::More),
-                Framing::Close => return Ok(Step::Data(input.split().freeze())),
-                Framing::Length(left) => return Ok(Step::Data(up_to(input, left))),
-                Framing::Chunked(Chunk::Data(left)) => {
+                AnswerFraming::Close => return Ok(Step::Data(input.split().freeze())),
+                AnswerFraming::Length(left) => return Ok(Step::Data(up_to(input, left))),
+                AnswerFraming::Chunked(Chunk::Data(left)) => {
                     let data = up_to(input, left);
                     if *left == 0 {
-                        self.framing = Framing::Chunked(Chunk::End);
+                        self.framing = AnswerFraming::Chunked(Chunk::End);
                     }
                     return Ok(Step::Data(data));
                 }
-                Framing::Chunked(chunk) => match line(input)? {
+                AnswerFraming::Chunked(chunk) => match line(input)? {
                     None => return Ok(Step::More),
                     Some(line) => *chunk = chunk.after(&line)?,
                 },
@@ -191,7 +193,7 @@ fn line(input: &mut BytesMut) -> Result<Option<BytesMut>, UpstreamError> {
 }
 
 impl Chunk {
-    /// What comes after a line.
+    /// What comes after this line.
     fn after(self, line: &[u8]) -> Result<Self, UpstreamError> {
         match self {
             Self::Size => match chunk_size(line) {
@@ -226,7 +228,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let mut rest = Rest {
             connection: Connection::new(Stream::Unix(ours)),
-            framing: Framing::Chunked(Chunk::Size),
+            framing: AnswerFraming::Chunked(Chunk::Size),
             is_reusable: true,
             unsent: None,
         };

@@ -8,15 +8,15 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
-use super::answer::{Chunk, Framing};
+use super::answer::{AnswerFraming, Chunk};
 use super::wire::invalid;
 use crate::gateway::forward::UpstreamError;
 
-/// Most fields of an answer.
+/// Most fields that an answer may have.
 const FIELDS_MAX: usize = 100;
 
-/// Takes the head of an answer from the front of `input`; `None` while it is not complete. Its fields go into `spare`,
-/// which is empty.
+/// Takes the head of an answer from the front of `input`; `None` while it is not complete. Its fields go into
+/// `spare`, which is empty.
 pub(super) fn answer_head(
     input: &mut BytesMut,
     spare: &mut HeaderMap,
@@ -29,7 +29,7 @@ pub(super) fn answer_head(
     let config = httparse::ParserConfig::default();
     let status =
         config.parse_response_with_uninit_headers(&mut parsed, input.as_ref(), &mut fields);
-    // An alert of TLS: what it sends to who does not speak it.
+    // A TLS alert, which a TLS server sends to a client that does not speak TLS.
     let is_tls = input.starts_with(&[0x15, 0x03]);
     let length = match status.map_err(|error| match error {
         _ if is_tls => invalid(&"it speaks TLS; write `https://`"),
@@ -51,7 +51,7 @@ pub(super) fn answer_head(
         Some(0) => http::Version::HTTP_10,
         _ => http::Version::HTTP_11,
     };
-    // Names and places of the values, so that the values are cut from the input without a copy.
+    // Names, and places of the values in the input, from which they are then cut without a copy.
     let start = input.as_ptr().addr();
     let mut places = SmallVec::<[_; 16]>::new();
     for field in parsed.headers.iter() {
@@ -72,19 +72,19 @@ pub(super) fn answer_head(
     Ok(Some(head))
 }
 
-/// How the body is framed (RFC 9112 6.3), and whether the connection outlives it. Leaves no length in `head` that
-/// another reader would refuse or take for a body's.
+/// How the body is framed (RFC 9112 6.3), and whether the connection outlives it. Removes or rewrites a length in
+/// `head` that another reader would refuse, or take for that of a body.
 pub(super) fn framing(
     head: &mut Response<()>,
     method: &Method,
-) -> Result<(Framing, bool), UpstreamError> {
+) -> Result<(AnswerFraming, bool), UpstreamError> {
     let is_old = head.version() == http::Version::HTTP_10;
-    let Said {
+    let FramingFields {
         coding,
         length,
         is_plain,
         is_closing,
-    } = Said::by(head.headers());
+    } = FramingFields::by(head.headers());
     let is_persistent = !is_old && !is_closing;
     let status = head.status();
     match length {
@@ -99,35 +99,35 @@ pub(super) fn framing(
         }
     }
     if status == StatusCode::NO_CONTENT {
-        // It has no body, and who says one may send it all the same: that would be read as the next answer.
+        // It has no body. An app that announces one may send it, and it would be read as the next answer.
         let is_empty = matches!(length, Length::None | Length::Known(0));
         let is_clear = is_empty && matches!(coding, Coding::None);
-        return Ok((Framing::Length(0), is_persistent && is_clear));
+        return Ok((AnswerFraming::Length(0), is_persistent && is_clear));
     }
     if method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-        return Ok((Framing::Length(0), is_persistent));
+        return Ok((AnswerFraming::Length(0), is_persistent));
     }
     match (coding, length) {
         (Coding::Chunked, length) if !is_old => {
-            // With a length beside it, somebody in between may see another end: the connection is done.
+            // With a length too, a proxy in between may see another end: the connection is not used again.
             let is_persistent = is_persistent && length == Length::None;
-            Ok((Framing::Chunked(Chunk::Size), is_persistent))
+            Ok((AnswerFraming::Chunked(Chunk::Size), is_persistent))
         }
         (Coding::Chunked | Coding::Other, _) => {
             Err(invalid(&"its Transfer-Encoding is not exactly `chunked`"))
         }
-        (Coding::None, Length::None) => Ok((Framing::Close, false)),
-        (Coding::None, Length::Known(length)) => Ok((Framing::Length(length), is_persistent)),
+        (Coding::None, Length::None) => Ok((AnswerFraming::Close, false)),
+        (Coding::None, Length::Known(length)) => Ok((AnswerFraming::Length(length), is_persistent)),
         (Coding::None, Length::Several) => Err(invalid(&"it has two Content-Lengths")),
         (Coding::None, Length::Bad) => Err(invalid(&"its Content-Length is not a number")),
     }
 }
 
-/// What the fields of a head say of its body's framing.
-struct Said {
+/// What the fields of a head say of the framing of its body.
+struct FramingFields {
     coding: Coding,
     length: Length,
-    /// Whether the length is written once, and as everybody writes it.
+    /// Whether the length is there once, in digits without leading zeros: then it can be passed on as it is.
     is_plain: bool,
     is_closing: bool,
 }
@@ -146,9 +146,9 @@ enum Length {
     Bad,
 }
 
-impl Said {
+impl FramingFields {
     fn by(fields: &HeaderMap) -> Self {
-        let mut said = Self {
+        let mut found = Self {
             coding: Coding::None,
             length: Length::None,
             is_plain: true,
@@ -161,18 +161,18 @@ impl Said {
                 .map(<[u8]>::trim_ascii);
             match *name {
                 header::CONNECTION => {
-                    said.is_closing |= items.any(|option| option.eq_ignore_ascii_case(b"close"));
+                    found.is_closing |= items.any(|option| option.eq_ignore_ascii_case(b"close"));
                 }
                 header::CONTENT_LENGTH => {
                     let leads_with_zero = value.len() > 1 && value.as_bytes().starts_with(b"0");
-                    said.is_plain = said.length == Length::None
+                    found.is_plain = found.length == Length::None
                         && !leads_with_zero
                         && value.as_bytes().iter().all(u8::is_ascii_digit);
-                    said.length = items.fold(said.length, Length::with);
+                    found.length = items.fold(found.length, Length::with);
                 }
                 header::TRANSFER_ENCODING => {
                     let is_chunked = value.as_bytes().eq_ignore_ascii_case(b"chunked");
-                    said.coding = match said.coding {
+                    found.coding = match found.coding {
                         Coding::None if is_chunked => Coding::Chunked,
                         _ => Coding::Other,
                     };
@@ -180,12 +180,12 @@ impl Said {
                 _ => {}
             }
         }
-        said
+        found
     }
 }
 
 impl Length {
-    /// With one more that says the same, or not.
+    /// Together with one more length.
     fn with(self, text: &[u8]) -> Self {
         match (self, decimal(text)) {
             (Self::Bad, _) | (_, None) => Self::Bad,
@@ -212,7 +212,7 @@ mod tests {
         answer_head(&mut BytesMut::from(text), &mut HeaderMap::new())
     }
 
-    fn framed(text: &str, method: &Method) -> Result<(Framing, bool), UpstreamError> {
+    fn framed(text: &str, method: &Method) -> Result<(AnswerFraming, bool), UpstreamError> {
         framing(&mut head_of(text)?.unwrap(), method)
     }
 
@@ -272,24 +272,24 @@ mod tests {
         // SECURITY U-11, U-13, U-14
         let post = Method::POST;
         for (fields, expected) in [
-            ("Content-Length: 5", (Framing::Length(5), true)),
+            ("Content-Length: 5", (AnswerFraming::Length(5), true)),
             (
                 "Content-Length: 5\r\ncontent-length: 5",
-                (Framing::Length(5), true),
+                (AnswerFraming::Length(5), true),
             ),
             (
                 "Content-Length: 5\r\nConnection: x, Close",
-                (Framing::Length(5), false),
+                (AnswerFraming::Length(5), false),
             ),
             (
                 "Transfer-Encoding: Chunked",
-                (Framing::Chunked(Chunk::Size), true),
+                (AnswerFraming::Chunked(Chunk::Size), true),
             ),
             (
                 "Transfer-Encoding: chunked\r\nContent-Length: 5",
-                (Framing::Chunked(Chunk::Size), false),
+                (AnswerFraming::Chunked(Chunk::Size), false),
             ),
-            ("X-A: 1", (Framing::Close, false)),
+            ("X-A: 1", (AnswerFraming::Close, false)),
         ] {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
             assert_eq!(framed(&text, &post).unwrap(), expected, "{fields}");
@@ -304,7 +304,7 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n");
             assert!(framed(&text, &post).is_err(), "{fields}");
         }
-        let none = (Framing::Length(0), true);
+        let none = (AnswerFraming::Length(0), true);
         let length = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(framed(length, &Method::HEAD).unwrap(), none);
         let unchanged = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n";
@@ -316,10 +316,13 @@ mod tests {
             ("Transfer-Encoding: chunked", false),
         ] {
             let text = format!("HTTP/1.1 204 No Content\r\n{fields}\r\n\r\n");
-            let expected = (Framing::Length(0), is_kept);
+            let expected = (AnswerFraming::Length(0), is_kept);
             assert_eq!(framed(&text, &post).unwrap(), expected, "{fields}");
         }
         let old = "HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\n";
-        assert_eq!(framed(old, &post).unwrap(), (Framing::Length(5), false));
+        assert_eq!(
+            framed(old, &post).unwrap(),
+            (AnswerFraming::Length(5), false)
+        );
     }
 }

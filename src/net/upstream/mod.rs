@@ -1,6 +1,6 @@
-//! The way to the apps: pooled connections, several servers, health, and one copy of each request.
+//! The way to the apps: pooled connections, several servers, their health.
 //!
-//! A request is sent again only when not a byte of it was taken: a delivery is never doubled.
+//! A request is sent again only when no write of it succeeded, so that no delivery is doubled.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ use stream::Stream;
 use tls::{LazyTls, tls_trouble};
 use wire::{Answered, Connection, Failure};
 
-/// What the system keeps for an app that does not take it, beyond what is on its way: a slow app is then seen to go on, while
-/// with the usual megabytes it seems to stand still until a third of them is gone.
+/// Bytes that the system keeps for an app beyond what is on its way. With the usual megabytes, a slow app would seem
+/// to stand still until it has read a third of them.
 const UNSENT_BYTES: u32 = 128 << 10;
-/// How long a server that gave no answer is left alone, when there is another.
+/// How long a server that gave no answer is asked last, when there are others.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 
 /// The servers of one upstream, shared by all workers.
@@ -58,11 +58,11 @@ struct Server {
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     /// What the last active check found.
     healthy: AtomicBool,
-    /// Until when, in ms after `Cluster::started`, an answer that it did not give counts against it.
+    /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
     down_until_ms: AtomicU64,
 }
 
-/// Tells the servers of all upstreams apart, over reloads: the key of the pools.
+/// Ids of servers, never used twice in a process: the keys of the pools.
 static NEXT_SERVER_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Cluster {
@@ -80,7 +80,7 @@ impl Cluster {
             settings,
             servers,
             next: AtomicUsize::new(0),
-            // What is taken over counts from there.
+            // What is taken over is in milliseconds after this.
             started: before.map_or_else(Instant::now, |before| before.started),
         })
     }
@@ -90,12 +90,12 @@ impl Cluster {
         &self.settings
     }
 
-    /// Checks the health of the servers until `closed`. Returns at once when none is asked for.
+    /// Checks the health of the servers until `closed`. Returns at once when no check is configured.
     pub async fn watch(self: Arc<Self>, closed: CancellationToken) {
         let Some(check) = self.settings.health.clone() else {
             return;
         };
-        // Each at its own pace: one that hangs must not hold up what is known of the others.
+        // Each server is checked at its own pace, because one that hangs must not delay the others.
         let watches = self.servers.iter().map(|server| async {
             loop {
                 let found = probe(server, &check, self.settings.connect_timeout).await;
@@ -109,9 +109,8 @@ impl Cluster {
         }
     }
 
-    /// Servers in the order to try: round robin over the good ones, then the rest, for a server
-    /// that is said to be down may be the only hope. Of those, the one that failed last comes last, and after them come those
-    /// that their health check found bad.
+    /// Servers in the order to try: healthy ones round robin; then those that failed lately, longest ago first; then
+    /// those that fail the health check.
     fn candidates(&self) -> Vec<&Server> {
         let count = self.servers.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
@@ -148,7 +147,7 @@ impl Cluster {
         }
         let mut refusal = String::from("it has no servers");
         for server in self.candidates() {
-            // What fails meanwhile is not forgiven for an answer to what was asked before.
+            // Only a failure that was there when this request began is forgiven.
             let mark = server.down_until_ms.load(Ordering::Relaxed);
             let asked = self.ask(server, request, wait).await;
             if matches!(asked, Ok(Ok(_))) {
@@ -163,20 +162,20 @@ impl Cluster {
                 Err(why) => refusal = why,
             }
         }
-        // With all of them away none is better than another: whichever comes back first must not get all the load.
+        // All failed, so none is worse than another: the first one to come back must not get all the load.
         for server in &self.servers {
             server.forgive(server.down_until_ms.load(Ordering::Relaxed));
         }
         Err(UpstreamError::Unreachable(refusal))
     }
 
-    /// Asks one server, over a connection that it has open or over a new one.
+    /// Asks one server, over a pooled connection or over a new one.
     async fn ask(
         &self,
         server: &Server,
         request: &mut Outgoing,
         wait: Duration,
-    ) -> Result<Asked, UpstreamError> {
+    ) -> Result<Attempt, UpstreamError> {
         while let Some(connection) = take_idle(server.id) {
             match send(server, connection, request, wait).await? {
                 None => {}
@@ -195,8 +194,8 @@ impl Cluster {
     }
 }
 
-/// What became of asking a server: its answer, or why nothing was sent.
-type Asked = Result<Response<UpstreamBody>, String>;
+/// What asking a server gave: its answer, or why nothing was sent.
+type Attempt = Result<Response<UpstreamBody>, String>;
 
 impl Upstream for Cluster {
     fn send(&self, request: Outgoing, limit: Option<Duration>) -> Exchange<'_> {
@@ -216,7 +215,7 @@ impl Upstream for Cluster {
     }
 }
 
-/// Sends a request over a connection; `None` when that closed before it took a byte.
+/// Sends a request over a connection; `None` when that closed before any of it was written.
 async fn send(
     server: &Server,
     connection: Connection,
@@ -271,7 +270,7 @@ impl Server {
         })
     }
 
-    /// Remembers what a check found; says so when it is news.
+    /// Remembers what a check found, and logs it when it has changed.
     fn note_health(&self, upstream: &str, found: anyhow::Result<()>) {
         let healthy = found.is_ok();
         if self.healthy.swap(healthy, Ordering::Relaxed) == healthy {
@@ -290,8 +289,8 @@ impl Server {
         }
     }
 
-    /// Forgets a failure, if there was no other since. Mostly there is none: then nothing is written that all workers
-    /// read.
+    /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
+    /// because all workers read it.
     fn forgive(&self, mark: u64) {
         if mark != 0 {
             let until = &self.down_until_ms;
@@ -327,7 +326,7 @@ impl Server {
             ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
                 let stream = connect_any(addresses).await?;
                 stream.set_nodelay(true)?;
-                // Where it is not known, the app only seems to take more than it does.
+                // A system without this option is no error: the app then seems to take more than it does.
                 SockRef::from(&stream)
                     .set_tcp_notsent_lowat(UNSENT_BYTES)
                     .ok();
@@ -346,7 +345,7 @@ impl Server {
     }
 }
 
-/// One active health check: any answer from 200 to 399 is health.
+/// One active health check; any answer from 200 to 399 means healthy.
 async fn probe(
     server: &Server,
     check: &HealthCheck,
@@ -419,7 +418,7 @@ mod tests {
         let after = Cluster::new(settings.clone(), Some(&before)).unwrap();
         assert_eq!(known_of(&after), [(true, 9000), (true, 0), (false, 0)]);
         assert_eq!(after.started, before.started);
-        // What another check found says nothing of this one.
+        // Another check may find something else.
         settings.health = Some(HealthCheck {
             path: "/health".into(),
             interval: Duration::from_secs(1),

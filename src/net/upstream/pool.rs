@@ -16,25 +16,24 @@ use super::wire::Connection;
 use crate::clock;
 use crate::gateway::forward::{BoxError, UpstreamBody, UpstreamError};
 
-/// Idle connections are dropped before the shortest keep-alive in use (gunicorn closes after 2 s),
-/// or a request would meet a connection that is just being closed (SECURITY U-09).
+/// How long a connection may be idle. Shorter than the shortest keep-alive in use (gunicorn closes after 2 s),
+/// because a request could meet a connection that the app is just closing (SECURITY U-09).
 const POOL_IDLE: Duration = Duration::from_millis(1500);
 /// Idle connections kept for one server, in each worker.
 const POOL_SIZE: usize = 64;
-/// Connections are not used again past this age, so that a name's new address is (SECURITY U-18).
+/// Age after which a connection is not used again, so that a new address of its name comes into use (SECURITY U-18).
 const POOL_AGE: Duration = Duration::from_secs(25);
 
 thread_local! {
-    /// Idle connections of this worker. A worker is one thread with one runtime, so nothing here is
-    /// shared or locked.
+    /// Idle connections of this worker, which is one thread: nothing is shared or locked.
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
 #[derive(Default)]
 struct Pool {
-    /// By server; there are few.
+    /// By the id of the server. A list, because there are few.
     servers: Vec<(u64, Vec<Idle>)>,
-    /// Whether a task drops what gets too old.
+    /// Whether [`sweep`] runs.
     is_swept: bool,
 }
 
@@ -43,10 +42,10 @@ struct Idle {
     since: Instant,
 }
 
-/// The body of an answer. Its connection is given back once it has been read to the end; one that
-/// never gets there is closed, so that no answer can be taken for another's (SECURITY U-07, U-14).
+/// The body of an answer. Read to its end, it gives its connection back; else the connection is closed, so that no
+/// answer can be taken for another's (SECURITY U-07, U-14).
 pub(super) fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
-    match rest.whole() {
+    match rest.take_whole() {
         Some(bytes) => {
             give_back(server, rest);
             UpstreamBody::Whole(bytes)
@@ -67,7 +66,7 @@ pub(super) fn take_idle(server: u64) -> Option<Connection> {
         let (_, idle) = pool.servers.iter_mut().find(|(id, _)| *id == server)?;
         while let Some(Idle { connection, since }) = idle.pop() {
             if now.saturating_duration_since(since) > POOL_IDLE {
-                idle.clear(); // What lies below is older still.
+                idle.clear(); // The others are older still.
                 return None;
             }
             if now.saturating_duration_since(connection.born) <= POOL_AGE {
@@ -116,7 +115,7 @@ async fn sweep() {
     }
 }
 
-/// An answer's body that must keep coming: each wait is bounded. Trailers are not passed on.
+/// The body of an answer, each of whose parts must come within `wait`. Trailers are not passed on.
 struct Paced {
     server: u64,
     /// `None` once it has ended.

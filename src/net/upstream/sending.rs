@@ -10,17 +10,17 @@ use tokio::io::AsyncWrite;
 
 use super::stream::Stream;
 
-/// Slices of one write: the head and that many frames but one.
+/// Most slices of one write: the head, and frames.
 const SLICES: usize = 32;
 
-/// A request on its way out: the head and the frames of the body, none of them copied.
+/// A request that is being sent: the head and the frames of the body, none of them copied.
 pub(super) struct Sending<'a> {
     head: &'a [u8],
     frames: &'a [Bytes],
-    /// Bytes that are out.
+    /// Bytes that were written.
     pub(super) taken: usize,
     is_flushed: bool,
-    /// Bytes of the first of `frames` that are out.
+    /// Bytes of the first of `frames` that were written.
     offset: usize,
 }
 
@@ -39,7 +39,7 @@ impl<'a> Sending<'a> {
         self.taken > 0
     }
 
-    /// What is not out yet.
+    /// What was not written yet.
     pub(super) fn left(&self) -> VecDeque<Bytes> {
         let head = Some(self.head).filter(|head| !head.is_empty());
         let mut frames = self.frames.iter().cloned();

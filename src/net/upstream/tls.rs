@@ -24,7 +24,7 @@ impl LazyTls {
     }
 }
 
-/// TLS towards an upstream: its own authorities, or the system's; never none.
+/// TLS towards an upstream. It believes the authorities of its settings, or the system's.
 fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
@@ -40,7 +40,7 @@ fn client_config(settings: &UpstreamTls) -> anyhow::Result<ClientConfig> {
     })
 }
 
-/// What went wrong with TLS towards a server, with what is mostly the reason.
+/// An error of a TLS handshake with a server, with its usual cause.
 pub(super) fn tls_trouble(error: io::Error) -> anyhow::Error {
     let source = error.get_ref().and_then(|inner| inner.downcast_ref());
     match source {

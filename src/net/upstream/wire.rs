@@ -25,17 +25,18 @@ use crate::gateway::forward::UpstreamError;
 use crate::gateway::outgoing::Outgoing;
 use crate::net::ready::after_ready_tasks;
 
-/// Longest that the head of an answer may be.
+/// Largest head of an answer, in bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// How long an app that has answered may leave the rest of the request lying before it is taken not to want it.
+/// How long an app that has answered may take nothing more of the request. After that it is taken not to want the
+/// rest.
 const STALL_MAX: Duration = Duration::from_secs(5);
-/// Room that a read asks for.
+/// Bytes that a read has room for.
 const READ_BYTES: usize = 8 * 1024;
 
-/// A connection to a server, and since when it is open.
+/// A connection to a server.
 pub(super) struct Connection {
     pub(super) stream: Stream,
-    /// What came in and is not yet taken.
+    /// Bytes that were read and not yet used.
     pub(super) input: BytesMut,
     /// Whether a request has been sent over it before.
     is_used: bool,
@@ -44,9 +45,10 @@ pub(super) struct Connection {
 
 /// Why there is no answer.
 pub(super) enum Failure {
-    /// The connection closed before it took a byte: the request is as good as new.
+    /// The connection closed before a write succeeded: the request can be sent again. Over TLS, records of the failed
+    /// write may have left, but never the last one: the server has no whole request.
     NotTaken,
-    /// Its head did not come in time.
+    /// The head of the answer did not come in time.
     Late,
     Gone(UpstreamError),
 }
@@ -55,7 +57,7 @@ pub(super) enum Failure {
 pub(super) struct Answered {
     pub(super) head: Response<()>,
     pub(super) rest: Rest,
-    /// Whether all of the request is on its way.
+    /// Whether all of the request was sent.
     pub(super) is_sent: bool,
 }
 
@@ -77,7 +79,7 @@ impl Connection {
         }
     }
 
-    /// Whether an idle connection has ended, or says something that nobody asked for.
+    /// Whether the server has closed an idle connection, or sent something that nobody asked for.
     pub(super) async fn is_stale(&mut self) -> bool {
         poll_fn(|cx| {
             let mut byte = [0];
@@ -87,8 +89,8 @@ impl Connection {
         .await
     }
 
-    /// Sends a request and reads the head of its answer, for which it waits so long. Where the app has said yes before it had
-    /// all of the request, it then sends on for as long as the app takes more.
+    /// Sends a request and reads the head of its answer, for which it waits `wait`. After a 2xx that came before the
+    /// app had taken the whole request, it sends the rest for as long as the app takes more.
     pub(super) async fn exchange(
         mut self,
         request: &mut Outgoing,
@@ -116,7 +118,7 @@ impl Connection {
                     Poll::Ready(Err(_)) if !sending.has_begun() => {
                         return Poll::Ready(Err(Failure::NotTaken));
                     }
-                    // An app that refuses a request may answer before it has read all of it.
+                    // An app that refuses a request may answer before it has read all of it, and close.
                     Poll::Ready(Err(error)) => broken = Some(error),
                 }
             }
@@ -128,9 +130,10 @@ impl Connection {
         let framed = framing(&mut answer, method).map_err(Failure::Gone)?;
         let (framing, is_persistent) = framed;
         let mut is_sent = broken.is_none() && sending.is_done();
-        // Who refuses need not read on. Who accepts has the delivery only with all of it.
+        // After a refusal the rest need not be sent. After a 2xx it must be: the app has the delivery only with its
+        // whole body.
         if !is_sent && broken.is_none() && answer.status().is_success() {
-            // Well before an answer is given up: the app has given one.
+            // Shorter than the wait for an answer, because the app has given one.
             let stall_max = STALL_MAX.min(wait / 2);
             is_sent = self.send_on(&mut sending, body.len(), stall_max).await;
         }
@@ -147,8 +150,8 @@ impl Connection {
         })
     }
 
-    /// Sends on to an app that has answered already, and says whether that was all. What it says meanwhile is kept, up
-    /// to the size of what it gets: it may want that to be read first.
+    /// Sends the rest of the body after the app has answered; `true` if all of it was taken. Input is buffered
+    /// meanwhile, up to the body's size, because the app may wait for us to read.
     async fn send_on(
         &mut self,
         sending: &mut Sending<'_>,
@@ -170,7 +173,7 @@ impl Connection {
             while !has_ended && self.input.len() < input_max {
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(1..)) => {}
-                    // It may read on all the same.
+                    // The app has closed its side only: it may still read.
                     Poll::Ready(Ok(0)) => has_ended = true,
                     Poll::Ready(Err(_)) => return Poll::Ready(false),
                     Poll::Pending => break,
@@ -181,7 +184,7 @@ impl Connection {
         .await
     }
 
-    /// The head of the final answer; interim ones are passed over (RFC 9110 15.2).
+    /// Reads the head of the final answer; interim ones are skipped (RFC 9110 15.2).
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -215,7 +218,7 @@ impl Connection {
         }
     }
 
-    /// Reads what there is; 0 is the end.
+    /// Reads what has come; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_BYTES);
         tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)
