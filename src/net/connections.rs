@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::shares::{Share, Shares};
 
-/// Counts open connections. Nothing in it outgrows the limit of them all.
+/// Counts open connections. It holds at most one entry for each.
 #[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
@@ -24,7 +24,7 @@ impl Connections {
     /// A place for one more, unless `limit` are open.
     pub fn enter(self: &Arc<Self>, limit: usize) -> Option<Place> {
         let open = self.open.fetch_add(1, Ordering::Relaxed);
-        // Made first: it gives back what was just counted.
+        // Made before the limit is checked, because dropping it undoes the count.
         let place = Place {
             connections: Arc::clone(self),
             share: None,

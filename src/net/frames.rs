@@ -1,7 +1,7 @@
 //! Watches HTTP/2 as it passes: the head of each frame, both ways, without copying.
 //!
-//! h2 answers every PING and SETTINGS, however many come (CVE-2019-9512, -9515), and hyper does not say what h2 refused
-//! before it was a request. [`Counted`] ends floods, [`Tally`] counts refusals.
+//! h2 answers every PING and SETTINGS, however many come (CVE-2019-9512, -9515), and hyper does not say what h2
+//! refused before it was a request. [`Counted`] ends floods, [`Tally`] counts refusals.
 
 use std::io;
 use std::pin::Pin;
@@ -41,9 +41,11 @@ const SPARE_PER_SECOND: u32 = 100;
 const CREDIT_PER_REQUEST: u64 = 8;
 /// Frames without progress that each frame of a body allows, for pings that measure the line.
 const CREDIT_PER_BODY_FRAME: u64 = 1;
-/// A frame that makes no progress counts once per this many bytes. Every frame that HTTP/2 defines for that fits in one.
+/// A frame that makes no progress counts once per this many bytes. Every frame that HTTP/2 defines for that fits in
+/// one.
 const FRAME_BYTES_FREE: u32 = 512;
-/// Frames without progress that each frame of an answer allows: the client opens both windows again, in parts at times.
+/// Frames without progress that each frame of an answer allows: the client opens both windows again, in parts at
+/// times.
 const CREDIT_PER_ANSWER_FRAME: u64 = 4;
 
 /// The head of a frame. Of a reset `words` begins with the error, of a GOAWAY it is the last stream and the error.
@@ -194,8 +196,8 @@ impl Tally {
         self.is_over.load(Relaxed)
     }
 
-    /// How many requests h2 has refused since the last call, of which `begun` have become requests. h2 must have read all
-    /// that it was given.
+    /// How many requests h2 has refused since the last call, of which `begun` have become requests. h2 must have read
+    /// all that it was given.
     pub(super) fn refusals(&self, begun: u64) -> u64 {
         if self.is_over.load(Relaxed) {
             // The connection, with all that was in it, counts as one.

@@ -1,8 +1,8 @@
-//! The way to keys that providers publish: https only, no redirect, no proxy, small and soon
+//! Fetches keys that providers publish: https only, no redirect, no proxy, with small limits of size and time
 //! (SECURITY A-32).
 //!
-//! A name is resolved once, and what was resolved is called: so nobody can move it into the
-//! operator's network between the look and the call.
+//! A name is looked up once, and exactly the addresses found are called, so that nobody can move it into the
+//! operator's network between the check and the call.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
@@ -29,13 +29,13 @@ use super::tls::provider;
 use crate::gateway::keys::{Fetch, FetchError, Fetched, Fetching, HttpsUrl, Reach};
 use crate::shares::{embedded, unbracketed};
 
-/// Largest document.
+/// Largest document, in bytes.
 const BODY_MAX: usize = 64 * 1024;
-/// Largest head of an answer.
+/// Largest head of an answer, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// From the look-up of the name to the last byte.
+/// Longest time from the look-up of the name to the last byte.
 const TIME_MAX: Duration = Duration::from_secs(3);
-/// Addresses of one host that are tried.
+/// Most addresses of one host that are tried.
 const ADDRESSES_MAX: usize = 4;
 
 /// Fetches over https.
@@ -196,7 +196,7 @@ async fn read(mut body: Incoming) -> Result<Bytes, FetchError> {
     Ok(read.freeze())
 }
 
-/// `max-age` of `Cache-Control` (RFC 9111 section 5.2); what must not be kept holds no time.
+/// `max-age` of `Cache-Control` (RFC 9111 section 5.2); zero for what must not be kept.
 fn max_age(headers: &HeaderMap) -> Option<Duration> {
     let fields = headers.get_all(header::CACHE_CONTROL).iter();
     let fields: Vec<&str> = fields.filter_map(|field| field.to_str().ok()).collect();
@@ -213,7 +213,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
     seconds?.parse().ok().map(Duration::from_secs)
 }
 
-/// Whether an address is anybody's: not of this machine, its networks or a special use (RFC 6890).
+/// Whether an address is public: not of this machine, a private network or a special use (RFC 6890).
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => !SPECIAL_V4.iter().any(|net| net.contains(&address)),

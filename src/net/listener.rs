@@ -29,14 +29,15 @@ use crate::settings::Limits;
 use crate::tasks::keep;
 use crate::telemetry::Seldom;
 
-/// Connections that the kernel completes before we accept them.
+/// Connections that the kernel may complete before we accept them.
 const BACKLOG: i32 = 1024;
 /// First and longest pause when the system is out of descriptors (SECURITY DS-09).
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Between the announcement of a shutdown and its beginning: TCP handshakes under way end in it, and clients that send on
-/// a kept connection are told to open another. Shorter than the second after which TCP sends a lost SYN again.
+/// Between the announcement of a shutdown and its beginning: TCP handshakes under way end in it, and clients that
+/// send on a kept connection are told to open another. Shorter than the second after which TCP sends a lost SYN
+/// again.
 pub const LEAVE_TIME: Duration = Duration::from_millis(500);
 /// From accept to the last byte of a PROXY header.
 const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
@@ -46,7 +47,7 @@ const PROXY_HEADER_TIME: Duration = Duration::from_secs(5);
 pub struct Endpoint {
     /// The listener's name.
     pub name: Arc<str>,
-    /// Where it was bound, with the port that port 0 became.
+    /// The address that it is bound to, with the port that the system chose for port 0.
     pub address: SocketAddr,
     /// Its TLS, swapped by a reload; `None` for plaintext.
     pub tls: ArcSwapOption<TlsAcceptor>,
@@ -54,8 +55,8 @@ pub struct Endpoint {
     pub is_kept_by_manager: bool,
     /// Stops accepting.
     pub closed: CancellationToken,
-    /// The shutdown of its connections: that of the program, or its own where a reload removes it. HTTP/1.1 connections
-    /// take only `announced` from here: they outlive their listener.
+    /// The shutdown of its connections: that of the program, or its own where a reload removes it. HTTP/1.1
+    /// connections take only `announced` from here: they outlive their listener.
     pub shutdown: Shutdown,
     /// Keeps the log from being filled where nothing can be accepted.
     pub accept_error_throttle: Mutex<Seldom>,
@@ -97,12 +98,12 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Fails when a socket listens on `address`, one of [`bind`] too.
+/// Fails when a socket listens on `address`, even one of [`bind`].
 pub fn nobody_listens(address: SocketAddr) -> io::Result<()> {
     socket_for(address)?.bind(&address.into())
 }
 
-/// A socket for `address`, to which what was closed just now is no obstacle.
+/// A socket for `address` that can be bound although connections there were closed just now.
 fn socket_for(address: SocketAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
@@ -113,7 +114,7 @@ fn socket_for(address: SocketAddr) -> io::Result<Socket> {
 /// Accepts connections until the endpoint is closed.
 pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Worker) {
     tokio::select! {
-        // First of all: what comes after the end is for whoever listens next.
+        // Asked first, because connections that come after the end are for the process that listens next.
         biased;
         () = endpoint.closed.cancelled() => {}
         () = keep("accept", &worker.gateway.telemetry().metrics.task_restarts, || {
@@ -121,7 +122,7 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
         }) => {}
     }
     if endpoint.is_kept_by_manager {
-        return; // What waits in the socket waits for whoever is started next.
+        return; // Connections that wait in the socket are for the process that is started next.
     }
     if let Err(error) = turn_away(&listener) {
         tracing::debug!(%error, "connections cannot be turned away before the socket closes");
@@ -133,10 +134,9 @@ pub async fn accept(listener: TcpListener, endpoint: Arc<Endpoint>, worker: Work
     }
 }
 
-/// Lets no connection begin: the packet that asks for one (SYN) is dropped. Linux resets everything
-/// that waits in a socket when it closes, other sockets on its address or not, unless
-/// `net.ipv4.tcp_migrate_req` is set (SECURITY S-08). Whoever is not heard asks again after a second,
-/// and is answered by who listens then.
+/// Drops the packets that begin connections (SYN), because Linux resets all connections that wait in a socket when it
+/// closes, even if other sockets have its address, unless `net.ipv4.tcp_migrate_req` is set (SECURITY S-08). The
+/// client asks again after a second, and whoever listens then answers.
 fn turn_away(listener: &TcpListener) -> io::Result<()> {
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_SET: u16 = 0x45;
@@ -151,7 +151,7 @@ fn turn_away(listener: &TcpListener) -> io::Result<()> {
     ])
 }
 
-/// Takes what waits in the socket, and closes it.
+/// Accepts the connections that wait in the socket, and closes it.
 fn accept_rest(listener: TcpListener, endpoint: &Arc<Endpoint>, worker: &Worker) -> io::Result<()> {
     let listener = listener.into_std()?;
     loop {
@@ -204,7 +204,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
         worker: worker.clone(),
     };
     worker.tasks.spawn(async move {
-        // What led to a connection is dropped before it is served: it may wait for an hour.
+        // All that was needed to establish the connection is dropped before it is served, which may take an hour.
         if let Some(established) = Box::pin(accepted.establish()).await {
             established.served.await;
             drop(established.place);
@@ -213,7 +213,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     });
 }
 
-/// Shows one connection in the metrics while it is open.
+/// Counts one connection as open in the metrics until it is dropped.
 struct Open(Arc<Gateway>);
 
 impl Open {
@@ -229,7 +229,7 @@ impl Drop for Open {
     }
 }
 
-/// Descriptors or memory have run out: says so now and then, and how long to wait, which is a little longer each time
+/// Descriptors or memory have run out: logs it now and then, and returns how long to wait, twice as long each time
 /// (SECURITY DS-09).
 fn trouble(endpoint: &Endpoint, error: &io::Error, before: Option<Duration>) -> Duration {
     let mut throttle = endpoint
@@ -242,7 +242,7 @@ fn trouble(endpoint: &Endpoint, error: &io::Error, before: Option<Duration>) -> 
     before.map_or(PAUSE_MIN, |before| before * 2).min(PAUSE_MAX)
 }
 
-/// Errors of the connection that was to be accepted; the listener itself is fine (accept(2)).
+/// Whether the error is of the connection that was to be accepted, and not of the listener (accept(2)).
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -257,7 +257,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    /// Whether the PROXY protocol named nobody.
+    /// Whether the PROXY header named no client.
     is_anonymous: bool,
     place: Place,
     endpoint: Arc<Endpoint>,
@@ -267,18 +267,18 @@ struct Accepted {
 /// A connection that is ready to be served.
 struct Established {
     place: Place,
-    /// Serves it until one side ends it. Boxed: it takes the room that its protocol needs.
+    /// Serves it until one side ends it. Boxed, so that it takes only the memory that its protocol needs.
     served: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl Accepted {
-    /// Finds out who the peer is and which protocol it speaks; `None` when it is not to be served.
+    /// Finds out who the peer is and which protocol it speaks; `None` when it must not be served.
     async fn establish(mut self) -> Option<Established> {
-        // It fails when the peer has gone.
+        // This fails when the peer has gone.
         self.stream.set_nodelay(true).ok()?;
         let snapshot = self.worker.gateway.snapshot();
         let limits = &snapshot.limits;
-        // There is none when a reload has just removed the listener.
+        // A reload may just have removed the listener.
         let policy = snapshot.listener(&self.endpoint.name, Some(self.endpoint.address))?;
         let policy = Arc::clone(policy);
         if !self.introduce(&policy, limits).await {
@@ -319,7 +319,7 @@ impl Accepted {
         false
     }
 
-    /// The client that the PROXY header names. Nothing is read from who may not send one.
+    /// The client that the PROXY header names. Nothing is read from a peer that may not send one.
     async fn proxied(&mut self, is_proxy: bool) -> anyhow::Result<Option<SocketAddr>> {
         anyhow::ensure!(is_proxy, "not a trusted proxy");
         let header = proxy_protocol::read(&mut self.stream);
@@ -416,7 +416,8 @@ impl Accepted {
     }
 }
 
-/// What HTTP/1.1 connections are told: where a reload removes their listener, only that they close with their next answer.
+/// The shutdown of HTTP/1.1 connections. A reload that removes their listener only announces it: they close with
+/// their next answer, or when idle.
 fn shutdown_http1(endpoint: &Endpoint, worker: &Worker) -> Shutdown {
     Shutdown {
         announced: endpoint.shutdown.announced.clone(),
@@ -424,10 +425,11 @@ fn shutdown_http1(endpoint: &Endpoint, worker: &Worker) -> Shutdown {
     }
 }
 
-/// A TLS handshake. Its dear part begins when the whole `ClientHello` is there, and each of these
-/// computations is followed by a turn of everything else on this worker: a flood of handshakes slows
-/// down handshakes, not requests (SECURITY DS-05). Who waits for the network holds up nobody. `None`
-/// when it was an ACME authority, which has seen what it wanted.
+/// A TLS handshake; `None` for that of an ACME authority, which only wants to see a certificate.
+///
+/// The expensive part begins when the whole `ClientHello` is there. One handshake of this worker computes at a time,
+/// and all other tasks have a turn after each, so that a flood of handshakes slows down handshakes, not requests
+/// (SECURITY DS-05). A handshake that waits for the network delays no other.
 async fn shake_hands(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
@@ -441,14 +443,14 @@ async fn shake_hands(
     let handshake = hello.into_stream(proof.unwrap_or_else(|| acceptor.config()));
     tokio::task::yield_now().await;
     drop(turn);
-    // Boxed: it goes from hand to hand, and is a kilobyte.
+    // Boxed, because it is a kilobyte and is moved several times.
     let mut stream = Box::new(handshake.await?);
     if is_proof {
         stream.shutdown().await?;
         return Ok(None);
     }
     let (socket, _) = stream.get_ref();
-    // Nothing is said after the client's last word, so that the system would put off saying that it has come: a client
+    // We send nothing after the client's last message, so the system would delay its acknowledgement, and a client
     // that waits for that before it writes on (Nagle's algorithm) would lose 40 ms.
     socket.set_quickack(true).ok();
     Ok(Some(stream))

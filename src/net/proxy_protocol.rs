@@ -1,9 +1,9 @@
 //! The PROXY protocol, versions 1 and 2: what a proxy in front says of a connection before its
 //! first byte.
 //!
-//! Whoever may send it chooses the client's address, so it is read from trusted proxies only, and
-//! strictly: what two readers could understand differently is refused (SECURITY SM-42). Exactly the
-//! header is taken from the stream, never a byte of what follows.
+//! A peer that may send it chooses the client's address, so it is read from trusted proxies only, and strictly: what
+//! two readers could understand differently is refused (SECURITY SM-42). Exactly the header is taken from the stream,
+//! never a byte of what follows.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -38,7 +38,7 @@ pub enum ProxyError {
     TooLong,
 }
 
-/// Reads the header. `None` when it names nobody: a health check of the proxy itself.
+/// Reads the header. `None` when it names no client: a health check of the proxy itself.
 pub async fn read<I>(io: &mut I) -> Result<Option<SocketAddr>, ProxyError>
 where
     I: AsyncRead + Unpin,
@@ -80,7 +80,7 @@ fn line_names(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     }
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
-        // What follows UNKNOWN is to be passed over.
+        // What follows UNKNOWN must be ignored.
         ["PROXY", "UNKNOWN", ..] => Ok(None),
         ["PROXY", "TCP4", from, to, from_port, to_port] => {
             addresses::<Ipv4Addr>(from, to, from_port, to_port)
@@ -117,7 +117,7 @@ fn port(text: &str) -> Result<u16, ProxyError> {
     }
 }
 
-/// Version 2: what stands behind the fixed part. Type-length-values are passed over, but must fit.
+/// Version 2: what follows the fixed part. Type-length-values are skipped, but must fit.
 fn block_names(version: u8, family: u8, block: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
     match version {
         // LOCAL: the proxy speaks for itself.
@@ -127,7 +127,7 @@ fn block_names(version: u8, family: u8, block: &[u8]) -> Result<Option<SocketAdd
     }
     let mut rest = block;
     let source = match family {
-        // Unspecified, or a unix socket on the proxy's machine: nobody that has an address.
+        // Unspecified, or a unix socket on the proxy's machine: there is no address.
         0x00 => return Ok(None),
         0x31 => {
             take::<216>(&mut rest)?;
@@ -143,7 +143,7 @@ fn block_names(version: u8, family: u8, block: &[u8]) -> Result<Option<SocketAdd
             take::<16>(&mut rest)?;
             Some(SocketAddr::new(source.into(), ports(&mut rest)?))
         }
-        // Datagrams, and what was never assigned.
+        // Datagrams, and values that were never assigned.
         _ => return Err(ProxyError::Malformed),
     };
     while !rest.is_empty() {

@@ -1,8 +1,9 @@
 //! Writes go last.
 //!
-//! Before a request is written to the app, or a refusal to its sender, every other task that is ready runs first: waking
-//! another process for each request costs more than judging one. This saves a tenth to a quarter of the time of a
-//! forwarded request and a twentieth of a refused one (docs/performance.md); with nothing else ready it costs one turn.
+//! Before a request is written to the app, or a refusal to its sender, every other task that is ready runs first:
+//! waking another process for each request costs more than judging one. This saves a tenth to a quarter of the time
+//! of a forwarded request and a twentieth of a refused one (docs/performance.md); with nothing else ready it costs
+//! one turn.
 
 use std::future::poll_fn;
 use std::task::Poll;

@@ -1,8 +1,8 @@
-//! Names become addresses.
+//! Looks up the addresses of names.
 //!
-//! The system's resolver holds a thread for as long as its server keeps silent, which may be half a minute. So
-//! there is one look-up of a name at a time, however many deliveries wait for it, and few of all names: a resolver
-//! that hangs takes neither the threads nor the places of what has nothing to do with it.
+//! The system's resolver blocks a thread for as long as its server does not answer, which may be half a minute. So
+//! there is one look-up of a name at a time, however many deliveries wait for it, and few look-ups of all names, on
+//! threads of their own: a resolver that hangs delays nothing else.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -17,15 +17,15 @@ use crate::shares::unbracketed;
 
 /// Names that are looked up at the same time.
 const LOOKUPS_MAX: usize = 16;
-/// Names that wait for that.
+/// Names that may wait to be looked up.
 const WAITING_MAX: usize = 1024;
 
-/// What a look-up found; the error as a text, for many wait for it.
+/// What a look-up found; the error is a text, because it is given to all that wait.
 type Found = Result<Arc<[SocketAddr]>, (io::ErrorKind, Arc<str>)>;
 
 static RESOLVER: LazyLock<Resolver> = LazyLock::new(|| Resolver::new(system));
 
-/// The addresses of a host, which may be one itself.
+/// The addresses of a host, which is a name or an address.
 pub(super) async fn addresses(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = unbracketed(host);
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -44,7 +44,7 @@ fn system(host: &str) -> io::Result<Vec<SocketAddr>> {
     Ok((host, 0).to_socket_addrs()?.collect())
 }
 
-/// Looks names up, on threads that live while there are some.
+/// Looks names up, on threads that end when no name waits.
 #[derive(Clone)]
 struct Resolver(Arc<Shared>);
 
@@ -55,7 +55,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Who is told of the names that are being looked up, or wait for it.
+    /// The names that are being looked up or wait for it, each with those that wait for its addresses.
     asked: HashMap<Arc<str>, watch::Sender<Option<Found>>>,
     waiting: VecDeque<Arc<str>>,
     threads: usize,
@@ -76,7 +76,7 @@ impl Resolver {
         found.map_err(|(kind, why)| io::Error::new(kind, &*why))
     }
 
-    /// Joins the look-up that is under way, else begins one.
+    /// Joins the look-up of this name that is under way, else begins one.
     fn ask(&self, host: &str) -> io::Result<watch::Receiver<Option<Found>>> {
         let mut state = self.0.lock();
         if let Some(asked) = state.asked.get(host) {
@@ -90,7 +90,7 @@ impl Resolver {
             let thread = thread::Builder::new().name("resolver".to_owned());
             match thread.spawn(move || shared.work()) {
                 Ok(_) => state.threads += 1,
-                // Those that are there come to it.
+                // A thread that runs already will take it.
                 Err(_) if state.threads > 0 => {}
                 Err(error) => return Err(error),
             }
@@ -108,7 +108,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks up what waits, until nothing does. A look-up that panics is a failure like others: the thread goes on.
+    /// Looks up names until none waits. A look-up that panics fails like others, and the thread goes on.
     fn work(&self) {
         while let Some(name) = self.next() {
             let (ask, host) = (self.ask, Arc::clone(&name));
@@ -135,7 +135,7 @@ impl Shared {
             if is_wanted {
                 return Some(name);
             }
-            // Whoever asked has waited long enough.
+            // All that asked have stopped waiting.
             state.asked.remove(&name);
         }
         state.threads -= 1;

@@ -1,10 +1,10 @@
-//! HTTP/1.1 is read here before hyper reads it, so that framing has one meaning only.
+//! Reads HTTP/1.1 before hyper does, so that framing has one meaning only.
 //!
 //! hyper repairs what the strictest servers refuse, and the gateway sees only the result: a length
 //! beside a transfer coding is dropped, equal lengths are merged, a fragment is cut off the target
 //! (SECURITY SM-01, SM-02, SM-11, RT-20). [`Strict`] follows the messages of a connection and puts
-//! bytes that nobody accepts in the place of the first line that frames in doubt: hyper then
-//! answers 400 and closes. What hyper would refuse by itself is left to it.
+//! bytes that nobody accepts in the place of the first line whose framing is in doubt: hyper then answers 400
+//! and closes. What hyper refuses by itself is left to it.
 
 use std::io;
 use std::pin::Pin;
@@ -13,23 +13,23 @@ use std::task::{Context, Poll, ready};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// No method, field, chunk size or trailer; and it ends a head, so that hyper does not wait for more.
+/// Is no method, field, chunk size or trailer, and ends a head, so that hyper does not wait for more.
 const REFUSAL: &[u8] = b"\0\r\n\r\n";
-/// Longest request line, in bytes: twice what the gateway takes for a target. hyper would say that the head is too large,
-/// and the gateway would hear nothing of it (SECURITY DS-10).
+/// Longest request line, in bytes: twice what the gateway takes for a target. hyper would refuse the head as too
+/// large, without telling the gateway (SECURITY DS-10).
 const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
-/// The end of a head whose request line is longer: the gateway then says what is wrong with its target.
+/// Ends a head whose request line is longer, so that the gateway refuses its target.
 const END_OF_HEAD: &[u8] =
     b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
-/// Longest line between the data of chunks, in bytes, of which a size and an extension of signed chunks need a hundred:
-/// hyper takes any number of zeros and blanks.
+/// Longest line between the data of chunks, in bytes, because hyper takes any number of zeros and blanks. A size and
+/// an extension of signed chunks need a hundred.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Longest line of a trailer section, in bytes.
 const TRAILER_LINE_BYTES_MAX: usize = 16 * 1024;
-/// What of a line no sender can do without: a size of eight digits, and its end.
+/// Bytes of a chunk line that are free: eight hex digits and CRLF.
 const CHUNK_LINE_BYTES_FREE: usize = 10;
-/// What else may stand between the data of a body, zeros, extensions and trailers: so many bytes, and as many as there
-/// are of data. It costs time, and counts as nothing (SECURITY DS-15).
+/// Framing bytes (zeros, extensions, trailers) that a body may have: this many, and one more for each byte of data.
+/// They cost time but no body limit counts them (SECURITY DS-15).
 const FRAMING_BYTES_FREE: usize = 64 * 1024;
 
 /// A stream of requests whose framing is beyond doubt.
@@ -37,7 +37,7 @@ const FRAMING_BYTES_FREE: usize = 64 * 1024;
 pub struct Strict<I> {
     io: I,
     reader: Reader,
-    /// What is put in the place of a refused line, and of that what is left.
+    /// Why a line was refused, and what is still to be read in its place.
     refusal: Option<(Doubt, &'static [u8])>,
 }
 
@@ -71,7 +71,8 @@ impl<I: AsyncRead + Unpin> AsyncRead for Strict<I> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.refusal {
-            // The request is answered, and nothing follows it. An end would be taken for a sender that is gone.
+            // The request is being answered, and nothing follows it. hyper would take an end for a client that has
+            // gone.
             Some((Doubt::TooLong, [])) => return Poll::Pending,
             Some((doubt, left)) => {
                 self.refuse(doubt, left, buf);
@@ -133,22 +134,22 @@ struct Refused {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
-    /// The line frames in doubt.
+    /// The framing that the line says is in doubt.
     Framing,
-    /// The request line has no end within its limit.
+    /// The request line is longer than its limit.
     TooLong,
 }
 
-/// The line itself is in doubt.
+/// The line that was just read is in doubt.
 struct Doubtful;
 
 /// Where in a message the stream is.
 #[derive(Debug, Default)]
 struct Reader {
     next: Next,
-    /// The beginning of a line whose end has not come. In a head hyper bounds it, by refusing to read on.
+    /// The beginning of a line whose end has not come. In a head hyper bounds it, because it stops reading.
     line: Vec<u8>,
-    /// How much may still stand between the chunks of this body.
+    /// Framing bytes that this body may still have.
     framing_left: usize,
 }
 
@@ -157,19 +158,19 @@ struct Reader {
 enum Next {
     #[default]
     RequestLine,
-    Field(Framing),
-    /// So many bytes of a body.
+    Field(RequestFraming),
+    /// This many bytes of a body.
     Body(u64),
     ChunkSize,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk.
     Chunk(u64),
     ChunkEnd,
     Trailer,
 }
 
-/// What the fields so far say of the body's framing.
+/// The framing of a request's body, by the fields so far.
 #[derive(Clone, Copy, Debug)]
-enum Framing {
+enum RequestFraming {
     Nothing,
     Length(u64),
     Chunked,
@@ -182,7 +183,7 @@ impl Reader {
             let passed = bytes.len() - rest.len();
             if let Some(room) = self.room_of_request_line(rest) {
                 let within = rest.get(..room).unwrap_or_default();
-                // hyper would cut a fragment off, and take what is left for a target of good length.
+                // hyper would cut a fragment off, and the rest may be a target within the limit.
                 let has_fragment = self.line.contains(&b'#') || within.contains(&b'#');
                 let (doubt, room) = if has_fragment {
                     (Doubt::Framing, 0)
@@ -212,7 +213,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Where a request line gets too long in `rest`: how much of it is still within.
+    /// If the request line gets too long in `rest`: how many bytes of `rest` are within its limit.
     fn room_of_request_line(&self, rest: &[u8]) -> Option<usize> {
         if !matches!(self.next, Next::RequestLine) {
             return None;
@@ -222,7 +223,7 @@ impl Reader {
         memchr(b'\n', within).is_none().then_some(room)
     }
 
-    /// Counts off bytes of a body; how many of `rest` they are.
+    /// Skips bytes of a body; returns how many of `rest` they are.
     fn skip(&mut self, left: u64, rest: &[u8], more: fn(u64) -> Next, then: Next) -> usize {
         let taken = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
         let left = left.saturating_sub(taken as u64);
@@ -230,7 +231,7 @@ impl Reader {
         taken
     }
 
-    /// Reads to the end of the line, or keeps its beginning; how many bytes that took.
+    /// Reads to the end of the line, or keeps its beginning; returns how many bytes of `rest` that took.
     fn read_line(&mut self, rest: &[u8]) -> Result<usize, Doubtful> {
         let end = memchr(b'\n', rest);
         let taken = end.map_or(rest.len(), |end| end + 1);
@@ -262,7 +263,7 @@ impl Reader {
         } else {
             self.line.extend_from_slice(part);
             self.next = after(self.next, &self.line)?;
-            // Its room is not kept: most connections wait.
+            // Gives its memory back, because most connections wait.
             self.line = Vec::new();
         }
         if in_head && matches!(self.next, Next::ChunkSize) {
@@ -272,8 +273,8 @@ impl Reader {
     }
 }
 
-/// Whether a line among the fields could end the head, or be one of the two that frame: of nearly all, the first
-/// byte says that they are not.
+/// Whether a line among the fields could end the head, or be one of the two fields that frame. The first byte tells
+/// that nearly all are neither.
 fn may_matter(line: &[u8]) -> bool {
     matches!(
         line.first(),
@@ -294,13 +295,13 @@ fn after(next: Next, line: &[u8]) -> Result<Next, Doubtful> {
     }
 }
 
-/// RFC 9112 2.2: a line of a head may end with a line feed alone.
+/// A line of a head without its end, which may be a line feed alone (RFC 9112 2.2).
 fn of_head(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// A line between chunks ends with both, and holds neither.
+/// A line between chunks without its end, which is CRLF. It has no CR inside.
 fn without_end(line: &[u8]) -> Result<&[u8], Doubtful> {
     let line = line.strip_suffix(b"\r\n").ok_or(Doubtful)?;
     if line.contains(&b'\r') {
@@ -314,45 +315,45 @@ fn after_request_line(line: &[u8]) -> Result<Next, Doubtful> {
     if line.is_empty() {
         return Ok(Next::RequestLine);
     }
-    // RFC 9112 3.2: no form of target has a fragment. A method may have the sign in its name.
+    // No form of target has a fragment (RFC 9112 3.2). A method may have a `#` in its name.
     let target = line.splitn(2, |byte| *byte == b' ').last();
     if target.is_none_or(|target| target.contains(&b'#')) {
         return Err(Doubtful);
     }
-    Ok(Next::Field(Framing::Nothing))
+    Ok(Next::Field(RequestFraming::Nothing))
 }
 
-fn after_field(framing: Framing, line: &[u8]) -> Result<Next, Doubtful> {
+fn after_field(framing: RequestFraming, line: &[u8]) -> Result<Next, Doubtful> {
     let line = of_head(line);
     if line.is_empty() {
         return Ok(match framing {
-            Framing::Chunked => Next::ChunkSize,
-            Framing::Nothing | Framing::Length(0) => Next::RequestLine,
-            Framing::Length(length) => Next::Body(length),
+            RequestFraming::Chunked => Next::ChunkSize,
+            RequestFraming::Nothing | RequestFraming::Length(0) => Next::RequestLine,
+            RequestFraming::Length(length) => Next::Body(length),
         });
     }
     let framing = match (framed_by(line), framing) {
         (None, framing) => framing,
-        (Some(framing), Framing::Nothing) => framing?,
+        (Some(framing), RequestFraming::Nothing) => framing?,
         // Both fields, or one of them twice.
-        (Some(_), Framing::Length(_) | Framing::Chunked) => return Err(Doubtful),
+        (Some(_), RequestFraming::Length(_) | RequestFraming::Chunked) => return Err(Doubtful),
     };
     Ok(Next::Field(framing))
 }
 
-/// What a field says of the framing; `None` when it is another field.
-fn framed_by(line: &[u8]) -> Option<Result<Framing, Doubtful>> {
+/// The framing that a field says; `None` for other fields.
+fn framed_by(line: &[u8]) -> Option<Result<RequestFraming, Doubtful>> {
     if let Some(value) = value_of(b"content-length", line) {
-        Some(length(unpadded(value)).map(Framing::Length))
+        Some(length(unpadded(value)).map(RequestFraming::Length))
     } else if let Some(value) = value_of(b"transfer-encoding", line) {
         let chunked = unpadded(value).eq_ignore_ascii_case(b"chunked");
-        Some(chunked.then_some(Framing::Chunked).ok_or(Doubtful))
+        Some(chunked.then_some(RequestFraming::Chunked).ok_or(Doubtful))
     } else {
         None
     }
 }
 
-/// What follows the colon, where the field has this name.
+/// What follows the colon, if the field has this name.
 fn value_of<'l>(name: &[u8], line: &'l [u8]) -> Option<&'l [u8]> {
     match line.split_at_checked(name.len())? {
         (own, [b':', value @ ..]) if own.eq_ignore_ascii_case(name) => Some(value),

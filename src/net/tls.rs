@@ -28,17 +28,17 @@ pub struct TlsAcceptor {
     certificates: Arc<Current>,
 }
 
-/// When a certificate counts.
+/// When a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
-    /// From this moment on.
+    /// Its beginning.
     pub from: UnixTime,
-    /// Until this one.
+    /// Its end.
     pub until: UnixTime,
 }
 
 impl Validity {
-    /// What nobody may rely on: of a certificate that cannot be read.
+    /// That of a certificate that cannot be read: never valid.
     const NEVER: Self = Self {
         from: UnixTime::from_secs(0),
         until: UnixTime::from_secs(0),
@@ -84,7 +84,7 @@ impl TlsAcceptor {
         };
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&certificates);
         let mut config = builder.with_cert_resolver(resolver);
-        // Shops that ask libcurl for HTTP/1.0 offer nothing else (WooCommerce): refused here, their deliveries would
+        // Shops that ask libcurl for HTTP/1.0 offer nothing else (WooCommerce). Refused here, their deliveries would
         // leave no trace.
         config.alpn_protocols = [b"h2".as_slice(), b"http/1.1", b"http/1.0"]
             .map(<[u8]>::to_vec)
@@ -135,13 +135,13 @@ impl TlsAcceptor {
         certificates.list.iter().map(expiry).collect()
     }
 
-    /// The listener's certificates, without those that were made here.
+    /// The listener's certificates, without self-signed stand-ins.
     pub fn certificates(&self) -> Vec<Certificate> {
         let certificates = self.certificates.0.load();
         certificates.not_made().cloned().collect()
     }
 
-    /// Those of `domains` that none of its certificates is for, but for one that was made here.
+    /// The `domains` that no issued certificate covers; self-signed stand-ins do not count.
     pub fn uncovered(&self, domains: &[String]) -> Vec<String> {
         let certificates = self.certificates.0.load();
         let is_covered = |domain: &str| certificates.not_made().any(|one| one.covers(domain));
@@ -149,14 +149,13 @@ impl TlsAcceptor {
         uncovered.cloned().collect()
     }
 
-    /// When the next certificate is to be ordered, for a listener whose certificates are; 0 while senders may refuse
-    /// what it shows for one of its names.
+    /// When to order the next certificate (ACME listeners only). 0 means now: senders may refuse the present one.
     pub fn order_due(&self) -> Option<UnixTime> {
         self.certificates.0.load().order_due
     }
 
-    /// Serves this certificate from the next handshake on, and one made here for those of `domains` that
-    /// it is not for. The next is to be ordered at `order_due`.
+    /// Serves this certificate from the next handshake on, and a self-signed one for the `domains` that it does not
+    /// cover. The next one is ordered at `order_due`.
     pub fn install(
         &self,
         certificate: Certificate,
@@ -184,7 +183,7 @@ struct Current(ArcSwap<Certificates>);
 struct Certificates {
     list: Vec<Certificate>,
     by_name: HashMap<String, SmallVec<[usize; 1]>>,
-    /// Where they are ordered: see [`TlsAcceptor::order_due`].
+    /// See [`TlsAcceptor::order_due`].
     order_due: Option<UnixTime>,
 }
 
@@ -203,7 +202,7 @@ pub struct Certificate {
 pub enum Origin {
     /// A file that the configuration names.
     File,
-    /// Made here: nobody but the operator should trust it.
+    /// Self-signed by this process: nobody but the operator should trust it.
     Made,
     /// Issued by the ACME authority that has this directory.
     Authority(Arc<str>),
@@ -220,7 +219,7 @@ impl Certificates {
                 (pairs.iter().map(pair).collect::<anyhow::Result<_>>()?, None)
             }
             CertificateSource::SelfSigned(names) => (vec![self_signed(names)?], None),
-            // Until there is a better one.
+            // Served until the first one is issued.
             CertificateSource::Acme(acme) => (
                 vec![self_signed(&acme.domains)?],
                 Some(UnixTime::from_secs(0)),
@@ -248,7 +247,7 @@ impl Certificates {
         certificates.filter(|certificate| certificate.origin != Origin::Made)
     }
 
-    /// The certificates that are good for a name that the client asked for: first those that have it, then wildcards.
+    /// The certificates that cover a name: first those that have it, then wildcards.
     fn by_name(&self, name: &str) -> SmallVec<[&Certificate; 2]> {
         let name = normalize_host(name);
         let wildcard = name
@@ -261,7 +260,7 @@ impl Certificates {
         places.filter_map(|place| self.list.get(*place)).collect()
     }
 
-    /// What those are good for, each of them: rustls does not say which one it showed.
+    /// The hosts that all certificates for a name cover, because rustls does not say which one it showed.
     fn names_for(&self, name: &str) -> Option<Arc<CertificateNames>> {
         let mut certificates = self.by_name(name).into_iter();
         let mut names = Arc::clone(&certificates.next()?.names);
@@ -273,7 +272,8 @@ impl Certificates {
         Some(names)
     }
 
-    /// Those to choose from: without a name, or for one that none is good for, the first and those of its name.
+    /// The certificates to choose from. Without a name, or for one that none covers: the first, and all with its
+    /// first name.
     fn candidates(&self, name: Option<&str>) -> SmallVec<[&Certificate; 2]> {
         let named = name.map(|name| self.by_name(name)).unwrap_or_default();
         if !named.is_empty() {
@@ -290,7 +290,7 @@ impl ResolvesServerCert for Current {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let certificates = self.0.load();
         let candidates = certificates.candidates(hello.server_name());
-        // Of an ECDSA and an RSA certificate for one name, old clients can check the RSA one alone.
+        // Of an ECDSA and an RSA certificate for one name, old clients can check only the RSA one.
         let schemes = hello.signature_schemes();
         let fits =
             |certificate: &&&Certificate| certificate.key.key.choose_scheme(schemes).is_some();
@@ -300,7 +300,7 @@ impl ResolvesServerCert for Current {
 }
 
 impl Certificate {
-    /// Fails when the key does not fit. `name` is that of its metric.
+    /// Fails when the key does not fit. `name` is its name in metrics.
     pub fn new(
         name: &Arc<str>,
         origin: Origin,
@@ -339,7 +339,7 @@ impl Certificate {
         &self.origin
     }
 
-    /// Whether it is good for a domain.
+    /// Whether it covers a domain.
     pub fn covers(&self, domain: &str) -> bool {
         self.names.covers(&normalize_host(domain))
     }
@@ -349,7 +349,7 @@ impl Certificate {
         &self.names
     }
 
-    /// When it counts.
+    /// When it is valid.
     pub fn validity(&self) -> Validity {
         self.validity
     }
@@ -385,7 +385,8 @@ pub fn names_of(certificate: &CertificateDer<'_>) -> CertificateNames {
     names
 }
 
-/// What certificates had before there were other names in them (RFC 6125, section 6.4.4). A few clients still look there.
+/// The common name, which old certificates have instead of alternative names (RFC 6125, section 6.4.4). A few clients
+/// still look there.
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let name = parsed.subject().iter_common_name().next()?;

@@ -1,4 +1,4 @@
-//! Who is believed over TLS: those that a given authority vouches for, and those whose own certificate is given.
+//! Which certificates are believed over TLS: those of given authorities, and those that are given themselves.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::tls::provider;
 
-/// What `openssl req -x509` makes is an authority's certificate: webpki takes none as anybody's own, even where it is
-/// the very one that it should trust. Such a one is taken here, and nothing else that webpki does not take.
+/// `openssl req -x509` makes a CA certificate, which webpki refuses as an end-entity certificate even if it is the
+/// very one configured. That one case is accepted here, and nothing else that webpki refuses.
 #[derive(Debug)]
 struct Given<V: ?Sized> {
     certificates: Vec<CertificateDer<'static>>,
@@ -71,7 +71,7 @@ pub fn roots_of(authorities: &[CertificateDer<'static>]) -> anyhow::Result<RootC
     Ok(roots)
 }
 
-/// Whether somebody was not believed because of the certificate of an authority, shown as its own.
+/// Whether a peer was refused because it showed a CA certificate as its own.
 pub fn shows_authority(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else {
         return false;
@@ -80,14 +80,14 @@ pub fn shows_authority(error: &Error) -> bool {
     matches!(cause, Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whose certificate it is to be.
+/// Whether the certificate is a client's or a server's.
 #[derive(Clone, Copy)]
 enum Side {
     Client,
     Server,
 }
 
-/// What webpki asks of a certificate beside its name and its issuer.
+/// Checks what webpki checks of a certificate beside its name and its issuer.
 fn is_fit(
     certificate: &CertificateDer<'_>,
     side: Side,
@@ -118,7 +118,7 @@ fn is_fit(
 }
 
 impl<V: ?Sized> Given<V> {
-    /// Whether it is one of the given, and refused for nothing but that it is an authority's.
+    /// Whether it is one of the given certificates, and was refused only because it is a CA certificate.
     fn takes(&self, certificate: &CertificateDer<'_>, error: &Error) -> bool {
         shows_authority(error) && self.certificates.contains(certificate)
     }
