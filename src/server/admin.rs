@@ -1,4 +1,4 @@
-//! The admin listener: opened, moved and closed by configurations.
+//! The admin listener: what a configuration changes of it, and putting that into force.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::tasks::keep;
 
 /// The admin listener at work.
 pub(super) struct AdminListener {
-    /// As configured, which may say port 0.
+    /// The configured address, which may have port 0.
     address: SocketAddr,
-    /// As it is.
+    /// The address that it is bound to.
     pub(super) bound: SocketAddr,
     pub(super) closed: CancellationToken,
 }
@@ -36,7 +36,7 @@ impl Server {
             Some(address) => {
                 let context = || cannot_listen("the admin listener", address);
                 let passed = self.manager.listener("admin", address);
-                // A second process would answer every other probe and scrape of the first.
+                // Two processes on one address would each answer half of the probes and scrapes.
                 let alone = || match running {
                     None => nobody_listens(address).and_then(|()| bind(address)),
                     Some(_) => bind(address),

@@ -1,4 +1,4 @@
-//! What outlives a reload where its settings did not change, and the snapshot that is made of it.
+//! What a reload keeps where its settings did not change, and the snapshot that is made of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ pub(super) struct Kept {
     pub(super) limiters: Limiters,
     /// Claims of this process; those of `store: memory` outlive a reload.
     memory: MemoryStore,
-    /// The store in use, and what it was made from.
+    /// The store in use, and its settings.
     state: Option<(StateSettings, ReplayStore)>,
-    /// The commits that shared stores, retired ones too, have yet to be told of.
+    /// Commits that shared stores, retired ones too, do not know of yet.
     pub(super) settling: TaskTracker,
     pub(super) telemetry: Telemetry,
 }
 
-/// Upstreams by name, each with what ends its health checks.
+/// Upstreams by name, each with the token that ends its health checks.
 pub(super) type Clusters = HashMap<Arc<str>, (Arc<Cluster>, CancellationToken)>;
 
 impl Kept {
@@ -78,7 +78,7 @@ impl Kept {
         Ok(next)
     }
 
-    /// Begins the health checks of new upstreams and ends those of the ones that are gone.
+    /// Begins the health checks of new upstreams and ends those of upstreams that are gone.
     pub(super) fn keep_clusters(&mut self, next: Clusters) {
         let before = std::mem::replace(&mut self.clusters, next);
         let clusters = self.clusters.values();
@@ -196,5 +196,72 @@ impl Kept {
             load,
             ..RouteState::new(route, metrics, upstream)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use http::HeaderValue;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::gateway::outgoing::Outgoing;
+    use crate::settings::{ServerAddress, UpstreamTls};
+    use crate::telemetry::log::AccessLog;
+    use crate::telemetry::metrics::Metrics;
+
+    /// A server that answers each connection once, and how many it had.
+    async fn serve(answer: &'static [u8]) -> (ServerAddress, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = ServerAddress::Http {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+        };
+        let count = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&count);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                counter.fetch_add(1, Ordering::Relaxed);
+                // Unread bytes would reset the connection when it is dropped.
+                stream
+                    .read_buf(&mut Vec::with_capacity(1024))
+                    .await
+                    .unwrap();
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (address, count)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_failed_is_asked_last_after_a_reload_too() {
+        let (bad, asked) = serve(b"no HTTP\r\n\r\n").await;
+        let (good, _) = serve(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        let mut settings = UpstreamSettings {
+            name: "app".into(),
+            servers: vec![bad, good],
+            connect_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
+            health: None,
+            tls: UpstreamTls::default(),
+        };
+        let telemetry = Telemetry::new(Metrics::new("0.0.0"), AccessLog::capture());
+        let mut kept = Kept::new(&telemetry, &Clock::system(), &Limits::default());
+        let host = HeaderValue::from_static("app");
+        for _ in 0..2 {
+            let next = kept.next_clusters(vec![settings.clone()]).unwrap();
+            kept.keep_clusters(next);
+            let (cluster, _) = &kept.clusters["app"];
+            for _ in 0..4 {
+                let request = Outgoing::probe(&host, "/".parse().unwrap());
+                drop(cluster.send(request, None).await);
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), 1);
+            settings.timeout *= 2;
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::tasks::keep;
 pub(super) struct Running {
     settings: ListenerSettings,
     pub(super) endpoint: Arc<Endpoint>,
-    /// Orders its certificates; ends when dropped.
+    /// The task that orders its certificates; ends when dropped.
     keeper: Option<AbortOnDropHandle<()>>,
 }
 
@@ -74,7 +74,7 @@ impl Server {
         Ok(Planned { settings, change })
     }
 
-    /// TLS of a listener, with the best certificate that is there where they are ordered.
+    /// TLS of a listener; of an ACME listener with the best certificate that there is.
     fn tls(&self, listener: &str, settings: &TlsSettings) -> anyhow::Result<TlsAcceptor> {
         let acceptor = TlsAcceptor::new(settings)?;
         if let CertificateSource::Acme(acme) = &settings.certificates {
@@ -84,8 +84,7 @@ impl Server {
         Ok(acceptor)
     }
 
-    /// What an ordered certificate of a listener may take the place of: its own certificates, and those that
-    /// were ordered for others.
+    /// The certificates that an ACME listener may begin with: its own, and those that were issued for others.
     fn served(&self, listener: &str) -> Vec<Certificate> {
         let mut served = Vec::new();
         for (name, running) in &self.endpoints {
@@ -107,11 +106,11 @@ impl Server {
     ) -> anyhow::Result<Vec<std::net::TcpListener>> {
         let mut address = settings.address;
         let mut sockets = Vec::with_capacity(self.workers.len());
-        // Sockets of our own are no surprise.
+        // Sockets of this process, or of its service manager, are no reason for a warning.
         let is_ours =
             own_ports.contains(&address.port()) || self.manager.holds(&settings.name, address);
         let is_taken = |error: &std::io::Error| error.kind() == ErrorKind::AddrInUse;
-        // Afterwards, this process does.
+        // Asked before binding, because afterwards this process listens.
         let is_shared = !is_ours && nobody_listens(address).is_err_and(|error| is_taken(&error));
         for _ in &self.workers {
             let context = || cannot_listen(&format!("listener `{}`", settings.name), address);
@@ -119,7 +118,7 @@ impl Server {
             let socket = passed
                 .unwrap_or_else(|| bind(address))
                 .with_context(context)?;
-            // With port 0 the first one decides.
+            // For port 0 the system chooses with the first socket.
             address = socket.local_addr()?;
             sockets.push(socket);
         }
@@ -152,7 +151,7 @@ impl Server {
                     let keeper = self.keeper(&settings, &running.endpoint);
                     (running.endpoint, keeper)
                 }
-                // Only what runs is planned to be kept.
+                // Cannot be: only a running listener is kept or swapped.
                 (Change::Keep | Change::Swap(_), None) => continue,
             };
             let running = Running {
@@ -170,7 +169,7 @@ impl Server {
         self.show_expiries();
     }
 
-    /// What keeps a listener's certificates fresh, if that is our task.
+    /// Starts the task that orders a listener's certificates, if it is an ACME listener.
     fn keeper(
         &self,
         settings: &ListenerSettings,
@@ -219,14 +218,14 @@ impl Server {
             accept_error_throttle: Mutex::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            // A worker only stops listening for work when the program ends.
+            // This fails only when the program ends.
             drop(worker.listen.send((socket, Arc::clone(&endpoint))));
         }
         tracing::info!(target: START, listener = &*settings.name, %address, "listening");
         endpoint
     }
 
-    /// Shows when an order is due, and gives when the certificates end: listeners may share their names.
+    /// Shows when an order is due, and returns when the certificates end, because listeners may share their names.
     fn note_expiries(&self, running: &Running) -> Vec<Expiry> {
         let metrics = &self.kept.telemetry.metrics;
         let tls = running.endpoint.tls.load();
@@ -250,7 +249,7 @@ fn earliest(mut expiries: Vec<Expiry>) -> Vec<Expiry> {
     expiries
 }
 
-/// What requests are judged by that come over these listeners.
+/// How requests are judged, by the listener that they come over.
 pub(super) fn policies(listeners: &[ListenerSettings]) -> HashMap<Arc<str>, ListenerPolicy> {
     let policy = |listener: &ListenerSettings| {
         let plaintext = match &listener.transport {

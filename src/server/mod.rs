@@ -40,19 +40,19 @@ use listeners::{Running, policies};
 use stop::Stop;
 use workers::{WorkerHandle, start_workers};
 
-/// How often maps that only grow are swept.
+/// How often expired entries of maps are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-/// The end of `drain_timeout`, in which the last answers leave: a tenth of it, and no more than this.
+/// The end of `drain_timeout` in which the last answers leave: a tenth of it, at most this.
 const CUTOFF_TIME: Duration = Duration::from_secs(1);
-/// Target of what is said at start, whatever `RUST_LOG` holds: where it listens, and that it serves.
+/// Target of the messages that are logged whatever `RUST_LOG` says: where the program listens, and that it is ready.
 pub const START: &str = "hookward::start";
 
-/// A listener and where it was bound.
+/// A listener and the address that it is bound to.
 #[derive(Clone, Debug)]
 pub struct Bound {
     /// Name of the listener.
     pub listener: Arc<str>,
-    /// Its address, with the port that port 0 became.
+    /// Its address, with the port that the system chose for port 0.
     pub address: SocketAddr,
 }
 
@@ -70,7 +70,7 @@ pub fn run(
         .enable_all()
         .build()?;
     let result = runtime.block_on(async {
-        // Before anybody can know that it runs: a signal that comes at once must not kill it.
+        // First of all, so that a signal that comes at once does not kill the process.
         let mut stop = Stop::listen()?;
         reloader.listen();
         note_memory(&config.limits);
@@ -84,12 +84,12 @@ pub fn run(
         server.close().await;
         Ok(())
     });
-    // A load that is under way must not hold up the end.
+    // A configuration that is being loaded must not delay the end.
     runtime.shutdown_background();
     result
 }
 
-/// Says what the limits came to where memory is short: defaults are lower then than in the documentation.
+/// Logs the limits where memory is short, because the defaults are then lower than in the documentation.
 fn note_memory(limits: &Limits) {
     let Some(memory) = memory_limit().filter(|memory| Limits::within(*memory) != Limits::default())
     else {
@@ -123,7 +123,7 @@ fn observers(routes: &RouteTable) -> String {
     names.join(", ")
 }
 
-/// Nobody is to believe that a route refuses while it does not.
+/// Logs the routes that only observe, so that nobody believes that they refuse.
 fn note_observers(routes: &str) {
     if !routes.is_empty() {
         tracing::info!(
@@ -133,8 +133,8 @@ fn note_observers(routes: &str) {
     }
 }
 
-/// What `config` asks for behind its listeners, without them: a gateway for who brings the requests
-/// along, as benches do. Nothing checks its upstreams' health or sweeps its maps.
+/// The gateway of `config` without its listeners, for benches and tests, which bring their own requests. Nothing
+/// checks its upstreams' health or sweeps its maps.
 pub fn gateway(config: Config, telemetry: Telemetry) -> anyhow::Result<Gateway> {
     let clock = Clock::system();
     let mut kept = Kept::new(&telemetry, &clock, &config.limits);
@@ -266,7 +266,7 @@ impl Server {
         }
     }
 
-    /// What has to be looked at now and then.
+    /// What is done every [`SWEEP_INTERVAL`].
     fn sweep(&mut self) {
         self.kept.limiters.sweep();
         if let Some(seconds) = self.steps.last() {
@@ -277,7 +277,7 @@ impl Server {
         }
     }
 
-    /// Takes no more connections and finishes what is under way.
+    /// Accepts no more connections and finishes the requests under way.
     async fn drain(&mut self, stop: &mut Stop) {
         for running in self.endpoints.values() {
             running.endpoint.closed.cancel();
@@ -291,7 +291,7 @@ impl Server {
             sleep(LEAVE_TIME).await;
             self.shutdown.begun.cancel();
             for worker in finished {
-                // A worker that panicked has nothing left to wait for.
+                // This fails when the worker has panicked: there is nothing to wait for.
                 drop(worker.await);
             }
             self.gateway.drain().await;
@@ -321,7 +321,7 @@ impl Server {
         sleep(last).await;
     }
 
-    /// Ends what serves no requests.
+    /// Ends the admin listener and the health checks.
     async fn close(&self) {
         if let Some(admin) = &self.admin_listener {
             admin.closed.cancel();
@@ -329,11 +329,11 @@ impl Server {
         for (_, closed) in self.kept.clusters.values() {
             closed.cancel();
         }
-        // Lets the admin listener and the health checks take notice.
+        // They notice in their next turn.
         tokio::task::yield_now().await;
     }
 
-    /// Puts a new configuration into force as a whole: everything that can fail comes first.
+    /// Puts a new configuration into force as a whole. Everything that can fail comes first.
     fn reload(&mut self, config: Config) -> anyhow::Result<()> {
         let Config {
             admin,
@@ -348,7 +348,7 @@ impl Server {
         let policies = policies(&listeners);
         let plan = self.plan(listeners)?;
         let admin = self.plan_admin(admin)?;
-        // From here on it shows in metrics, so that all that depends on the machine comes before.
+        // From here on the new configuration shows in metrics, so sockets and files come before.
         let store = self.kept.next_store(&state)?;
         let snapshot = self
             .kept
@@ -363,7 +363,7 @@ impl Server {
         Ok(())
     }
 
-    /// A socket that nobody accepts from leaves its clients waiting: that must not be silent.
+    /// Warns of sockets of the service manager that no listener takes, because their clients wait for ever.
     fn note_unclaimed(&self) {
         let mut taken: Vec<_> = self.bound().iter().map(|bound| bound.address).collect();
         taken.extend(self.admin_listener.as_ref().map(|admin| admin.bound));
@@ -373,7 +373,7 @@ impl Server {
     }
 }
 
-/// What is said where a socket cannot be had, before the system's own words.
+/// The beginning of the message when a socket cannot be opened; the system's error follows.
 fn cannot_listen(who: &str, address: SocketAddr) -> String {
     // Linux keeps these for root, unless `net.ipv4.ip_unprivileged_port_start` says otherwise.
     let hint = if (1..1024).contains(&address.port()) && !rustix::process::geteuid().is_root() {

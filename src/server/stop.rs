@@ -2,12 +2,12 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and SIGQUIT; and those that would end the process at once, though nobody means that.
+/// SIGTERM, SIGINT and SIGQUIT, which end the process; and SIGUSR1 and SIGUSR2, which are ignored.
 pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,
     quit: Signal,
-    _of_no_use: [Signal; 2],
+    _ignored_signals: [Signal; 2],
 }
 
 impl Stop {
@@ -16,8 +16,9 @@ impl Stop {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
-            // To others they say that logs are to be opened anew: ours are pipes.
-            _of_no_use: [
+            // Other daemons reopen their logs on these. We ignore them, so that a logrotate script does not end the
+            // gateway.
+            _ignored_signals: [
                 signal(SignalKind::user_defined1())?,
                 signal(SignalKind::user_defined2())?,
             ],

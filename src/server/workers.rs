@@ -1,4 +1,5 @@
-//! The threads that serve requests: one for each core, each with a runtime, sockets and upstream connections of its own.
+//! The threads that serve requests: one for each core, each with a runtime, sockets and upstream connections of its
+//! own.
 
 use std::sync::Arc;
 use std::thread;
@@ -19,7 +20,7 @@ pub(super) struct WorkerHandle {
     pub(super) finished: oneshot::Receiver<()>,
 }
 
-/// One for each core that the process may use.
+/// Starts one thread for each core that the process may use.
 pub(super) fn start_workers(
     gateway: &Arc<Gateway>,
     challenges: &Arc<Challenges>,
@@ -77,7 +78,7 @@ fn start_worker(
         worker.gateway.drain().await;
         settling.close();
         settling.wait().await;
-        // The main thread may have stopped waiting.
+        // This fails when the main thread has stopped waiting.
         done.send(()).ok();
     };
     thread::Builder::new()
