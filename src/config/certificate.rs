@@ -40,8 +40,8 @@ pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'
     Ok(chain)
 }
 
-/// Refuses a certificate that does not begin its line: it would be taken for a remark, without a word. `cat` makes such
-/// files, where the last line of one has no end.
+/// Refuses a certificate that does not begin its line, because the parser would skip it as a remark. `cat` makes
+/// such files where the last line of one lacks its line break.
 fn overlooked(pem: &[u8], path: &str) -> Result<(), Finding> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     for (index, line) in pem.split(|byte| *byte == b'\n').enumerate() {

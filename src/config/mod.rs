@@ -66,7 +66,7 @@ pub fn load(file: &Path, env: &Environment) -> Loaded {
     load_by(resolve::read_config, file, env)
 }
 
-/// Loads a configuration file again: one that is no regular file cannot be read twice, and is an error.
+/// Loads a configuration file again. One that is not a regular file is an error, because it cannot be read twice.
 pub fn reload(file: &Path, env: &Environment) -> Loaded {
     load_by(resolve::reread_config, file, env)
 }

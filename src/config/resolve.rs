@@ -114,12 +114,12 @@ impl Environment {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// Whether a variable is no text, though it is set.
+    /// Whether a variable is set to something that is not UTF-8.
     pub fn is_not_text(&self, name: &str) -> bool {
         self.not_text.contains_key(name)
     }
 
-    /// The path that a variable holds, if it is not empty: one that is no text may be a path.
+    /// The path that a variable holds, if it is not empty. A path need not be UTF-8.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
         let text = self.get(name).map(PathBuf::from);
         let path = text.or_else(|| self.not_text.get(name).map(PathBuf::from));
@@ -179,7 +179,7 @@ pub(super) fn read_config(file: &Path) -> io::Result<Vec<u8>> {
     read(file, CONFIG_BYTES_MAX).map(|(bytes, _)| bytes)
 }
 
-/// Reads it again: not a pipe, which gives nothing twice, so that this load would be the last.
+/// Reads it again. A pipe is an error, because it gives its content once, and every later load would fail.
 pub(super) fn reread_config(file: &Path) -> io::Result<Vec<u8>> {
     let kind = std::fs::metadata(file)?.file_type();
     if kind.is_file() || kind.is_dir() {
@@ -200,8 +200,8 @@ impl<'e> Resolver<'e> {
         }
     }
 
-    /// Reads what the command line of a verb names. It is not read again: what shells write for `<(command)` is then
-    /// as good as a file.
+    /// Reads what the command line of a verb names. It is read once, so that a pipe, as shells make one of
+    /// `<(command)`, will do.
     pub(super) fn for_verb(mut self) -> Self {
         self.is_for_verb = true;
         self
@@ -226,7 +226,7 @@ impl<'e> Resolver<'e> {
         self.watched
     }
 
-    /// Reads a file that is no secret.
+    /// Reads a file that is not secret.
     pub(super) fn file(&mut self, path: &str) -> Result<Vec<u8>, Finding> {
         self.read(path).map(|(bytes, _)| bytes)
     }
@@ -308,7 +308,7 @@ impl<'e> Resolver<'e> {
         Ok(resolved)
     }
 
-    /// Resolves a reference to something that is no secret, such as a public key.
+    /// Resolves a reference to something that is not secret, such as a public key.
     pub(super) fn public(&mut self, reference: &str) -> Result<Resolved, Finding> {
         let mut resolved = self.written(reference, "key")?;
         resolved.warnings.clear();
@@ -394,13 +394,13 @@ impl<'e> Resolver<'e> {
     }
 }
 
-/// What is wrong with a variable that is set and is no text.
+/// What is wrong with a variable whose value is not UTF-8.
 pub(super) fn not_text(name: &str) -> String {
     format!("environment variable `{name}` is not UTF-8")
 }
 
-/// Something that is no reference. It may be a secret, so it is not repeated; only the name of a
-/// variable that is set is no secret.
+/// What is wrong with a text that is not a reference. It may be a secret, so the message repeats it only if it is
+/// the name of a variable that is set.
 fn bare(text: &str, what: &str, env: &Environment) -> Finding {
     let name = text
         .trim_start_matches('$')

@@ -11,8 +11,8 @@ use serde_yaml::mapping::Entry;
 use serde_yaml::value::{Tag, TaggedValue};
 use serde_yaml::{Mapping, Value};
 
-/// A value in which too large a number is a text. With `FIRST`, the first of several equal keys counts: for files that
-/// are refused anyway. Without, they are an error, in whatever way they are equal (by an alias, as numbers).
+/// A value in which too large a number is a text. With `FIRST`, the first of several equal keys counts: for files
+/// that are refused anyway. Without, equal keys are an error, also those that an alias or a number makes equal.
 pub(super) struct Lenient<const FIRST: bool>(pub(super) Value);
 
 impl<'de, const FIRST: bool> Deserialize<'de> for Lenient<FIRST> {

@@ -32,8 +32,9 @@ pub(super) fn values(text: &str, marks: &Marks) -> Result<Value, Problem> {
     })
 }
 
-/// Puts what each `<<` names into the mapping that it stands in, the innermost first, so that what is merged has itself
-/// what it merges. A key of the mapping's own counts before one that is merged, an earlier source before a later one.
+/// Puts the mappings that each `<<` names into the mapping that it stands in. The innermost `<<` goes first, so that
+/// a mapping is complete when it is merged. The mapping's own keys count before merged ones, and an earlier source
+/// before a later one.
 fn merge(value: &mut Value) {
     match value {
         Value::Sequence(items) => items.iter_mut().for_each(merge),
@@ -55,7 +56,7 @@ fn merge(value: &mut Value) {
     }
 }
 
-/// The path of the first `<<` that merges what is no mapping.
+/// The path of the first `<<` that names something other than mappings.
 fn wrong_merge(value: &Value) -> Option<String> {
     let below = |at: String, inner: &Value| Some(under(&at, &wrong_merge(inner)?));
     match value {

@@ -35,8 +35,8 @@ pub enum Check {
     Token(TokenCheck),
 }
 
-/// How a 401 says what would let the request in (RFC 9110 11.6.1): written at load, for a flood of refusals must
-/// cost no more than it has to.
+/// How a 401 says what would let the request in (RFC 9110 11.6.1). It is written at load, so that a flood of
+/// refusals costs little.
 pub type Challenge = Arc<(HeaderName, HeaderValue)>;
 
 /// The `WWW-Authenticate` of a scheme of authentication.
@@ -137,7 +137,7 @@ pub struct Provider {
     name: Arc<str>,
     /// Value of `X-Hookward-Provider`.
     pub value: HeaderValue,
-    /// How `X-Hookward-Verified` names a signature of its.
+    /// How `X-Hookward-Verified` names its signatures.
     pub label: HeaderValue,
 }
 
@@ -245,7 +245,7 @@ impl AuthPolicy {
             })
     }
 
-    /// Whether to judge a body takes many times what to hash it does.
+    /// Whether judging a body takes many times as long as hashing it.
     pub fn is_dear(&self) -> bool {
         self.signatures().any(|check| check.scheme.is_dear())
     }

@@ -208,7 +208,7 @@ pub struct RouteTable {
     has_path_tokens: bool,
 }
 
-/// By a name that the operator wrote. Requests only look up: none can make names collide.
+/// By a name that the operator wrote. A request cannot make names collide, because it only looks them up.
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// A place in the tree of paths under one host.

@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::units::{ByteSize, Rate};
 
-/// Whether a refusal bites.
+/// Whether refusals are carried out, or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Refused requests are refused.
@@ -43,7 +43,7 @@ impl Sources {
             .is_some_and(|nets| !holds_everybody(nets))
     }
 
-    /// Whether `deny` leaves nobody of those who could call.
+    /// Whether `deny` holds every address that could call.
     pub fn admits_nobody(&self) -> bool {
         let everybody = [Ipv4Net::default().into(), Ipv6Net::default().into()];
         let callers = self.allow.as_deref().unwrap_or(&everybody);

@@ -67,7 +67,7 @@ impl Scheme {
         parts.any(|part| part.text.covers_host())
     }
 
-    /// Whether judging a body takes many times what hashing it does: it is decoded, or its JSON put into order.
+    /// Whether judging a body takes many times as long as hashing it, because it is decoded or its JSON is sorted.
     pub fn is_dear(&self) -> bool {
         let mut parts = self.contents.iter().flatten();
         self.body_decoded || parts.any(|part| part.text.sorts_json())

@@ -19,7 +19,7 @@ pub struct Captured {
     pub body: Bytes,
 }
 
-/// Why bytes are no request; the line counts from 1.
+/// Why bytes are not a request. The first line is 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an HTTP/1.1 request: line {line}: {what}")]
 pub struct RequestError {

@@ -83,7 +83,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// Reports an item that is no check, or several in one.
+    /// Reports an item that is not a check, or several in one.
     fn is_one_kind(&mut self, spec: &CheckSpec, place: &Place) -> bool {
         let kinds = [
             ("token", spec.token.is_some()),

@@ -174,7 +174,7 @@ impl Compiler<'_, '_> {
         }
     }
 
-    /// An end in the past is no error: a gateway that served yesterday must still start for its other
+    /// An end in the past is not an error: a gateway that served yesterday must still start for its other
     /// routes; the key itself no longer counts.
     fn ends(&mut self, written: &[Written], items: &[At<TextOr<SecretSpec>>]) {
         let now = self.resolver.env.now();

@@ -50,7 +50,7 @@ impl Compiler<'_, '_> {
             .collect()
     }
 
-    /// Listeners on one address would share its connections at random, for sockets reuse ports.
+    /// Listeners on one address would share its connections at random, because their sockets have `SO_REUSEPORT`.
     fn addresses(&mut self, entries: &[(String, At<ListenerSpec>)], admin: Option<SocketAddr>) {
         let mut seen: Vec<(SocketAddr, &str)> = Vec::new();
         for (name, at) in entries {
@@ -348,7 +348,7 @@ impl Compiler<'_, '_> {
         })
     }
 
-    /// The key of a chain. Where that is wrong, that the key is there is all that can be said.
+    /// The key of a chain. Where the chain is wrong, only whether the key can be read is checked.
     pub(super) fn key_of(
         &mut self,
         chain: Option<&[CertificateDer<'static>]>,

@@ -15,7 +15,7 @@ use crate::units::{Rate, Span};
 
 /// How long deliveries of a scheme without a timestamp are remembered.
 const WINDOW_DEFAULT: Duration = Duration::from_mins(10);
-/// Timestamps are judged in whole seconds, so that a delivery can be fresh for a part of one more than its tolerance.
+/// Timestamps are judged in whole seconds, so a delivery can be fresh for up to a second more than its tolerance.
 const ROUNDING: Duration = Duration::from_secs(1);
 
 impl Compiler<'_, '_> {

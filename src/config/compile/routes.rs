@@ -19,8 +19,8 @@ use crate::settings::Limits;
 
 /// Methods that a route can take: `CONNECT` and `TRACE` never are webhooks.
 const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
-/// Errors after which routes are read no further: a million of them may fit into a file, and all of what is wrong with
-/// them into no memory.
+/// Errors after which no more routes are read: a million routes may fit into a file, but their errors not into
+/// memory.
 const ERRORS_MAX: usize = 10_000;
 /// Label of requests that no route takes.
 const NO_ROUTE: &str = "_none";
@@ -344,7 +344,7 @@ impl Compiler<'_, '_> {
         StatusCode::from_u16(*status).ok()
     }
 
-    /// Checks that no request fails are none: a route is open where it says so, and in no other way.
+    /// Refuses checks that every request passes: a route may be open only where it says so.
     fn unproven(&mut self, spec: &RouteSpec, auth: &Auth, sources: &Sources) {
         if let Some(AuthPolicy::All(checks)) = &auth.policy
             && checks.iter().all(admits_everybody)
@@ -370,7 +370,8 @@ impl Compiler<'_, '_> {
     }
 }
 
-/// Whether any request at all would pass it. Of a provider that at least asks whether the URL is ours, a warning tells.
+/// Whether any request at all would pass it. A provider that at least asks whether the URL is ours gets a warning
+/// instead.
 fn admits_everybody(check: &Check) -> bool {
     let is_open = |check: &Check| match check {
         Check::Signature(check) => check.scheme.admits_everybody(),

@@ -29,9 +29,9 @@ impl Hash {
         }
     }
 
-    /// Whether aws-lc has faster code for it than `sha1` and `sha2` on this processor. Where there are instructions for
-    /// SHA-1 and SHA-256, both are equally fast. Where there are none, as in Intel's servers before 2021, aws-lc's
-    /// vector code takes 55 to 60 % of the time of portable code, and of SHA-512 75 % (docs/performance.md).
+    /// Whether aws-lc has faster code for it than `sha1` and `sha2` on this processor. Where there are instructions
+    /// for SHA-1 and SHA-256, both are equally fast. Where there are none, as in Intel's servers before 2021,
+    /// aws-lc's vector code takes 55 to 60 % of the time of portable code, for SHA-512 75 % (docs/performance.md).
     pub(super) fn is_vectored(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
