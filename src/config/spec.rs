@@ -250,8 +250,7 @@ pub(super) struct HealthSpec {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct UpstreamTlsSpec {
-    /// PEM file of authorities, or of the servers' own self-signed certificates. Default: the authorities of the
-    /// system.
+    /// PEM file of authorities, or of the servers' own self-signed certificates. Default: the authorities of the system.
     pub(super) ca: Option<At<String>>,
     /// Name in the server's certificate, where it is not the host of its URL.
     pub(super) server_name: Option<At<String>>,

@@ -22,6 +22,7 @@ use crate::route::auth::{
     AuthPolicy, BasicCheck, Check, ClientCertCheck, Provider, SignatureCheck, TokenCheck,
     TokenLocation,
 };
+use crate::route::policy::ReplaysOf;
 use crate::scheme::{Content, DeliveryNames, Evidence, Message, SenderUrl, digest};
 use crate::units::UnixTime;
 
@@ -365,7 +366,14 @@ pub(super) fn signature(
         verdict.map_err(|error| Rejection::from(error).challenged(&check.challenge))?;
     // Only a route that looks for replays pays for telling deliveries apart.
     let mut names = None;
-    if presented.route.replay.is_some() {
+    if presented
+        .route
+        .replay
+        .is_some_and(|policy| match policy.of {
+            ReplaysOf::Signed => true,
+            ReplaysOf::SignedWithTime => check.scheme.signed_tolerance().is_some(),
+        })
+    {
         if presented.route.auth.signatures().nth(1).is_some() {
             evidence.forget_tags();
         }

@@ -84,17 +84,13 @@ fn check_xml(text: &str) -> Result<(), &'static str> {
         let event = reader.read_event().map_err(|_bad| XML_ILL_FORMED)?;
         match event {
             Event::DocType(_) => return Err("the XML has a document type"),
-            Event::Start(tag) => {
-                check_tag(&tag)?;
+            Event::Start(ref tag) | Event::Empty(ref tag) => {
+                check_tag(tag)?;
                 roots += usize::from(depth == 0);
-                depth += 1;
-                if depth > NESTING_MAX {
+                if depth >= NESTING_MAX {
                     return Err("the XML is nested deeper than 128");
                 }
-            }
-            Event::Empty(tag) => {
-                check_tag(&tag)?;
-                roots += usize::from(depth == 0);
+                depth += usize::from(matches!(event, Event::Start(_)));
             }
             Event::End(_) => depth = depth.saturating_sub(1),
             Event::Text(text) => {
@@ -287,6 +283,9 @@ mod tests {
         let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
         assert_eq!(Syntax::Xml.check(nested(128).as_bytes()), Ok(()));
         assert!(Syntax::Xml.check(nested(129).as_bytes()).is_err());
+        let within = |depth: usize| format!("{}<b/>{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        assert_eq!(Syntax::Xml.check(within(127).as_bytes()), Ok(()));
+        assert!(Syntax::Xml.check(within(128).as_bytes()).is_err());
     }
 
     #[test]

@@ -258,6 +258,16 @@ impl AuthPolicy {
         })
     }
 
+    /// Whether a secret of it stands in the URL: in the path or in the query.
+    pub fn takes_secrets_in_url(&self) -> bool {
+        self.takes_path_tokens()
+            || self.flat().any(|check| match check {
+                Check::Token(token) => matches!(token.location, TokenLocation::Query(_)),
+                Check::Signature(check) => !check.scheme.secret_query_fields().is_empty(),
+                _ => false,
+            })
+    }
+
     /// Ids of every configured key, for the metric that shows which are in use.
     pub fn key_ids(&self) -> Vec<Arc<str>> {
         let mut ids = Vec::new();

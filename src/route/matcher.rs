@@ -206,6 +206,8 @@ pub struct RouteTable {
     literals: HashSet<Arc<str>>,
     /// Whether some route takes a token from the path.
     has_path_tokens: bool,
+    /// Whether some route takes a secret from the path or the query.
+    has_url_secrets: bool,
 }
 
 /// By a name that the operator wrote. A request cannot make names collide, because it only looks them up.
@@ -270,6 +272,7 @@ impl RouteTable {
             leaf.push(Arc::clone(route));
             indexes.insert(Arc::as_ptr(route), index);
             table.has_path_tokens |= route.auth.takes_path_tokens();
+            table.has_url_secrets |= route.auth.takes_secrets_in_url();
             for segment in &route.matches.path.segments {
                 if let Segment::Literal(text) = segment {
                     table.literals.insert(Arc::clone(text));
@@ -326,10 +329,10 @@ impl RouteTable {
         self.has_path_tokens && route.matches.path.segments.iter().any(is_open)
     }
 
-    /// A path for the log of a request that no route took. Where tokens stand in paths, segments that stand in
-    /// no route might be a mistyped one and are masked (SECURITY L-08).
+    /// A path for the log of a request that no route took. Where secrets stand in URLs, segments that stand in no route
+    /// might be one, mistyped or behind an escaped `?`, and are masked (SECURITY L-08).
     pub fn mask_unmatched(&self, path: &str) -> String {
-        if !self.has_path_tokens {
+        if !self.has_url_secrets {
             return path.to_owned();
         }
         let shown = |part: &&str| part.is_empty() || self.literals.contains(*part);

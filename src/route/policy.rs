@@ -115,6 +115,17 @@ pub struct ReplayPolicy {
     pub window: Duration,
     /// What a duplicate gets.
     pub on_duplicate: OnDuplicate,
+    /// Of which checks deliveries are remembered.
+    pub of: ReplaysOf,
+}
+
+/// The checks whose deliveries are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplaysOf {
+    /// All that sign: the operator asked for it.
+    Signed,
+    /// Those that sign a timestamp, as where nothing was written: of others two events may have the same signature.
+    SignedWithTime,
 }
 
 /// What a duplicate of a delivered event gets.

@@ -172,7 +172,10 @@ impl Kept {
             .route(&route.name, &route.auth.key_ids());
         let mut client_limits = Vec::new();
         let mut route_limits = Vec::new();
-        for quota in &route.quotas {
+        // What one limit refuses is charged to those before it: to none that takes longer to forget it.
+        let mut quotas: Vec<_> = route.quotas.iter().collect();
+        quotas.sort_by_key(|quota| quota.period());
+        for quota in quotas {
             let limiter = self.limiters.get(&route.name, quota, store.shared());
             match quota.key {
                 QuotaKey::ClientIp => client_limits.push(limiter),

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use hookward::config::{self, Config, Environment, Loaded};
-use hookward::route::policy::{OnDuplicate, ReplayPolicy};
+use hookward::route::policy::{OnDuplicate, ReplayPolicy, ReplaysOf};
 use hookward::settings::Limits;
 use hookward::units::UnixTime;
 use proptest::prelude::*;
@@ -296,20 +296,21 @@ fn defaults_are_those_of_the_documentation() {
         .collect();
     assert_eq!(bursts, [30, 1]);
     let replays: Vec<_> = routes.iter().map(|route| route.replay).collect();
-    let policy = |seconds, on_duplicate| {
+    let policy = |seconds, on_duplicate, of| {
         Some(ReplayPolicy {
             window: Duration::from_secs(seconds),
             on_duplicate,
+            of,
         })
     };
     assert_eq!(
         replays,
         [
             // A timestamp is judged in whole seconds.
-            policy(601, OnDuplicate::Acknowledge),
+            policy(601, OnDuplicate::Acknowledge, ReplaysOf::SignedWithTime),
             None,
             None,
-            policy(600, OnDuplicate::Reject)
+            policy(600, OnDuplicate::Reject, ReplaysOf::Signed)
         ]
     );
 }

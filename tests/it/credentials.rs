@@ -284,6 +284,32 @@ fn a_path_token_in_a_mistyped_url_is_masked_whoever_takes_it() {
     assert!(!gateway.stdout().contains(TOKEN));
 }
 
+#[test]
+fn a_query_token_in_the_path_of_a_mistyped_url_is_masked() {
+    // SECURITY L-08
+    let gateway = Gateway::start_with(
+        &config(&format!(
+            "  - name: guarded
+    match: {{ path: /in }}
+    verify: [{{ token: {{ query: auth, {KEYS} }} }}]
+    upstream: echo
+"
+        )),
+        &[("TOKEN", TOKEN), ("OTHER", "tk second/+ü")],
+        |_| {},
+    );
+    for (path, logged) in [
+        (format!("/in%3Fauth={TOKEN}"), "/***"),
+        (format!("/in&auth={TOKEN}"), "/***"),
+        (format!("/in/{TOKEN}"), "/in/***"),
+    ] {
+        let answer = gateway.post(&path, &[], b"x");
+        let event = gateway.refused(&answer, 404, "route_not_found");
+        assert_eq!(event["path"], logged);
+    }
+    assert!(!gateway.stdout().contains(TOKEN));
+}
+
 /// `secret` as Argon2id (19 MiB, 2 passes) and as bcrypt, made by argon2-cffi and by Python's bcrypt.
 pub(crate) const ARGON2: &str = "$argon2id$v=19$m=19456,t=2,p=1$otbRDARhjKwa7DZnG449qg$ROc4PGUqERdBJvgNit0DJcQfLKNnVyQEmipPOzUI+Vo";
 pub(crate) const BCRYPT: &str = "$2y$06$uiwX.EBqUZ21d4IJSczUEuBdxtPaT6L7s75ec8Vx0V4VFQgU048ra";

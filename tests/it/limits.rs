@@ -261,6 +261,28 @@ fn without_a_burst_it_is_a_second_worth() {
 }
 
 #[test]
+fn what_a_short_limit_refuses_does_not_use_up_a_long_one() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&route(
+        &app,
+        "    rate_limits:
+      - { key: client_ip, rate: 3/h, burst: 3 }
+      - { key: client_ip, rate: 1/s, burst: 1 }
+",
+    )));
+    gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
+    let mut wait = 0;
+    for _ in 0..3 {
+        let answer = gateway.post("/in", &[], b"x");
+        gateway.refused(&answer, 429, "rate_limited");
+        wait = retry_after(&answer);
+    }
+    assert!((1..=2).contains(&wait), "{wait}");
+    pause(Duration::from_secs(wait));
+    gateway.forwarded(&gateway.post("/in", &[], b"x"), 200);
+}
+
+#[test]
 fn requests_in_flight() {
     // SECURITY DS-14
     let app = App::start();

@@ -660,6 +660,34 @@ fn of_two_checks_that_may_hold_either_knows_the_delivery() {
 }
 
 #[test]
+fn where_nothing_is_written_each_check_of_any_is_judged_by_itself() {
+    let app = App::start();
+    let gateway = Gateway::start(&config(&format!(
+        "  - name: either
+    match: {{ path: /either }}
+    verify:
+      - any:
+          - {{ provider: github, secrets: [\"value:{SECRET}\"] }}
+          - {{ provider: stripe, secrets: [\"value:{SECRET}\"] }}
+    upstream: \"{}\"
+",
+        app.url()
+    )));
+    // Two events of GitHub may have the same body, and with it the same signature.
+    for id in ["one", "two"] {
+        let (name, value) = github(b"x");
+        let fields = [(&*name, &*value), ("X-GitHub-Delivery", id)];
+        gateway.forwarded(&gateway.post("/either", &fields, b"x"), 200);
+    }
+    let header = stripe(b"x", now());
+    for outcome in ["forwarded", "duplicate"] {
+        gateway.post("/either", &[("Stripe-Signature", &header)], b"x");
+        assert_eq!(gateway.event()["outcome"], outcome);
+    }
+    assert_eq!(app.count(), 3);
+}
+
+#[test]
 fn an_interrupted_answer_is_still_an_answer() {
     // The app said 200 before its body broke off: it has the delivery.
     let app = App::start();

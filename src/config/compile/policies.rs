@@ -9,7 +9,7 @@ use super::{Compiler, value, values};
 use crate::config::spec::{BodySpec, OnDuplicateSpec, QuotaKeySpec, QuotaSpec, ReplaySpec};
 use crate::document::{At, OneOrMany, Parsed, Place, REWRITTEN_OFF, TextOr};
 use crate::route::BODY_SIZE_MAX_DEFAULT;
-use crate::route::policy::{BodyPolicy, OnDuplicate, Quota, QuotaKey, ReplayPolicy};
+use crate::route::policy::{BodyPolicy, OnDuplicate, Quota, QuotaKey, ReplayPolicy, ReplaysOf};
 use crate::settings::Limits;
 use crate::units::{Rate, Span};
 
@@ -152,6 +152,7 @@ impl Compiler<'_, '_> {
             return Some(ReplayPolicy {
                 window: facts.tolerance_both_ways?.saturating_add(ROUNDING),
                 on_duplicate: OnDuplicate::Acknowledge,
+                of: ReplaysOf::SignedWithTime,
             });
         };
         let spec = match value(Some(at))? {
@@ -204,6 +205,7 @@ impl Compiler<'_, '_> {
         Some(ReplayPolicy {
             window,
             on_duplicate,
+            of: ReplaysOf::Signed,
         })
     }
 
