@@ -58,7 +58,7 @@ reasons! {
     UriTooLong = "uri_too_long" 414 Sender
     /// Host is not covered by the certificate chosen by SNI.
     HostMismatch = "host_mismatch" 421 Sender
-    /// Plain HTTP on a listener that rejects it.
+    /// Plain HTTP on a listener that rejects or redirects it.
     HttpsRequired = "https_required" 403 Sender
     /// No route matches host and path.
     RouteNotFound = "route_not_found" 404 Sender
@@ -81,7 +81,7 @@ reasons! {
     BodyTooLarge = "body_too_large" 413 Sender
     /// The body did not arrive within `limits.body_timeout`, or came below `limits.body_min_rate`.
     BodyTimeout = "body_timeout" 408 Sender
-    /// The connection ended inside the body.
+    /// The connection ended inside the body, or the sender left before its checks had ended.
     BodyIncomplete = "body_incomplete" 400 Sender
     /// The content type is not one of `body.content_types`.
     ContentTypeUnsupported = "content_type_unsupported" 415 Sender
@@ -103,7 +103,7 @@ reasons! {
     TimestampStale = "timestamp_stale" 401 Sender
     /// The signature is right, but further in the future than the tolerance.
     TimestampAhead = "timestamp_ahead" 401 Sender
-    /// No key is at hand to verify with (all have passed `not_after`).
+    /// No key is at hand to verify with: all have passed `not_after`, or the provider's cannot be fetched.
     KeyUnavailable = "key_unavailable" 503 Gateway
     /// A provider's URL validation whose proof fails.
     HandshakeInvalid = "handshake_invalid" 403 Sender
@@ -111,7 +111,7 @@ reasons! {
     Replayed = "replayed" 409 Sender
     /// The same delivery is being forwarded right now.
     DeliveryInFlight = "delivery_in_flight" 409 Sender
-    /// The replay store cannot take the claim.
+    /// The store cannot take a claim or count a rate, or a secret cannot be kept.
     StateUnavailable = "state_unavailable" 503 Gateway
     /// No server of the upstream accepts a connection.
     UpstreamUnreachable = "upstream_unreachable" 502 Upstream

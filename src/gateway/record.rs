@@ -269,7 +269,7 @@ impl Drop for Record {
             return;
         }
         clock::look_again();
-        // Nobody closes it when its sender has left, or when what should have has panicked.
+        // The sender left, or the task that would have closed it panicked.
         let (reason, status) = if std::thread::panicking() {
             (Reason::Internal, Some(Reason::Internal.row().status))
         } else {

@@ -74,6 +74,8 @@ struct Inner {
 #[derive(Default)]
 struct Warned {
     said: Seldom,
+    /// Whether the operator was told since it was last there.
+    is_told: bool,
     /// Why it was not there when somebody last asked it.
     cause: Option<String>,
 }
@@ -480,7 +482,10 @@ impl Inner {
 
     fn link_up(&self) {
         if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
-            tracing::info!("the shared state is available again");
+            let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+            if std::mem::take(&mut warned.is_told) {
+                tracing::info!("the shared state is available again");
+            }
         }
     }
 
@@ -509,6 +514,7 @@ impl Inner {
         if !warned.said.is_due(Instant::now()) {
             return;
         }
+        warned.is_told = true;
         let failure = warned.cause.clone().unwrap_or_default();
         drop(warned);
         let server = &*self.address;
