@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -40,6 +40,8 @@ use wire::{Answered, Connection, Failure};
 const UNSENT_BYTES: u32 = 128 << 10;
 /// How long a server that gave no answer is asked last, when there are others.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
+/// Most of that for a server that fails again each time it is tried.
+const PASSIVE_DOWN_MAX: Duration = Duration::from_mins(5);
 
 /// The servers of one upstream, shared by all workers.
 #[derive(Debug)]
@@ -60,6 +62,15 @@ struct Server {
     healthy: AtomicBool,
     /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
     down_until_ms: AtomicU64,
+    /// How many trials in a row have cost a delivery.
+    lost_trials: AtomicU32,
+}
+
+/// The servers in the order in which a request tries them.
+struct Candidates<'a> {
+    servers: Vec<&'a Server>,
+    /// Whether the first one has failed, and this request alone finds out whether it still does.
+    is_trial: bool,
 }
 
 /// Ids of servers, never used twice in a process: the keys of the pools.
@@ -109,9 +120,9 @@ impl Cluster {
         }
     }
 
-    /// Servers in the order to try: healthy ones round robin; then those that failed lately, longest ago first; then
-    /// those that fail the health check.
-    fn candidates(&self) -> Vec<&Server> {
+    /// Servers in the order to try: one whose time after a failure has passed, where no other request tries it; good
+    /// ones round robin; then those that failed lately, longest ago first; then those that fail the health check.
+    fn candidates(&self) -> Candidates<'_> {
         let count = self.servers.len();
         let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
         let now_ms = self.now_ms();
@@ -121,14 +132,26 @@ impl Cluster {
             .cycle()
             .skip(first)
             .take(count)
-            .partition(|server| server.is_up(now_ms));
+            .partition(|server| server.is_up());
         bad.sort_by_cached_key(|server| {
             let is_healthy = server.healthy.load(Ordering::Relaxed);
             let until_ms = server.down_until_ms.load(Ordering::Relaxed);
             (!is_healthy, until_ms.max(now_ms))
         });
+        // Where none is good, all requests ask those that failed anyway.
+        let tried = if servers.is_empty() {
+            None
+        } else {
+            bad.iter().position(|server| server.begins_trial(now_ms))
+        };
+        if let Some(place) = tried {
+            servers.insert(0, bad.remove(place));
+        }
         servers.append(&mut bad);
-        servers
+        Candidates {
+            servers,
+            is_trial: tried.is_some(),
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -146,17 +169,27 @@ impl Cluster {
             return asked.map_err(UpstreamError::Unreachable);
         }
         let mut refusal = String::from("it has no servers");
-        for server in self.candidates() {
+        let Candidates {
+            servers,
+            mut is_trial,
+        } = self.candidates();
+        for server in servers {
             // Only a failure that was there when this request began is forgiven.
             let mark = server.down_until_ms.load(Ordering::Relaxed);
+            let lost_before = server.lost_trials.load(Ordering::Relaxed);
             let asked = self.ask(server, request, wait).await;
-            if matches!(asked, Ok(Ok(_))) {
-                server.forgive(mark);
-            } else {
-                let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
-                let until = self.now_ms().saturating_add(down);
-                server.down_until_ms.store(until, Ordering::Relaxed);
+            match &asked {
+                Ok(Ok(_)) => server.forgive(mark),
+                // Nothing was lost by it, and a server that is only restarted is to be back soon.
+                Ok(Err(_)) => server.is_down_for(PASSIVE_DOWN, self.now_ms()),
+                Err(_) => {
+                    if is_trial {
+                        server.count_lost_trial(lost_before);
+                    }
+                    server.is_down_for(server.time_off(), self.now_ms());
+                }
             }
+            is_trial = false;
             match asked? {
                 Ok(response) => return Ok(response),
                 Err(why) => refusal = why,
@@ -267,6 +300,9 @@ impl Server {
             down_until_ms: AtomicU64::new(
                 known.map_or(0, |known| known.down_until_ms.load(Ordering::Relaxed)),
             ),
+            lost_trials: AtomicU32::new(
+                known.map_or(0, |known| known.lost_trials.load(Ordering::Relaxed)),
+            ),
         })
     }
 
@@ -292,16 +328,49 @@ impl Server {
     /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
     /// because all workers read it.
     fn forgive(&self, mark: u64) {
-        if mark != 0 {
-            let until = &self.down_until_ms;
-            until
-                .compare_exchange(mark, 0, Ordering::Relaxed, Ordering::Relaxed)
-                .ok();
+        if mark != 0 && self.moves_down_time(mark, 0) {
+            self.lost_trials.store(0, Ordering::Relaxed);
         }
     }
 
-    fn is_up(&self, now_ms: u64) -> bool {
-        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
+    fn is_up(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether its time after a failure has passed and this request is the one that tries it. The others leave it
+    /// alone meanwhile: it may hang.
+    fn begins_trial(&self, now_ms: u64) -> bool {
+        let mark = self.down_until_ms.load(Ordering::Relaxed);
+        self.healthy.load(Ordering::Relaxed)
+            && (1..=now_ms).contains(&mark)
+            && self.moves_down_time(mark, after(now_ms, PASSIVE_DOWN))
+    }
+
+    /// Changes `down_until_ms` from `mark`; `false` if it was no longer that.
+    fn moves_down_time(&self, mark: u64, until_ms: u64) -> bool {
+        let until = &self.down_until_ms;
+        let moved = until.compare_exchange(mark, until_ms, Ordering::Relaxed, Ordering::Relaxed);
+        moved.is_ok()
+    }
+
+    fn is_down_for(&self, time: Duration, now_ms: u64) {
+        let until_ms = after(now_ms, time);
+        self.down_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Counts a trial that cost a delivery; those that began when as many had failed count once.
+    fn count_lost_trial(&self, before: u32) {
+        let lost = &self.lost_trials;
+        let more = before.saturating_add(1);
+        lost.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// How long it is left alone after a failure that cost a delivery: twice as long after each trial that did.
+    fn time_off(&self) -> Duration {
+        let lost = self.lost_trials.load(Ordering::Relaxed);
+        let time = PASSIVE_DOWN.saturating_mul(2_u32.saturating_pow(lost));
+        time.min(PASSIVE_DOWN_MAX)
     }
 
     /// A new connection within `limit`; the error says what took longer.
@@ -343,6 +412,11 @@ impl Server {
         };
         Ok(Connection::new(stream))
     }
+}
+
+/// This much later, in milliseconds.
+fn after(now_ms: u64, time: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// One active health check; any answer from 200 to 399 means healthy.
@@ -393,6 +467,13 @@ mod tests {
         }
     }
 
+    /// The numbers of the servers in the order in which the next request tries them.
+    fn order_of(cluster: &Cluster) -> Vec<u64> {
+        let first = cluster.servers[0].id;
+        let candidates = cluster.candidates().servers;
+        candidates.iter().map(|server| server.id - first).collect()
+    }
+
     /// What is known of each server: whether it is healthy, and until when it is left alone.
     fn known_of(cluster: &Cluster) -> Vec<(bool, u64)> {
         let known = |server: &Server| {
@@ -433,12 +514,11 @@ mod tests {
         let [one, two, three] = &cluster.servers[..] else {
             panic!("{cluster:?}");
         };
-        let order = || -> Vec<u64> { cluster.candidates().iter().map(|s| s.id - one.id).collect() };
         one.down_until_ms.store(90_000, Ordering::Relaxed);
         two.healthy.store(false, Ordering::Relaxed);
         three.down_until_ms.store(80_000, Ordering::Relaxed);
         for _ in 0..3 {
-            assert_eq!(order(), [2, 0, 1]);
+            assert_eq!(order_of(&cluster), [2, 0, 1]);
         }
     }
 
@@ -456,6 +536,56 @@ mod tests {
         server.forgive(80_000);
         assert_eq!(mark(), 90_000, "it failed again");
         server.forgive(90_000);
-        assert!(mark() == 0 && server.is_up(cluster.now_ms()));
+        assert!(mark() == 0 && server.is_up());
+    }
+
+    #[tokio::test]
+    async fn one_request_tries_a_server_whose_time_off_has_passed() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        let failed = &cluster.servers[1];
+        failed.down_until_ms.store(500, Ordering::Relaxed);
+        let tried = cluster.candidates();
+        assert!(tried.is_trial && tried.servers[0].id == failed.id);
+        for _ in 0..6 {
+            let others = cluster.candidates();
+            assert!(!others.is_trial && others.servers[2].id == failed.id);
+        }
+        let mark = failed.down_until_ms.load(Ordering::Relaxed);
+        assert!(mark >= 11_000, "{mark}");
+        failed.forgive(mark);
+        assert!(failed.is_up());
+    }
+
+    #[tokio::test]
+    async fn where_no_server_is_good_none_is_on_trial() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        for server in &cluster.servers {
+            server.down_until_ms.store(500, Ordering::Relaxed);
+        }
+        let first: Vec<u64> = (0..3).map(|_| order_of(&cluster)[0]).collect();
+        assert_eq!(first, [0, 1, 2], "they share the work");
+        assert!(!cluster.candidates().is_trial);
+    }
+
+    #[tokio::test]
+    async fn trials_that_cost_deliveries_become_rare() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        let [server, ..] = &cluster.servers[..] else {
+            panic!("{cluster:?}");
+        };
+        let mut times = Vec::new();
+        for lost in 0..8 {
+            times.push(server.time_off().as_secs());
+            // Two that were under way at the same time.
+            server.count_lost_trial(lost);
+            server.count_lost_trial(lost);
+        }
+        assert_eq!(times, [10, 20, 40, 80, 160, 300, 300, 300]);
+        server.is_down_for(server.time_off(), 1000);
+        server.forgive(301_000);
+        assert_eq!(server.time_off(), PASSIVE_DOWN);
     }
 }
