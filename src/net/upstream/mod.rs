@@ -123,16 +123,13 @@ impl Cluster {
     /// Servers in the order to try: one whose time after a failure has passed, where no other request tries it; good
     /// ones round robin; then those that failed lately, longest ago first; then those that fail the health check.
     fn candidates(&self) -> Candidates<'_> {
-        let count = self.servers.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
-        let (mut servers, mut bad): (Vec<_>, Vec<_>) = self
-            .servers
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(count)
-            .partition(|server| server.is_up());
+        let (mut servers, mut bad): (Vec<_>, Vec<_>) =
+            self.servers.iter().partition(|server| server.is_up());
+        // Each kind by itself: the good neighbour of a bad one must not get the share of both.
+        servers.rotate_left(turn % servers.len().max(1));
+        bad.rotate_left(turn % bad.len().max(1));
         bad.sort_by_cached_key(|server| {
             let is_healthy = server.healthy.load(Ordering::Relaxed);
             let until_ms = server.down_until_ms.load(Ordering::Relaxed);
@@ -555,6 +552,17 @@ mod tests {
         assert!(mark >= 11_000, "{mark}");
         failed.forgive(mark);
         assert!(failed.is_up());
+    }
+
+    #[tokio::test]
+    async fn the_share_of_a_bad_server_goes_to_all_others_alike() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        cluster.servers[0]
+            .down_until_ms
+            .store(90_000, Ordering::Relaxed);
+        let first: Vec<u64> = (0..6).map(|_| order_of(&cluster)[0]).collect();
+        assert_eq!(first, [1, 2, 1, 2, 1, 2]);
     }
 
     #[tokio::test]
