@@ -128,8 +128,10 @@ impl Cluster {
         let (mut servers, mut bad): (Vec<_>, Vec<_>) =
             self.servers.iter().partition(|server| server.is_up());
         // Each kind by itself: the good neighbour of a bad one must not get the share of both.
-        servers.rotate_left(turn % servers.len().max(1));
-        bad.rotate_left(turn % bad.len().max(1));
+        for servers in [&mut servers, &mut bad] {
+            let count = servers.len().max(1);
+            servers.rotate_left(turn % count);
+        }
         bad.sort_by_cached_key(|server| {
             let is_healthy = server.healthy.load(Ordering::Relaxed);
             let until_ms = server.down_until_ms.load(Ordering::Relaxed);
