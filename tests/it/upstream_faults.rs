@@ -608,3 +608,28 @@ fn an_app_that_refuses_first_is_not_kept_waiting() {
     let answer = gateway.post_github("/github", &body);
     assert_eq!((answer.status, answer.text()), (413, "no".to_owned()));
 }
+
+#[test]
+fn a_health_check_takes_its_answer_to_the_end() {
+    // SECURITY U-17
+    let (app, heads) = app_that(|mut stream, heads| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while input.read_line(&mut head).unwrap() > 2 {}
+        let agent = format!("user-agent: hookward/{} (", env!("CARGO_PKG_VERSION"));
+        let is_told = head.contains("connection: close\r\n") && head.contains(&agent);
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n").unwrap();
+        for _ in 0..2 {
+            pause(Duration::from_millis(50));
+            stream.write_all(&[b'x'; 20_000]).unwrap();
+        }
+        let is_whole = matches!(input.read(&mut [0]), Ok(0));
+        heads.send(u64::from(is_told && is_whole)).unwrap();
+    });
+    let upstreams = format!(
+        "upstreams: {{ app: {{ servers: [\"{app}\"], health: {{ path: /healthz, interval: 1s }} }} }}"
+    );
+    let routes = "  - { name: app, match: { path: /app }, verify: none, upstream: app }\n";
+    let _gateway = Gateway::start(&config_with(&upstreams, routes));
+    assert_eq!(heads.recv_timeout(Duration::from_secs(10)), Ok(1));
+}

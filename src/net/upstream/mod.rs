@@ -2,6 +2,7 @@
 //!
 //! A request is sent again only when no write of it succeeded, so that no delivery is doubled.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -30,6 +31,7 @@ mod stream;
 mod tls;
 mod wire;
 
+use answer::Rest;
 use pool::take_idle;
 use stream::Stream;
 use tls::{LazyTls, tls_trouble};
@@ -38,6 +40,8 @@ use wire::{Answered, Connection, Failure};
 /// Bytes that the system keeps for an app beyond what is on its way. With the usual megabytes, a slow app would seem
 /// to stand still until it has read a third of them.
 const UNSENT_BYTES: u32 = 128 << 10;
+/// Bytes of the answer to a health check that are read.
+const PROBE_BODY_MAX: usize = 64 << 10;
 /// How long a server that gave no answer is asked last, when there are others.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
 /// Most of that for a server that fails again each time it is tried.
@@ -427,8 +431,13 @@ async fn probe(
     let connection = server.connect(connect_timeout).await?;
     let host = server.address.authority().parse()?;
     let mut request = Outgoing::probe(&host, check.path.parse()?);
+    let deadline = clock::now() + check.interval;
     let status = match connection.exchange(&mut request, check.interval).await {
-        Ok(answered) => answered.head.status(),
+        Ok(answered) => {
+            // To close while the app still writes would reset its connection.
+            timeout_at(deadline, read_off(answered.rest)).await.ok();
+            answered.head.status()
+        }
         Err(Failure::NotTaken) => anyhow::bail!("it closed the connection at once"),
         Err(Failure::Late) => anyhow::bail!("no answer within {:?}", check.interval),
         Err(Failure::Gone(error)) => return Err(error.into()),
@@ -438,6 +447,16 @@ async fn probe(
         "it answered {status}"
     );
     Ok(())
+}
+
+/// Reads the body of an answer that nobody wants to its end, unless it is large.
+async fn read_off(mut rest: Rest) {
+    let mut left = PROBE_BODY_MAX;
+    while let Some(Ok(part)) = poll_fn(|cx| rest.poll_data(cx)).await
+        && left > part.len()
+    {
+        left -= part.len();
+    }
 }
 
 #[cfg(test)]
