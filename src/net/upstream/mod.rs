@@ -382,7 +382,9 @@ impl Server {
         let found = match &self.address {
             ServerAddress::Unix(_) => Vec::new(),
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
-                let found = timeout_at(deadline, resolve::addresses(host, *port)).await;
+                let patience = resolve::PATIENCE.min(limit / 2);
+                let found = resolve::addresses(host, *port, patience);
+                let found = timeout_at(deadline, found).await;
                 found.map_err(|_elapsed| {
                     anyhow::anyhow!("the resolver does not answer for its name")
                 })??
