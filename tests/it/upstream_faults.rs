@@ -633,3 +633,35 @@ fn a_health_check_takes_its_answer_to_the_end() {
     let _gateway = Gateway::start(&config_with(&upstreams, routes));
     assert_eq!(heads.recv_timeout(Duration::from_secs(10)), Ok(1));
 }
+
+#[test]
+fn what_is_safe_is_asked_again_when_a_kept_connection_closes() {
+    // SECURITY U-09, U-10
+    let app = App::start();
+    let gateway = start(&app);
+    let mut wire = gateway.tls();
+    for (method, end, status, sent) in [
+        ("GET", Reply::RawThenClose(Vec::new()), 200, 3),
+        ("HEAD", Reply::RawThenReset(Vec::new()), 200, 3),
+        ("GET", Reply::RawThenClose(b"HTTP/1.1 2".to_vec()), 502, 2),
+        ("POST", Reply::RawThenClose(Vec::new()), 502, 2),
+    ] {
+        let before = app.count();
+        let connections = app.connections();
+        let kept = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        app.script([Reply::Raw(kept), end]);
+        for expected in [200, status] {
+            wire.write(method, "/open", &[], b"");
+            let answer = wire.answer_to(method).unwrap();
+            assert_eq!(answer.status, expected, "{method}");
+        }
+        assert_eq!(app.count(), before + sent, "{method}");
+        assert!(app.connections() <= connections + 2, "{method}");
+    }
+    // Once: a server that closes whatever it is asked is not asked for ever.
+    app.script([(); 4].map(|()| Reply::RawThenClose(Vec::new())));
+    let before = app.count();
+    wire.write("GET", "/open", &[], b"");
+    assert_eq!(wire.answer_to("GET").unwrap().status, 502);
+    assert!(app.count() <= before + 2);
+}

@@ -1,6 +1,7 @@
 //! The way to the apps: pooled connections, several servers, their health.
 //!
-//! A request is sent again only when no write of it succeeded, so that no delivery is doubled.
+//! A request is sent again only when no write of it succeeded, so that no delivery is doubled; one whose method is safe
+//! also when a kept connection closed without an answer.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -212,17 +213,23 @@ impl Cluster {
         request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Attempt, UpstreamError> {
+        let (begun, mut wait) = (clock::now(), wait);
         while let Some(connection) = take_idle(server.id) {
             match send(server, connection, request, wait).await? {
-                None => {}
-                Some(response) => return Ok(Ok(response)),
+                Ok(response) => return Ok(Ok(response)),
+                Err(Unanswered::NotTaken) => {}
+                // Once, and not over another connection that may be closing too.
+                Err(Unanswered::Lost) => {
+                    wait = wait.saturating_sub(clock::now().saturating_duration_since(begun));
+                    break;
+                }
             }
         }
         let connect_timeout = self.settings.connect_timeout;
         let refusal = match Box::pin(server.connect(connect_timeout)).await {
             Ok(connection) => match send(server, connection, request, wait).await? {
-                Some(response) => return Ok(Ok(response)),
-                None => format!("{}: closed at once", server.address),
+                Ok(response) => return Ok(Ok(response)),
+                Err(_) => format!("{}: closed at once", server.address),
             },
             Err(error) => format!("{}: {error:#}", server.address),
         };
@@ -251,13 +258,21 @@ impl Upstream for Cluster {
     }
 }
 
-/// Sends a request over a connection; `None` when that closed before any of it was written.
+/// Why a request that got no answer may be sent again.
+enum Unanswered {
+    /// The connection closed before any of it was written.
+    NotTaken,
+    /// The connection closed instead of an answer, and the method is safe.
+    Lost,
+}
+
+/// Sends a request over a connection.
 async fn send(
     server: &Server,
     connection: Connection,
     request: &mut Outgoing,
     wait: Duration,
-) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
+) -> Result<Result<Response<UpstreamBody>, Unanswered>, UpstreamError> {
     match connection.exchange(request, wait).await {
         Ok(Answered {
             mut head,
@@ -268,9 +283,10 @@ async fn send(
                 head.extensions_mut().insert(Unread);
             }
             let body = pool::body(server.id, rest, wait);
-            Ok(Some(head.map(|()| body)))
+            Ok(Ok(head.map(|()| body)))
         }
-        Err(Failure::NotTaken) => Ok(None),
+        Err(Failure::NotTaken) => Ok(Err(Unanswered::NotTaken)),
+        Err(Failure::Lost) => Ok(Err(Unanswered::Lost)),
         Err(Failure::Late) => {
             let late = UpstreamError::Timeout(format!("no answer within {wait:?}"));
             Err(late.of(&server.address))
@@ -440,7 +456,7 @@ async fn probe(
             timeout_at(deadline, read_off(answered.rest)).await.ok();
             answered.head.status()
         }
-        Err(Failure::NotTaken) => anyhow::bail!("it closed the connection at once"),
+        Err(Failure::NotTaken | Failure::Lost) => anyhow::bail!("it closed the connection at once"),
         Err(Failure::Late) => anyhow::bail!("no answer within {:?}", check.interval),
         Err(Failure::Gone(error)) => return Err(error.into()),
     };

@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) input: BytesMut,
     /// Whether a request has been sent over it before.
     is_used: bool,
+    /// Whether a byte has come since the last request was sent.
+    has_heard: bool,
     pub(super) born: Instant,
 }
 
@@ -49,6 +51,9 @@ pub(super) enum Failure {
     /// The connection closed before a write succeeded: the request can be sent again. Over TLS, records of the failed
     /// write may have left, but never the last one: the server has no whole request.
     NotTaken,
+    /// A connection that was used before closed without a byte of an answer, as one that the app gives up may just
+    /// then, and the method is safe: the request can be sent again (RFC 9110 9.2.2).
+    Lost,
     /// The head of the answer did not come in time.
     Late,
     Gone(UpstreamError),
@@ -76,6 +81,7 @@ impl Connection {
             stream,
             input: BytesMut::new(),
             is_used: false,
+            has_heard: false,
             born: clock::now(),
         }
     }
@@ -119,10 +125,11 @@ impl Connection {
     ) -> Result<Answered, Failure> {
         let deadline = clock::now() + wait;
         after_ready_tasks().await;
-        if self.is_used && self.is_stale().await {
+        let is_kept = std::mem::replace(&mut self.is_used, true);
+        if is_kept && self.is_stale().await {
             return Err(Failure::NotTaken);
         }
-        self.is_used = true;
+        self.has_heard = false;
         let Outgoing {
             method,
             head,
@@ -132,6 +139,7 @@ impl Connection {
         } = request;
         let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
+        let may_repeat = is_kept && method.is_safe();
         let answer = poll_fn(|cx| {
             if broken.is_none() {
                 match sending.poll(cx, &mut self.stream) {
@@ -144,7 +152,10 @@ impl Connection {
                 }
             }
             let answered = self.poll_head(cx, broken.as_ref(), spare);
-            Poll::Ready(Ok(ready!(answered).map_err(Failure::Gone)?))
+            Poll::Ready(ready!(answered).map_err(|error| match error {
+                UpstreamError::Aborted(_) if may_repeat && !self.has_heard => Failure::Lost,
+                error => Failure::Gone(error),
+            }))
         });
         let answer = timeout_at(deadline, answer).await;
         let mut answer = answer.unwrap_or(Err(Failure::Late))?;
@@ -242,7 +253,10 @@ impl Connection {
     /// Reads what has come; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_BYTES);
-        tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)
+        let stream = Pin::new(&mut self.stream);
+        let read = tokio_util::io::poll_read_buf(stream, cx, &mut self.input);
+        self.has_heard |= matches!(read, Poll::Ready(Ok(1..)));
+        read
     }
 }
 
