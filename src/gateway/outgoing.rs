@@ -20,11 +20,16 @@ pub struct Outgoing {
     pub spare: HeaderMap,
 }
 
+/// What health checks call themselves in the app's log.
+const PROBE_AGENT: &str = concat!("hookward/", env!("CARGO_PKG_VERSION"), " (health check)");
+
 impl Outgoing {
-    /// A request of the gateway's own: whether the app is well.
+    /// A request of the gateway's own, over a connection of its own: whether the app is well.
     pub fn probe(host: &HeaderValue, target: PathAndQuery) -> Self {
         let mut head = HeadWriter::new(&Method::GET, &target);
         head.push(&header::HOST, host);
+        head.push_text(&header::USER_AGENT, PROBE_AGENT);
+        head.push_text(&header::CONNECTION, "close");
         Self {
             method: Method::GET,
             target,

@@ -32,7 +32,7 @@ pub(super) async fn connect_unix(path: &Path) -> std::io::Result<UnixStream> {
 
 /// Connects to a host by its name.
 pub(super) async fn connect_tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    connect_any(&resolve::addresses(host, port).await?).await
+    connect_any(&resolve::addresses(host, port, resolve::PATIENCE).await?).await
 }
 
 /// Connects to the first address of a name that answers. They are tried one after the other, each with a head start,

@@ -87,7 +87,7 @@ impl HttpsFetch {
         reach: Reach,
     ) -> Result<TlsStream<TcpStream>, FetchError> {
         let host = unbracketed(url.host());
-        let found = resolve::addresses(host, url.port()).await;
+        let found = resolve::addresses(host, url.port(), resolve::PATIENCE).await;
         let found = found.map_err(unreachable)?.into_iter();
         let may_call = |address: &SocketAddr| reach == Reach::Any || is_public(address.ip());
         let addresses: Vec<_> = found.filter(may_call).take(ADDRESSES_MAX).collect();

@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use super::support::authority::Identity;
 use super::support::{App, Authority, Gateway, RawH2, Reply, Wire, config, open_route};
@@ -559,6 +561,27 @@ fn a_server_that_breaks_off_or_hangs_is_asked_last() {
         }
         assert_eq!((apps[0].count(), apps[1].count()), (1, 6));
     }
+}
+
+#[test]
+fn a_server_that_goes_on_hanging_costs_one_delivery_at_a_time() {
+    // SECURITY U-17
+    let apps = [App::start(), App::start()];
+    apps[0].script([(); 9].map(|()| Reply::Silence));
+    let (one, other) = (apps[0].url(), apps[1].url());
+    let upstreams =
+        format!("upstreams:\n  pair: {{ servers: [\"{one}\", \"{other}\"], timeout: 1s }}");
+    let routes = route("pair", "/in", "pair", "");
+    let gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
+    assert_eq!(gateway.post("/in", &[], b"x").status, 504);
+    super::support::pause(Duration::from_millis(10_100));
+    let mut statuses: Vec<u16> = thread::scope(|scope| {
+        let asked = [(); 8].map(|()| scope.spawn(|| gateway.post("/in", &[], b"x").status));
+        asked.map(|asked| asked.join().unwrap()).to_vec()
+    });
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 504]);
+    assert_eq!(apps.each_ref().map(App::count), [2, 7]);
 }
 
 #[test]

@@ -608,3 +608,60 @@ fn an_app_that_refuses_first_is_not_kept_waiting() {
     let answer = gateway.post_github("/github", &body);
     assert_eq!((answer.status, answer.text()), (413, "no".to_owned()));
 }
+
+#[test]
+fn a_health_check_takes_its_answer_to_the_end() {
+    // SECURITY U-17
+    let (app, heads) = app_that(|mut stream, heads| {
+        let mut input = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while input.read_line(&mut head).unwrap() > 2 {}
+        let agent = format!("user-agent: hookward/{} (", env!("CARGO_PKG_VERSION"));
+        let is_told = head.contains("connection: close\r\n") && head.contains(&agent);
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n").unwrap();
+        for _ in 0..2 {
+            pause(Duration::from_millis(50));
+            stream.write_all(&[b'x'; 20_000]).unwrap();
+        }
+        let is_whole = matches!(input.read(&mut [0]), Ok(0));
+        heads.send(u64::from(is_told && is_whole)).unwrap();
+    });
+    let upstreams = format!(
+        "upstreams: {{ app: {{ servers: [\"{app}\"], health: {{ path: /healthz, interval: 1s }} }} }}"
+    );
+    let routes = "  - { name: app, match: { path: /app }, verify: none, upstream: app }\n";
+    let _gateway = Gateway::start(&config_with(&upstreams, routes));
+    assert_eq!(heads.recv_timeout(Duration::from_secs(10)), Ok(1));
+}
+
+#[test]
+fn what_is_safe_is_asked_again_when_a_kept_connection_closes() {
+    // SECURITY U-09, U-10
+    let app = App::start();
+    let gateway = start(&app);
+    let mut wire = gateway.tls();
+    for (method, end, status, sent) in [
+        ("GET", Reply::RawThenClose(Vec::new()), 200, 3),
+        ("HEAD", Reply::RawThenReset(Vec::new()), 200, 3),
+        ("GET", Reply::RawThenClose(b"HTTP/1.1 2".to_vec()), 502, 2),
+        ("POST", Reply::RawThenClose(Vec::new()), 502, 2),
+    ] {
+        let before = app.count();
+        let connections = app.connections();
+        let kept = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
+        app.script([Reply::Raw(kept), end]);
+        for expected in [200, status] {
+            wire.write(method, "/open", &[], b"");
+            let answer = wire.answer_to(method).unwrap();
+            assert_eq!(answer.status, expected, "{method}");
+        }
+        assert_eq!(app.count(), before + sent, "{method}");
+        assert!(app.connections() <= connections + 2, "{method}");
+    }
+    // Once: a server that closes whatever it is asked is not asked for ever.
+    app.script([(); 4].map(|()| Reply::RawThenClose(Vec::new())));
+    let before = app.count();
+    wire.write("GET", "/open", &[], b"");
+    assert_eq!(wire.answer_to("GET").unwrap().status, 502);
+    assert!(app.count() <= before + 2);
+}

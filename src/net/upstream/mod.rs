@@ -1,10 +1,12 @@
 //! The way to the apps: pooled connections, several servers, their health.
 //!
-//! A request is sent again only when no write of it succeeded, so that no delivery is doubled.
+//! A request is sent again only when no write of it succeeded, so that no delivery is doubled; one whose method is safe
+//! also when a kept connection closed without an answer.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,6 +32,7 @@ mod stream;
 mod tls;
 mod wire;
 
+use answer::Rest;
 use pool::take_idle;
 use stream::Stream;
 use tls::{LazyTls, tls_trouble};
@@ -38,8 +41,12 @@ use wire::{Answered, Connection, Failure};
 /// Bytes that the system keeps for an app beyond what is on its way. With the usual megabytes, a slow app would seem
 /// to stand still until it has read a third of them.
 const UNSENT_BYTES: u32 = 128 << 10;
+/// Bytes of the answer to a health check that are read.
+const PROBE_BODY_MAX: usize = 64 << 10;
 /// How long a server that gave no answer is asked last, when there are others.
 const PASSIVE_DOWN: Duration = Duration::from_secs(10);
+/// Most of that for a server that fails again each time it is tried.
+const PASSIVE_DOWN_MAX: Duration = Duration::from_mins(5);
 
 /// The servers of one upstream, shared by all workers.
 #[derive(Debug)]
@@ -60,6 +67,15 @@ struct Server {
     healthy: AtomicBool,
     /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
     down_until_ms: AtomicU64,
+    /// How many trials in a row have cost a delivery.
+    lost_trials: AtomicU32,
+}
+
+/// The servers in the order in which a request tries them.
+struct Candidates<'a> {
+    servers: Vec<&'a Server>,
+    /// Whether the first one has failed, and this request alone finds out whether it still does.
+    is_trial: bool,
 }
 
 /// Ids of servers, never used twice in a process: the keys of the pools.
@@ -109,26 +125,37 @@ impl Cluster {
         }
     }
 
-    /// Servers in the order to try: healthy ones round robin; then those that failed lately, longest ago first; then
-    /// those that fail the health check.
-    fn candidates(&self) -> Vec<&Server> {
-        let count = self.servers.len();
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % count.max(1);
+    /// Servers in the order to try: one whose time after a failure has passed, where no other request tries it; good
+    /// ones round robin; then those that failed lately, longest ago first; then those that fail the health check.
+    fn candidates(&self) -> Candidates<'_> {
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
-        let (mut servers, mut bad): (Vec<_>, Vec<_>) = self
-            .servers
-            .iter()
-            .cycle()
-            .skip(first)
-            .take(count)
-            .partition(|server| server.is_up(now_ms));
+        let (mut servers, mut bad): (Vec<_>, Vec<_>) =
+            self.servers.iter().partition(|server| server.is_up());
+        // Each kind by itself: the good neighbour of a bad one must not get the share of both.
+        for servers in [&mut servers, &mut bad] {
+            let count = servers.len().max(1);
+            servers.rotate_left(turn % count);
+        }
         bad.sort_by_cached_key(|server| {
             let is_healthy = server.healthy.load(Ordering::Relaxed);
             let until_ms = server.down_until_ms.load(Ordering::Relaxed);
             (!is_healthy, until_ms.max(now_ms))
         });
+        // Where none is good, all requests ask those that failed anyway.
+        let tried = if servers.is_empty() {
+            None
+        } else {
+            bad.iter().position(|server| server.begins_trial(now_ms))
+        };
+        if let Some(place) = tried {
+            servers.insert(0, bad.remove(place));
+        }
         servers.append(&mut bad);
-        servers
+        Candidates {
+            servers,
+            is_trial: tried.is_some(),
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -146,17 +173,27 @@ impl Cluster {
             return asked.map_err(UpstreamError::Unreachable);
         }
         let mut refusal = String::from("it has no servers");
-        for server in self.candidates() {
+        let Candidates {
+            servers,
+            mut is_trial,
+        } = self.candidates();
+        for server in servers {
             // Only a failure that was there when this request began is forgiven.
             let mark = server.down_until_ms.load(Ordering::Relaxed);
+            let lost_before = server.lost_trials.load(Ordering::Relaxed);
             let asked = self.ask(server, request, wait).await;
-            if matches!(asked, Ok(Ok(_))) {
-                server.forgive(mark);
-            } else {
-                let down = u64::try_from(PASSIVE_DOWN.as_millis()).unwrap_or(u64::MAX);
-                let until = self.now_ms().saturating_add(down);
-                server.down_until_ms.store(until, Ordering::Relaxed);
+            match &asked {
+                Ok(Ok(_)) => server.forgive(mark),
+                // Nothing was lost by it, and a server that is only restarted is to be back soon.
+                Ok(Err(_)) => server.is_down_for(PASSIVE_DOWN, self.now_ms()),
+                Err(_) => {
+                    if is_trial {
+                        server.count_lost_trial(lost_before);
+                    }
+                    server.is_down_for(server.time_off(), self.now_ms());
+                }
             }
+            is_trial = false;
             match asked? {
                 Ok(response) => return Ok(response),
                 Err(why) => refusal = why,
@@ -176,17 +213,23 @@ impl Cluster {
         request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Attempt, UpstreamError> {
+        let (begun, mut wait) = (clock::now(), wait);
         while let Some(connection) = take_idle(server.id) {
             match send(server, connection, request, wait).await? {
-                None => {}
-                Some(response) => return Ok(Ok(response)),
+                Ok(response) => return Ok(Ok(response)),
+                Err(Unanswered::NotTaken) => {}
+                // Once, and not over another connection that may be closing too.
+                Err(Unanswered::Lost) => {
+                    wait = wait.saturating_sub(clock::now().saturating_duration_since(begun));
+                    break;
+                }
             }
         }
         let connect_timeout = self.settings.connect_timeout;
         let refusal = match Box::pin(server.connect(connect_timeout)).await {
             Ok(connection) => match send(server, connection, request, wait).await? {
-                Some(response) => return Ok(Ok(response)),
-                None => format!("{}: closed at once", server.address),
+                Ok(response) => return Ok(Ok(response)),
+                Err(_) => format!("{}: closed at once", server.address),
             },
             Err(error) => format!("{}: {error:#}", server.address),
         };
@@ -215,13 +258,21 @@ impl Upstream for Cluster {
     }
 }
 
-/// Sends a request over a connection; `None` when that closed before any of it was written.
+/// Why a request that got no answer may be sent again.
+enum Unanswered {
+    /// The connection closed before any of it was written.
+    NotTaken,
+    /// The connection closed instead of an answer, and the method is safe.
+    Lost,
+}
+
+/// Sends a request over a connection.
 async fn send(
     server: &Server,
     connection: Connection,
     request: &mut Outgoing,
     wait: Duration,
-) -> Result<Option<Response<UpstreamBody>>, UpstreamError> {
+) -> Result<Result<Response<UpstreamBody>, Unanswered>, UpstreamError> {
     match connection.exchange(request, wait).await {
         Ok(Answered {
             mut head,
@@ -232,9 +283,10 @@ async fn send(
                 head.extensions_mut().insert(Unread);
             }
             let body = pool::body(server.id, rest, wait);
-            Ok(Some(head.map(|()| body)))
+            Ok(Ok(head.map(|()| body)))
         }
-        Err(Failure::NotTaken) => Ok(None),
+        Err(Failure::NotTaken) => Ok(Err(Unanswered::NotTaken)),
+        Err(Failure::Lost) => Ok(Err(Unanswered::Lost)),
         Err(Failure::Late) => {
             let late = UpstreamError::Timeout(format!("no answer within {wait:?}"));
             Err(late.of(&server.address))
@@ -267,6 +319,9 @@ impl Server {
             down_until_ms: AtomicU64::new(
                 known.map_or(0, |known| known.down_until_ms.load(Ordering::Relaxed)),
             ),
+            lost_trials: AtomicU32::new(
+                known.map_or(0, |known| known.lost_trials.load(Ordering::Relaxed)),
+            ),
         })
     }
 
@@ -292,16 +347,49 @@ impl Server {
     /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
     /// because all workers read it.
     fn forgive(&self, mark: u64) {
-        if mark != 0 {
-            let until = &self.down_until_ms;
-            until
-                .compare_exchange(mark, 0, Ordering::Relaxed, Ordering::Relaxed)
-                .ok();
+        if mark != 0 && self.moves_down_time(mark, 0) {
+            self.lost_trials.store(0, Ordering::Relaxed);
         }
     }
 
-    fn is_up(&self, now_ms: u64) -> bool {
-        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) <= now_ms
+    fn is_up(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether its time after a failure has passed and this request is the one that tries it. The others leave it
+    /// alone meanwhile: it may hang.
+    fn begins_trial(&self, now_ms: u64) -> bool {
+        let mark = self.down_until_ms.load(Ordering::Relaxed);
+        self.healthy.load(Ordering::Relaxed)
+            && (1..=now_ms).contains(&mark)
+            && self.moves_down_time(mark, after(now_ms, PASSIVE_DOWN))
+    }
+
+    /// Changes `down_until_ms` from `mark`; `false` if it was no longer that.
+    fn moves_down_time(&self, mark: u64, until_ms: u64) -> bool {
+        let until = &self.down_until_ms;
+        let moved = until.compare_exchange(mark, until_ms, Ordering::Relaxed, Ordering::Relaxed);
+        moved.is_ok()
+    }
+
+    fn is_down_for(&self, time: Duration, now_ms: u64) {
+        let until_ms = after(now_ms, time);
+        self.down_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Counts a trial that cost a delivery; those that began when as many had failed count once.
+    fn count_lost_trial(&self, before: u32) {
+        let lost = &self.lost_trials;
+        let more = before.saturating_add(1);
+        lost.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// How long it is left alone after a failure that cost a delivery: twice as long after each trial that did.
+    fn time_off(&self) -> Duration {
+        let lost = self.lost_trials.load(Ordering::Relaxed);
+        let time = PASSIVE_DOWN.saturating_mul(2_u32.saturating_pow(lost));
+        time.min(PASSIVE_DOWN_MAX)
     }
 
     /// A new connection within `limit`; the error says what took longer.
@@ -310,7 +398,9 @@ impl Server {
         let found = match &self.address {
             ServerAddress::Unix(_) => Vec::new(),
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
-                let found = timeout_at(deadline, resolve::addresses(host, *port)).await;
+                let patience = resolve::PATIENCE.min(limit / 2);
+                let found = resolve::addresses(host, *port, patience);
+                let found = timeout_at(deadline, found).await;
                 found.map_err(|_elapsed| {
                     anyhow::anyhow!("the resolver does not answer for its name")
                 })??
@@ -345,6 +435,11 @@ impl Server {
     }
 }
 
+/// This much later, in milliseconds.
+fn after(now_ms: u64, time: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// One active health check; any answer from 200 to 399 means healthy.
 async fn probe(
     server: &Server,
@@ -354,9 +449,14 @@ async fn probe(
     let connection = server.connect(connect_timeout).await?;
     let host = server.address.authority().parse()?;
     let mut request = Outgoing::probe(&host, check.path.parse()?);
+    let deadline = clock::now() + check.interval;
     let status = match connection.exchange(&mut request, check.interval).await {
-        Ok(answered) => answered.head.status(),
-        Err(Failure::NotTaken) => anyhow::bail!("it closed the connection at once"),
+        Ok(answered) => {
+            // To close while the app still writes would reset its connection.
+            timeout_at(deadline, read_off(answered.rest)).await.ok();
+            answered.head.status()
+        }
+        Err(Failure::NotTaken | Failure::Lost) => anyhow::bail!("it closed the connection at once"),
         Err(Failure::Late) => anyhow::bail!("no answer within {:?}", check.interval),
         Err(Failure::Gone(error)) => return Err(error.into()),
     };
@@ -365,6 +465,16 @@ async fn probe(
         "it answered {status}"
     );
     Ok(())
+}
+
+/// Reads the body of an answer that nobody wants to its end, unless it is large.
+async fn read_off(mut rest: Rest) {
+    let mut left = PROBE_BODY_MAX;
+    while let Some(Ok(part)) = poll_fn(|cx| rest.poll_data(cx)).await
+        && left > part.len()
+    {
+        left -= part.len();
+    }
 }
 
 #[cfg(test)]
@@ -391,6 +501,13 @@ mod tests {
             health: None,
             tls: UpstreamTls::default(),
         }
+    }
+
+    /// The numbers of the servers in the order in which the next request tries them.
+    fn order_of(cluster: &Cluster) -> Vec<u64> {
+        let first = cluster.servers[0].id;
+        let candidates = cluster.candidates().servers;
+        candidates.iter().map(|server| server.id - first).collect()
     }
 
     /// What is known of each server: whether it is healthy, and until when it is left alone.
@@ -433,12 +550,11 @@ mod tests {
         let [one, two, three] = &cluster.servers[..] else {
             panic!("{cluster:?}");
         };
-        let order = || -> Vec<u64> { cluster.candidates().iter().map(|s| s.id - one.id).collect() };
         one.down_until_ms.store(90_000, Ordering::Relaxed);
         two.healthy.store(false, Ordering::Relaxed);
         three.down_until_ms.store(80_000, Ordering::Relaxed);
         for _ in 0..3 {
-            assert_eq!(order(), [2, 0, 1]);
+            assert_eq!(order_of(&cluster), [2, 0, 1]);
         }
     }
 
@@ -456,6 +572,67 @@ mod tests {
         server.forgive(80_000);
         assert_eq!(mark(), 90_000, "it failed again");
         server.forgive(90_000);
-        assert!(mark() == 0 && server.is_up(cluster.now_ms()));
+        assert!(mark() == 0 && server.is_up());
+    }
+
+    #[tokio::test]
+    async fn one_request_tries_a_server_whose_time_off_has_passed() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        let failed = &cluster.servers[1];
+        failed.down_until_ms.store(500, Ordering::Relaxed);
+        let tried = cluster.candidates();
+        assert!(tried.is_trial && tried.servers[0].id == failed.id);
+        for _ in 0..6 {
+            let others = cluster.candidates();
+            assert!(!others.is_trial && others.servers[2].id == failed.id);
+        }
+        let mark = failed.down_until_ms.load(Ordering::Relaxed);
+        assert!(mark >= 11_000, "{mark}");
+        failed.forgive(mark);
+        assert!(failed.is_up());
+    }
+
+    #[tokio::test]
+    async fn the_share_of_a_bad_server_goes_to_all_others_alike() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        cluster.servers[0]
+            .down_until_ms
+            .store(90_000, Ordering::Relaxed);
+        let first: Vec<u64> = (0..6).map(|_| order_of(&cluster)[0]).collect();
+        assert_eq!(first, [1, 2, 1, 2, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn where_no_server_is_good_none_is_on_trial() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        for server in &cluster.servers {
+            server.down_until_ms.store(500, Ordering::Relaxed);
+        }
+        let first: Vec<u64> = (0..3).map(|_| order_of(&cluster)[0]).collect();
+        assert_eq!(first, [0, 1, 2], "they share the work");
+        assert!(!cluster.candidates().is_trial);
+    }
+
+    #[tokio::test]
+    async fn trials_that_cost_deliveries_become_rare() {
+        // SECURITY U-17
+        let cluster = three(1000);
+        let [server, ..] = &cluster.servers[..] else {
+            panic!("{cluster:?}");
+        };
+        let mut times = Vec::new();
+        for lost in 0..8 {
+            times.push(server.time_off().as_secs());
+            // Two that were under way at the same time.
+            server.count_lost_trial(lost);
+            server.count_lost_trial(lost);
+        }
+        assert_eq!(times, [10, 20, 40, 80, 160, 300, 300, 300]);
+        server.is_down_for(server.time_off(), 1000);
+        server.forgive(301_000);
+        assert_eq!(server.time_off(), PASSIVE_DOWN);
     }
 }

@@ -1,9 +1,11 @@
 //! The stream to a server, whichever kind of address it has.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -13,6 +15,31 @@ pub(super) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+/// What the kernel has for a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    Nothing,
+    Bytes,
+    /// The end of the connection.
+    End,
+}
+
+impl Stream {
+    /// Asks the kernel what it has for us. tokio knows only what it had when tokio last asked.
+    pub(super) fn pending(&self) -> Pending {
+        let socket = match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+            Self::Unix(stream) => SockRef::from(stream),
+        };
+        match socket.peek(&mut [MaybeUninit::uninit()]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Pending::Nothing,
+            Ok(1..) => Pending::Bytes,
+            Ok(0) | Err(_) => Pending::End,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -14,12 +14,13 @@ use std::time::Duration;
 use bytes::BytesMut;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::Rest;
 use super::head::{answer_head, framing};
 use super::sending::Sending;
-use super::stream::Stream;
+use super::stream::{Pending, Stream};
 use crate::clock;
 use crate::gateway::forward::UpstreamError;
 use crate::gateway::outgoing::Outgoing;
@@ -40,6 +41,8 @@ pub(super) struct Connection {
     pub(super) input: BytesMut,
     /// Whether a request has been sent over it before.
     is_used: bool,
+    /// Whether a byte has come since the last request was sent.
+    has_heard: bool,
     pub(super) born: Instant,
 }
 
@@ -48,6 +51,9 @@ pub(super) enum Failure {
     /// The connection closed before a write succeeded: the request can be sent again. Over TLS, records of the failed
     /// write may have left, but never the last one: the server has no whole request.
     NotTaken,
+    /// A connection that was used before closed without a byte of an answer, as one that the app gives up may just
+    /// then, and the method is safe: the request can be sent again (RFC 9110 9.2.2).
+    Lost,
     /// The head of the answer did not come in time.
     Late,
     Gone(UpstreamError),
@@ -75,12 +81,33 @@ impl Connection {
             stream,
             input: BytesMut::new(),
             is_used: false,
+            has_heard: false,
             born: clock::now(),
         }
     }
 
     /// Whether the server has closed an idle connection, or sent something that nobody asked for.
-    pub(super) async fn is_stale(&mut self) -> bool {
+    async fn is_stale(&mut self) -> bool {
+        if !matches!(self.stream, Stream::Tls(_)) {
+            return self.stream.pending() != Pending::Nothing;
+        }
+        // TLS may hold bytes back, and what came may be for itself, like a session ticket: it has to read.
+        if self.has_input().await {
+            return true;
+        }
+        match self.stream.pending() {
+            Pending::Nothing => false,
+            Pending::End => true,
+            Pending::Bytes => {
+                // A read has them once tokio has asked the kernel.
+                yield_now().await;
+                self.has_input().await || self.stream.pending() != Pending::Nothing
+            }
+        }
+    }
+
+    /// Whether a read would find something, or the end.
+    async fn has_input(&mut self) -> bool {
         poll_fn(|cx| {
             let mut byte = [0];
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut byte));
@@ -98,10 +125,11 @@ impl Connection {
     ) -> Result<Answered, Failure> {
         let deadline = clock::now() + wait;
         after_ready_tasks().await;
-        if self.is_used && self.is_stale().await {
+        let is_kept = std::mem::replace(&mut self.is_used, true);
+        if is_kept && self.is_stale().await {
             return Err(Failure::NotTaken);
         }
-        self.is_used = true;
+        self.has_heard = false;
         let Outgoing {
             method,
             head,
@@ -111,6 +139,7 @@ impl Connection {
         } = request;
         let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
+        let may_repeat = is_kept && method.is_safe();
         let answer = poll_fn(|cx| {
             if broken.is_none() {
                 match sending.poll(cx, &mut self.stream) {
@@ -123,7 +152,10 @@ impl Connection {
                 }
             }
             let answered = self.poll_head(cx, broken.as_ref(), spare);
-            Poll::Ready(Ok(ready!(answered).map_err(Failure::Gone)?))
+            Poll::Ready(ready!(answered).map_err(|error| match error {
+                UpstreamError::Aborted(_) if may_repeat && !self.has_heard => Failure::Lost,
+                error => Failure::Gone(error),
+            }))
         });
         let answer = timeout_at(deadline, answer).await;
         let mut answer = answer.unwrap_or(Err(Failure::Late))?;
@@ -221,6 +253,119 @@ impl Connection {
     /// Reads what has come; 0 at the end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_BYTES);
-        tokio_util::io::poll_read_buf(Pin::new(&mut self.stream), cx, &mut self.input)
+        let stream = Pin::new(&mut self.stream);
+        let read = tokio_util::io::poll_read_buf(stream, cx, &mut self.input);
+        self.has_heard |= matches!(read, Poll::Ready(Ok(1..)));
+        read
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::ServerConfig;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream, UnixStream};
+    use tokio_rustls::server::TlsStream;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+    use crate::net::tls::provider;
+    use crate::net::upstream::tls::LazyTls;
+    use crate::settings::UpstreamTls;
+
+    #[tokio::test]
+    async fn what_the_kernel_alone_knows_makes_a_connection_stale() {
+        // SECURITY U-09, U-14
+        for sent in ["", "x"] {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut connection = Connection::new(Stream::Unix(ours));
+            assert!(!connection.is_stale().await);
+            // From here on tokio does not ask the kernel for events.
+            let mut theirs = theirs.into_std().unwrap();
+            io::Write::write_all(&mut theirs, sent.as_bytes()).unwrap();
+            if sent.is_empty() {
+                drop(theirs);
+            }
+            assert!(connection.is_stale().await, "{sent:?}");
+        }
+    }
+
+    /// A connection over TLS, and its other end.
+    async fn over_tls() -> (Connection, TlsStream<TcpStream>) {
+        let made = rcgen::generate_simple_self_signed(["app".to_owned()]).unwrap();
+        let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain.clone(), key)
+            .unwrap();
+        let settings = UpstreamTls {
+            ca: Some(chain.into()),
+            ..UpstreamTls::default()
+        };
+        let client = LazyTls::default().get(&settings).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap());
+        let (stream, accepted) = tokio::join!(stream, listener.accept());
+        let acceptor = TlsAcceptor::from(Arc::new(server));
+        let connector = TlsConnector::from(client);
+        let name = ServerName::try_from("app").unwrap();
+        let (ours, theirs) = tokio::join!(
+            connector.connect(name, stream.unwrap()),
+            acceptor.accept(accepted.unwrap().0)
+        );
+        let connection = Connection::new(Stream::Tls(Box::new(ours.unwrap())));
+        (connection, theirs.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_tls_says_for_itself_leaves_a_connection_good() {
+        // SECURITY U-09
+        let (mut connection, mut theirs) = over_tls().await;
+        // Its session tickets.
+        assert!(!connection.is_stale().await);
+        let (_, keys) = theirs.get_mut();
+        keys.refresh_traffic_keys().unwrap();
+        theirs.flush().await.unwrap();
+        assert!(!connection.is_stale().await);
+        // It still works, both ways.
+        connection.stream.write_all(b"ask").await.unwrap();
+        let mut asked = [0; 3];
+        theirs.read_exact(&mut asked).await.unwrap();
+        theirs.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        connection.stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!((&asked, &answer), (b"ask", b"answer"));
+        assert!(!connection.is_stale().await);
+    }
+
+    #[tokio::test]
+    async fn what_the_server_says_or_its_end_makes_a_connection_over_tls_stale() {
+        // SECURITY U-09, U-14
+        let (mut connection, mut theirs) = over_tls().await;
+        theirs.write_all(b"x").await.unwrap();
+        becomes_stale(&mut connection).await;
+        let (mut connection, mut theirs) = over_tls().await;
+        assert!(!connection.is_stale().await);
+        theirs.shutdown().await.unwrap();
+        becomes_stale(&mut connection).await;
+        let (mut connection, theirs) = over_tls().await;
+        assert!(!connection.is_stale().await);
+        drop(theirs);
+        becomes_stale(&mut connection).await;
+    }
+
+    /// What was sent may be on its way for a moment.
+    async fn becomes_stale(connection: &mut Connection) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !connection.is_stale().await {
+            assert!(Instant::now() < end, "it looks good for ever");
+            sleep(Duration::from_millis(1)).await;
+        }
     }
 }
