@@ -352,9 +352,8 @@ mod tests {
         }
         assert_eq!(ASKED.load(Ordering::SeqCst), 3);
         // Too long ago: it is waited for again.
-        let mut state = resolver.0.lock();
-        state.known.get_mut("one").unwrap().since -= KNOWN_TIME + Duration::from_secs(1);
-        drop(state);
+        let too_long = KNOWN_TIME + Duration::from_secs(1);
+        resolver.0.lock().known.get_mut("one").unwrap().since -= too_long;
         let free = async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             *HELD.0.lock().unwrap() = false;
