@@ -305,7 +305,7 @@ mod tests {
             .with_single_cert(chain.clone(), key)
             .unwrap();
         let settings = UpstreamTls {
-            ca: Some(chain.into()),
+            ca: Some(chain),
             ..UpstreamTls::default()
         };
         let client = LazyTls::default().get(&settings).unwrap();
