@@ -621,7 +621,7 @@ fn a_health_check_takes_its_answer_to_the_end() {
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n").unwrap();
         for _ in 0..2 {
             pause(Duration::from_millis(50));
-            stream.write_all(&[b'x'; 20_000]).unwrap();
+            stream.write_all(&vec![b'x'; 20_000]).unwrap();
         }
         let is_whole = matches!(input.read(&mut [0]), Ok(0));
         heads.send(u64::from(is_told && is_whole)).unwrap();
