@@ -51,9 +51,8 @@ pub(super) enum Failure {
     /// The connection closed before a write succeeded: the request can be sent again. Over TLS, records of the failed
     /// write may have left, but never the last one: the server has no whole request.
     NotTaken,
-    /// A connection that was used before closed without a byte of an answer, as one that the app gives up may just
-    /// then, and the method is safe: the request can be sent again (RFC 9110 9.2.2).
-    Lost,
+    /// A connection that was used before closed without a byte of an answer: the app may have given it up just then.
+    Lost(UpstreamError),
     /// The head of the answer did not come in time.
     Late,
     Gone(UpstreamError),
@@ -86,18 +85,20 @@ impl Connection {
         }
     }
 
-    /// Whether the server has closed an idle connection, or sent something that nobody asked for.
-    async fn is_stale(&mut self) -> bool {
-        if !matches!(self.stream, Stream::Tls(_)) {
-            return self.stream.pending() != Pending::Nothing;
-        }
-        // TLS may hold bytes back, and what came may be for itself, like a session ticket: it has to read.
+    /// Whether the server has closed an idle connection, or sent something that nobody asked for, as far as tokio knows,
+    /// or also the kernel, which takes a system call to ask.
+    async fn is_stale(&mut self, asks_kernel: bool) -> bool {
         if self.has_input().await {
             return true;
+        }
+        if !asks_kernel {
+            return false;
         }
         match self.stream.pending() {
             Pending::Nothing => false,
             Pending::End => true,
+            Pending::Bytes if !matches!(self.stream, Stream::Tls(_)) => true,
+            // TLS may hold bytes back, and what came may be for itself, like a session ticket.
             Pending::Bytes => {
                 // A read has them once tokio has asked the kernel.
                 yield_now().await;
@@ -117,16 +118,18 @@ impl Connection {
     }
 
     /// Sends a request and reads the head of its answer, for which it waits `wait`. After a 2xx that came before the
-    /// app had taken the whole request, it sends the rest for as long as the app takes more.
+    /// app had taken the whole request, it sends the rest for as long as the app takes more. `asks_kernel` is for apps
+    /// that close kept connections without a word.
     pub(super) async fn exchange(
         mut self,
         request: &mut Outgoing,
         wait: Duration,
+        asks_kernel: bool,
     ) -> Result<Answered, Failure> {
         let deadline = clock::now() + wait;
         after_ready_tasks().await;
         let is_kept = std::mem::replace(&mut self.is_used, true);
-        if is_kept && self.is_stale().await {
+        if is_kept && self.is_stale(asks_kernel).await {
             return Err(Failure::NotTaken);
         }
         self.has_heard = false;
@@ -139,7 +142,6 @@ impl Connection {
         } = request;
         let mut sending = Sending::new(head.bytes(), body.frames());
         let mut broken = None;
-        let may_repeat = is_kept && method.is_safe();
         let answer = poll_fn(|cx| {
             if broken.is_none() {
                 match sending.poll(cx, &mut self.stream) {
@@ -153,7 +155,7 @@ impl Connection {
             }
             let answered = self.poll_head(cx, broken.as_ref(), spare);
             Poll::Ready(ready!(answered).map_err(|error| match error {
-                UpstreamError::Aborted(_) if may_repeat && !self.has_heard => Failure::Lost,
+                UpstreamError::Aborted(_) if is_kept && !self.has_heard => Failure::Lost(error),
                 error => Failure::Gone(error),
             }))
         });
@@ -282,14 +284,14 @@ mod tests {
         for sent in ["", "x"] {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let mut connection = Connection::new(Stream::Unix(ours));
-            assert!(!connection.is_stale().await);
+            assert!(!connection.is_stale(true).await);
             // From here on tokio does not ask the kernel for events.
             let mut theirs = theirs.into_std().unwrap();
             io::Write::write_all(&mut theirs, sent.as_bytes()).unwrap();
             if sent.is_empty() {
                 drop(theirs);
             }
-            assert!(connection.is_stale().await, "{sent:?}");
+            assert!(connection.is_stale(true).await, "{sent:?}");
         }
     }
 
@@ -328,11 +330,11 @@ mod tests {
         // SECURITY U-09
         let (mut connection, mut theirs) = over_tls().await;
         // Its session tickets.
-        assert!(!connection.is_stale().await);
+        assert!(!connection.is_stale(true).await);
         let (_, keys) = theirs.get_mut();
         keys.refresh_traffic_keys().unwrap();
         theirs.flush().await.unwrap();
-        assert!(!connection.is_stale().await);
+        assert!(!connection.is_stale(true).await);
         // It still works, both ways.
         connection.stream.write_all(b"ask").await.unwrap();
         let mut asked = [0; 3];
@@ -341,7 +343,7 @@ mod tests {
         let mut answer = [0; 6];
         connection.stream.read_exact(&mut answer).await.unwrap();
         assert_eq!((&asked, &answer), (b"ask", b"answer"));
-        assert!(!connection.is_stale().await);
+        assert!(!connection.is_stale(true).await);
     }
 
     #[tokio::test]
@@ -351,11 +353,11 @@ mod tests {
         theirs.write_all(b"x").await.unwrap();
         becomes_stale(&mut connection).await;
         let (mut connection, mut theirs) = over_tls().await;
-        assert!(!connection.is_stale().await);
+        assert!(!connection.is_stale(true).await);
         theirs.shutdown().await.unwrap();
         becomes_stale(&mut connection).await;
         let (mut connection, theirs) = over_tls().await;
-        assert!(!connection.is_stale().await);
+        assert!(!connection.is_stale(true).await);
         drop(theirs);
         becomes_stale(&mut connection).await;
     }
@@ -363,7 +365,7 @@ mod tests {
     /// What was sent may be on its way for a moment.
     async fn becomes_stale(connection: &mut Connection) {
         let end = Instant::now() + Duration::from_secs(5);
-        while !connection.is_stale().await {
+        while !connection.is_stale(true).await {
             assert!(Instant::now() < end, "it looks good for ever");
             sleep(Duration::from_millis(1)).await;
         }
