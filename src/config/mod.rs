@@ -17,6 +17,7 @@ mod presets;
 mod resolve;
 mod schema;
 mod secret_file;
+mod secret_form;
 mod spec;
 mod value;
 

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::secret_form::{self, BYTES_MIN, MAKE_ONE};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::units::{ByteSize, UnixTime};
@@ -16,32 +17,6 @@ use crate::units::{ByteSize, UnixTime};
 const CONFIG_BYTES_MAX: u64 = 32 << 20;
 /// Largest other file: secrets, certificates, htpasswd, presets.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Secrets that stand in examples everywhere (SECURITY A-05).
-const SAMPLES: &[&str] = &[
-    "<secret>",
-    "change-me",
-    "change_me",
-    "changeit",
-    "changeme",
-    "development_secret",
-    "insert-secret-here",
-    "replace-me",
-    "replace_me",
-    "replaceme",
-    "your-secret",
-    "your-secret-here",
-    "your_secret",
-    "your_secret_here",
-    "yoursecret",
-];
-/// A secret below this can be guessed.
-const SECRET_BYTES_MIN: usize = 16;
-
-/// Whether it is the beginning of a secret and dots, as examples show where one belongs.
-fn is_elided(text: &str) -> bool {
-    text == "..." || (text.len() < SECRET_BYTES_MIN && text.ends_with("_..."))
-}
-
 /// The process environment as it was at start, and the time.
 #[derive(Clone)]
 pub struct Environment {
@@ -270,13 +245,8 @@ impl<'e> Resolver<'e> {
     pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Trouble> {
         let mut resolved = self.written(reference, "secret")?;
         let bytes = resolved.secret.expose();
-        let text = String::from_utf8_lossy(bytes);
-        let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
-        if SAMPLES.iter().any(is_sample) || is_elided(text.trim()) {
-            return Err(Trouble::new(
-                "the secret is a well-known sample: everybody can sign with it",
-            )
-            .hint("make one with `openssl rand -hex 32`"));
+        if let Some(trouble) = secret_form::refuse(bytes, &origin(reference)) {
+            return Err(trouble);
         }
         if bytes.starts_with(b"\xef\xbb\xbf") {
             let warning =
@@ -297,12 +267,12 @@ impl<'e> Resolver<'e> {
                 .warnings
                 .push(warning.hint("remove it, unless the provider has it too"));
         }
-        if bytes.len() < SECRET_BYTES_MIN {
+        if bytes.len() < BYTES_MIN {
             let message = format!(
-                "the secret has {} bytes; below {SECRET_BYTES_MIN} it can be guessed",
+                "the secret has {} bytes; below {BYTES_MIN} it can be guessed",
                 bytes.len()
             );
-            let warning = Trouble::new(message).hint("make one with `openssl rand -hex 32`");
+            let warning = Trouble::new(message).hint(MAKE_ONE);
             resolved.warnings.push(warning);
         }
         Ok(resolved)
@@ -346,19 +316,17 @@ impl<'e> Resolver<'e> {
             }
             _ => return Err(bare(reference, what, self.env)),
         };
-        let origin = || match (reference.split_once(':'), &name) {
-            (Some(("env", _)), Some(name)) => format!("environment variable `{name}`"),
-            (Some(("file", path)), _) => format!("`{path}`"),
-            _ => "the value".to_owned(),
-        };
         if bytes.is_empty() {
-            return Err(Trouble::new(format!("{} is empty", origin())));
+            return Err(Trouble::new(format!("{} is empty", origin(reference))));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Trouble::new(format!("{} is nothing but blanks", origin())));
+            return Err(Trouble::new(format!(
+                "{} is nothing but blanks",
+                origin(reference)
+            )));
         }
         if bytes.iter().all(|byte| *byte == 0) {
-            let message = format!("{} is nothing but NUL bytes", origin());
+            let message = format!("{} is nothing but NUL bytes", origin(reference));
             let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
             return Err(Trouble::new(message).hint(hint));
         }
@@ -391,6 +359,15 @@ impl<'e> Resolver<'e> {
             let hint = "set it before the gateway starts, for a running one sees no new variables; or write `file:PATH`";
             Trouble::new(message).hint(hint)
         })
+    }
+}
+
+/// Where a reference was read, for a message.
+fn origin(reference: &str) -> String {
+    match reference.split_once(':') {
+        Some(("env", name)) => format!("environment variable `{name}`"),
+        Some(("file", path)) => format!("`{path}`"),
+        _ => "the value".to_owned(),
     }
 }
 

@@ -99,7 +99,8 @@ mod tests {
             };
             let accepted = thread::scope(|scope| {
                 let keep = &keep;
-                let attempts = ["one", "one", "two", "two"].map(|text| scope.spawn(move || keep(text)));
+                let attempts =
+                    ["one", "one", "two", "two"].map(|text| scope.spawn(move || keep(text)));
                 attempts.map(|attempt| attempt.join().unwrap())
             });
             let kept = fs::read(&path).unwrap();

@@ -52,6 +52,7 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         &authority.self_signed(&key).unwrap().pem(),
     );
     file("certs/server.pem", &leaf(2100));
+    file("certs/public.pem", &key.public_key_pem());
     file("certs/expired.pem", &leaf(2021));
     file("certs/server.key", &key.serialize_pem());
     file(
@@ -105,6 +106,7 @@ fn environment() -> Environment {
         ("CANARY", "canary-secret"),
         ("SPACED", "canary secret with blanks:more"),
         ("SHORT", "e"),
+        ("PEM", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA"),
         ("EMPTY", ""),
         ("BLANK", "  "),
         ("SHORT", "short"),

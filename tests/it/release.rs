@@ -179,9 +179,7 @@ fn the_image_is_built_from_all_that_a_release_is_built_from() {
         .lines()
         .filter_map(|line| line.strip_prefix("COPY "));
     let own = copies.filter(|copy| !copy.starts_with("--from"));
-    let copied: Vec<_> = own
-        .flat_map(|copy| copy.split(' ').rev().skip(1))
-        .collect();
+    let copied: Vec<_> = own.flat_map(|copy| copy.split(' ').rev().skip(1)).collect();
     for wanted in ["Cargo.lock", ".cargo", "deploy/pgo", "src", "rules"] {
         assert!(copied.contains(&wanted), "{wanted}: {copied:?}");
     }
