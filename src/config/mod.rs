@@ -23,6 +23,7 @@ mod value;
 
 pub use resolve::{Environment, Stamp};
 pub use schema::SCHEMA;
+pub use secret_form::SecretForm;
 
 use crate::document::Document;
 use crate::problem::{Mark, Problem, Report, Severity};

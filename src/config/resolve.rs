@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::secret_form::{self, BYTES_MIN, MAKE_ONE};
+use super::secret_form::{self, Source};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::units::{ByteSize, UnixTime};
@@ -248,33 +248,8 @@ impl<'e> Resolver<'e> {
         if let Some(trouble) = secret_form::refuse(bytes, &origin(reference)) {
             return Err(trouble);
         }
-        if bytes.starts_with(b"\xef\xbb\xbf") {
-            let warning =
-                Trouble::new("the secret begins with a byte order mark, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("save the file as UTF-8 without one"));
-        } else if bytes.ends_with(b"\r") {
-            let warning =
-                Trouble::new("the secret ends with a carriage return, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("save the file with Unix line ends"));
-        } else if bytes.trim_ascii().len() < bytes.len() {
-            let warning =
-                Trouble::new("the secret begins or ends with a blank, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("remove it, unless the provider has it too"));
-        }
-        if bytes.len() < BYTES_MIN {
-            let message = format!(
-                "the secret has {} bytes; below {BYTES_MIN} it can be guessed",
-                bytes.len()
-            );
-            let warning = Trouble::new(message).hint(MAKE_ONE);
-            resolved.warnings.push(warning);
-        }
+        let doubts = secret_form::doubts(bytes, source(reference));
+        resolved.warnings.extend(doubts);
         Ok(resolved)
     }
 
@@ -368,6 +343,14 @@ fn origin(reference: &str) -> String {
         Some(("env", name)) => format!("environment variable `{name}`"),
         Some(("file", path)) => format!("`{path}`"),
         _ => "the value".to_owned(),
+    }
+}
+
+fn source(reference: &str) -> Source {
+    match reference.split_once(':') {
+        Some(("env", _)) => Source::Variable,
+        Some(("file", _)) => Source::File,
+        _ => Source::Value,
     }
 }
 

@@ -81,6 +81,14 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     file("blank", " \n");
     file("crlf", "a secret with a carriage return\r\n");
     file("marked", "\u{feff}a secret of an editor of Windows\n");
+    file("quoted", "\"an example secret in quotes\"\n");
+    file("assigned", "export A_SECRET=an example secret\n");
+    file("two-lines", "an example secret\nand another line\n");
+    file("two-ends", "an example secret and two ends\n\n");
+    let utf16 = "an example secret of Windows".chars();
+    file("utf16", &utf16.flat_map(|c| [c, '\0']).collect::<String>());
+    file("nul", "an example secret and a nul\0");
+    file("object", "{\"secret\": \"an example secret of JSON\"}");
     file("secret.txt", "an example secret from a file\n");
     let hash = "$2y$05$abcdefghijklmnopqrstuuWvOUsMZ2IJrVQ.f2fOGKZWdJcJEZVEe";
     file(
@@ -107,6 +115,11 @@ fn environment() -> Environment {
         ("SPACED", "canary secret with blanks:more"),
         ("SHORT", "e"),
         ("PEM", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA"),
+        ("QUOTED", "'an example secret in quotes'"),
+        ("RETURN", "an example secret of Windows\r"),
+        ("LINE_END", "an example secret and its end\n"),
+        ("VARIABLE", "${AN_EXAMPLE_SECRET}"),
+        ("PLACEHOLDER", "your-github-webhook-secret"),
         ("EMPTY", ""),
         ("BLANK", "  "),
         ("SHORT", "short"),
