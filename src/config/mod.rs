@@ -194,6 +194,26 @@ pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret,
     }
 }
 
+/// What a secret may have been meant to be, each with the form that it is in: for `hookward verify`.
+pub fn secret_forms(secret: &[u8]) -> Vec<(SecretForm, Secret)> {
+    let meant = secret_form::meant(secret).into_iter();
+    meant
+        .map(|(form, bytes)| (form, Secret::new(bytes)))
+        .collect()
+}
+
+/// A report of why there is no configuration at all.
+pub fn unusable(message: &str) -> Report {
+    let mut report = Report::new("hookward.yaml");
+    report.push(error(Mark::START, message.to_owned(), None));
+    report
+}
+
+/// An I/O error in words, as problems of a configuration have it.
+pub fn reason(error: &io::Error) -> String {
+    resolve::reason(error)
+}
+
 /// The certificates of the PEM text of a file, at least one.
 pub fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     certificate::parse_chain(pem, path).map_err(in_one_line)
