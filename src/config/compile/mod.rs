@@ -27,6 +27,7 @@ use crate::units::Span;
 
 mod basic;
 mod checks;
+mod credentials;
 mod forward;
 mod handshakes;
 mod keys;
