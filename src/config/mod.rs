@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 mod certificate;
 mod compile;
+mod pem_form;
 mod presets;
 mod resolve;
 mod schema;

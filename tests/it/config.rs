@@ -15,7 +15,9 @@ use hookward::route::policy::{OnDuplicate, ReplayPolicy};
 use hookward::settings::Limits;
 use hookward::units::UnixTime;
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -53,6 +55,33 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     );
     file("certs/server.pem", &leaf(2100));
     file("certs/public.pem", &key.public_key_pem());
+    let mut params = CertificateParams::new([
+        "localhost".to_owned(),
+        "*.example.org".to_owned(),
+        "192.0.2.1".to_owned(),
+    ])
+    .unwrap();
+    file(
+        "certs/server.csr",
+        &params.serialize_request(&key).unwrap().pem().unwrap(),
+    );
+    params.not_before = date_time_ymd(2026, 8, 14);
+    params.not_after = date_time_ymd(2026, 11, 12);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let soon = params.self_signed(&key).unwrap();
+    file("certs/soon.pem", &soon.pem());
+    fs::write(folder.path().join("certs/server.der"), soon.der()).unwrap();
+    fs::write(folder.path().join("certs/key.der"), key.serialized_der()).unwrap();
+    fs::write(
+        folder.path().join("certs/server.p12"),
+        b"\x30\x82\x04\x00\x02\x01\x03\x30",
+    )
+    .unwrap();
+    file("certs/marked.pem", &format!("\u{feff}{}", leaf(2100)));
+    file(
+        "certs/openssh",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+    );
     file("certs/expired.pem", &leaf(2021));
     file("certs/server.key", &key.serialize_pem());
     file(

@@ -33,6 +33,7 @@ mod handshakes;
 mod keys;
 mod limits;
 mod listeners;
+mod names;
 mod policies;
 mod routes;
 mod signature;
@@ -95,6 +96,7 @@ pub(super) fn config(
         takes_any_host,
     };
     let routes = compiler.routes(&spec.routes, &world, &mut upstreams);
+    compiler.names_of_certificates(spec, &listeners);
     let routes = RouteTable::build(routes).ok()?;
     Some(Config {
         admin,
