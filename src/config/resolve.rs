@@ -229,6 +229,14 @@ impl<'e> Resolver<'e> {
     fn cannot_read(&self, full: &Path, written: &str, error: &io::Error) -> Trouble {
         let trouble = Trouble::new(format!("cannot read `{written}`: {}", reason(error)));
         let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing && let Some(path) = written.strip_prefix("file:") {
+            return trouble.hint(format!("this is a path and no reference: write `{path}`"));
+        }
+        if is_missing && written.starts_with("env:") {
+            return trouble.hint(
+                "this is a path and no reference: write `${env:NAME}` for a path in a variable",
+            );
+        }
         if !is_missing || Path::new(written).is_absolute() {
             return trouble;
         }

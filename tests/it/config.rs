@@ -233,6 +233,22 @@ fn warnings_do_not_keep_a_file_from_loading() {
 }
 
 #[test]
+fn a_path_that_no_target_can_have_is_an_error() {
+    let route = |bytes| {
+        let path = format!("/{}", "a".repeat(bytes));
+        report(&load(&with_routes(&format!(
+            "  - {{ name: a, match: {{ path: {path} }}, verify: none, upstream: echo }}\n"
+        ))))
+    };
+    let told = route(8 * 1024);
+    assert!(
+        told.contains("error: routes[0].match.path: longer than the 8 KiB"),
+        "{told}"
+    );
+    assert!(!route(8 * 1024 - 1).contains("error"));
+}
+
+#[test]
 fn redis_that_nothing_uses_is_told() {
     let routes =
         with_routes("  - { name: a, match: { path: /a }, verify: none, upstream: echo }\n");

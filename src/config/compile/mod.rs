@@ -59,6 +59,8 @@ struct Compiler<'a, 'e> {
     bound: HashMap<String, (Arc<Scheme>, Manners)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
+    /// Addresses of our own listeners, by name.
+    own: Vec<(Arc<str>, SocketAddr)>,
 }
 
 /// Compiles a whole configuration.
@@ -77,6 +79,7 @@ pub(super) fn config(
         presets: HashMap::new(),
         bound: HashMap::new(),
         secrets: HashMap::new(),
+        own: Vec::new(),
     };
     compiler.version(&spec.version);
     compiler.presets(spec.providers_dir.as_ref());
@@ -84,6 +87,10 @@ pub(super) fn config(
     let limits = compiler.limits(spec.limits.as_ref());
     let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
+    let own = listeners.iter();
+    compiler.own = own
+        .map(|own| (Arc::clone(&own.name), own.address))
+        .collect();
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
     // Of a listener that is wrong nobody knows, and that it is wrong has been said.
     let written = spec.listeners.get().map_or(0, |own| own.0.len());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::checks::Auth;
-use super::handshakes::Manners;
+use super::handshakes::{Manners, VERIFY_TOKEN};
 use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
@@ -343,6 +343,7 @@ impl Compiler<'_, '_> {
         if is_plain && let Some(bound) = self.bound.get(reference) {
             return Some(bound.clone());
         }
+        self.params_in_doubt(spec);
         let params = params(spec.params.as_ref());
         let bound = selected.bind(&params, tolerance).and_then(|scheme| {
             let manners = Manners {
@@ -364,6 +365,20 @@ impl Compiler<'_, '_> {
                     self.error(&place, message, None);
                 }
                 None
+            }
+        }
+    }
+
+    /// Warns of references: but for the verify token, a param is its value.
+    fn params_in_doubt(&mut self, spec: &CheckSpec) {
+        let Some((Ordered(params), _)) = value(spec.params.as_ref()) else {
+            return;
+        };
+        for (name, at) in params {
+            if let Some((serde_json::Value::String(text), place)) = value(Some(at))
+                && name != VERIFY_TOKEN
+            {
+                self.reference_outside(text, &place);
             }
         }
     }
