@@ -245,6 +245,12 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     }
 }
 
+/// What to say of a name that no preset has: which ones may have been meant.
+pub fn near_presets(name: &str, catalog: &Catalog) -> Option<String> {
+    let near = presets::near(name, &catalog.names());
+    (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("`, `")))
+}
+
 fn error(mark: Mark, message: String, hint: Option<String>) -> Problem {
     Problem {
         file: None,

@@ -23,7 +23,9 @@ pub(super) fn judge(
     env: &Environment,
 ) -> anyhow::Result<Verdict> {
     let catalog = catalog(args)?;
-    let selected = catalog.find(name).map_err(unknown)?;
+    let selected = catalog
+        .find(name)
+        .map_err(|error| unknown(error, &catalog))?;
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written::read(keys, env)?;

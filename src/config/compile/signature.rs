@@ -11,6 +11,7 @@ use super::handshakes::{Manners, VERIFY_TOKEN};
 use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
+use crate::config::near_presets;
 use crate::config::spec::{CheckSpec, RouteSpec};
 use crate::document::{At, Parsed, Place};
 use crate::route::auth::{AuthPolicy, Check, Provider, Published, SignatureCheck, challenge};
@@ -303,12 +304,11 @@ impl Compiler<'_, '_> {
                 self.broken_preset(&report);
                 None
             }
-            Err(CatalogError::UnknownProvider { name, suggestion }) => {
-                let hint = match suggestion {
-                    Some(close) => format!("did you mean `{close}`?"),
-                    None => "`hookward providers` lists them; `scheme` describes one of your own"
-                        .to_owned(),
-                };
+            Err(CatalogError::UnknownProvider { name, .. }) => {
+                let near = near_presets(&name, &self.catalog);
+                let hint = near.unwrap_or_else(|| {
+                    "`hookward providers` lists them; `scheme` describes one of your own".to_owned()
+                });
                 self.error(place, format!("there is no preset `{name}`"), hint.as_str());
                 None
             }
