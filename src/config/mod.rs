@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 
 mod certificate;
 mod compile;
+mod echo;
 mod pem_form;
 mod presets;
 mod resolve;
@@ -135,6 +136,7 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
     let mut told = HashSet::new();
     problems.retain(|own| told.insert((own.file.clone(), own.mark, own.message.clone())));
     problems.sort_by_key(|problem| problem.mark);
+    problems.iter_mut().for_each(echo::shorten);
     let mut report = Report::new(name);
     for problem in problems {
         report.push(problem);
