@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::ExitStatus;
 use super::config_file::ConfigArgs;
@@ -25,7 +25,7 @@ mod route;
 mod secret;
 mod verdict;
 
-use request::Captured;
+use request::{Captured, RequestError};
 use verdict::Verdict;
 
 /// Judge a captured request offline, step by step, and say why
@@ -61,7 +61,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     now: Option<UnixTime>,
     /// Address of the client, for `allow_ips` and `deny_ips`
-    #[arg(long, value_name = "IP", requires = "route")]
+    #[arg(
+        long,
+        value_name = "IP",
+        requires = "route",
+        conflicts_with = "provider"
+    )]
     client_ip: Option<IpAddr>,
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -95,7 +100,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
     let bytes = input::read(&args.request)?;
-    let captured = request::parse(&bytes).with_context(|| args.request.display().to_string())?;
+    let captured = request::parse(&bytes).map_err(|error| no_request(args, &bytes, &error))?;
     if let Some(note) = length_note(&captured) {
         output.note(note);
     }
@@ -120,6 +125,16 @@ pub(super) fn run(
     } else {
         ExitStatus::No
     })
+}
+
+/// What a file is that is no request, and where it is said how to get one.
+fn no_request(args: &Args, bytes: &[u8], error: &RequestError) -> anyhow::Error {
+    let file = args.request.display();
+    let next = "docs/operations.md#capturing-a-request says how to get one";
+    match request::instead(bytes) {
+        Some(what) => anyhow::anyhow!("{file}: not an HTTP/1.1 request: {what}; {next}"),
+        None => anyhow::anyhow!("{file}: {error}; {next}"),
+    }
 }
 
 fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Result<()> {
