@@ -1,5 +1,7 @@
 //! `hookward hash-password`: what a `password_hash` is made of.
 
+use std::io::{self, IsTerminal};
+
 use anyhow::bail;
 use zeroize::Zeroizing;
 
@@ -15,6 +17,9 @@ use crate::password_hash::hash_password;
 pub(super) struct Args {}
 
 pub(super) fn run(_: &Args, output: &mut Output) -> anyhow::Result<ExitStatus> {
+    if io::stdin().is_terminal() {
+        output.note("type the password, which is shown, then Enter and Ctrl-D");
+    }
     let read = Zeroizing::new(input::read_stdin()?);
     let password = without_newline(&read);
     if password.is_empty() {

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
+
+use crate::config;
 
 /// Largest request, body or password that a command reads; a device file has no end.
 const INPUT_BYTES_MAX: u64 = 64 << 20;
@@ -15,7 +17,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
         return read_stdin();
     }
     let context = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(context)?;
+    // A folder can be opened, and not be read.
+    let in_words = |error: io::Error| anyhow!("{}: {}", context(), config::reason(&error));
+    let file = File::open(path).map_err(in_words)?;
+    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        return Err(in_words(io::ErrorKind::IsADirectory.into()));
+    }
     limited(file).with_context(context)
 }
 

@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Environment;
@@ -88,7 +89,8 @@ impl From<ExitStatus> for ExitCode {
 /// Runs the verb that `args` name, the program's own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut output = Output::default();
-    let status = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let status = match Cli::try_parse_from(&args) {
         Ok(cli) => {
             let ended = cli.verb.run(&Environment::from_process(), &mut output);
             ended.unwrap_or_else(|error| {
@@ -97,6 +99,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
         Err(error) if error.use_stderr() => {
+            let error = with_tip(error, args.get(1));
             output.note(error.render().to_string().trim_end());
             ExitStatus::Unable
         }
@@ -106,6 +109,21 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     output.finish(status).into()
+}
+
+/// Says how a configuration is named, where it stands alone.
+fn with_tip(mut error: clap::Error, verb: Option<&OsString>) -> clap::Error {
+    let verb = verb.and_then(|verb| verb.to_str()).unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument
+        && ["check", "run", "validate"].contains(&verb)
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && !word.starts_with('-')
+    {
+        let tip = format!("to name the configuration, write `-c {word}`");
+        let tips = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tips);
+    }
+    error
 }
 
 impl Verb {

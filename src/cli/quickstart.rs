@@ -57,7 +57,10 @@ impl Quickstart {
     /// What a person may paste once the listener is bound to `address`.
     pub(super) fn invitation(&self, address: SocketAddr) -> anyhow::Result<String> {
         let url = format!("https://{address}{PATH}");
-        let selected = Catalog::built_in().find(PROVIDER).map_err(unknown)?;
+        let catalog = Catalog::built_in();
+        let selected = catalog
+            .find(PROVIDER)
+            .map_err(|error| unknown(error, &catalog))?;
         let scheme = bind(&selected, &Params::new())?;
         let key = scheme
             .secret_key("demo".into(), self.secret.as_bytes(), None)

@@ -145,19 +145,12 @@ pub(super) fn catalog_of(folder: Option<&std::path::Path>) -> anyhow::Result<Cat
 }
 
 /// An error that says what there is instead.
-pub(super) fn unknown(error: CatalogError) -> anyhow::Error {
+pub(super) fn unknown(error: CatalogError, catalog: &Catalog) -> anyhow::Error {
     match error {
-        CatalogError::UnknownProvider {
-            name,
-            suggestion: Some(known),
-        } => {
-            anyhow::anyhow!("there is no preset `{name}`; did you mean `{known}`?")
-        }
-        CatalogError::UnknownProvider {
-            name,
-            suggestion: None,
-        } => {
-            anyhow::anyhow!("there is no preset `{name}`; `hookward providers` lists them")
+        CatalogError::UnknownProvider { name, .. } => {
+            let near = config::near_presets(&name, catalog);
+            let hint = near.unwrap_or_else(|| "`hookward providers` lists them".to_owned());
+            anyhow::anyhow!("there is no preset `{name}`; {hint}")
         }
         CatalogError::UnknownScheme {
             provider,
@@ -181,9 +174,9 @@ pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Schem
 impl RequestArgs {
     /// The request as the provider would send it to `url`.
     pub(super) fn sign(&self, url: SenderUrl, env: &Environment) -> anyhow::Result<Draft> {
-        let selected = catalog(&self.preset)?
-            .find(&self.provider)
-            .map_err(unknown)?;
+        let catalog = catalog(&self.preset)?;
+        let found = catalog.find(&self.provider);
+        let selected = found.map_err(|error| unknown(error, &catalog))?;
         let scheme = bind(&selected, &self.preset.params())?;
         let read = |reference| read_key("--secret", reference, env);
         let secret = self.secret.as_deref().map(read).transpose()?;

@@ -15,7 +15,10 @@ pub(super) fn parse(text: &str) -> anyhow::Result<SenderUrl> {
         || authority.is_empty()
         || text.contains(|c: char| c.is_whitespace() || c.is_control())
     {
-        bail!("`{text}` is not a URL; write `https://hooks.example.org/path`");
+        bail!(
+            "`{}` is not a URL; write `https://hooks.example.org/path`",
+            shown(text)
+        );
     }
     let target = if target.starts_with('?') {
         format!("/{target}")
@@ -37,6 +40,36 @@ pub(super) fn authority(url: &SenderUrl) -> &str {
     authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host)
+}
+
+/// The `user:password` of a URL, its escapes decoded, as curl takes it for Basic Auth.
+pub(super) fn user_information(url: &SenderUrl) -> Option<Vec<u8>> {
+    let (_, authority) = url.origin.split_once("://")?;
+    let (user, _) = authority.rsplit_once('@')?;
+    let user = percent_encoding::percent_decode_str(user).collect::<Vec<u8>>();
+    let is_whole = user.contains(&b':');
+    Some(if is_whole {
+        user
+    } else {
+        [&user, &b":"[..]].concat()
+    })
+}
+
+/// A URL for a message: without user and password, and without the values of its query.
+pub(super) fn shown(text: &str) -> String {
+    let (text, query) = match text.find(['?', '#']) {
+        Some(mark) => (text.get(..mark).unwrap_or_default(), "?…"),
+        None => (text, ""),
+    };
+    let Some((scheme, rest)) = text.split_once("://") else {
+        let text = text.rsplit_once('@').map_or(text, |(_, rest)| rest);
+        return format!("{text}{query}");
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}{query}")
 }
 
 /// The path and query of a URL as they stand in a request line.
@@ -75,6 +108,29 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_message_shows_what_a_url_may_hide() {
+        for (text, seen) in [
+            ("https://u:p@h:1/a?t=x#f", "https://h:1/a?…"),
+            ("http:/u:p@h/a", "h/a"),
+            ("https://h", "https://h"),
+            ("https://h?t=a@b", "https://h?…"),
+            ("https://u@v:p@h/", "https://h/"),
+        ] {
+            assert_eq!(shown(text), seen);
+        }
+        let error = parse("ftp://u:canary@h/?t=canary").unwrap_err().to_string();
+        assert!(!error.contains("canary"), "{error}");
+    }
+
+    #[test]
+    fn user_information_is_decoded() {
+        let user = |text| user_information(&parse(text).unwrap());
+        assert_eq!(user("https://u:p%40@h/"), Some(b"u:p@".to_vec()));
+        assert_eq!(user("https://u@h/"), Some(b"u:".to_vec()));
+        assert_eq!(user("https://h/a@b"), None);
     }
 
     #[test]

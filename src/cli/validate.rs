@@ -36,7 +36,15 @@ pub(super) fn run(
     env: &Environment,
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
-    let file = args.file.require(env)?;
+    let file = match args.file.require(env) {
+        Ok(file) => file,
+        Err(error) if args.format == Format::Json => {
+            let report = config::unusable(&format!("{error:#}"));
+            output.json(&report.to_json())?;
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
     let Loaded {
         config,
         report,
@@ -44,7 +52,10 @@ pub(super) fn run(
         ..
     } = config::load(&file, env);
     if unreadable {
-        note_report(&report, output);
+        match args.format {
+            Format::Json => output.json(&report.to_json())?,
+            Format::Text => note_report(&report, output),
+        }
         bail!("cannot read {}", file.display());
     }
     let is_valid = config.is_some();

@@ -1,15 +1,20 @@
 //! Certificates and keys from PEM files, and what an operator should know about them.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
+use super::pem_form;
 use super::resolve::{Finding, Resolver};
 use crate::secret::Secret;
 use crate::units::UnixTime;
+
+/// Two weeks: from then on, the end of a certificate is told.
+const ENDS_SOON_MS: i64 = 14 * 24 * 60 * 60 * 1_000;
 
 /// The key of a chain, with what is doubtful about it.
 pub(super) struct Identity {
@@ -31,8 +36,11 @@ pub(super) fn parse_chain(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'
     let chain = read.map_err(|error| not_pem(path, &error))?;
     overlooked(pem, path)?;
     if chain.is_empty() {
-        let finding = Finding::new(format!("there is no certificate in `{path}`"));
-        return Err(finding.hint("it must be PEM: `-----BEGIN CERTIFICATE-----`"));
+        return Err(missing(
+            "certificate",
+            path,
+            pem_form::instead_of_certificate(pem, path),
+        ));
     }
     for certificate in &chain {
         parse(certificate, path)?;
@@ -124,13 +132,19 @@ fn private_key(pem: &Secret, path: &str) -> Result<PrivateKeyDer<'static>, Findi
         return Err(finding.hint("decrypt it: `openssl pkey -in KEY -out KEY.plain`"));
     }
     PrivateKeyDer::from_pem_slice(bytes).map_err(|_why| {
-        let finding = Finding::new(format!("there is no private key in `{path}`"));
-        if holds(b"BEGIN CERTIFICATE") {
-            finding.hint("it holds a certificate; are `cert` and `key` swapped?")
-        } else {
-            finding.hint("it must be PEM: `-----BEGIN PRIVATE KEY-----`")
-        }
+        let found = pem_form::instead_of_key(bytes, path);
+        missing("private key", path, found)
     })
+}
+
+/// What was looked for, and what is there.
+fn missing(what: &str, path: &str, found: Option<pem_form::Found>) -> Finding {
+    let finding = format!("there is no {what} in `{path}`");
+    if let Some((found, hint)) = found {
+        return Finding::new(format!("{finding}: it {found}")).hint(hint);
+    }
+    let label = what.to_ascii_uppercase();
+    Finding::new(finding).hint(format!("it must be PEM: `-----BEGIN {label}-----`"))
 }
 
 /// What clients will hold against a chain at `now`. It is served all the same: that is for the
@@ -165,11 +179,19 @@ pub(super) fn doubts(chain: &[CertificateDer<'static>], path: &str, now: UnixTim
         Finding::new(message)
             .hint("nearly all clients look for the host's name there and nowhere else")
     });
+    let usage = leaf.extended_key_usage().ok().flatten();
+    let for_clients = usage.is_some_and(|own| !own.value.any && !own.value.server_auth);
+    let usage = for_clients.then(|| {
+        let message = format!("the certificate in `{path}` is not for servers (extendedKeyUsage)");
+        Finding::new(message)
+            .hint("nearly all clients refuse it; have one made with `extendedKeyUsage=serverAuth`")
+    });
     [
         validity(leaf, &format!("the certificate in `{path}`"), now),
         alone,
         order,
         names,
+        usage,
     ]
     .into_iter()
     .flatten()
@@ -187,6 +209,37 @@ pub(super) fn validities(
     parsed
         .filter_map(|one| validity(&one, &format!("`{}` in `{path}`", one.subject()), now))
         .collect()
+}
+
+/// The names that a chain's own certificate is for, as they are compared with a host.
+pub(super) fn names(chain: &[CertificateDer<'static>]) -> Vec<String> {
+    let leaf = chain.first().and_then(|leaf| parse(leaf, "").ok());
+    let names = leaf.as_ref().and_then(|leaf| {
+        let names = leaf.subject_alternative_name().ok()??;
+        Some(names.value.general_names.iter().filter_map(name).collect())
+    });
+    names.unwrap_or_default()
+}
+
+fn name(name: &GeneralName<'_>) -> Option<String> {
+    match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => {
+            let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+            v4.or_else(|_| v6()).ok().map(|ip| ip.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Whether a name of a certificate is that of a host, or holds it by a wildcard for one label.
+pub(super) fn covers(name: &str, host: &str) -> bool {
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    match name.strip_prefix("*.") {
+        Some(rest) => host.split_once('.').is_some_and(|(_, own)| own == rest),
+        None => name == host,
+    }
 }
 
 fn names_its_issuers_place(leaf: &X509Certificate<'_>) -> bool {
@@ -209,7 +262,13 @@ fn validity(certificate: &X509Certificate<'_>, name: &str, now: UnixTime) -> Opt
     } else if now < from {
         Some(Finding::new(format!("{name} is only valid from {from}")))
     } else {
-        None
+        let left = until.millis_since(now);
+        // One that is made for a day or a week is not soon over all the time.
+        let soon = ENDS_SOON_MS.min(until.millis_since(from) / 3);
+        (left <= soon).then(|| {
+            let message = format!("{name} ends soon, at {until}");
+            Finding::new(message).hint("renew it before")
+        })
     }
 }
 

@@ -13,15 +13,19 @@ use rustls::pki_types::CertificateDer;
 
 mod certificate;
 mod compile;
+mod echo;
+mod pem_form;
 mod presets;
 mod resolve;
 mod schema;
 mod secret_file;
+mod secret_form;
 mod spec;
 mod value;
 
 pub use resolve::{Environment, Stamp};
 pub use schema::SCHEMA;
+pub use secret_form::SecretForm;
 
 use crate::document::Document;
 use crate::problem::{Mark, Problem, Report, Severity};
@@ -132,6 +136,7 @@ pub fn load_text(name: &str, text: &str, dir: &Path, env: &Environment) -> Loade
     let mut told = HashSet::new();
     problems.retain(|own| told.insert((own.file.clone(), own.mark, own.message.clone())));
     problems.sort_by_key(|problem| problem.mark);
+    problems.iter_mut().for_each(echo::shorten);
     let mut report = Report::new(name);
     for problem in problems {
         report.push(problem);
@@ -192,6 +197,26 @@ pub fn secret(reference: &str, env: &Environment, base: &Path) -> Result<Secret,
     }
 }
 
+/// What a secret may have been meant to be, each with the form that it is in: for `hookward verify`.
+pub fn secret_forms(secret: &[u8]) -> Vec<(SecretForm, Secret)> {
+    let meant = secret_form::meant(secret).into_iter();
+    meant
+        .map(|(form, bytes)| (form, Secret::new(bytes)))
+        .collect()
+}
+
+/// A report of why there is no configuration at all.
+pub fn unusable(message: &str) -> Report {
+    let mut report = Report::new("hookward.yaml");
+    report.push(error(Mark::START, message.to_owned(), None));
+    report
+}
+
+/// An I/O error in words, as problems of a configuration have it.
+pub fn reason(error: &io::Error) -> String {
+    resolve::reason(error)
+}
+
 /// The certificates of the PEM text of a file, at least one.
 pub fn certificates(pem: &[u8], path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     certificate::parse_chain(pem, path).map_err(in_one_line)
@@ -220,6 +245,12 @@ pub fn catalog(providers_dir: Option<&Path>) -> Result<Catalog, Vec<Report>> {
     } else {
         Err(reports)
     }
+}
+
+/// What to say of a name that no preset has: which ones may have been meant.
+pub fn near_presets(name: &str, catalog: &Catalog) -> Option<String> {
+    let near = presets::near(name, &catalog.names());
+    (!near.is_empty()).then(|| format!("did you mean `{}`?", near.join("`, `")))
 }
 
 fn error(mark: Mark, message: String, hint: Option<String>) -> Problem {

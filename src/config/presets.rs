@@ -37,6 +37,64 @@ pub(super) fn add_folder(
     Ok(reports)
 }
 
+/// Names that may have been meant by one that no preset has: those that share a word with it, else one that differs
+/// by a slip.
+pub(super) fn near(name: &str, names: &[String]) -> Vec<String> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['_', ' ', '.'], "-");
+    let asked = plain(name);
+    let same = |own: &&String| own.replace('-', "") == asked.replace('-', "");
+    let whole: Vec<_> = names.iter().filter(same).cloned().collect();
+    if is_common(&asked) || !whole.is_empty() {
+        return whole;
+    }
+    let words: Vec<_> = asked.split('-').filter(|word| !is_common(word)).collect();
+    let shared = |own: &str| {
+        let own: Vec<_> = own.split('-').collect();
+        words.iter().filter(|word| own.contains(word)).count()
+    };
+    let most = names.iter().map(|own| shared(own)).max().unwrap_or(0);
+    let mut close: Vec<_> = names
+        .iter()
+        .filter(|own| most > 0 && shared(own) == most)
+        .cloned()
+        .collect();
+    if close.is_empty() {
+        // A slip leaves most of a word: none in three letters, one in four, two from eight on. Letters that
+        // changed places are likelier than others.
+        let slips = (asked.len() / 4).min(2);
+        let known = names.iter().map(|own| {
+            let distance = strsim::damerau_levenshtein(&asked, own);
+            (distance, letters(own) != letters(&asked), own)
+        });
+        let known = known.filter(|(distance, ..)| *distance <= slips);
+        close.extend(known.min().map(|(_, _, own)| own.clone()));
+    }
+    if close.is_empty() && asked.len() > 3 {
+        let begins = |own: &&String| own.starts_with(&asked);
+        close.extend(names.iter().filter(begins).cloned());
+    }
+    close.truncate(NEAR_MAX);
+    close
+}
+
+fn letters(name: &str) -> Vec<char> {
+    let mut letters: Vec<_> = name.chars().collect();
+    letters.sort_unstable();
+    letters
+}
+
+/// Words that tell no provider from another.
+fn is_common(word: &str) -> bool {
+    const COMMON: &[&str] = &[
+        "api", "app", "cloud", "com", "custom", "data", "generic", "hmac", "hook", "hooks", "io",
+        "webhook", "webhooks",
+    ];
+    COMMON.contains(&word) || word.len() < 2
+}
+
+/// Names that a message lists.
+const NEAR_MAX: usize = 4;
+
 fn file_names(folder: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -56,4 +114,39 @@ pub(super) fn report(file: &str, finding: Finding) -> Report {
     let mut report = Report::new(file);
     report.push(error(Mark::START, finding.message, finding.hint));
     report
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_names_share_a_word_or_differ_by_a_slip() {
+        let names = Catalog::built_in().names();
+        for (name, meant) in [
+            ("GitHub", &["github"][..]),
+            ("git-hub", &["github"]),
+            ("githb", &["github"]),
+            ("strip", &["stripe"]),
+            ("twillio", &["twilio"]),
+            ("sendgird", &["sendgrid"]),
+            ("standardwebhooks", &["standard-webhooks"]),
+            ("github-enterprise", &["github"]),
+            ("shopify-app", &["shopify"]),
+            ("docusign", &["docusign-connect"]),
+            ("hubspot", &["hubspot-v1", "hubspot-v2", "hubspot-v3"]),
+            ("bitbucket", &["bitbucket-cloud", "bitbucket-data-center"]),
+            ("aws", &["aws-sns"]),
+            ("sns", &["aws-sns"]),
+            ("quickbooks", &["intuit-quickbooks"]),
+            ("mongo", &["mongodb-atlas"]),
+            ("custom", &[]),
+            ("generic", &[]),
+            ("hmac", &[]),
+            ("x", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(near(name, &names), meant, "{name}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::secret_form::{self, Source};
 use crate::clock::Clock;
 use crate::secret::Secret;
 use crate::units::{ByteSize, UnixTime};
@@ -16,32 +17,6 @@ use crate::units::{ByteSize, UnixTime};
 const CONFIG_BYTES_MAX: u64 = 32 << 20;
 /// Largest other file: secrets, certificates, htpasswd, presets.
 const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Secrets that stand in examples everywhere (SECURITY A-05).
-const SAMPLES: &[&str] = &[
-    "<secret>",
-    "change-me",
-    "change_me",
-    "changeit",
-    "changeme",
-    "development_secret",
-    "insert-secret-here",
-    "replace-me",
-    "replace_me",
-    "replaceme",
-    "your-secret",
-    "your-secret-here",
-    "your_secret",
-    "your_secret_here",
-    "yoursecret",
-];
-/// A secret below this can be guessed.
-const SECRET_BYTES_MIN: usize = 16;
-
-/// Whether it is the beginning of a secret and dots, as examples show where one belongs.
-fn is_elided(text: &str) -> bool {
-    text == "..." || (text.len() < SECRET_BYTES_MIN && text.ends_with("_..."))
-}
-
 /// The process environment as it was at start, and the time.
 #[derive(Clone)]
 pub struct Environment {
@@ -254,6 +229,14 @@ impl<'e> Resolver<'e> {
     fn cannot_read(&self, full: &Path, written: &str, error: &io::Error) -> Finding {
         let finding = Finding::new(format!("cannot read `{written}`: {}", reason(error)));
         let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing && let Some(path) = written.strip_prefix("file:") {
+            return finding.hint(format!("this is a path and no reference: write `{path}`"));
+        }
+        if is_missing && written.starts_with("env:") {
+            return finding.hint(
+                "this is a path and no reference: write `${env:NAME}` for a path in a variable",
+            );
+        }
         if !is_missing || Path::new(written).is_absolute() {
             return finding;
         }
@@ -270,41 +253,11 @@ impl<'e> Resolver<'e> {
     pub(super) fn secret(&mut self, reference: &str) -> Result<Resolved, Finding> {
         let mut resolved = self.written(reference, "secret")?;
         let bytes = resolved.secret.expose();
-        let text = String::from_utf8_lossy(bytes);
-        let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
-        if SAMPLES.iter().any(is_sample) || is_elided(text.trim()) {
-            return Err(Finding::new(
-                "the secret is a well-known sample: everybody can sign with it",
-            )
-            .hint("make one with `openssl rand -hex 32`"));
+        if let Some(finding) = secret_form::refuse(bytes, &origin(reference)) {
+            return Err(finding);
         }
-        if bytes.starts_with(b"\xef\xbb\xbf") {
-            let warning =
-                Finding::new("the secret begins with a byte order mark, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("save the file as UTF-8 without one"));
-        } else if bytes.ends_with(b"\r") {
-            let warning =
-                Finding::new("the secret ends with a carriage return, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("save the file with Unix line ends"));
-        } else if bytes.trim_ascii().len() < bytes.len() {
-            let warning =
-                Finding::new("the secret begins or ends with a blank, which is part of it");
-            resolved
-                .warnings
-                .push(warning.hint("remove it, unless the provider has it too"));
-        }
-        if bytes.len() < SECRET_BYTES_MIN {
-            let message = format!(
-                "the secret has {} bytes; below {SECRET_BYTES_MIN} it can be guessed",
-                bytes.len()
-            );
-            let warning = Finding::new(message).hint("make one with `openssl rand -hex 32`");
-            resolved.warnings.push(warning);
-        }
+        let doubts = secret_form::doubts(bytes, source(reference));
+        resolved.warnings.extend(doubts);
         Ok(resolved)
     }
 
@@ -346,19 +299,17 @@ impl<'e> Resolver<'e> {
             }
             _ => return Err(bare(reference, what, self.env)),
         };
-        let origin = || match (reference.split_once(':'), &name) {
-            (Some(("env", _)), Some(name)) => format!("environment variable `{name}`"),
-            (Some(("file", path)), _) => format!("`{path}`"),
-            _ => "the value".to_owned(),
-        };
         if bytes.is_empty() {
-            return Err(Finding::new(format!("{} is empty", origin())));
+            return Err(Finding::new(format!("{} is empty", origin(reference))));
         }
         if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Err(Finding::new(format!("{} is nothing but blanks", origin())));
+            return Err(Finding::new(format!(
+                "{} is nothing but blanks",
+                origin(reference)
+            )));
         }
         if bytes.iter().all(|byte| *byte == 0) {
-            let message = format!("{} is nothing but NUL bytes", origin());
+            let message = format!("{} is nothing but NUL bytes", origin(reference));
             let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
             return Err(Finding::new(message).hint(hint));
         }
@@ -394,7 +345,24 @@ impl<'e> Resolver<'e> {
     }
 }
 
-/// What is wrong with a variable whose value is not UTF-8.
+/// Where a reference was read, for a message.
+fn origin(reference: &str) -> String {
+    match reference.split_once(':') {
+        Some(("env", name)) => format!("environment variable `{name}`"),
+        Some(("file", path)) => format!("`{path}`"),
+        _ => "the value".to_owned(),
+    }
+}
+
+fn source(reference: &str) -> Source {
+    match reference.split_once(':') {
+        Some(("env", _)) => Source::Variable,
+        Some(("file", _)) => Source::File,
+        _ => Source::Value,
+    }
+}
+
+/// What is wrong with a variable that is set and is no text.
 pub(super) fn not_text(name: &str) -> String {
     format!("environment variable `{name}` is not UTF-8")
 }

@@ -395,7 +395,8 @@ pub(super) struct ForwardSpec {
 #[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct RejectSpec {
     /// Status instead of 401.
-    pub(super) status: At<u16>,
+    #[cfg_attr(test, schemars(range(min = 200, max = 599)))]
+    pub(super) status: At<u64>,
 }
 
 /// One check: exactly one of `token`, `basic`, `provider`, `scheme`, `client_cert` and `any`.

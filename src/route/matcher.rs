@@ -69,6 +69,11 @@ impl HostPattern {
         let legal = name
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+        if let Some(rest) = host.strip_prefix('.') {
+            return Err(PatternError(format!(
+                "`{text}` is not a host; `\"*.{rest}\"` stands for one label before it"
+            )));
+        }
         let labels = name.strip_prefix('.').unwrap_or(name);
         if !address && (!legal || labels.split('.').any(str::is_empty)) {
             let hint = if name.contains("://") {

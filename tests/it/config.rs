@@ -15,7 +15,9 @@ use hookward::route::policy::{OnDuplicate, ReplayPolicy, ReplaysOf};
 use hookward::settings::Limits;
 use hookward::units::UnixTime;
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -52,6 +54,34 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         &authority.self_signed(&key).unwrap().pem(),
     );
     file("certs/server.pem", &leaf(2100));
+    file("certs/public.pem", &key.public_key_pem());
+    let mut params = CertificateParams::new([
+        "localhost".to_owned(),
+        "*.example.org".to_owned(),
+        "192.0.2.1".to_owned(),
+    ])
+    .unwrap();
+    file(
+        "certs/server.csr",
+        &params.serialize_request(&key).unwrap().pem().unwrap(),
+    );
+    params.not_before = date_time_ymd(2026, 8, 14);
+    params.not_after = date_time_ymd(2026, 11, 12);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let soon = params.self_signed(&key).unwrap();
+    file("certs/soon.pem", &soon.pem());
+    fs::write(folder.path().join("certs/server.der"), soon.der()).unwrap();
+    fs::write(folder.path().join("certs/key.der"), key.serialized_der()).unwrap();
+    fs::write(
+        folder.path().join("certs/server.p12"),
+        b"\x30\x82\x04\x00\x02\x01\x03\x30",
+    )
+    .unwrap();
+    file("certs/marked.pem", &format!("\u{feff}{}", leaf(2100)));
+    file(
+        "certs/openssh",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+    );
     file("certs/expired.pem", &leaf(2021));
     file("certs/server.key", &key.serialize_pem());
     file(
@@ -80,6 +110,14 @@ static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     file("blank", " \n");
     file("crlf", "a secret with a carriage return\r\n");
     file("marked", "\u{feff}a secret of an editor of Windows\n");
+    file("quoted", "\"an example secret in quotes\"\n");
+    file("assigned", "export A_SECRET=an example secret\n");
+    file("two-lines", "an example secret\nand another line\n");
+    file("two-ends", "an example secret and two ends\n\n");
+    let utf16 = "an example secret of Windows".chars();
+    file("utf16", &utf16.flat_map(|c| [c, '\0']).collect::<String>());
+    file("nul", "an example secret and a nul\0");
+    file("object", "{\"secret\": \"an example secret of JSON\"}");
     file("secret.txt", "an example secret from a file\n");
     let hash = "$2y$05$abcdefghijklmnopqrstuuWvOUsMZ2IJrVQ.f2fOGKZWdJcJEZVEe";
     file(
@@ -105,6 +143,12 @@ fn environment() -> Environment {
         ("CANARY", "canary-secret"),
         ("SPACED", "canary secret with blanks:more"),
         ("SHORT", "e"),
+        ("PEM", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA"),
+        ("QUOTED", "'an example secret in quotes'"),
+        ("RETURN", "an example secret of Windows\r"),
+        ("LINE_END", "an example secret and its end\n"),
+        ("VARIABLE", "${AN_EXAMPLE_SECRET}"),
+        ("PLACEHOLDER", "your-github-webhook-secret"),
         ("EMPTY", ""),
         ("BLANK", "  "),
         ("SHORT", "short"),
@@ -186,6 +230,22 @@ fn warnings_do_not_keep_a_file_from_loading() {
     let json = loaded.report.to_json();
     assert_eq!(json["valid"], true);
     assert_eq!(json["problems"][0]["severity"], "warning");
+}
+
+#[test]
+fn a_path_that_no_target_can_have_is_an_error() {
+    let route = |bytes| {
+        let path = format!("/{}", "a".repeat(bytes));
+        report(&load(&with_routes(&format!(
+            "  - {{ name: a, match: {{ path: {path} }}, verify: none, upstream: echo }}\n"
+        ))))
+    };
+    let told = route(8 * 1024);
+    assert!(
+        told.contains("error: routes[0].match.path: longer than the 8 KiB"),
+        "{told}"
+    );
+    assert!(!route(8 * 1024 - 1).contains("error"));
 }
 
 #[test]

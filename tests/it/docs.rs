@@ -187,6 +187,7 @@ impl Machine {
             .arg(root().join("certs/make-dev-certs.sh"))
             .arg("-d")
             .arg(dir.path().join("certs/dev"))
+            .arg("hooks.example.org")
             .output()
             .unwrap();
         assert!(

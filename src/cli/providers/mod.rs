@@ -68,7 +68,9 @@ pub(super) fn run(args: &Args, output: &mut Output) -> anyhow::Result<ExitStatus
                 Some((name, scheme)) => (name, Some(scheme)),
                 None => (show_args.name.as_str(), None),
             };
-            let preset = catalog.preset(name).map_err(unknown)?;
+            let preset = catalog
+                .preset(name)
+                .map_err(|error| unknown(error, &catalog))?;
             let about = show::About::new(&catalog, &preset, name, scheme)?;
             match (show_args.snippet, args.format) {
                 (true, _) => output.bytes(about.snippet().as_bytes()),
@@ -123,7 +125,10 @@ fn list(args: &List, catalog: &Catalog, format: Format, output: &mut Output) -> 
             Ok(preset) => Entry::of(name, &preset),
             Err(error) => {
                 // One that cannot be used does not hide the others.
-                output.note(format_args!("warning: preset `{name}`: {}", unknown(error)));
+                output.note(format_args!(
+                    "warning: preset `{name}`: {}",
+                    unknown(error, catalog)
+                ));
                 continue;
             }
         };

@@ -46,10 +46,14 @@ impl About {
             Some(scheme) => format!("{name}/{scheme}"),
             None => name.to_owned(),
         };
-        let chosen = catalog.find(&reference).map_err(unknown)?;
+        let chosen = catalog
+            .find(&reference)
+            .map_err(|error| unknown(error, catalog))?;
         let mut schemes = Vec::new();
         for (id, spec) in preset.schemes() {
-            let selected = catalog.find(&format!("{name}/{id}")).map_err(unknown)?;
+            let selected = catalog
+                .find(&format!("{name}/{id}"))
+                .map_err(|error| unknown(error, catalog))?;
             schemes.push(SchemeFacts {
                 id: id.to_owned(),
                 facts: scheme_facts(spec, &selected),

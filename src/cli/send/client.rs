@@ -1,7 +1,9 @@
 //! One HTTP/1.1 request, over TCP or TLS, and its answer.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -24,6 +26,8 @@ use crate::net::trust;
 use crate::scheme::sign::Draft;
 use crate::shares::unbracketed;
 
+/// How long a server may take to show that it speaks TLS.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest answer that is printed.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -60,7 +64,13 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
         .context("cannot connect")?;
     stream.set_nodelay(true)?;
     if !is_tls {
-        return exchange(stream, request).await;
+        let answer = exchange(stream, request).await;
+        return match answer {
+            Err(error) if speaks_tls(host, port).await => {
+                Err(error.context("it speaks TLS: write `https://`"))
+            }
+            answer => answer,
+        };
     }
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` is not a name that a certificate can carry"))?;
@@ -72,6 +82,19 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
     exchange(stream, request).await
 }
 
+/// Whether a server answers a TLS handshake, where it did not understand plain HTTP.
+async fn speaks_tls(host: &str, port: u16) -> bool {
+    let probe = async {
+        let name = ServerName::try_from(host.to_owned()).ok()?;
+        let config = client_config(&Trust::Anyone).ok()?;
+        let stream = TcpStream::connect((host, port)).await.ok()?;
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.ok()
+    };
+    let probed = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
+    matches!(probed, Ok(Some(_)))
+}
+
 /// What went wrong with TLS, with what is to be done where that is known.
 fn tls_trouble(error: std::io::Error) -> anyhow::Error {
     let source = error.get_ref().and_then(|inner| inner.downcast_ref());
@@ -80,6 +103,22 @@ fn tls_trouble(error: std::io::Error) -> anyhow::Error {
             "the server's certificate is that of an authority (CA:TRUE): \
              give this very certificate with `--cacert`"
         ),
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            let hint = "no authority is known that issued its certificate: name that with \
+                        `--cacert FILE`, or write `--insecure`";
+            anyhow::Error::from(error).context(hint)
+        }
+        Some(rustls::Error::InvalidMessage(_)) => {
+            anyhow::Error::from(error).context("it does not speak TLS: write `http://`")
+        }
+        None if matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof
+        ) =>
+        {
+            let hint = "it ended the connection: where it does not speak TLS, write `http://`";
+            anyhow::Error::from(error).context(hint)
+        }
         _ => error.into(),
     }
 }

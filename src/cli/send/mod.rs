@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use data_encoding::BASE64;
 
 use super::output::Output;
 use super::sign::RequestArgs;
 use super::{ExitStatus, url};
 use crate::config::Environment;
+use crate::scheme::sign::Draft;
 use crate::units::Span;
 
 mod client;
@@ -17,7 +19,8 @@ use client::{Answer, Trust};
 
 /// Sign a request as a provider would, and deliver it
 ///
-/// Prints the status and the body of the answer. Exits 0 on a 2xx status, 1 on another, 2 when
+/// Prints the status and the body of the answer. User and password of a URL are sent as Basic
+/// credentials. Exits 0 on a 2xx status, 1 on another, 2 when
 /// there was no answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -51,6 +54,10 @@ pub(super) fn run(
     let mut signed = args
         .request
         .sign(called.clone().unwrap_or_else(|| to.clone()), env)?;
+    let user = called.as_ref().and_then(url::user_information);
+    if let Some(user) = user.or_else(|| url::user_information(&to)) {
+        authorize(&mut signed, &user);
+    }
     if called.is_some() {
         // The provider's query, which may hold the signature, at the path where it is delivered.
         let query = signed
@@ -74,7 +81,7 @@ pub(super) fn run(
         (None, false) => Trust::System,
     };
     let Answer { status, body } = deliver(signed, &trust, args.timeout.0)
-        .with_context(|| format!("cannot deliver to {}", args.to))?;
+        .with_context(|| format!("cannot deliver to {}", url::shown(&args.to)))?;
     output.line(status);
     output.bytes(&body);
     if !body.is_empty() && !body.ends_with(b"\n") {
@@ -87,11 +94,16 @@ pub(super) fn run(
     })
 }
 
-fn deliver(
-    signed: crate::scheme::sign::Draft,
-    trust: &Trust,
-    timeout: Duration,
-) -> anyhow::Result<Answer> {
+/// As curl does: user and password of the URL are Basic credentials, unless others are given.
+fn authorize(signed: &mut Draft, user: &[u8]) {
+    let mut names = signed.headers.iter().map(|(name, _)| name);
+    if !names.any(|name| name.eq_ignore_ascii_case("authorization")) {
+        let value = format!("Basic {}", BASE64.encode(user));
+        signed.headers.push(("Authorization".to_owned(), value));
+    }
+}
+
+fn deliver(signed: Draft, trust: &Trust, timeout: Duration) -> anyhow::Result<Answer> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

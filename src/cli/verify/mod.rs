@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
 use super::ExitStatus;
 use super::config_file::ConfigArgs;
@@ -13,15 +13,19 @@ use super::validate::Format;
 use super::{input, url};
 use crate::clock::Clock;
 use crate::config::Environment;
-use crate::scheme::{Content, SenderUrl};
+use crate::reason::Reason;
+use crate::scheme::hints::{self, Case, Hint};
+use crate::scheme::keys::KeySet;
+use crate::scheme::{Content, SenderUrl, SignatureError};
 use crate::units::UnixTime;
 
 mod provider;
 pub mod request;
 mod route;
+mod secret;
 mod verdict;
 
-use request::Captured;
+use request::{Captured, RequestError};
 use verdict::Verdict;
 
 /// Judge a captured request offline, step by step, and say why
@@ -57,7 +61,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     now: Option<UnixTime>,
     /// Address of the client, for `allow_ips` and `deny_ips`
-    #[arg(long, value_name = "IP", requires = "route")]
+    #[arg(
+        long,
+        value_name = "IP",
+        requires = "route",
+        conflicts_with = "provider"
+    )]
     client_ip: Option<IpAddr>,
     /// How to print the verdict
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -91,7 +100,7 @@ pub(super) fn run(
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
     let bytes = input::read(&args.request)?;
-    let captured = request::parse(&bytes).with_context(|| args.request.display().to_string())?;
+    let captured = request::parse(&bytes).map_err(|error| no_request(args, &bytes, &error))?;
     if let Some(note) = length_note(&captured) {
         output.note(note);
     }
@@ -118,6 +127,16 @@ pub(super) fn run(
     })
 }
 
+/// What a file is that is no request, and where it is said how to get one.
+fn no_request(args: &Args, bytes: &[u8], error: &RequestError) -> anyhow::Error {
+    let file = args.request.display();
+    let next = "docs/operations.md#capturing-a-request says how to get one";
+    match request::instead(bytes) {
+        Some(what) => anyhow::anyhow!("{file}: not an HTTP/1.1 request: {what}; {next}"),
+        None => anyhow::anyhow!("{file}: {error}; {next}"),
+    }
+}
+
 fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Result<()> {
     match format {
         Format::Json => output.json(&verdict.to_json()),
@@ -126,6 +145,53 @@ fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Resu
             Ok(())
         }
     }
+}
+
+/// What explains a refusal: by the engine, by the forms of `secrets`, and by the unit of `--now`.
+fn explain<'s>(case: &Case<'_>, secrets: impl Iterator<Item = &'s [u8]>) -> Vec<Hint> {
+    if let Some((meant, hint)) = moment_meant(case) {
+        let meant = Case {
+            now: meant,
+            ..*case
+        };
+        let more = hints::search(&meant);
+        return [hint].into_iter().chain(more).collect();
+    }
+    let mut hints = hints::search(case);
+    let is_told = |hint: &Hint| hint.code.contains("secret") || hint.code.starts_with("timestamp");
+    if !hints.iter().any(is_told) {
+        hints.extend(secret::explain(case, secrets));
+    }
+    hints
+}
+
+/// The moment of `--now` in milliseconds, where the signature is right and only the time was not.
+fn moment_meant(case: &Case<'_>) -> Option<(UnixTime, Hint)> {
+    let written = case.now.secs();
+    let meant = UnixTime::from_millis(written);
+    let keys = KeySet::new(case.keys.to_vec()).filter(|_| written >= MILLIS_MIN)?;
+    let is_right = match case.scheme.verify(&case.message, &keys, meant) {
+        Ok(_) => true,
+        Err(error) => is_untimely(&error),
+    };
+    is_right.then(|| {
+        let message = format!(
+            "`--now {written}` is in milliseconds, where it has seconds: it was meant to be {meant}"
+        );
+        let code = "now_unit";
+        (meant, Hint { code, message })
+    })
+}
+
+/// A number from here on is no time in seconds that anybody means: it is past the year 5000.
+const MILLIS_MIN: i64 = 100_000_000_000;
+
+/// Whether a signature is right, and only its time is not.
+fn is_untimely(error: &SignatureError) -> bool {
+    matches!(
+        error.reason,
+        Reason::TimestampAhead | Reason::TimestampStale
+    )
 }
 
 /// A capture that is not whole explains many a mismatch.

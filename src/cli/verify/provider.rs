@@ -5,11 +5,11 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, bail};
 
 use super::verdict::Verdict;
-use super::{KeyArgs, Question};
+use super::{KeyArgs, Question, explain};
 use crate::cli::sign::{ProviderArgs, bind, catalog, read_key, unknown};
 use crate::config::Environment;
 use crate::scheme::catalog::{Catalog, Selected};
-use crate::scheme::hints::{self, Case, Sibling};
+use crate::scheme::hints::{Case, Sibling};
 use crate::scheme::keys::{Key, KeySet};
 use crate::scheme::trace::{StepResult, Trace};
 use crate::scheme::{KeyKind, Message, Params, Scheme};
@@ -23,7 +23,9 @@ pub(super) fn judge(
     env: &Environment,
 ) -> anyhow::Result<Verdict> {
     let catalog = catalog(args)?;
-    let selected = catalog.find(name).map_err(unknown)?;
+    let selected = catalog
+        .find(name)
+        .map_err(|error| unknown(error, &catalog))?;
     let params = args.params();
     let scheme = bind(&selected, &params)?;
     let written = Written::read(keys, env)?;
@@ -59,7 +61,7 @@ pub(super) fn judge(
         Err(error) => {
             verdict.refusal = Some(error.reason);
             let siblings = siblings(&catalog, &selected, &params, &written);
-            verdict.hints = hints::search(&Case {
+            let case = Case {
                 scheme: &scheme,
                 message,
                 keys: keys.all(),
@@ -67,7 +69,9 @@ pub(super) fn judge(
                 others: &[],
                 siblings: &siblings,
                 now: question.now,
-            });
+            };
+            let secrets = written.secrets.iter().map(Secret::expose);
+            verdict.hints = explain(&case, secrets);
         }
     }
     Ok(verdict)

@@ -57,6 +57,32 @@ pub fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
     })
 }
 
+/// What bytes are that are no request, where that can be seen.
+pub(super) fn instead(bytes: &[u8]) -> Option<&'static str> {
+    let trimmed = bytes.trim_ascii();
+    let is_line = |start: &[u8]| {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        lines.any(|line| line.starts_with(start))
+    };
+    if trimmed.is_empty() {
+        Some("it is empty")
+    } else if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        Some("it is UTF-16; save it as it was, or as UTF-8")
+    } else if bytes.starts_with(b"\xef\xbb\xbf") {
+        Some("it begins with a byte order mark; save it without one")
+    } else if is_line(b"> ") {
+        Some("these are lines of `curl -v`; leave `> ` out, and put the body behind an empty line")
+    } else if trimmed.starts_with(b"HTTP/") {
+        Some("it is an answer, and no request")
+    } else if trimmed.starts_with(b"curl ") {
+        Some("it is a command; what it sends is needed")
+    } else if matches!(trimmed.first(), Some(b'{' | b'[' | b'<' | b'"')) {
+        Some("it is a body alone; the request line and the headers are needed too")
+    } else {
+        None
+    }
+}
+
 /// The lines of a head.
 struct Lines<'a> {
     rest: &'a [u8],

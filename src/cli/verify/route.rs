@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use http::Request;
 
-use super::Question;
 use super::verdict::{Answered, Verdict};
+use super::{Question, explain};
 use crate::config::Config;
 use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::handshake::{self, Question as Asked};
@@ -25,7 +25,8 @@ use crate::route::auth::{AuthPolicy, Check, SignatureCheck};
 use crate::route::matcher::Found;
 use crate::route::policy::Mode;
 use crate::scheme::SenderUrl;
-use crate::scheme::hints::{self, Case, Foreign};
+use crate::scheme::hints::{Case, Foreign};
+use crate::scheme::keys::Key;
 use crate::scheme::trace::{StepResult, Trace};
 
 pub(super) fn judge(
@@ -369,7 +370,7 @@ impl Judge<'_> {
             }
             Err(error) => {
                 let others = foreign_keys(self.config, self.route);
-                verdict.hints.extend(hints::search(&Case {
+                let case = Case {
                     scheme: &check.scheme,
                     message,
                     keys: check.keys.all(),
@@ -377,7 +378,9 @@ impl Judge<'_> {
                     others: &others,
                     siblings: &[],
                     now,
-                }));
+                };
+                let secrets = check.keys.all().iter().filter_map(Key::secret_bytes);
+                verdict.hints.extend(explain(&case, secrets));
                 Err(error.into())
             }
         }

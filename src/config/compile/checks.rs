@@ -312,6 +312,7 @@ impl Compiler<'_, '_> {
                     None,
                 );
             } else {
+                self.labelled_name(name, &place);
                 san.push(name.clone());
             }
         }
@@ -319,5 +320,22 @@ impl Compiler<'_, '_> {
             challenge: challenge("ClientCertificate", scope.route),
             san,
         })
+    }
+
+    /// Warns of a name as tools print it, with its kind before it.
+    fn labelled_name(&mut self, name: &str, place: &Place) {
+        const LABELS: &[&str] = &["DNS:", "IP:", "IP Address:", "URI:", "email:"];
+        let is_subject = ["CN=", "/CN=", "subject="];
+        if is_subject.iter().any(|start| name.starts_with(start)) {
+            let message =
+                "the subject of a certificate is not looked at, so that none has this name";
+            self.warn(place, message, "write a name of its subjectAltName");
+        }
+        let mut labels = LABELS.iter();
+        if let Some(rest) = labels.find_map(|label| name.strip_prefix(label)) {
+            let message = "names are compared whole, and no certificate has this one";
+            let hint = format!("write `{}`", rest.trim());
+            self.warn(place, message, hint.as_str());
+        }
     }
 }

@@ -115,6 +115,7 @@ impl Compiler<'_, '_> {
             if parsed == header::HOST && !is_host(text) {
                 self.error(&place, format!("`{text}` is not a host name"), None);
             }
+            self.reference_outside(text, &place);
             if let Ok(value) = HeaderValue::from_str(text) {
                 set.push((parsed, value));
             } else {
@@ -133,6 +134,11 @@ impl Compiler<'_, '_> {
                 self.error(&place, message, None);
                 continue;
             };
+            if name.contains('*') {
+                let message =
+                    format!("`*` stands for itself: no other field than `{name}` is removed");
+                self.warn(&place, message, "there are no wildcards; list each field");
+            }
             let like = read_as(&parsed);
             if parsed == header::HOST || OWN_FIELDS.contains(&&*like) {
                 self.error(&place, format!("`{name}` cannot be removed"), None);

@@ -13,7 +13,7 @@ use crate::scheme::handshake::{Answers, Handshake, Keep};
 use crate::scheme::{KeyKind, Params};
 
 /// The param that is a reference to a secret.
-const VERIFY_TOKEN: &str = "verify_token";
+pub(super) const VERIFY_TOKEN: &str = "verify_token";
 
 /// The param that names the file for a secret that a provider sends.
 const ENROLMENT_FILE: &str = "enrolment_file";

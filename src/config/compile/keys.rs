@@ -127,6 +127,19 @@ impl Compiler<'_, '_> {
         Some(resolved)
     }
 
+    /// Warns of a reference where none is read, so that the text itself is taken.
+    pub(super) fn reference_outside(&mut self, text: &str, place: &Place) {
+        let hint = match text.split_once(':') {
+            Some(("env", name)) if is_variable(name) => format!("write `${{env:{name}}}`"),
+            Some(("file", path)) if !path.is_empty() && !path.contains(' ') => {
+                "write the text itself; a variable is filled in by `${env:NAME}`".to_owned()
+            }
+            _ => return,
+        };
+        let message = "references are read in secrets only: here, this is the value itself";
+        self.warn(place, message, hint.as_str());
+    }
+
     /// The ids that were written, each of which must be the only one of its kind.
     fn explicit_ids<'i>(&mut self, items: impl Iterator<Item = &'i Item<'i>>) -> HashSet<Arc<str>> {
         let mut ids = HashSet::new();
@@ -197,6 +210,11 @@ impl Compiler<'_, '_> {
             );
         }
     }
+}
+
+fn is_variable(name: &str) -> bool {
+    let is_sign = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(is_sign)
 }
 
 /// A stable id that tells nothing: the variable, the file's stem, or the position.

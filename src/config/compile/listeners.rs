@@ -44,10 +44,27 @@ impl Compiler<'_, '_> {
             self.error(&place, "there is no listener", hint);
         }
         self.addresses(entries, admin);
+        self.redirects(entries);
         entries
             .iter()
             .filter_map(|(name, at)| self.listener(name, at))
             .collect()
+    }
+
+    /// Warns of redirects that lead nowhere.
+    fn redirects(&mut self, entries: &[(String, At<ListenerSpec>)]) {
+        let listeners = || entries.iter().filter_map(|(_, at)| at.get());
+        if listeners().any(|listener| listener.tls.is_some()) {
+            return;
+        }
+        for listener in listeners().filter(|listener| listener.public_url.is_none()) {
+            if let Some((PlaintextSpec::Redirect, place)) = value(listener.plaintext.as_ref()) {
+                let message = "there is no listener with `tls` that senders could be sent to";
+                let hint =
+                    "add one, or say where they shall go: `public_url: https://hooks.example.org`";
+                self.warn(&place, message, hint);
+            }
+        }
     }
 
     /// Listeners on one address would share its connections at random, because their sockets have `SO_REUSEPORT`.
@@ -67,6 +84,14 @@ impl Compiler<'_, '_> {
                     format!("listener `{other}` has this address already"),
                     None,
                 );
+            } else if let Some((_, other)) =
+                seen.iter().find(|(other, _)| overlap(*other, *address))
+            {
+                let message = format!(
+                    "listener `{other}` has this port too, and one of them listens on every address: \
+                     the address decides which of them takes a connection"
+                );
+                self.warn(&place, message, "give each a port of its own");
             }
             if admin.is_some_and(|admin| overlap(admin, *address)) {
                 let hint = "give `admin.address` a port of its own";

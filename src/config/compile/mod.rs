@@ -27,11 +27,13 @@ use crate::units::Span;
 
 mod basic;
 mod checks;
+mod credentials;
 mod forward;
 mod handshakes;
 mod keys;
 mod limits;
 mod listeners;
+mod names;
 mod policies;
 mod routes;
 mod signature;
@@ -57,6 +59,8 @@ struct Compiler<'a, 'e> {
     bound: HashMap<String, (Arc<Scheme>, HandshakesAndAnswers)>,
     /// Digests of secrets, and the route that has them.
     secrets: HashMap<[u8; 32], Arc<str>>,
+    /// Addresses of our own listeners, by name.
+    own: Vec<(Arc<str>, SocketAddr)>,
 }
 
 /// Compiles a whole configuration.
@@ -75,6 +79,7 @@ pub(super) fn config(
         presets: HashMap::new(),
         bound: HashMap::new(),
         secrets: HashMap::new(),
+        own: Vec::new(),
     };
     compiler.version(&spec.version);
     compiler.presets(spec.providers_dir.as_ref());
@@ -82,6 +87,10 @@ pub(super) fn config(
     let limits = compiler.limits(spec.limits.as_ref());
     let state = compiler.state(spec.state.as_ref());
     let listeners = compiler.listeners(&spec.listeners, admin);
+    let own = listeners.iter();
+    compiler.own = own
+        .map(|own| (Arc::clone(&own.name), own.address))
+        .collect();
     let mut upstreams = compiler.upstreams(spec.upstreams.as_ref());
     // A listener that is wrong, which has been reported, is missing here: it may have asked for certificates.
     let written = spec.listeners.get().map_or(0, |own| own.0.len());
@@ -94,6 +103,7 @@ pub(super) fn config(
         takes_any_host,
     };
     let routes = compiler.routes(&spec.routes, &world, &mut upstreams);
+    compiler.names_of_certificates(spec, &listeners);
     let routes = RouteTable::build(routes).ok()?;
     Some(Config {
         admin,

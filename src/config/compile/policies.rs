@@ -88,6 +88,10 @@ impl Compiler<'_, '_> {
         let size_max = match value(spec.max_size.as_ref()) {
             None => size_default,
             Some((Parsed(size), place)) => {
+                if size.0 == 0 {
+                    let message = "no body is taken: every request that has one gets 413";
+                    self.warn(&place, message, "such as `1MiB`, or leave it out");
+                }
                 if *size > limits.body_memory {
                     let message =
                         format!("larger than `limits.body_memory` ({})", limits.body_memory);

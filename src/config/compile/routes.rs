@@ -22,6 +22,8 @@ const METHODS: &[&str] = &["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", 
 /// Errors after which no more routes are read: a million routes may fit into a file, but their errors not into
 /// memory.
 const ERRORS_MAX: usize = 10_000;
+/// Longest target of a request; longer ones are answered 414.
+const TARGET_BYTES_MAX: usize = 8 << 10;
 /// Label of requests that no route takes.
 const NO_ROUTE: &str = "_none";
 
@@ -229,7 +231,11 @@ impl Compiler<'_, '_> {
                 return None;
             }
         };
-        if let Some(why) = unreachable(text) {
+        if text.len() > TARGET_BYTES_MAX {
+            let message =
+                "longer than the 8 KiB that a request's path may have, so this never matches";
+            self.error(&place, message, None);
+        } else if let Some(why) = unreachable(text) {
             self.error(&place, format!("`{text}`: {why}"), None);
         }
         let is_pattern = |part: &&str| part.contains('*') || part.starts_with(':');
@@ -341,7 +347,7 @@ impl Compiler<'_, '_> {
                 return None;
             }
         }
-        StatusCode::from_u16(*status).ok()
+        StatusCode::from_u16(u16::try_from(*status).ok()?).ok()
     }
 
     /// Refuses checks that every request passes: a route may be open only where it says so.

@@ -7,15 +7,16 @@ use std::time::Duration;
 use http::Method;
 
 use super::checks::Auth;
-use super::handshakes::HandshakesAndAnswers;
+use super::handshakes::{HandshakesAndAnswers, VERIFY_TOKEN};
 use super::keys::{Kind, Written, WrittenList};
 use super::routes::Scope;
 use super::{Compiler, known_names, value};
+use crate::config::near_presets;
 use crate::config::spec::{CheckSpec, RouteSpec};
 use crate::document::{At, Parsed, Place};
 use crate::route::auth::{AuthPolicy, Check, Provider, Published, SignatureCheck, challenge};
 use crate::route::policy::Sources;
-use crate::scheme::catalog::{CatalogError, Selected};
+use crate::scheme::catalog::{CatalogError, Preset, Selected};
 use crate::scheme::handshake::{Answers, Handshake};
 use crate::scheme::https_url::{HttpsUrl, KeyUrl};
 use crate::scheme::keys::{Key, KeySet};
@@ -54,7 +55,9 @@ pub(super) struct Facts {
 
 /// A scheme, ready for keys.
 pub(super) struct Ready {
-    provider: Option<Arc<str>>,
+    pub(super) provider: Option<Arc<str>>,
+    preset: Option<Arc<Preset>>,
+    pub(super) params: Params,
     pub(super) scheme: Arc<Scheme>,
     pub(super) extras: HandshakesAndAnswers,
     place: Place,
@@ -106,18 +109,18 @@ impl Compiler<'_, '_> {
                         "such as `secrets: [env:WEBHOOK_SECRET]`",
                     );
                 }
-                self.keys(&ready.scheme, KeyKind::Secret, secrets?)?
+                self.keys(&ready, KeyKind::Secret, secrets?)?
             }
             KeyKind::Public => {
                 // Values that each request must carry may be secrets beside the keys.
                 let beside = if ready.scheme.takes_secrets_too() {
-                    secrets.map(|list| self.keys(&ready.scheme, KeyKind::Secret, list))
+                    secrets.map(|list| self.keys(&ready, KeyKind::Secret, list))
                 } else {
                     self.unwanted(spec, &["secrets"], place, "verifies with `public_keys`");
                     None
                 };
                 let keys = match public_keys {
-                    Some(written) => self.keys(&ready.scheme, KeyKind::Public, written)?,
+                    Some(written) => self.keys(&ready, KeyKind::Public, written)?,
                     None if spec.jwks_url.is_some() || published.is_some() => {
                         KeySet::new(vec![unused_key()])?
                     }
@@ -187,7 +190,7 @@ impl Compiler<'_, '_> {
         };
         self.unwanted(spec, kinds, place, "takes no keys");
         match tokens.filter(|_| takes_token) {
-            Some(tokens) => self.keys(&ready.scheme, KeyKind::Secret, tokens),
+            Some(tokens) => self.keys(ready, KeyKind::Secret, tokens),
             None => KeySet::new(vec![unused_key()]),
         }
     }
@@ -210,7 +213,11 @@ impl Compiler<'_, '_> {
         }
     }
 
-    fn keys(&mut self, scheme: &Scheme, kind: KeyKind, list: WrittenList) -> Option<KeySet> {
+    fn keys(&mut self, ready: &Ready, kind: KeyKind, list: WrittenList) -> Option<KeySet> {
+        if kind == KeyKind::Secret {
+            self.credentials(ready, &list);
+        }
+        let scheme = &ready.scheme;
         let mut is_good = list.is_complete;
         let mut keys = Vec::new();
         for Written {
@@ -230,7 +237,12 @@ impl Compiler<'_, '_> {
                 Ok(decoded) => keys.extend(decoded),
                 Err(message) => {
                     is_good = false;
-                    self.error(&place, message, None);
+                    match kind {
+                        KeyKind::Public => self.error(&place, message, None),
+                        KeyKind::None | KeyKind::Secret => {
+                            self.undecodable(ready, bytes.expose(), &place, message);
+                        }
+                    }
                 }
             }
         }
@@ -274,6 +286,8 @@ impl Compiler<'_, '_> {
         let name = reference.split('/').next().unwrap_or(reference);
         Some(Ready {
             provider: Some(name.into()),
+            preset: Some(Arc::clone(&selected.preset)),
+            params: params(spec.params.as_ref()),
             scheme,
             extras,
             place,
@@ -290,12 +304,11 @@ impl Compiler<'_, '_> {
                 self.broken_preset(&report);
                 None
             }
-            Err(CatalogError::UnknownProvider { name, suggestion }) => {
-                let hint = match suggestion {
-                    Some(close) => format!("did you mean `{close}`?"),
-                    None => "`hookward providers` lists them; `scheme` describes one of your own"
-                        .to_owned(),
-                };
+            Err(CatalogError::UnknownProvider { name, .. }) => {
+                let near = near_presets(&name, &self.catalog);
+                let hint = near.unwrap_or_else(|| {
+                    "`hookward providers` lists them; `scheme` describes one of your own".to_owned()
+                });
                 self.error(place, format!("there is no preset `{name}`"), hint.as_str());
                 None
             }
@@ -330,6 +343,7 @@ impl Compiler<'_, '_> {
         if is_plain && let Some(bound) = self.bound.get(reference) {
             return Some(bound.clone());
         }
+        self.params_in_doubt(spec);
         let params = params(spec.params.as_ref());
         let bound = selected.bind(&params, tolerance).and_then(|scheme| {
             let extras = HandshakesAndAnswers {
@@ -351,6 +365,20 @@ impl Compiler<'_, '_> {
                     self.error(&place, message, None);
                 }
                 None
+            }
+        }
+    }
+
+    /// Warns of references: but for the verify token, a param is its value.
+    fn params_in_doubt(&mut self, spec: &CheckSpec) {
+        let Some((Ordered(params), _)) = value(spec.params.as_ref()) else {
+            return;
+        };
+        for (name, at) in params {
+            if let Some((serde_json::Value::String(text), place)) = value(Some(at))
+                && name != VERIFY_TOKEN
+            {
+                self.reference_outside(text, &place);
             }
         }
     }
@@ -404,6 +432,8 @@ impl Compiler<'_, '_> {
         match Scheme::compile(scheme, tolerance) {
             Ok(scheme) => Some(Ready {
                 provider: None,
+                preset: None,
+                params: Params::new(),
                 scheme: Arc::new(scheme),
                 extras: HandshakesAndAnswers::default(),
                 place: key,
@@ -479,6 +509,14 @@ fn takes_verify_token(ready: &Ready) -> bool {
 fn unused_key() -> Key {
     let ended = Some(UnixTime::from_secs(0));
     Key::secret("none".into(), Secret::new(b"unused".to_vec()), ended)
+}
+
+impl Ready {
+    /// What the preset says of the secret.
+    pub(super) fn about_secret(&self) -> Option<&str> {
+        let preset = self.preset.as_ref()?;
+        preset.spec.secret.get().map(String::as_str)
+    }
 }
 
 impl Facts {

@@ -1,6 +1,7 @@
 //! `upstreams`, and the upstreams that routes give as a URL.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,7 +143,10 @@ impl Compiler<'_, '_> {
                 Ok(server) if servers.contains(&server) => {
                     self.error(&place, format!("`{text}` stands here twice"), None);
                 }
-                Ok(server) => servers.push(server),
+                Ok(server) => {
+                    self.server_in_doubt(text, &server, &place);
+                    servers.push(server);
+                }
                 Err(message) => {
                     let hint = guess_url(text);
                     self.error(&place, message, hint.as_deref());
@@ -150,6 +154,43 @@ impl Compiler<'_, '_> {
             }
         }
         (servers.len() == items.len()).then_some(servers)
+    }
+
+    /// Refuses the gateway itself as an upstream, and warns of a socket whose place depends on the file's.
+    fn server_in_doubt(&mut self, text: &str, server: &ServerAddress, place: &Place) {
+        let (host, port) = match server {
+            ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
+                (host, *port)
+            }
+            ServerAddress::Unix(path) => {
+                if !text.trim_start_matches("unix:").starts_with('/') || is_short_of_a_slash(text) {
+                    let message = format!(
+                        "the path of the socket is not absolute: it is `{}`, from the configuration's folder on",
+                        path.display()
+                    );
+                    self.warn(place, message, "such as `unix:/run/app.sock`");
+                }
+                return;
+            }
+        };
+        let ip = match host.as_str() {
+            "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+            host => host.parse::<IpAddr>().ok(),
+        };
+        let reaches = |own: &SocketAddr| {
+            let (listens, ip) = (own.ip().to_canonical(), ip.map(|ip| ip.to_canonical()));
+            let is_here = |ip: IpAddr| {
+                listens == ip
+                    || (listens.is_unspecified() && (ip.is_loopback() || ip.is_unspecified()))
+            };
+            own.port() == port && port != 0 && ip.is_some_and(is_here)
+        };
+        let own = self.own.iter().find(|(_, own)| reaches(own));
+        if let Some((name, _)) = own {
+            let message =
+                format!("this is the address of the listener `{name}`: requests would go round");
+            self.error(place, message, "write the address of your app");
+        }
     }
 
     fn health(&mut self, at: &At<HealthSpec>) -> Option<HealthCheck> {
@@ -241,6 +282,7 @@ impl Compiler<'_, '_> {
         }
         match server(text, self.base()) {
             Ok(server) => {
+                self.server_in_doubt(text, &server, place);
                 let name: Arc<str> = text.into();
                 let settings = UpstreamSettings {
                     name: Arc::clone(&name),
@@ -273,6 +315,12 @@ impl Compiler<'_, '_> {
             }
         }
     }
+}
+
+/// `unix://run/app.sock`: after the two slashes of a URL, the path has none of its own.
+fn is_short_of_a_slash(text: &str) -> bool {
+    let rest = text.strip_prefix("unix://");
+    rest.is_some_and(|rest| !rest.starts_with('/'))
 }
 
 /// A URL, for an address that was written without its scheme.

@@ -225,6 +225,50 @@ fn secrets_that_were_copied_wrongly() {
 }
 
 #[test]
+fn secrets_with_what_a_file_left_around_them() {
+    let utf16: Vec<u8> = SECRET.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let signature = format!("sha256={}", hmac_hex("sha256", SECRET, b"{}"));
+    let request = message(&[("X-Hub-Signature-256", &signature)], b"{}");
+    for (written, code) in [
+        (format!("\u{feff}{SECRET}\r\n").into(), "secret_bom"),
+        ([&b"\xff\xfe"[..], &utf16].concat(), "secret_utf16"),
+        (
+            format!("GITHUB_SECRET={SECRET}\n").into(),
+            "secret_assignment",
+        ),
+        (
+            format!("export GITHUB_SECRET=\"{SECRET}\"\n").into(),
+            "secret_assignment",
+        ),
+        (format!("{SECRET}\nanother line\n").into(), "secret_lines"),
+        (
+            format!("{{\"secret\": \"{SECRET}\"}}").into(),
+            "secret_json",
+        ),
+    ] {
+        let written: Vec<u8> = written;
+        let shell = Shell::new().with("secret", &written).with(
+            "hookward.yaml",
+            config(
+                "  - { name: r, match: { path: /hooks }, upstream: echo, \
+                 verify: [{ provider: github, secrets: [file:secret] }] }\n",
+            ),
+        );
+        for judge in [
+            &["--provider", "github", "--secret", "file:secret"][..],
+            &["--route", "r"],
+        ] {
+            let args = ["verify", "--request", "-", "--format", "json"];
+            let ended = shell.feed(&[&args[..], judge].concat(), &request).code(1);
+            let hints = hints(&ended.json());
+            assert_hint(&hints, code, "the signature matches");
+            assert_eq!(hints.len(), 1, "{hints:?}");
+            assert!(!format!("{ended:?}").contains("an example"), "{ended:?}");
+        }
+    }
+}
+
+#[test]
 fn a_secret_that_is_not_of_the_schemes_form_is_a_wrong_one() {
     let key = b"0123456789abcdef01234567";
     let written = format!("whsec_{}", data_encoding::BASE64.encode(key));
@@ -377,6 +421,35 @@ fn times_in_another_unit_or_another_zone() {
         &stripe("1700001000", "1700001000"),
         "timestamp_off",
         "1000s after",
+    );
+}
+
+#[test]
+fn a_moment_to_judge_at_in_milliseconds() {
+    let secret = "whsec_an_example_secret_of_stripe";
+    let signature = hmac_hex("sha256", secret, b"1700000000.{}");
+    let request = message(
+        &[("Stripe-Signature", &format!("t=1700000000,v1={signature}"))],
+        b"{}",
+    );
+    let secret = format!("value:{secret}");
+    let judge = |now: &str| {
+        let args = ["verify", "--provider", "stripe", "--secret", &secret];
+        let more = ["--request", "-", "--format", "json", "--now", now];
+        let ended = Shell::new().feed(&[&args[..], &more].concat(), &request);
+        hints(&ended.code(1).json())
+    };
+    let found = judge("1700000000000");
+    assert_hint(&found, "now_unit", "in milliseconds, where it has seconds");
+    assert_eq!(found.len(), 1, "{found:?}");
+    // In milliseconds, and long after.
+    let found = judge("1800000000000");
+    assert_hint(&found, "now_unit", "`--now 1800000000000`");
+    assert_hint(&found, "timestamp_off", "before 2027-01-15T08:00:00Z");
+    let found = judge("1800000000");
+    assert!(
+        found.iter().all(|(code, _)| code != "now_unit"),
+        "{found:?}"
     );
 }
 

@@ -85,6 +85,41 @@ fn a_server_may_show_the_very_certificate_that_is_given() {
 }
 
 #[test]
+fn what_keeps_tls_from_working_is_said() {
+    let (gateway, _) = gateway();
+    let shell = Shell::new().with("body", "x");
+    let port = gateway.address("https").port();
+    let tls = format!("https://localhost:{port}/gh");
+    let ended = send(&shell, &tls, &[]).unable("`--cacert FILE`");
+    assert!(ended.stderr.contains("`--insecure`"), "{ended:?}");
+    let plain = tls.replace("https:", "http:");
+    send(&shell, &plain, &[]).unable("it speaks TLS: write `https://`");
+    let to = format!("https://{}/gh", gateway.address("http"));
+    send(&shell, &to, &["--insecure"]).unable("does not speak TLS");
+}
+
+#[test]
+fn user_and_password_of_a_url_are_sent_and_not_shown() {
+    let app = App::start();
+    let shell = Shell::new().with("body", "x");
+    let url = app.url().replace("http://", "http://ann:can%61ry@");
+    send(&shell, &format!("{url}/p?t=canary"), &[]).code(0);
+    let seen = app.last();
+    assert_eq!(seen.header("authorization"), Some("Basic YW5uOmNhbmFyeQ=="));
+    assert!(!seen.header("host").unwrap().contains('@'));
+    send(&shell, &url, &["--header", "Authorization: Bearer b"]).code(0);
+    assert_eq!(app.last().header("authorization"), Some("Bearer b"));
+    for to in [
+        "http://ann:canary@127.0.0.1:1/?t=canary",
+        "http:/ann:canary@h/",
+        "ftp://a:canary@h",
+    ] {
+        let ended = send(&shell, to, &[]).code(2);
+        assert!(!ended.stderr.contains("canary"), "{ended:?}");
+    }
+}
+
+#[test]
 fn another_status_exits_1() {
     let (gateway, _) = gateway();
     let to = format!("http://{}/gh", gateway.address("http"));

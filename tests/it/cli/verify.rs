@@ -197,7 +197,7 @@ fn what_cannot_be_judged_exits_2() {
         &["--secret", "env:S", "--url", "hooks.example.org"],
     )
     .unable("not a URL");
-    verify(b"", &["--secret", "env:S"]).unable("no empty line");
+    verify(b"", &["--secret", "env:S"]).unable("it is empty");
     verify(b"POST / HTTP/1.1\r\nHost: h\r\n", &["--secret", "env:S"]).unable("no empty line");
     verify(b"POST /\0 HTTP/1.1\r\n\r\n", &["--secret", "env:S"]).unable("control character");
     let args = [
@@ -691,4 +691,49 @@ fn a_handshake_that_must_be_signed_is_judged_by_its_signature() {
     let verdict = json("slack", &delivery, 1);
     assert_eq!(verdict["reason"], "signature_missing");
     assert_eq!(verdict.get("handshake"), None);
+}
+
+#[test]
+fn what_is_no_capture_is_named() {
+    let shell = Shell::new();
+    let args = [
+        "verify",
+        "--provider",
+        "github",
+        "--secret",
+        "value:an example of a secret",
+        "--request",
+        "-",
+    ];
+    for (bytes, part) in [
+        (&b" \n"[..], "it is empty"),
+        (b"{\"a\":1}", "it is a body alone"),
+        (b"<a/>\n\n", "it is a body alone"),
+        (
+            b"* Connected\n> POST / HTTP/1.1\n> Host: h\n",
+            "lines of `curl -v`",
+        ),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "it is an answer"),
+        (b"curl -X POST https://h/", "it is a command"),
+        (b"\xef\xbb\xbfPOST / HTTP/1.1\n\n", "byte order mark"),
+        (b"\xff\xfeP\0", "UTF-16"),
+        (
+            b"POST / HTTP/2\n\n",
+            "line 1: write `METHOD target HTTP/1.1`",
+        ),
+    ] {
+        let ended = shell.feed(&args, bytes).unable(part);
+        let next = "docs/operations.md#capturing-a-request";
+        assert!(ended.stderr.contains(next), "{ended:?}");
+    }
+    let client = [&args[..], &["--client-ip", "192.0.2.1"]].concat();
+    shell.feed(&client, b"").unable("cannot be used with");
+    let missing = [&args[..6], &["no.http"]].concat();
+    shell
+        .run(&missing)
+        .unable("cannot read no.http: there is no such file");
+    let folder = [&args[..6], &["."]].concat();
+    shell
+        .run(&folder)
+        .unable("cannot read .: it is a directory");
 }
