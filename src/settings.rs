@@ -387,6 +387,8 @@ pub struct UpstreamSettings {
     pub connect_timeout: Duration,
     /// To the head of the answer, and for each wait within it.
     pub timeout: Duration,
+    /// Whether connections are kept for further requests.
+    pub keepalive: bool,
     /// Active health checks.
     pub health: Option<HealthCheck>,
     /// TLS towards it.

@@ -230,6 +230,8 @@ pub(super) struct UpstreamSpec {
     pub(super) connect_timeout: Option<At<Parsed<Span>>>,
     /// To the head of the answer, and again for each wait within it. Default 30s.
     pub(super) timeout: Option<At<Parsed<Span>>>,
+    /// Whether connections are kept for further requests. Default true.
+    pub(super) keepalive: Option<At<bool>>,
     /// Active health checks; absent, there are none.
     pub(super) health: Option<At<HealthSpec>>,
     /// TLS towards `https` servers.

@@ -57,6 +57,13 @@ impl WrittenHead {
         &self.0
     }
 
+    /// Adds that the connection ends with the answer.
+    pub fn ends_connection(&mut self) {
+        let Self(bytes) = self;
+        bytes.truncate(bytes.len().saturating_sub(b"\r\n".len()));
+        bytes.extend_from_slice(b"connection: close\r\n\r\n");
+    }
+
     /// The fields in their order.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let lines = self.0.split(|byte| *byte == b'\n').skip(1);
@@ -149,6 +156,10 @@ mod tests {
         let head = head.end();
         let text = "POST /a?b=c HTTP/1.1\r\nhost: app\r\ncookie: 1; 2\r\nreferer: \r\n\r\n";
         assert_eq!(std::str::from_utf8(head.bytes()).unwrap(), text);
+        let mut last = WrittenHead(head.bytes().to_vec());
+        last.ends_connection();
+        let text = text.replace("referer: \r\n", "referer: \r\nconnection: close\r\n");
+        assert_eq!(std::str::from_utf8(last.bytes()).unwrap(), text);
         let fields: Vec<_> = head.fields().collect();
         let expected: [(&str, &[u8]); 3] =
             [("host", b"app"), ("cookie", b"1; 2"), ("referer", b"")];

@@ -249,6 +249,7 @@ mod tests {
             servers: vec![bad, good],
             connect_timeout: Duration::from_secs(5),
             timeout: Duration::from_secs(5),
+            keepalive: true,
             health: None,
             tls: UpstreamTls::default(),
         };

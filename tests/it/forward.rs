@@ -499,6 +499,25 @@ fn an_app_whose_own_certificate_is_given_needs_no_authority() {
 }
 
 #[test]
+fn an_app_may_have_a_connection_for_each_request() {
+    let app = App::start();
+    let url = app.url();
+    let upstreams = format!("upstreams:\n  app: {{ servers: [\"{url}\"], keepalive: false }}");
+    let routes = route("app", "/in", "app", "");
+    let gateway = Gateway::start(&super::support::config_with(&upstreams, &routes));
+    let mut wire = gateway.tls();
+    // Though the app keeps them.
+    for _ in 0..3 {
+        assert_eq!(wire.exchange("POST", "/in", &[], b"x").status, 200);
+    }
+    assert_eq!((app.count(), app.connections()), (3, 3));
+    for seen in app.seen() {
+        assert_eq!(seen.headers("connection"), ["close"]);
+        assert_eq!(seen.body, b"x");
+    }
+}
+
+#[test]
 fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
     // SECURITY U-01, U-17
     let apps = [App::start(), App::start()];

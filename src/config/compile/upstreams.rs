@@ -94,6 +94,7 @@ impl Compiler<'_, '_> {
         let (spec, place) = value(Some(at))?;
         let connect_timeout = self.positive_duration(spec.connect_timeout.as_ref());
         let timeout = self.positive_duration(spec.timeout.as_ref());
+        let keepalive = value(spec.keepalive.as_ref()).is_none_or(|(keeps, _)| *keeps);
         let health = spec.health.as_ref().map(|at| self.health(at));
         let servers = self.servers(&spec.servers, &place.path);
         let is_https = |server: &ServerAddress| matches!(server, ServerAddress::Https { .. });
@@ -119,6 +120,7 @@ impl Compiler<'_, '_> {
             servers: servers?,
             connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT),
             timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
+            keepalive,
             health,
             tls: tls?,
         })
@@ -289,6 +291,7 @@ impl Compiler<'_, '_> {
                     servers: vec![server],
                     connect_timeout: CONNECT_TIMEOUT_DEFAULT,
                     timeout: TIMEOUT_DEFAULT,
+                    keepalive: true,
                     health: None,
                     tls: UpstreamTls::default(),
                 };

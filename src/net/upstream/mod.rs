@@ -22,7 +22,7 @@ use super::resolve;
 use crate::clock;
 use crate::gateway::forward::{Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
-use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
+use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings};
 
 mod answer;
 mod head;
@@ -63,6 +63,7 @@ struct Server {
     id: u64,
     address: ServerAddress,
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
+    keeps_connections: bool,
     /// What the last active check found.
     healthy: AtomicBool,
     /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
@@ -92,7 +93,7 @@ impl Cluster {
         let known =
             |address: &ServerAddress| before?.servers.iter().find(|old| old.address == *address);
         let tls = LazyTls::default();
-        let server = |address| Server::new(address, &settings.tls, &tls, known(address));
+        let server = |address| Server::new(address, &settings, &tls, known(address));
         let servers = settings.servers.iter().map(server);
         let servers = servers.collect::<anyhow::Result<_>>()?;
         Ok(Self {
@@ -248,6 +249,9 @@ impl Upstream for Cluster {
         let wait = limit.unwrap_or(self.settings.timeout);
         Box::pin(async move {
             let mut request = request;
+            if !self.settings.keepalive {
+                request.head.ends_connection();
+            }
             self.exchange(&mut request, wait).await
         })
     }
@@ -280,9 +284,10 @@ async fn send(
     match connection.exchange(request, wait, asks_kernel).await {
         Ok(Answered {
             mut head,
-            rest,
+            mut rest,
             is_sent,
         }) => {
+            rest.is_reusable &= server.keeps_connections;
             if !is_sent {
                 head.extensions_mut().insert(Unread);
             }
@@ -309,10 +314,11 @@ async fn send(
 impl Server {
     fn new(
         address: &ServerAddress,
-        tls: &UpstreamTls,
+        settings: &UpstreamSettings,
         lazy: &LazyTls,
         known: Option<&Self>,
     ) -> anyhow::Result<Self> {
+        let tls = &settings.tls;
         let tls = match address {
             ServerAddress::Https { host, .. } => {
                 let name = tls.server_name.as_ref().unwrap_or(host).clone();
@@ -324,6 +330,7 @@ impl Server {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
             address: address.clone(),
             tls,
+            keeps_connections: settings.keepalive,
             healthy: AtomicBool::new(
                 known.is_none_or(|known| known.healthy.load(Ordering::Relaxed)),
             ),
@@ -497,6 +504,7 @@ async fn read_off(mut rest: Rest) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::UpstreamTls;
 
     /// Three servers, `started` ms before now.
     fn three(started_ms: u64) -> Cluster {
@@ -515,6 +523,7 @@ mod tests {
             servers: [1, 2, 3].map(server).to_vec(),
             connect_timeout: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
+            keepalive: true,
             health: None,
             tls: UpstreamTls::default(),
         }
