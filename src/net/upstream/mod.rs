@@ -1,7 +1,7 @@
 //! The way to the apps: pooled connections, several servers, their health.
 //!
-//! A request is sent again only when no write of it succeeded, so that no delivery is doubled; one whose method is safe
-//! also when a kept connection closed without an answer.
+//! A request is sent again only when no write of it succeeded, so that no delivery is doubled; one whose method is
+//! safe also when a kept connection closed without an answer.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
