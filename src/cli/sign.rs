@@ -147,7 +147,7 @@ pub(super) fn catalog_of(folder: Option<&std::path::Path>) -> anyhow::Result<Cat
 /// An error that says what there is instead.
 pub(super) fn unknown(error: CatalogError, catalog: &Catalog) -> anyhow::Error {
     match error {
-        CatalogError::UnknownProvider { name, .. } => {
+        CatalogError::UnknownProvider { name } => {
             let near = config::near_presets(&name, catalog);
             let hint = near.unwrap_or_else(|| "`hookward providers` lists them".to_owned());
             anyhow::anyhow!("there is no preset `{name}`; {hint}")

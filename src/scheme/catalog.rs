@@ -53,8 +53,6 @@ pub enum CatalogError {
     UnknownProvider {
         /// As asked for.
         name: String,
-        /// The closest known name.
-        suggestion: Option<String>,
     },
     /// The preset has no such scheme.
     #[error("preset `{provider}` has no scheme `{name}`")]
@@ -104,11 +102,8 @@ impl Catalog {
         }
         let shipped = BUILT_IN.binary_search_by_key(&name, |(name, _)| *name).ok();
         let Some((name, text)) = shipped.and_then(|index| BUILT_IN.get(index)) else {
-            let names = self.names();
-            let suggestion = suggest(name, names.iter().map(String::as_str)).map(str::to_owned);
             return Err(CatalogError::UnknownProvider {
                 name: name.to_owned(),
-                suggestion,
             });
         };
         let file = format!("rules/providers/{name}.yaml");

@@ -304,7 +304,7 @@ impl Compiler<'_, '_> {
                 self.broken_preset(&report);
                 None
             }
-            Err(CatalogError::UnknownProvider { name, .. }) => {
+            Err(CatalogError::UnknownProvider { name }) => {
                 let near = near_presets(&name, &self.catalog);
                 let hint = near.unwrap_or_else(|| {
                     "`hookward providers` lists them; `scheme` describes one of your own".to_owned()
