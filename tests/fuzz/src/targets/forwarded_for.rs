@@ -69,7 +69,10 @@ pub(crate) fn run(data: &[u8]) {
 /// With or without port, IPv6 with or without brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim_matches([' ', '\t']);
-    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let inner = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let bare = inner.unwrap_or(text);
     let address = text
         .parse()
         .or_else(|_| text.parse::<SocketAddr>().map(|own| own.ip()));
