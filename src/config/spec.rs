@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 #[cfg(test)]
 use schemars::JsonSchema;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{Address, CalledUrl, Network};
@@ -25,7 +25,7 @@ pub(super) struct ConfigSpec {
     /// The listener for probes and metrics; absent, there is none.
     pub(super) admin: Option<At<AdminSpec>>,
     /// Listeners for senders, by name.
-    pub(super) listeners: At<Ordered<ListenerSpec>>,
+    pub(super) listeners: At<Named<ListenerSpec>>,
     /// Limits that hold for the whole gateway.
     pub(super) limits: Option<At<LimitsSpec>>,
     /// Where replay claims and shared rate limits are kept.
@@ -33,7 +33,7 @@ pub(super) struct ConfigSpec {
     /// A folder with presets of your own, in the format of `rules/providers/`.
     pub(super) providers_dir: Option<At<String>>,
     /// Upstreams that routes refer to, by name.
-    pub(super) upstreams: Option<At<Ordered<UpstreamSpec>>>,
+    pub(super) upstreams: Option<At<Named<UpstreamSpec>>>,
     /// Which requests are let through, and where they go.
     pub(super) routes: At<Vec<At<RouteSpec>>>,
 }
@@ -530,5 +530,55 @@ impl JsonSchema for Fields {
     }
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({ "type": "object", "additionalProperties": { "type": "string" } })
+    }
+}
+
+/// A mapping by names that the operator chose, in the order of the file. Keys that begin with `x-` are free, for anchors.
+#[derive(Debug)]
+pub(super) struct Named<T>(pub(super) Vec<(String, At<T>)>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamedVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
+            type Value = Named<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if name.starts_with("x-") {
+                        map.next_value::<IgnoredAny>()?;
+                    } else {
+                        entries.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Named(entries))
+            }
+        }
+
+        deserializer.deserialize_map(NamedVisitor(PhantomData))
+    }
+}
+
+#[cfg(test)]
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let value = generator.subschema_for::<T>();
+        schemars::json_schema!({
+            "type": "object",
+            "patternProperties": { "^x-": {} },
+            "additionalProperties": value
+        })
     }
 }

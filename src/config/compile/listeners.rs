@@ -9,14 +9,13 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use super::{Compiler, value, values};
 use crate::config::certificate;
 use crate::config::spec::{
-    AcmeSpec, CertificateSpec, ListenerSpec, PlaintextSpec, TlsSpec, TlsVersionSpec,
+    AcmeSpec, CertificateSpec, ListenerSpec, Named, PlaintextSpec, TlsSpec, TlsVersionSpec,
 };
 use crate::config::value::{Address, CalledUrl, server_name};
 use crate::document::{At, OneOrMany, Parsed, Place};
 use crate::route::matcher::normalize_host;
 use crate::route::policy::holds_everybody;
 use crate::scheme::https_url::HttpsUrl;
-use crate::scheme::spec::Ordered;
 use crate::settings::{
     AcmeSettings, CertificatePair, CertificateSource, ListenerSettings, Plaintext, TlsSettings,
     TlsVersion, Transport,
@@ -33,10 +32,10 @@ pub(super) fn asks_for_certificates(listener: &ListenerSettings) -> bool {
 impl Compiler<'_, '_> {
     pub(super) fn listeners(
         &mut self,
-        spec: &At<Ordered<ListenerSpec>>,
+        spec: &At<Named<ListenerSpec>>,
         admin: Option<SocketAddr>,
     ) -> Vec<ListenerSettings> {
-        let Some((Ordered(entries), place)) = self.required(spec, "", "listeners") else {
+        let Some((Named(entries), place)) = self.required(spec, "", "listeners") else {
             return Vec::new();
         };
         if entries.is_empty() {

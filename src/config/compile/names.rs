@@ -6,10 +6,9 @@ use http::uri::Authority;
 
 use super::{Compiler, value};
 use crate::config::certificate;
-use crate::config::spec::{ConfigSpec, ListenerSpec};
+use crate::config::spec::{ConfigSpec, ListenerSpec, Named};
 use crate::document::{At, Place};
 use crate::route::matcher::HostPattern;
-use crate::scheme::spec::Ordered;
 use crate::settings::{CertificateSource, ListenerSettings, Plaintext, Transport};
 
 /// Names of certificates that a hint lists.
@@ -23,7 +22,7 @@ impl Compiler<'_, '_> {
         spec: &ConfigSpec,
         listeners: &[ListenerSettings],
     ) {
-        let Some((Ordered(written), _)) = value(Some(&spec.listeners)) else {
+        let Some((Named(written), _)) = value(Some(&spec.listeners)) else {
             return;
         };
         for (name, at) in written {

@@ -9,11 +9,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Compiler, known_names, value};
 use crate::config::certificate;
-use crate::config::spec::{HealthSpec, UpstreamSpec, UpstreamTlsSpec};
+use crate::config::spec::{HealthSpec, Named, UpstreamSpec, UpstreamTlsSpec};
 use crate::config::value::{is_server_url, path, server, server_name};
 use crate::document::{At, OneOrMany, Place};
 use crate::route::UpstreamRef;
-use crate::scheme::spec::Ordered;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
 const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
@@ -61,9 +60,9 @@ impl Upstreams {
 }
 
 impl Compiler<'_, '_> {
-    pub(super) fn upstreams(&mut self, spec: Option<&At<Ordered<UpstreamSpec>>>) -> Upstreams {
+    pub(super) fn upstreams(&mut self, spec: Option<&At<Named<UpstreamSpec>>>) -> Upstreams {
         let mut upstreams = Upstreams::default();
-        let Some((Ordered(entries), _)) = value(spec) else {
+        let Some((Named(entries), _)) = value(spec) else {
             return upstreams;
         };
         for (name, at) in entries {
