@@ -154,7 +154,7 @@ impl Template {
         })
     }
 
-    /// Whether the value at `place` goes in as one of pairs, see [`Fields::shows`].
+    /// Whether the value at `place` goes in as one of pairs, see `Fields::shows`.
     pub(in crate::scheme) fn shows_pair(&self, place: &Location) -> bool {
         let name = match place {
             Location::Form(name) => Some(&**name),
