@@ -11,6 +11,7 @@ use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificat
 use super::pem_form;
 use super::resolve::{Finding, Resolver};
 use crate::secret::Secret;
+use crate::shares;
 use crate::units::UnixTime;
 
 /// Two weeks: from then on, the end of a certificate is told.
@@ -235,7 +236,10 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
 
 /// Whether a name of a certificate is that of a host, or holds it by a wildcard for one label.
 pub(super) fn covers(name: &str, host: &str) -> bool {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = shares::unbracketed(host).trim_end_matches('.');
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return name.parse() == Ok(ip);
+    }
     match name.strip_prefix("*.") {
         Some(rest) => host.split_once('.').is_some_and(|(_, own)| own == rest),
         None => name == host,

@@ -26,7 +26,11 @@ const MIXED_MIN: usize = 4;
 pub(super) fn shorten(problem: &mut Problem) {
     problem.message = quoted(&problem.message);
     problem.hint = problem.hint.as_deref().map(quoted);
-    let path = problem.path.split('.').map(shown);
+    // Tools follow it: only what is marked as a credential is worth a wrong one.
+    let path = problem.path.split('.').map(|key| match marked(key) {
+        Some(mark) => format!("{mark}…"),
+        None => key.to_owned(),
+    });
     problem.path = path.collect::<Vec<_>>().join(".");
 }
 
@@ -43,12 +47,16 @@ fn quoted(text: &str) -> String {
     parts.collect::<Vec<_>>().join("`")
 }
 
+/// How it is marked as a credential.
+fn marked(text: &str) -> Option<&'static str> {
+    MARKS.iter().copied().find(|mark| {
+        let rest = text.strip_prefix(mark);
+        rest.is_some_and(|rest| rest.len() >= 8 && !rest.contains([' ', '…']))
+    })
+}
+
 fn shown(text: &str) -> String {
-    let marked = MARKS.iter().find_map(|mark| {
-        let rest = text.strip_prefix(mark)?;
-        (rest.len() >= 8 && !rest.contains([' ', '…'])).then_some(*mark)
-    });
-    match marked {
+    match marked(text) {
         Some(mark) => format!("{mark}…"),
         None if is_random(text) => {
             let start: String = text.chars().take(4).collect();
@@ -64,7 +72,8 @@ fn is_random(text: &str) -> bool {
         let digits = piece.chars().filter(char::is_ascii_digit).count();
         piece.len() >= PIECE_MIN && digits >= MIXED_MIN && piece.len() - digits >= MIXED_MIN
     };
-    let is_place = text.contains("://") || text.starts_with(['/', '.']);
+    let is_reference = text.starts_with("file:") || text.starts_with("env:");
+    let is_place = is_reference || text.contains("://") || text.starts_with(['/', '.']);
     !is_place
         && text
             .split(|c: char| !c.is_ascii_alphanumeric())

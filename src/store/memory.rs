@@ -147,26 +147,31 @@ impl MemoryClaim {
     fn hold_until(
         &self,
         time: Duration,
-        change: impl FnOnce(&mut Entry) -> bool,
+        change: impl Fn(&mut Entry) -> bool,
     ) -> Result<(), StoreError> {
         let inner = &self.store.0;
         let now = inner.now();
         let until = now.saturating_add(nanos(time));
-        let mut shard = inner.shard(&self.name);
-        if let Some(entry) = shard.entries.get_mut(&self.name) {
-            if change(entry) {
-                entry.until = until;
+        loop {
+            let mut shard = inner.shard(&self.name);
+            if let Some(entry) = shard.entries.get_mut(&self.name) {
+                if change(entry) {
+                    entry.until = until;
+                }
+                return Ok(());
             }
-            return Ok(());
+            drop(shard);
+            let mut entry = Entry {
+                id: self.id,
+                until,
+                delivered: false,
+            };
+            change(&mut entry);
+            // Another attempt that claims it in between is met in the next turn.
+            if inner.insert(self.name, entry, now)?.is_none() {
+                return Ok(());
+            }
         }
-        drop(shard);
-        let mut entry = Entry {
-            id: self.id,
-            until,
-            delivered: false,
-        };
-        change(&mut entry);
-        inner.insert(self.name, entry, now).map(drop)
     }
 
     /// Unless the app has taken another attempt.

@@ -66,7 +66,7 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
     if !is_tls {
         let answer = exchange(stream, request).await;
         return match answer {
-            Err(error) if speaks_tls(host, port).await => {
+            Err(error) if is_no_http(&error) && speaks_tls(host, port).await => {
                 Err(error.context("it speaks TLS: write `https://`"))
             }
             answer => answer,
@@ -80,6 +80,12 @@ pub(super) async fn deliver(signed: Draft, trust: &Trust) -> anyhow::Result<Answ
         .map_err(tls_trouble)
         .context("the TLS handshake failed")?;
     exchange(stream, request).await
+}
+
+/// Whether what came back was not HTTP.
+fn is_no_http(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| cause.downcast_ref().is_some_and(hyper::Error::is_parse))
 }
 
 /// Whether a server answers a TLS handshake, where it did not understand plain HTTP.

@@ -60,17 +60,16 @@ pub fn parse(bytes: &[u8]) -> Result<Captured, RequestError> {
 /// What bytes are that are no request, where that can be seen.
 pub(super) fn instead(bytes: &[u8]) -> Option<&'static str> {
     let trimmed = bytes.trim_ascii();
-    let is_line = |start: &[u8]| {
-        let mut lines = bytes.split(|byte| *byte == b'\n');
-        lines.any(|line| line.starts_with(start))
-    };
+    let first_line = trimmed.split(|byte| *byte == b'\n').next();
+    // Before the request curl prints what it does about the connection.
+    let is_of_curl = |line: &[u8]| line.starts_with(b"> ") || line.starts_with(b"* ");
     if trimmed.is_empty() {
         Some("it is empty")
     } else if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         Some("it is UTF-16; save it as it was, or as UTF-8")
     } else if bytes.starts_with(b"\xef\xbb\xbf") {
         Some("it begins with a byte order mark; save it without one")
-    } else if is_line(b"> ") {
+    } else if first_line.is_some_and(is_of_curl) {
         Some("these are lines of `curl -v`; leave `> ` out, and put the body behind an empty line")
     } else if trimmed.starts_with(b"HTTP/") {
         Some("it is an answer, and no request")

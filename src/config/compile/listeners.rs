@@ -1,6 +1,6 @@
 //! `listeners`: addresses, TLS and certificates.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -53,7 +53,13 @@ impl Compiler<'_, '_> {
     /// Warns of redirects that lead nowhere.
     fn redirects(&mut self, entries: &[(String, At<ListenerSpec>)]) {
         let listeners = || entries.iter().filter_map(|(_, at)| at.get());
-        if listeners().any(|listener| listener.tls.is_some()) {
+        // Plain HTTP is allowed, and proxies are trusted, behind what ends TLS: senders are sent to that.
+        let is_behind_tls = |listener: &ListenerSpec| {
+            let plaintext = value(listener.plaintext.as_ref());
+            listener.trusted_proxies.is_some()
+                || matches!(plaintext, Some((PlaintextSpec::Allow, _)))
+        };
+        if listeners().any(|listener| listener.tls.is_some() || is_behind_tls(listener)) {
             return;
         }
         for listener in listeners().filter(|listener| listener.public_url.is_none()) {
@@ -393,8 +399,9 @@ impl Compiler<'_, '_> {
     }
 }
 
-/// Whether connections to one could reach the other.
+/// Whether connections to one could reach the other. `[::]` takes IPv4 too, `0.0.0.0` no IPv6.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
-    a.port() == b.port() && (ip == other || ip.is_unspecified() || other.is_unspecified())
+    let takes = |any: IpAddr, ip: IpAddr| any.is_unspecified() && (any.is_ipv6() || ip.is_ipv4());
+    a.port() == b.port() && (ip == other || takes(ip, other) || takes(other, ip))
 }

@@ -181,8 +181,9 @@ impl Compiler<'_, '_> {
         let reaches = |own: &SocketAddr| {
             let (listens, ip) = (own.ip().to_canonical(), ip.map(|ip| ip.to_canonical()));
             let is_here = |ip: IpAddr| {
-                listens == ip
-                    || (listens.is_unspecified() && (ip.is_loopback() || ip.is_unspecified()))
+                // `[::]` takes IPv4 too, `0.0.0.0` no IPv6.
+                let is_any = listens.is_unspecified() && (listens.is_ipv6() || ip.is_ipv4());
+                listens == ip || (is_any && (ip.is_loopback() || ip.is_unspecified()))
             };
             own.port() == port && port != 0 && ip.is_some_and(is_here)
         };
@@ -273,7 +274,11 @@ impl Compiler<'_, '_> {
         if !is_server_url(text) {
             let named = upstreams.all.iter().filter(|own| own.place.is_some());
             let names = named.map(|own| &*own.name);
-            let hint = guess_url(text).or_else(|| known_names(text, names.chain([ECHO])));
+            let free = "keys that begin with `x-` are free, for anchors: no upstream is called so";
+            let hint = Some(free.to_owned())
+                .filter(|_| text.starts_with("x-"))
+                .or_else(|| guess_url(text))
+                .or_else(|| known_names(text, names.chain([ECHO])));
             self.error(
                 place,
                 format!("there is no upstream `{text}`"),

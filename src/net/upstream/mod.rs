@@ -14,7 +14,7 @@ use http::Response;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{connect_any, connect_unix};
@@ -118,9 +118,10 @@ impl Cluster {
         // Each server is checked at its own pace, because one that hangs must not delay the others.
         let watches = self.servers.iter().map(|server| async {
             loop {
+                let begun = Instant::now();
                 let found = probe(server, &check, self.settings.connect_timeout).await;
                 server.note_health(&self.settings.name, found);
-                sleep(check.interval).await;
+                sleep_until(begun + check.interval).await;
             }
         });
         tokio::select! {
@@ -131,7 +132,8 @@ impl Cluster {
 
     /// Servers in the order to try: one whose time after a failure has passed, where no other request tries it; good
     /// ones round robin; then those that failed lately, longest ago first; then those that fail the health check.
-    fn candidates(&self) -> Candidates<'_> {
+    /// `trial` is how long one of them can take to answer.
+    fn candidates(&self, trial: Duration) -> Candidates<'_> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
         let (mut servers, mut bad): (Vec<_>, Vec<_>) =
@@ -150,7 +152,8 @@ impl Cluster {
         let tried = if servers.is_empty() {
             None
         } else {
-            bad.iter().position(|server| server.begins_trial(now_ms))
+            bad.iter()
+                .position(|server| server.begins_trial(now_ms, trial))
         };
         if let Some(place) = tried {
             servers.insert(0, bad.remove(place));
@@ -180,7 +183,7 @@ impl Cluster {
         let Candidates {
             servers,
             mut is_trial,
-        } = self.candidates();
+        } = self.candidates(wait.saturating_add(self.settings.connect_timeout));
         for server in servers {
             // Only a failure that was there when this request began is forgiven.
             let mark = server.down_until_ms.load(Ordering::Relaxed);
@@ -378,12 +381,12 @@ impl Server {
     }
 
     /// Whether its time after a failure has passed and this request is the one that tries it. The others leave it
-    /// alone meanwhile: it may hang.
-    fn begins_trial(&self, now_ms: u64) -> bool {
+    /// alone for as long as that can take: it may hang.
+    fn begins_trial(&self, now_ms: u64, trial: Duration) -> bool {
         let mark = self.down_until_ms.load(Ordering::Relaxed);
         self.healthy.load(Ordering::Relaxed)
             && (1..=now_ms).contains(&mark)
-            && self.moves_down_time(mark, after(now_ms, PASSIVE_DOWN))
+            && self.moves_down_time(mark, after(now_ms, trial))
     }
 
     /// Changes `down_until_ms` from `mark`; `false` if it was no longer that.
@@ -532,7 +535,7 @@ mod tests {
     /// The numbers of the servers in the order in which the next request tries them.
     fn order_of(cluster: &Cluster) -> Vec<u64> {
         let first = cluster.servers[0].id;
-        let candidates = cluster.candidates().servers;
+        let candidates = cluster.candidates(PASSIVE_DOWN).servers;
         candidates.iter().map(|server| server.id - first).collect()
     }
 
@@ -607,14 +610,15 @@ mod tests {
         let cluster = three(1000);
         let failed = &cluster.servers[1];
         failed.down_until_ms.store(500, Ordering::Relaxed);
-        let tried = cluster.candidates();
+        let trial = Duration::from_secs(30);
+        let tried = cluster.candidates(trial);
         assert!(tried.is_trial && tried.servers[0].id == failed.id);
         for _ in 0..6 {
-            let others = cluster.candidates();
+            let others = cluster.candidates(trial);
             assert!(!others.is_trial && others.servers[2].id == failed.id);
         }
         let mark = failed.down_until_ms.load(Ordering::Relaxed);
-        assert!(mark >= 11_000, "{mark}");
+        assert!(mark >= 31_000, "as long as it can take: {mark}");
         failed.forgive(mark);
         assert!(failed.is_up());
     }
@@ -639,7 +643,7 @@ mod tests {
         }
         let first: Vec<u64> = (0..3).map(|_| order_of(&cluster)[0]).collect();
         assert_eq!(first, [0, 1, 2], "they share the work");
-        assert!(!cluster.candidates().is_trial);
+        assert!(!cluster.candidates(PASSIVE_DOWN).is_trial);
     }
 
     #[tokio::test]
