@@ -105,10 +105,10 @@ impl MemoryStore {
             until: now.saturating_add(nanos(lease)),
             delivered: false,
         };
-        let mut found = self.0.insert(name, entry, now);
+        let mut found = self.0.insert(&mut self.0.shard(&name), name, entry, now);
         if matches!(found, Err(StoreError::Full)) {
             self.0.expire_everywhere(now);
-            found = self.0.insert(name, entry, now);
+            found = self.0.insert(&mut self.0.shard(&name), name, entry, now);
         }
         Ok(match found? {
             Some(other) if other.delivered => Verdict::Duplicate,
@@ -152,26 +152,21 @@ impl MemoryClaim {
         let inner = &self.store.0;
         let now = inner.now();
         let until = now.saturating_add(nanos(time));
-        loop {
-            let mut shard = inner.shard(&self.name);
-            if let Some(entry) = shard.entries.get_mut(&self.name) {
-                if change(entry) {
-                    entry.until = until;
-                }
-                return Ok(());
+        // One lock for both, or another attempt could claim it in between.
+        let mut shard = inner.shard(&self.name);
+        if let Some(entry) = shard.entries.get_mut(&self.name) {
+            if change(entry) {
+                entry.until = until;
             }
-            drop(shard);
-            let mut entry = Entry {
-                id: self.id,
-                until,
-                delivered: false,
-            };
-            change(&mut entry);
-            // Another attempt that claims it in between is met in the next turn.
-            if inner.insert(self.name, entry, now)?.is_none() {
-                return Ok(());
-            }
+            return Ok(());
         }
+        let mut entry = Entry {
+            id: self.id,
+            until,
+            delivered: false,
+        };
+        change(&mut entry);
+        inner.insert(&mut shard, self.name, entry, now).map(drop)
     }
 
     /// Unless the app has taken another attempt.
@@ -203,11 +198,16 @@ impl Inner {
     }
 
     /// Inserts unless an entry that still counts is there; answers with that one.
-    fn insert(&self, name: Name, entry: Entry, now: Moment) -> Result<Option<Entry>, StoreError> {
-        let mut shard = self.shard(&name);
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        name: Name,
+        entry: Entry,
+        now: Moment,
+    ) -> Result<Option<Entry>, StoreError> {
         let expired = shard.expire(now, EXPIRED_PER_CLAIM);
         self.entries.fetch_sub(expired, Ordering::Relaxed);
-        let Shard { entries, due } = &mut *shard;
+        let Shard { entries, due } = shard;
         match entries.entry(name) {
             hash_map::Entry::Occupied(other) if now < other.get().until => {
                 return Ok(Some(*other.get()));

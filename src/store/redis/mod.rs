@@ -272,12 +272,18 @@ impl RedisStore {
         owner: &str,
         window: Duration,
     ) -> Result<(), Failure> {
-        let (script, operation) = match settlement {
-            Settlement::Commit => (&COMMIT, StateOperation::Commit),
-            Settlement::Release => (&RELEASE, StateOperation::Release),
+        let (invocation, operation) = match settlement {
+            Settlement::Commit => {
+                let mut invocation = COMMIT.key(key);
+                invocation.arg(millis(window));
+                (invocation, StateOperation::Commit)
+            }
+            Settlement::Release => {
+                let mut invocation = RELEASE.key(key);
+                invocation.arg(owner);
+                (invocation, StateOperation::Release)
+            }
         };
-        let mut invocation = script.key(key);
-        invocation.arg(owner).arg(millis(window));
         let is_sent = AtomicBool::new(false);
         let asked = self.call(operation, &invocation, &is_sent);
         asked.await.map(|_: i64| ())
