@@ -11,7 +11,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::value::{Address, CalledUrl, Network};
-use crate::document::{ALL_KEYS, At, OneOrMany, Parsed, TextOr};
+use crate::document::{ALL_KEYS, At, FREE_KEYS, OneOrMany, Parsed, TextOr};
 use crate::scheme::spec::{Ordered, SchemeSpec};
 use crate::units::{ByteSize, Rate, Span, UnixTime};
 
@@ -555,7 +555,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for NamedVisitor<T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Named<T>, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
-            if name.starts_with("x-") {
+            if name.starts_with(FREE_KEYS) {
                 map.next_value::<IgnoredAny>()?;
             } else {
                 entries.push((name, map.next_value()?));

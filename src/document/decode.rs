@@ -11,7 +11,9 @@ use serde_yaml::Value;
 
 use super::marks::{Marks, join};
 use super::variables::REDACT_BYTES_MIN;
-use super::{ALL_KEYS, At, Document, OneOrMany, Parsed, Place, REWRITTEN_OFF, TextOr, scalar_text};
+use super::{
+    ALL_KEYS, At, Document, FREE_KEYS, OneOrMany, Parsed, Place, REWRITTEN_OFF, TextOr, scalar_text,
+};
 use crate::problem::{Mark, Problem, suggest};
 
 const AT: &str = "$hookward::at";
@@ -288,7 +290,7 @@ impl<'de> Deserializer<'de> for Node<'_> {
         let mut entries = self.entries()?;
         entries.retain(|(key, _)| {
             let is_known = fields.contains(&key.as_str());
-            if !is_known && !key.starts_with("x-") {
+            if !is_known && !key.starts_with(FREE_KEYS) {
                 let place = self.cx.marks.key_place(&join(&self.path, key));
                 let hint = suggest(key, fields.iter().copied()).map_or_else(
                     || format!("known keys here: {}", fields.join(", ")),

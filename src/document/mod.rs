@@ -34,6 +34,9 @@ pub type Lookup<'a> = dyn Fn(&str) -> Result<Option<String>, String> + 'a;
 pub const REWRITTEN_OFF: &str =
     "tools of YAML 1.1 make `false` of `off`, unless it stands in quotes";
 
+/// How keys begin that are free, for anchors: nobody reads them.
+pub const FREE_KEYS: &str = "x-";
+
 /// Name of a newtype that reads a mapping whose keys are data: `x-` means nothing there.
 pub const ALL_KEYS: &str = "$hookward::all_keys";
 

@@ -60,17 +60,13 @@ pub fn method_not_allowed<'r>(routes: impl IntoIterator<Item = &'r Route>) -> Re
 
 /// The path as it may be logged under `route`: tokens in it are masked.
 pub fn loggable_path<'p>(route: &Route, path: &'p str) -> Cow<'p, str> {
-    let tokens = route
-        .auth
-        .checks()
-        .into_iter()
-        .filter_map(|check| match check {
-            Check::Token(token) => match &token.location {
-                TokenLocation::Path(name) => Some(name),
-                TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
-            },
-            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
-        });
+    let tokens = route.auth.checks().filter_map(|check| match check {
+        Check::Token(token) => match &token.location {
+            TokenLocation::Path(name) => Some(name),
+            TokenLocation::Bearer | TokenLocation::Header(_) | TokenLocation::Query(_) => None,
+        },
+        Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Signature(_) => None,
+    });
     tokens.fold(Cow::Borrowed(path), |path, name| {
         Cow::Owned(route.matches.path.mask(name, &path))
     })

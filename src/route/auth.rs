@@ -212,19 +212,7 @@ impl Check {
 
 impl AuthPolicy {
     /// Every check that is not itself a choice, in the order of the file.
-    pub fn checks(&self) -> Vec<&Check> {
-        self.flat().collect()
-    }
-
-    /// Every signature that it may ask for, in the order of the file.
-    pub fn signatures(&self) -> impl Iterator<Item = &SignatureCheck> {
-        self.flat().filter_map(|check| match check {
-            Check::Signature(check) => Some(check),
-            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
-        })
-    }
-
-    fn flat(&self) -> impl Iterator<Item = &Check> {
+    pub fn checks(&self) -> impl Iterator<Item = &Check> {
         let checks = match self {
             Self::All(checks) => &**checks,
             Self::Open => &[],
@@ -232,6 +220,14 @@ impl AuthPolicy {
         checks.iter().flat_map(|check| match check {
             Check::Any(choices) => choices.as_slice(),
             check => std::slice::from_ref(check),
+        })
+    }
+
+    /// Every signature that it may ask for, in the order of the file.
+    pub fn signatures(&self) -> impl Iterator<Item = &SignatureCheck> {
+        self.checks().filter_map(|check| match check {
+            Check::Signature(check) => Some(check),
+            Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) | Check::Token(_) => None,
         })
     }
 
@@ -252,7 +248,7 @@ impl AuthPolicy {
 
     /// Whether a token of it stands in the path.
     pub fn takes_path_tokens(&self) -> bool {
-        self.flat().any(|check| match check {
+        self.checks().any(|check| match check {
             Check::Token(token) => matches!(token.location, TokenLocation::Path(_)),
             _ => false,
         })
@@ -261,7 +257,7 @@ impl AuthPolicy {
     /// Whether a secret of it stands in the URL: in the path or in the query.
     pub fn takes_secrets_in_url(&self) -> bool {
         self.takes_path_tokens()
-            || self.flat().any(|check| match check {
+            || self.checks().any(|check| match check {
                 Check::Token(token) => matches!(token.location, TokenLocation::Query(_)),
                 Check::Signature(check) => !check.scheme.secret_query_fields().is_empty(),
                 _ => false,
@@ -271,7 +267,7 @@ impl AuthPolicy {
     /// Ids of every configured key, for the metric that shows which are in use.
     pub fn key_ids(&self) -> Vec<Arc<str>> {
         let mut ids = Vec::new();
-        for check in self.flat() {
+        for check in self.checks() {
             match check {
                 Check::Any(_) | Check::ClientCert(_) => {}
                 Check::Basic(basic) => ids.extend(basic.users.iter().map(|u| Arc::clone(&u.name))),

@@ -11,7 +11,7 @@ use super::{Compiler, known_names, value};
 use crate::config::certificate;
 use crate::config::spec::{HealthSpec, Named, UpstreamSpec, UpstreamTlsSpec};
 use crate::config::value::{is_server_url, path, server, server_name};
-use crate::document::{At, OneOrMany, Place};
+use crate::document::{At, FREE_KEYS, OneOrMany, Place};
 use crate::route::UpstreamRef;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings, UpstreamTls};
 
@@ -276,7 +276,7 @@ impl Compiler<'_, '_> {
             let names = named.map(|own| &*own.name);
             let free = "keys that begin with `x-` are free, for anchors: no upstream is called so";
             let hint = Some(free.to_owned())
-                .filter(|_| text.starts_with("x-"))
+                .filter(|_| text.starts_with(FREE_KEYS))
                 .or_else(|| guess_url(text))
                 .or_else(|| known_names(text, names.chain([ECHO])));
             self.error(
