@@ -275,12 +275,13 @@ impl Watch {
         ends.min().map(end)
     }
 
-    /// How long to read on after the last byte was sent: as long as the client may still be reading an answer.
+    /// How long to read on after the last byte was sent: as long as the client may still be reading an answer, or why
+    /// its connection ends.
     pub(super) fn linger_time(&self) -> Option<LingerTime> {
         let flushed = self.flushed_ms.load(Ordering::Relaxed);
         let since = self.since_ms.load(Ordering::Relaxed).max(flushed);
         let idle = Duration::from_millis(self.now_ms().saturating_sub(since));
-        if self.begun() == 0 || idle >= SILENCE_MAX {
+        if !self.has_read() || idle >= SILENCE_MAX {
             None
         } else if self.is_passed_back.load(Ordering::Relaxed) {
             Some(LingerTime::long(self.write_timeout))
