@@ -7,12 +7,8 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use serde_yaml::Value;
 
-use super::{Place, fault, invalid, scalar_text};
+use super::{Place, fault, invalid, scalar_text, syntax};
 use crate::problem::{Mark, Problem};
-
-/// The cause of most syntax errors.
-const SYNTAX_HINT: &str = "put a value into quotes that begins with one of `*&!%@[{` or holds `: `, ` #` or, between \
-                           brackets, `{`; indent with blanks";
 
 /// Deepest nesting of a file.
 const DEPTH_MAX: usize = 64;
@@ -38,13 +34,17 @@ pub(super) struct Marks {
 }
 
 /// An open collection while walking the events.
-enum Open {
+struct Open {
+    path: String,
+    begins: Mark,
+    kind: Kind,
+}
+
+enum Kind {
     Sequence {
-        path: String,
         next: usize,
     },
     Mapping {
-        path: String,
         key: Option<String>,
         seen: BTreeSet<String>,
     },
@@ -58,8 +58,10 @@ impl Marks {
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
-                let mark = mark_of(error.marker());
-                invalid(mark, &error.info(), Some(SYNTAX_HINT))
+                let begun = open.iter().rev().map(|open| open.begins);
+                let bracket = syntax::bracket(text, begun);
+                let hint = syntax::hint(error.info(), bracket);
+                invalid(mark_of(error.marker()), &error.info(), Some(&hint))
             })?;
             let mark = mark_of(&span.start);
             if open.len() > DEPTH_MAX {
@@ -97,15 +99,22 @@ impl Marks {
                 Event::SequenceStart(anchor, _) => {
                     let path = marks.take_collection(&mut open, mark);
                     note_anchor(&mut anchors, anchor, &path);
-                    open.push(Open::Sequence { path, next: 0 });
+                    open.push(Open {
+                        path,
+                        begins: mark,
+                        kind: Kind::Sequence { next: 0 },
+                    });
                 }
                 Event::MappingStart(anchor, _) => {
                     let path = marks.take_collection(&mut open, mark);
                     note_anchor(&mut anchors, anchor, &path);
-                    open.push(Open::Mapping {
+                    open.push(Open {
                         path,
-                        key: None,
-                        seen: BTreeSet::new(),
+                        begins: mark,
+                        kind: Kind::Mapping {
+                            key: None,
+                            seen: BTreeSet::new(),
+                        },
                     });
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
@@ -143,10 +152,14 @@ impl Marks {
 
     /// Takes a key when a mapping waits for one. `scalar` is its text, `None` for an alias or a collection.
     fn take_key(&mut self, open: &mut [Open], scalar: Option<&str>, mark: Mark) -> bool {
-        let Some(Open::Mapping {
+        let Some(Open {
             path,
-            key: key @ None,
-            seen,
+            kind:
+                Kind::Mapping {
+                    key: key @ None,
+                    seen,
+                },
+            ..
         }) = open.last_mut()
         else {
             return false;
@@ -166,11 +179,13 @@ impl Marks {
     fn take_value(&mut self, open: &mut [Open], mark: Mark) -> String {
         let path = match open.last_mut() {
             None => String::new(),
-            Some(Open::Sequence { path, next }) => {
-                *next += 1;
-                format!("{path}[{}]", *next - 1)
-            }
-            Some(Open::Mapping { path, key, .. }) => join(path, &key.take().unwrap_or_default()),
+            Some(Open { path, kind, .. }) => match kind {
+                Kind::Sequence { next } => {
+                    *next += 1;
+                    format!("{path}[{}]", *next - 1)
+                }
+                Kind::Mapping { key, .. } => join(path, &key.take().unwrap_or_default()),
+            },
         };
         self.path_bytes += path.len();
         self.values.entry(hash(&path)).or_insert(mark);

@@ -21,6 +21,7 @@ mod marks;
 mod merge;
 #[cfg(test)]
 mod schema;
+mod syntax;
 mod variables;
 
 use marks::Marks;

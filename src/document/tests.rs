@@ -271,6 +271,46 @@ fn syntax_errors_have_a_place() {
 }
 
 #[test]
+fn syntax_errors_have_the_hint_of_their_cause() {
+    for (text, helps) in [
+        ("a:\n\tb: 1\n", "blanks instead of tabs"),
+        ("a: \"one\nb: 2\n", "close the quote"),
+        ("a: 'it's'\nb: 2\n", "close the quote"),
+        ("a: \"\\d\"\n", "a backslash begins an escape"),
+        (
+            "a: 1\n  b: 2\n",
+            "here or in the line above: write `key: value`",
+        ),
+        ("a: b: c\n", "quotes around a value"),
+        ("a:\n  -b: 1\n   c: 2\n", "with a blank after `-`"),
+        ("a:\n  b: 1\n c: 2\n", "begin in the same column"),
+        ("a:\n  - b\n  c: 2\n", "begin in the same column"),
+        ("a: 1\nb:2\n", "with a blank after the colon"),
+        (
+            "a: [1, 2\nb: 3\n",
+            "close the `[` of line 1, column 4 with a `]`",
+        ),
+        (
+            "a: {\n  b: {c: 1\n}\nd: 2\n",
+            "close the `{` of line 1, column 4",
+        ),
+        ("a: [{b: 1, c: [2}]\n", "close the `[` of line 1, column 15"),
+        (
+            "é: { b: 1 c: 2 }\n",
+            "close the `{` of line 1, column 4 with a `}`, put a comma",
+        ),
+        ("a: *\n", "into quotes that begins with"),
+        ("a: *b\n", "into quotes that begins with"),
+        ("a: @b\n", "into quotes that begins with"),
+        ("a: `b`\n", "into quotes that begins with"),
+    ] {
+        let problems = Document::parse(text).unwrap_err();
+        let hint = problems[0].hint.as_deref().unwrap_or_default();
+        assert!(hint.contains(helps), "{text:?}: {problems:?}");
+    }
+}
+
+#[test]
 fn environment_in_scalars() {
     let mut document = Document::parse("name: ${env:A}-${env:B:-two}\nsize: ${env:C}\n").unwrap();
     let lookup = |name: &str| Ok((name == "A").then(|| "one".to_owned()));
