@@ -50,6 +50,12 @@ enum Kind {
     },
 }
 
+impl Open {
+    fn new(path: String, begins: Mark, kind: Kind) -> Self {
+        Self { path, begins, kind }
+    }
+}
+
 impl Marks {
     pub(super) fn read(text: &str) -> Result<Self, Problem> {
         let mut marks = Self::default();
@@ -99,23 +105,16 @@ impl Marks {
                 Event::SequenceStart(anchor, _) => {
                     let path = marks.take_collection(&mut open, mark);
                     note_anchor(&mut anchors, anchor, &path);
-                    open.push(Open {
-                        path,
-                        begins: mark,
-                        kind: Kind::Sequence { next: 0 },
-                    });
+                    open.push(Open::new(path, mark, Kind::Sequence { next: 0 }));
                 }
                 Event::MappingStart(anchor, _) => {
                     let path = marks.take_collection(&mut open, mark);
                     note_anchor(&mut anchors, anchor, &path);
-                    open.push(Open {
-                        path,
-                        begins: mark,
-                        kind: Kind::Mapping {
-                            key: None,
-                            seen: BTreeSet::new(),
-                        },
-                    });
+                    let kind = Kind::Mapping {
+                        key: None,
+                        seen: BTreeSet::new(),
+                    };
+                    open.push(Open::new(path, mark, kind));
                 }
                 Event::SequenceEnd | Event::MappingEnd => {
                     open.pop();

@@ -29,20 +29,20 @@ const HINTS: [(&str, &str); 11] = [
 pub(super) type Bracket = (char, Mark);
 
 /// The innermost bracket among the beginnings of what is open, from the inside.
-pub(super) fn bracket(text: &str, begun: impl Iterator<Item = Mark>) -> Option<Bracket> {
+pub(super) fn bracket(text: &str, mut begun: impl Iterator<Item = Mark>) -> Option<Bracket> {
     let bracket = |mark: Mark| {
         let line = text.lines().nth(mark.line.checked_sub(1)?)?;
         let first = line.chars().nth(mark.column.checked_sub(1)?)?;
         matches!(first, '[' | '{').then_some((first, mark))
     };
-    begun.filter_map(bracket).next()
+    begun.find_map(bracket)
 }
 
 /// What helps against an error that the parser describes like this, within a bracket that is not closed yet.
 pub(super) fn hint(told: &str, within: Option<Bracket>) -> String {
     let known = HINTS.iter().find(|(words, _)| told.contains(words));
     match (within, known) {
-        (_, Some((_, hint @ (TAB | QUOTE)))) => (*hint).to_owned(),
+        (_, Some((_, hint @ (TAB | QUOTE)))) | (None, Some((_, hint))) => (*hint).to_owned(),
         (Some((bracket, Mark { line, column })), _) => {
             let end = if bracket == '[' { ']' } else { '}' };
             format!(
@@ -50,7 +50,6 @@ pub(super) fn hint(told: &str, within: Option<Bracket>) -> String {
                  quotes around a value that holds one of `,[]{{}}` or `: `"
             )
         }
-        (None, Some((_, hint))) => (*hint).to_owned(),
         (None, None) => PLAIN.to_owned(),
     }
 }

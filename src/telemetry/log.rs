@@ -19,7 +19,7 @@ use tracing_subscriber::filter::{FilterExt, Targets};
 use tracing_subscriber::layer::{Context, Filter, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::lossy::{FlushGuard, LossyWriter};
+use super::lossy::{FlushGuard, LossyWriter, OutputState};
 use super::{Outcome, Seldom, line, metrics};
 use crate::reason::Reason;
 
@@ -127,10 +127,15 @@ impl AccessLog {
         output: W,
     ) -> std::io::Result<(Self, FlushGuard)> {
         let dropped = metrics::access_log_dropped();
-        let refused = |error: &std::io::Error| {
-            tracing::warn!(%error, "the access log cannot be written");
+        let tell = |state: OutputState<'_>| match state {
+            OutputState::Broken(error) => {
+                tracing::warn!(%error, "the access log cannot be written");
+            }
+            OutputState::Mended { lost } => {
+                tracing::info!(lost, "the access log can be written again");
+            }
         };
-        let (writer, guard) = LossyWriter::start("access-log", output, dropped.clone(), refused)?;
+        let (writer, guard) = LossyWriter::start("access-log", output, dropped.clone(), tell)?;
         let log = Self {
             format,
             sink: Sink::Writer(writer),

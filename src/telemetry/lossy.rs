@@ -38,14 +38,14 @@ pub struct FlushGuard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<Waiting>,
     filled: Condvar,
     emptied: Condvar,
     dropped: IntCounter,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Waiting {
     bytes: Vec<u8>,
     /// The thread sleeps until there is a line.
     idle: bool,
@@ -55,13 +55,13 @@ struct State {
 }
 
 impl LossyWriter {
-    /// Starts the thread that writes to `output`; lines lost are counted by `dropped`, and `refused` is told now
-    /// and then why.
+    /// Starts the thread that writes to `output`; lines lost are counted by `dropped`, and `tell` is called now and then
+    /// while they are.
     pub fn start<W: Write + Send + 'static>(
         name: &str,
         output: W,
         dropped: IntCounter,
-        refused: fn(&io::Error),
+        tell: impl Fn(OutputState<'_>) + Send + 'static,
     ) -> io::Result<(Self, FlushGuard)> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
@@ -72,7 +72,7 @@ impl LossyWriter {
         let worker = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || worker.drain(output, refused))?;
+            .spawn(move || worker.drain(Output::new(output, tell)))?;
         Ok((Self(Arc::clone(&shared)), FlushGuard(shared)))
     }
 
@@ -107,16 +107,50 @@ impl Write for LossyWriter {
     }
 }
 
+/// What its owner is told of an output.
+#[derive(Debug)]
+pub enum OutputState<'a> {
+    /// It takes no lines.
+    Broken(&'a io::Error),
+    /// It takes lines again, after so many were lost.
+    Mended {
+        /// How many.
+        lost: u64,
+    },
+}
+
+type Tell = Box<dyn Fn(OutputState<'_>) + Send>;
+
 /// An output, and in what state it was left.
 struct Output<W> {
     to: W,
     /// Whether it ends in the middle of a line.
     is_cut: bool,
-    refused: fn(&io::Error),
+    tell: Tell,
     said: Seldom,
+    /// Lines lost since it last took some, if it was told that they are.
+    lost: Option<u64>,
 }
 
 impl<W: Write> Output<W> {
+    fn new(to: W, tell: impl Fn(OutputState<'_>) + Send + 'static) -> Self {
+        Self {
+            to,
+            is_cut: false,
+            tell: Box::new(tell),
+            said: Seldom::default(),
+            lost: None,
+        }
+    }
+
+    /// All was written: no line is lost.
+    fn is_well(&mut self) -> u64 {
+        if let Some(lost) = self.lost.take() {
+            (self.tell)(OutputState::Mended { lost });
+        }
+        0
+    }
+
     /// Writes whole lines, and says how many of them were lost.
     fn put(&mut self, lines: &mut Vec<u8>) -> u64 {
         let is_mended = self.is_cut;
@@ -135,7 +169,7 @@ impl<W: Write> Output<W> {
             if rest.is_empty() {
                 self.is_cut = false;
                 match self.to.flush() {
-                    Ok(()) => return 0,
+                    Ok(()) => return self.is_well(),
                     Err(error) => break error,
                 }
             }
@@ -145,27 +179,26 @@ impl<W: Write> Output<W> {
             Some(last) => *last != b'\n',
             None => self.is_cut,
         };
-        if self.said.is_due(Instant::now()) {
-            (self.refused)(&failure);
-        }
         let mending = u64::from(is_mended && written == 0);
-        (memchr::memchr_iter(b'\n', rest).count() as u64).saturating_sub(mending)
+        let lost = (memchr::memchr_iter(b'\n', rest).count() as u64).saturating_sub(mending);
+        if self.said.is_due(Instant::now()) {
+            (self.tell)(OutputState::Broken(&failure));
+            self.lost.get_or_insert_default();
+        }
+        if let Some(all) = &mut self.lost {
+            *all += lost;
+        }
+        lost
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The thread: takes everything that waits, writes it at once, again and again.
-    fn drain<W: Write>(&self, output: W, refused: fn(&io::Error)) {
-        let mut output = Output {
-            to: output,
-            is_cut: false,
-            refused,
-            said: Seldom::default(),
-        };
+    fn drain<W: Write>(&self, mut output: Output<W>) {
         let mut batch = Vec::new();
         loop {
             let mut state = self.lock();
@@ -181,7 +214,7 @@ impl Shared {
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
-            let gathering = |state: &mut State| !state.closed && state.bytes.len() < GATHER_BYTES;
+            let gathering = |state: &mut Waiting| !state.closed && state.bytes.len() < GATHER_BYTES;
             let gathered = self
                 .filled
                 .wait_timeout_while(state, GATHER_TIME, gathering);
@@ -207,7 +240,7 @@ impl Drop for FlushGuard {
         let mut state = self.0.lock();
         state.closed = true;
         self.0.filled.notify_one();
-        let pending = |state: &mut State| state.busy || !state.bytes.is_empty();
+        let pending = |state: &mut Waiting| state.busy || !state.bytes.is_empty();
         drop(
             self.0
                 .emptied
@@ -328,12 +361,7 @@ mod tests {
             (4, "a\nb\nc\nd\n", [0, 0]),
         ] {
             let disk = Arc::new(Mutex::new((room, Vec::new())));
-            let mut output = Output {
-                to: Full(Arc::clone(&disk)),
-                is_cut: false,
-                refused: |_| {},
-                said: Seldom::default(),
-            };
+            let mut output = Output::new(Full(Arc::clone(&disk)), |_| {});
             let first = output.put(&mut b"a\nb\n".to_vec());
             let still_full = output.put(&mut Vec::new());
             disk.lock().unwrap().0 = 100;
@@ -345,6 +373,33 @@ mod tests {
                 "{room}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_that_it_is_over() {
+        // SECURITY DS-26
+        let disk = Arc::new(Mutex::new((2, Vec::new())));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let words = Arc::clone(&told);
+        let mut output = Output::new(Full(Arc::clone(&disk)), move |state| {
+            words.lock().unwrap().push(match state {
+                OutputState::Broken(error) => error.to_string(),
+                OutputState::Mended { lost } => format!("{lost} lost"),
+            });
+        });
+        let mut put = |room: usize, lines: &str| {
+            disk.lock().unwrap().0 = room;
+            output.put(&mut lines.as_bytes().to_vec());
+        };
+        put(2, "a\n");
+        put(0, "b\nc\n");
+        put(0, "d\n");
+        put(100, "e\n");
+        // So soon after, nothing is said of what begins again, nor of its end.
+        put(0, "f\n");
+        put(100, "g\n");
+        let full = io::Error::from(ErrorKind::StorageFull).to_string();
+        assert_eq!(*told.lock().unwrap(), [full, "3 lost".to_owned()]);
     }
 
     #[test]

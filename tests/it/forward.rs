@@ -546,6 +546,10 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
         gateway.forwarded(&gateway.post("/limping", &[], b"x"), 200);
     }
     assert_eq!(apps[0].count(), 11);
+    let passed_over = "server cannot be reached: others are asked before it";
+    super::support::eventually("a word in the log", || {
+        gateway.stderr().contains(passed_over).then_some(())
+    });
     let answer = gateway.post("/dead", &[], b"x");
     gateway.refused(&answer, 502, "upstream_unreachable");
     assert!(
@@ -557,6 +561,7 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
         gateway.metric("hookward_upstream_requests_total", &labels),
         Some(1)
     );
+    assert_eq!(gateway.stderr().matches(passed_over).count(), 1);
 }
 
 #[test]

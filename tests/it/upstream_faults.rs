@@ -76,6 +76,24 @@ fn an_app_that_is_not_there_is_unreachable() {
 }
 
 #[test]
+fn that_an_app_is_back_is_said_once() {
+    // SECURITY L-10
+    let routes =
+        "  - { name: in, match: { path: /in }, verify: none, upstream: \"unix:DIR/app.sock\" }\n";
+    let gateway = Gateway::start(&config(routes));
+    assert_eq!(gateway.post("/in", &[], b"x").status, 502);
+    let _app = App::on_unix(&gateway.dir().join("app.sock"));
+    for _ in 0..3 {
+        assert_eq!(gateway.post("/in", &[], b"x").status, 200);
+    }
+    let again = "server answers again";
+    eventually("a word in the log", || {
+        gateway.stderr().contains(again).then_some(())
+    });
+    assert_eq!(gateway.stderr().matches(again).count(), 1);
+}
+
+#[test]
 fn an_app_that_never_accepts_is_given_up_at_connect_timeout() {
     // SECURITY U-02
     let full = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();

@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -26,6 +26,7 @@ use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings};
 
 mod answer;
 mod head;
+mod health;
 mod pool;
 mod sending;
 mod stream;
@@ -33,6 +34,7 @@ mod tls;
 mod wire;
 
 use answer::Rest;
+use health::{Health, PASSIVE_DOWN};
 use pool::take_idle;
 use stream::Stream;
 use tls::{LazyTls, tls_trouble};
@@ -43,10 +45,6 @@ use wire::{Answered, Connection, Failure};
 const UNSENT_BYTES: u32 = 128 << 10;
 /// Bytes of the answer to a health check that are read.
 const PROBE_BODY_MAX: usize = 64 << 10;
-/// How long a server that gave no answer is asked last, when there are others.
-const PASSIVE_DOWN: Duration = Duration::from_secs(10);
-/// Most of that for a server that fails again each time it is tried.
-const PASSIVE_DOWN_MAX: Duration = Duration::from_mins(5);
 
 /// The servers of one upstream, shared by all workers.
 #[derive(Debug)]
@@ -64,12 +62,7 @@ struct Server {
     address: ServerAddress,
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     keeps_connections: bool,
-    /// What the last active check found.
-    healthy: AtomicBool,
-    /// Until when a failure counts against it, in milliseconds after `Cluster::started`; 0 for none.
-    down_until_ms: AtomicU64,
-    /// How many trials in a row have cost a delivery.
-    lost_trials: AtomicU32,
+    health: Health,
     /// Whether it has closed a kept connection in the place of an answer: from then on the kernel is asked before one
     /// is used again, which costs a system call that others need not pay.
     closes_kept: AtomicBool,
@@ -120,7 +113,9 @@ impl Cluster {
             loop {
                 let begun = Instant::now();
                 let found = probe(server, &check, self.settings.connect_timeout).await;
-                server.note_health(&self.settings.name, found);
+                server
+                    .health
+                    .note_check(&self.settings.name, &server.address, found);
                 sleep_until(begun + check.interval).await;
             }
         });
@@ -136,24 +131,24 @@ impl Cluster {
     fn candidates(&self, trial: Duration) -> Candidates<'_> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let now_ms = self.now_ms();
-        let (mut servers, mut bad): (Vec<_>, Vec<_>) =
-            self.servers.iter().partition(|server| server.is_up());
+        let (mut servers, mut bad): (Vec<_>, Vec<_>) = self
+            .servers
+            .iter()
+            .partition(|server| server.health.is_up());
         // Each kind by itself: the good neighbour of a bad one must not get the share of both.
         for servers in [&mut servers, &mut bad] {
             let count = servers.len().max(1);
             servers.rotate_left(turn % count);
         }
-        bad.sort_by_cached_key(|server| {
-            let is_healthy = server.healthy.load(Ordering::Relaxed);
-            let until_ms = server.down_until_ms.load(Ordering::Relaxed);
-            (!is_healthy, until_ms.max(now_ms))
+        bad.sort_by_cached_key(|Server { health, .. }| {
+            (!health.is_healthy(), health.down_until_ms().max(now_ms))
         });
         // Where none is good, all requests ask those that failed anyway.
         let tried = if servers.is_empty() {
             None
         } else {
             bad.iter()
-                .position(|server| server.begins_trial(now_ms, trial))
+                .position(|server| server.health.begins_trial(now_ms, trial))
         };
         if let Some(place) = tried {
             servers.insert(0, bad.remove(place));
@@ -175,9 +170,14 @@ impl Cluster {
         request: &mut Outgoing,
         wait: Duration,
     ) -> Result<Response<UpstreamBody>, UpstreamError> {
+        let name = &*self.settings.name;
         if let [server] = self.servers.as_slice() {
-            let asked = self.ask(server, request, wait).await?;
-            return asked.map_err(UpstreamError::Unreachable);
+            let asked = self.ask(server, request, wait).await;
+            match &asked {
+                Ok(Ok(_)) => server.health.note_answer(name, &server.address),
+                Ok(Err(_)) | Err(_) => server.health.note_failure(),
+            }
+            return asked?.map_err(UpstreamError::Unreachable);
         }
         let mut refusal = String::from("it has no servers");
         let Candidates {
@@ -185,19 +185,29 @@ impl Cluster {
             mut is_trial,
         } = self.candidates(wait.saturating_add(self.settings.connect_timeout));
         for server in servers {
+            let Server {
+                health, address, ..
+            } = server;
             // Only a failure that was there when this request began is forgiven.
-            let mark = server.down_until_ms.load(Ordering::Relaxed);
-            let lost_before = server.lost_trials.load(Ordering::Relaxed);
+            let mark = health.down_until_ms();
+            let lost_before = health.lost_trials();
             let asked = self.ask(server, request, wait).await;
             match &asked {
-                Ok(Ok(_)) => server.forgive(mark),
+                Ok(Ok(_)) => {
+                    health.note_answer(name, address);
+                    health.forgive(mark);
+                }
                 // Nothing was lost by it, and a server that is only restarted is to be back soon.
-                Ok(Err(_)) => server.is_down_for(PASSIVE_DOWN, self.now_ms()),
+                Ok(Err(why)) => {
+                    health.note_passed_over(name, address, why);
+                    health.is_down_for(PASSIVE_DOWN, self.now_ms());
+                }
                 Err(_) => {
+                    health.note_failure();
                     if is_trial {
-                        server.count_lost_trial(lost_before);
+                        health.count_lost_trial(lost_before);
                     }
-                    server.is_down_for(server.time_off(), self.now_ms());
+                    health.is_down_for(health.time_off(), self.now_ms());
                 }
             }
             is_trial = false;
@@ -207,8 +217,8 @@ impl Cluster {
             }
         }
         // All failed, so none is worse than another: the first one to come back must not get all the load.
-        for server in &self.servers {
-            server.forgive(server.down_until_ms.load(Ordering::Relaxed));
+        for Server { health, .. } in &self.servers {
+            health.forgive(health.down_until_ms());
         }
         Err(UpstreamError::Unreachable(refusal))
     }
@@ -334,86 +344,11 @@ impl Server {
             address: address.clone(),
             tls,
             keeps_connections: settings.keepalive,
-            healthy: AtomicBool::new(
-                known.is_none_or(|known| known.healthy.load(Ordering::Relaxed)),
-            ),
-            down_until_ms: AtomicU64::new(
-                known.map_or(0, |known| known.down_until_ms.load(Ordering::Relaxed)),
-            ),
-            lost_trials: AtomicU32::new(
-                known.map_or(0, |known| known.lost_trials.load(Ordering::Relaxed)),
-            ),
+            health: known.map(|known| known.health.clone()).unwrap_or_default(),
             closes_kept: AtomicBool::new(
                 known.is_some_and(|known| known.closes_kept.load(Ordering::Relaxed)),
             ),
         })
-    }
-
-    /// Remembers what a check found, and logs it when it has changed.
-    fn note_health(&self, upstream: &str, found: anyhow::Result<()>) {
-        let healthy = found.is_ok();
-        if self.healthy.swap(healthy, Ordering::Relaxed) == healthy {
-            return;
-        }
-        let server = self.address.to_string();
-        match found {
-            Ok(()) => {
-                self.forgive(self.down_until_ms.load(Ordering::Relaxed));
-                tracing::info!(upstream, server, "server is healthy again");
-            }
-            Err(error) => {
-                let error = format!("{error:#}");
-                tracing::warn!(upstream, server, error, "server failed its health check");
-            }
-        }
-    }
-
-    /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
-    /// because all workers read it.
-    fn forgive(&self, mark: u64) {
-        if mark != 0 && self.moves_down_time(mark, 0) {
-            self.lost_trials.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed) && self.down_until_ms.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether its time after a failure has passed and this request is the one that tries it. The others leave it
-    /// alone for as long as that can take: it may hang.
-    fn begins_trial(&self, now_ms: u64, trial: Duration) -> bool {
-        let mark = self.down_until_ms.load(Ordering::Relaxed);
-        self.healthy.load(Ordering::Relaxed)
-            && (1..=now_ms).contains(&mark)
-            && self.moves_down_time(mark, after(now_ms, trial))
-    }
-
-    /// Changes `down_until_ms` from `mark`; `false` if it was no longer that.
-    fn moves_down_time(&self, mark: u64, until_ms: u64) -> bool {
-        let until = &self.down_until_ms;
-        let moved = until.compare_exchange(mark, until_ms, Ordering::Relaxed, Ordering::Relaxed);
-        moved.is_ok()
-    }
-
-    fn is_down_for(&self, time: Duration, now_ms: u64) {
-        let until_ms = after(now_ms, time);
-        self.down_until_ms.store(until_ms, Ordering::Relaxed);
-    }
-
-    /// Counts a trial that cost a delivery; those that began when as many had failed count once.
-    fn count_lost_trial(&self, before: u32) {
-        let lost = &self.lost_trials;
-        let more = before.saturating_add(1);
-        lost.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed)
-            .ok();
-    }
-
-    /// How long it is left alone after a failure that cost a delivery: twice as long after each trial that did.
-    fn time_off(&self) -> Duration {
-        let lost = self.lost_trials.load(Ordering::Relaxed);
-        let time = PASSIVE_DOWN.saturating_mul(2_u32.saturating_pow(lost));
-        time.min(PASSIVE_DOWN_MAX)
     }
 
     /// A new connection within `limit`; the error says what took longer.
@@ -457,11 +392,6 @@ impl Server {
         };
         Ok(Connection::new(stream))
     }
-}
-
-/// This much later, in milliseconds.
-fn after(now_ms: u64, time: Duration) -> u64 {
-    now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// One active health check; any answer from 200 to 399 means healthy.
@@ -541,22 +471,15 @@ mod tests {
 
     /// What is known of each server: whether it is healthy, and until when it is left alone.
     fn known_of(cluster: &Cluster) -> Vec<(bool, u64)> {
-        let known = |server: &Server| {
-            (
-                server.healthy.load(Ordering::Relaxed),
-                server.down_until_ms.load(Ordering::Relaxed),
-            )
-        };
+        let known = |Server { health, .. }: &Server| (health.is_healthy(), health.down_until_ms());
         cluster.servers.iter().map(known).collect()
     }
 
     #[tokio::test]
     async fn what_is_known_of_servers_outlives_their_settings() {
-        let before = three(1000);
-        before.servers[0].healthy.store(false, Ordering::Relaxed);
-        before.servers[2]
-            .down_until_ms
-            .store(9000, Ordering::Relaxed);
+        let mut before = three(1000);
+        before.servers[0].health = Health::found(false, 0);
+        before.servers[2].health = Health::found(true, 9000);
         let mut settings = settings_of_three();
         settings.timeout *= 2;
         settings.servers.swap(0, 2);
@@ -575,41 +498,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_is_found_bad_comes_after_those_that_failed() {
-        let cluster = three(1000);
-        let [one, two, three] = &cluster.servers[..] else {
-            panic!("{cluster:?}");
-        };
-        one.down_until_ms.store(90_000, Ordering::Relaxed);
-        two.healthy.store(false, Ordering::Relaxed);
-        three.down_until_ms.store(80_000, Ordering::Relaxed);
+        let mut cluster = three(1000);
+        cluster.servers[0].health = Health::found(true, 90_000);
+        cluster.servers[1].health = Health::found(false, 0);
+        cluster.servers[2].health = Health::found(true, 80_000);
         for _ in 0..3 {
             assert_eq!(order_of(&cluster), [2, 0, 1]);
         }
     }
 
     #[tokio::test]
-    async fn a_failure_is_not_forgiven_for_an_older_request() {
-        let cluster = three(1000);
-        let [server, ..] = &cluster.servers[..] else {
-            panic!("{cluster:?}");
-        };
-        let mark = || server.down_until_ms.load(Ordering::Relaxed);
-        let when_it_was_asked = mark();
-        server.down_until_ms.store(90_000, Ordering::Relaxed);
-        server.forgive(when_it_was_asked);
-        assert_eq!(mark(), 90_000);
-        server.forgive(80_000);
-        assert_eq!(mark(), 90_000, "it failed again");
-        server.forgive(90_000);
-        assert!(mark() == 0 && server.is_up());
-    }
-
-    #[tokio::test]
     async fn one_request_tries_a_server_whose_time_off_has_passed() {
         // SECURITY U-17
-        let cluster = three(1000);
+        let mut cluster = three(1000);
+        cluster.servers[1].health = Health::found(true, 500);
         let failed = &cluster.servers[1];
-        failed.down_until_ms.store(500, Ordering::Relaxed);
         let trial = Duration::from_secs(30);
         let tried = cluster.candidates(trial);
         assert!(tried.is_trial && tried.servers[0].id == failed.id);
@@ -617,19 +520,17 @@ mod tests {
             let others = cluster.candidates(trial);
             assert!(!others.is_trial && others.servers[2].id == failed.id);
         }
-        let mark = failed.down_until_ms.load(Ordering::Relaxed);
+        let mark = failed.health.down_until_ms();
         assert!(mark >= 31_000, "as long as it can take: {mark}");
-        failed.forgive(mark);
-        assert!(failed.is_up());
+        failed.health.forgive(mark);
+        assert!(failed.health.is_up());
     }
 
     #[tokio::test]
     async fn the_share_of_a_bad_server_goes_to_all_others_alike() {
         // SECURITY U-17
-        let cluster = three(1000);
-        cluster.servers[0]
-            .down_until_ms
-            .store(90_000, Ordering::Relaxed);
+        let mut cluster = three(1000);
+        cluster.servers[0].health = Health::found(true, 90_000);
         let first: Vec<u64> = (0..6).map(|_| order_of(&cluster)[0]).collect();
         assert_eq!(first, [1, 2, 1, 2, 1, 2]);
     }
@@ -637,32 +538,12 @@ mod tests {
     #[tokio::test]
     async fn where_no_server_is_good_none_is_on_trial() {
         // SECURITY U-17
-        let cluster = three(1000);
-        for server in &cluster.servers {
-            server.down_until_ms.store(500, Ordering::Relaxed);
+        let mut cluster = three(1000);
+        for server in &mut cluster.servers {
+            server.health = Health::found(true, 500);
         }
         let first: Vec<u64> = (0..3).map(|_| order_of(&cluster)[0]).collect();
         assert_eq!(first, [0, 1, 2], "they share the work");
         assert!(!cluster.candidates(PASSIVE_DOWN).is_trial);
-    }
-
-    #[tokio::test]
-    async fn trials_that_cost_deliveries_become_rare() {
-        // SECURITY U-17
-        let cluster = three(1000);
-        let [server, ..] = &cluster.servers[..] else {
-            panic!("{cluster:?}");
-        };
-        let mut times = Vec::new();
-        for lost in 0..8 {
-            times.push(server.time_off().as_secs());
-            // Two that were under way at the same time.
-            server.count_lost_trial(lost);
-            server.count_lost_trial(lost);
-        }
-        assert_eq!(times, [10, 20, 40, 80, 160, 300, 300, 300]);
-        server.is_down_for(server.time_off(), 1000);
-        server.forgive(301_000);
-        assert_eq!(server.time_off(), PASSIVE_DOWN);
     }
 }

@@ -1,0 +1,226 @@
+//! What is known of a server: what its health check found, and when a request last got no answer from it.
+
+use std::fmt::Display;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock;
+use crate::telemetry::Seldom;
+
+/// How long a server that gave no answer is asked last, when there are others.
+pub(super) const PASSIVE_DOWN: Duration = Duration::from_secs(10);
+/// Most of that for a server that fails again each time it is tried.
+const PASSIVE_DOWN_MAX: Duration = Duration::from_mins(5);
+
+/// What is known of one server. Times are in milliseconds after `Cluster::started`.
+#[derive(Debug)]
+pub(super) struct Health {
+    /// What the last active check found.
+    is_healthy: AtomicBool,
+    /// Until when a failure counts against it; 0 for none.
+    down_until_ms: AtomicU64,
+    /// How many trials in a row have cost a delivery.
+    lost_trials: AtomicU32,
+    /// Whether a request got no answer, and nothing was said since of one that did.
+    has_failed: AtomicBool,
+    said: Mutex<Said>,
+}
+
+/// What the operator was told last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    passed_over: Seldom,
+    answers: Seldom,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            is_healthy: AtomicBool::new(true),
+            down_until_ms: AtomicU64::new(0),
+            lost_trials: AtomicU32::new(0),
+            has_failed: AtomicBool::new(false),
+            said: Mutex::default(),
+        }
+    }
+}
+
+impl Clone for Health {
+    fn clone(&self) -> Self {
+        let said = *self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            is_healthy: AtomicBool::new(self.is_healthy()),
+            down_until_ms: AtomicU64::new(self.down_until_ms()),
+            lost_trials: AtomicU32::new(self.lost_trials()),
+            has_failed: AtomicBool::new(self.has_failed.load(Ordering::Relaxed)),
+            said: Mutex::new(said),
+        }
+    }
+}
+
+impl Health {
+    /// What the last active check found.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.is_healthy.load(Ordering::Relaxed)
+    }
+
+    /// Until when a failure counts against it; 0 for none.
+    pub(super) fn down_until_ms(&self) -> u64 {
+        self.down_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// How many trials in a row have cost a delivery.
+    pub(super) fn lost_trials(&self) -> u32 {
+        self.lost_trials.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.is_healthy() && self.down_until_ms() == 0
+    }
+
+    /// Remembers what a check found, and logs it when it has changed.
+    pub(super) fn note_check(
+        &self,
+        upstream: &str,
+        server: &dyn Display,
+        found: anyhow::Result<()>,
+    ) {
+        let is_healthy = found.is_ok();
+        if self.is_healthy.swap(is_healthy, Ordering::Relaxed) == is_healthy {
+            return;
+        }
+        match found {
+            Ok(()) => {
+                self.forgive(self.down_until_ms());
+                tracing::info!(upstream, %server, "server is healthy again");
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(upstream, %server, error, "server failed its health check");
+            }
+        }
+    }
+
+    /// A request got its answer. Said after one that got none, at most once in 10 s: a server may come and go.
+    pub(super) fn note_answer(&self, upstream: &str, server: &dyn Display) {
+        if self.has_failed.load(Ordering::Relaxed) && self.is_news(|said| &mut said.answers) {
+            self.has_failed.store(false, Ordering::Relaxed);
+            tracing::info!(upstream, %server, "server answers again");
+        }
+    }
+
+    /// A request got no answer, and its sender is told so.
+    pub(super) fn note_failure(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// A request goes to another server instead. Said where the last one had got its answer.
+    pub(super) fn note_passed_over(&self, upstream: &str, server: &dyn Display, why: &str) {
+        let had_failed = self.has_failed.swap(true, Ordering::Relaxed);
+        if !had_failed && self.is_news(|said| &mut said.passed_over) {
+            let message = "server cannot be reached: others are asked before it";
+            tracing::warn!(upstream, %server, error = why, message);
+        }
+    }
+
+    fn is_news(&self, of: impl FnOnce(&mut Said) -> &mut Seldom) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        of(&mut said).is_due(clock::now())
+    }
+
+    /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
+    /// because all workers read it.
+    pub(super) fn forgive(&self, mark: u64) {
+        if mark != 0 && self.moves_down_time(mark, 0) {
+            self.lost_trials.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether its time after a failure has passed and this request is the one that tries it. The others leave it
+    /// alone for as long as that can take: it may hang.
+    pub(super) fn begins_trial(&self, now_ms: u64, trial: Duration) -> bool {
+        let mark = self.down_until_ms();
+        self.is_healthy()
+            && (1..=now_ms).contains(&mark)
+            && self.moves_down_time(mark, after(now_ms, trial))
+    }
+
+    /// Changes `down_until_ms` from `mark`; `false` if it was no longer that.
+    fn moves_down_time(&self, mark: u64, until_ms: u64) -> bool {
+        let until = &self.down_until_ms;
+        let moved = until.compare_exchange(mark, until_ms, Ordering::Relaxed, Ordering::Relaxed);
+        moved.is_ok()
+    }
+
+    pub(super) fn is_down_for(&self, time: Duration, now_ms: u64) {
+        let until_ms = after(now_ms, time);
+        self.down_until_ms.store(until_ms, Ordering::Relaxed);
+    }
+
+    /// Counts a trial that cost a delivery; those that began when as many had failed count once.
+    pub(super) fn count_lost_trial(&self, before: u32) {
+        let lost = &self.lost_trials;
+        let more = before.saturating_add(1);
+        lost.compare_exchange(before, more, Ordering::Relaxed, Ordering::Relaxed)
+            .ok();
+    }
+
+    /// How long it is left alone after a failure that cost a delivery: twice as long after each trial that did.
+    pub(super) fn time_off(&self) -> Duration {
+        let time = PASSIVE_DOWN.saturating_mul(2_u32.saturating_pow(self.lost_trials()));
+        time.min(PASSIVE_DOWN_MAX)
+    }
+}
+
+/// This much later, in milliseconds.
+fn after(now_ms: u64, time: Duration) -> u64 {
+    now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Health {
+        /// One that a check found so, and that has failed until then.
+        pub(crate) fn found(is_healthy: bool, down_until_ms: u64) -> Self {
+            Self {
+                is_healthy: AtomicBool::new(is_healthy),
+                down_until_ms: AtomicU64::new(down_until_ms),
+                ..Self::default()
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_is_not_forgiven_for_an_older_request() {
+        let health = Health::default();
+        let when_it_was_asked = health.down_until_ms();
+        health.is_down_for(Duration::from_secs(90), 0);
+        health.forgive(when_it_was_asked);
+        assert_eq!(health.down_until_ms(), 90_000);
+        health.forgive(80_000);
+        assert_eq!(health.down_until_ms(), 90_000, "it failed again");
+        health.forgive(90_000);
+        assert!(health.is_up());
+    }
+
+    #[test]
+    fn trials_that_cost_deliveries_become_rare() {
+        // SECURITY U-17
+        let health = Health::default();
+        let mut times = Vec::new();
+        for lost in 0..8 {
+            times.push(health.time_off().as_secs());
+            // Two that were under way at the same time.
+            health.count_lost_trial(lost);
+            health.count_lost_trial(lost);
+        }
+        assert_eq!(times, [10, 20, 40, 80, 160, 300, 300, 300]);
+        health.is_down_for(health.time_off(), 1000);
+        health.forgive(301_000);
+        assert_eq!(health.time_off(), PASSIVE_DOWN);
+    }
+}
