@@ -643,11 +643,11 @@ fn a_client_that_still_sends_learns_why_its_connection_ends() {
     let gateway = Gateway::start(&config(&open_route(&app)));
     let mut raw = RawH2::open(gateway.address("https"));
     // The head of a frame is enough to refuse it.
-    raw.frame(HEADERS, 0, 1, &[0; 100_000]);
+    raw.frame(HEADERS, 0, 1, &vec![0; 100_000]);
     pause(Duration::from_millis(100));
-    raw.send(&[0; 100_000]);
+    raw.send(&vec![0; 100_000]);
     pause(Duration::from_millis(100));
-    raw.send(&[0; 100_000]);
+    raw.send(&vec![0; 100_000]);
     assert_eq!(raw.end_of(1), StreamEnd::GoAway(6));
 }
 
