@@ -148,9 +148,7 @@ async fn exchange(
             record.upstream(Some(status), took);
             let mut response = respond::passed_back(answer);
             response.body_mut().keep(permit, hold);
-            response
-                .body_mut()
-                .belongs_to(&state.route.name, &record.request_id);
+            response.body_mut().belongs_to(state, &record.request_id);
             let response = respond::with_fields(response, answer_fields);
             record.forwarded(doubt, status);
             response

@@ -16,6 +16,8 @@ use super::body::Hold;
 use super::forward::{BoxError, Unread, UpstreamBody};
 use super::headers::{self, X_REQUEST_ID};
 use super::rejection::Rejection;
+use super::snapshot::RouteState;
+use crate::clock;
 use crate::scheme::handshake::{Answers, Reply};
 
 /// Body of an answer. Holds what its request takes until its last byte is handed over.
@@ -30,7 +32,7 @@ pub struct Answer {
 /// Whose answer it is that may yet break off.
 #[derive(Debug)]
 struct Origin {
-    route: Arc<str>,
+    route: Arc<RouteState>,
     request_id: HeaderValue,
 }
 
@@ -64,11 +66,9 @@ impl Answer {
     }
 
     /// What the log says when the upstream breaks it off.
-    pub fn belongs_to(&mut self, route: &Arc<str>, request_id: &HeaderValue) {
-        self.origin = Some(Origin {
-            route: Arc::clone(route),
-            request_id: request_id.clone(),
-        });
+    pub fn belongs_to(&mut self, route: Arc<RouteState>, request_id: &HeaderValue) {
+        let request_id = request_id.clone();
+        self.origin = Some(Origin { route, request_id });
     }
 
     /// The status is with the sender by now, and the delivery counts: what is left is to say so.
@@ -76,13 +76,14 @@ impl Answer {
         let Some(Origin { route, request_id }) = self.origin.take() else {
             return;
         };
-        let request_id = request_id.to_str().unwrap_or_default();
-        tracing::warn!(
-            route = &*route,
-            request_id,
-            %error,
-            "the upstream broke off its answer"
-        );
+        route.metrics.answer_broken();
+        let (name, request_id) = (&*route.route.name, request_id.to_str().unwrap_or_default());
+        if route.said_broken.is_due(clock::now()) {
+            let message = "the upstream broke off its answer (said once in 10 s for each route)";
+            tracing::warn!(route = name, request_id, %error, message);
+        } else {
+            tracing::debug!(route = name, request_id, %error, "the upstream broke off its answer");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::route::matcher::RouteTable;
 use crate::route::{Route, auth};
 use crate::settings::{Limits, Plaintext, UpstreamMax};
 use crate::store::ReplayStore;
+use crate::telemetry::SharedSeldom;
 use crate::telemetry::routes::RouteMetrics;
 
 /// What the requests of one moment are judged by.
@@ -88,6 +89,8 @@ pub struct RouteState {
     pub delivery_mark: [u8; 32],
     /// The fields that its checks read.
     pub credentials: CredentialFields,
+    /// When the log last said that the app broke off an answer.
+    pub said_broken: SharedSeldom,
     /// Header fields that the operator removes or sets.
     pub replaced: Names,
     /// Those, and the credentials that the app is not to see.
@@ -165,6 +168,7 @@ impl RouteState {
                 whole::AT_ONCE_BYTES_MAX
             },
             delivery_mark: replay::mark(&route.name),
+            said_broken: SharedSeldom::default(),
             name_value: HeaderValue::from_str(&route.name).ok(),
             route: Arc::clone(route),
             metrics,

@@ -93,6 +93,7 @@ impl Kept {
             if !is_in(&before, name, cluster) {
                 let (cluster, closed) = (Arc::clone(cluster), closed.clone());
                 let metrics = Arc::clone(&self.telemetry.metrics);
+                cluster.show_on(&metrics);
                 tokio::spawn(async move {
                     let begin = || Arc::clone(&cluster).watch(closed.clone());
                     keep("health", &metrics.task_restarts, begin).await;
@@ -102,6 +103,19 @@ impl Kept {
         for (name, (cluster, closed)) in &before {
             if !is_in(&self.clusters, name, cluster) {
                 closed.cancel();
+                self.forget_servers(name, cluster);
+            }
+        }
+    }
+
+    /// Takes the servers of a cluster off the metrics page, but for those that the present one of that name has too.
+    fn forget_servers(&self, name: &Arc<str>, cluster: &Cluster) {
+        let present = self.clusters.get(name);
+        let present = present.map(|(cluster, _)| &*cluster.settings().servers);
+        for server in &cluster.settings().servers {
+            if !present.unwrap_or_default().contains(server) {
+                let metrics = &self.telemetry.metrics;
+                metrics.forget_upstream_server(name, &server.to_string());
             }
         }
     }
@@ -267,5 +281,21 @@ mod tests {
             assert_eq!(asked.load(Ordering::Relaxed), 1);
             settings.timeout *= 2;
         }
+        let shown = || {
+            let page = telemetry.metrics.render();
+            let lines = page.lines().filter(|line| line.contains("server_up{"));
+            lines
+                .map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+                .collect::<Vec<_>>()
+                .concat()
+        };
+        assert!(matches!(&*shown(), "01" | "10"));
+        settings.servers.remove(0);
+        let next = kept.next_clusters(vec![settings]).unwrap();
+        kept.keep_clusters(next);
+        assert_eq!(shown(), "1");
+        let next = kept.next_clusters(Vec::new()).unwrap();
+        kept.keep_clusters(next);
+        assert_eq!(shown(), "");
     }
 }

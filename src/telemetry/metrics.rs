@@ -28,6 +28,7 @@ pub struct Metrics {
     acme_order_failure: IntCounter,
     acme_order_due: IntGaugeVec,
     certificates: Certificates,
+    upstream_servers: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
     /// Connections closed at once because of `limits.connections` or `connections_per_address`.
@@ -231,6 +232,12 @@ impl Metrics {
             acme_order_failure,
             acme_order_due: acme_order_due(&registry),
             certificates: Certificates::new(&registry),
+            upstream_servers: gauges(
+                &registry,
+                "hookward_upstream_server_up",
+                "1 where a server answers, 0 where its last health check failed or a request got no answer since one did.",
+                &["upstream", "server"],
+            ),
             connections: gauge(
                 &registry,
                 "hookward_connections",
@@ -324,6 +331,19 @@ impl Metrics {
         self.certificates.not_before.reset();
         self.certificates.not_after.reset();
         self.acme_order_due.reset();
+    }
+
+    /// Whether a server of an upstream answers.
+    pub fn upstream_server(&self, upstream: &str, server: &str) -> IntGauge {
+        self.upstream_servers.with_label_values(&[upstream, server])
+    }
+
+    /// Forgets a server that is no longer configured.
+    pub fn forget_upstream_server(&self, upstream: &str, server: &str) {
+        // It fails where the server was never shown.
+        self.upstream_servers
+            .remove_label_values(&[upstream, server])
+            .ok();
     }
 
     /// Adds a counter that lives elsewhere to the page: once, or it panics.
@@ -443,6 +463,8 @@ mod tests {
         route.accepted(UnixTime::from_secs(1_700_000_000));
         route.upstream(Some(200), Duration::from_millis(30));
         route.upstream(None, Duration::from_secs(10));
+        route.answer_broken();
+        metrics.upstream_server("app", "http://app:3000").set(1);
         metrics
             .unrouted()
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));
@@ -491,6 +513,24 @@ mod tests {
             .count(Outcome::Duplicate, None);
         let line = r#"{outcome="duplicate",reason="none",route="github"} 2"#;
         assert!(metrics.render().contains(line));
+    }
+
+    #[test]
+    fn a_route_that_is_gone_keeps_its_counts_and_does_not_fall_silent() {
+        let metrics = Metrics::new("0.0.0");
+        let accepted = r#"hookward_route_last_accepted_timestamp_seconds{route="github"} 7"#;
+        let counted =
+            r#"hookward_requests_total{outcome="duplicate",reason="none",route="github"} 1"#;
+        let route = metrics.route("github", &[]);
+        route.count(Outcome::Duplicate, None);
+        route.accepted(UnixTime::from_secs(7));
+        let page = metrics.render();
+        assert!(page.contains(accepted) && page.contains(counted), "{page}");
+        drop(route);
+        let page = metrics.render();
+        assert!(!page.contains(accepted) && page.contains(counted), "{page}");
+        let _back = metrics.route("github", &[]);
+        assert!(metrics.render().contains(accepted));
     }
 
     #[test]

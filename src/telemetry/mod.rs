@@ -57,6 +57,18 @@ impl Seldom {
     }
 }
 
+/// A [`Seldom`] for several threads.
+#[derive(Debug, Default)]
+pub struct SharedSeldom(Mutex<Seldom>);
+
+impl SharedSeldom {
+    /// Whether it is to be said now: then it counts as said.
+    pub fn is_due(&self, now: Instant) -> bool {
+        let mut seldom = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seldom.is_due(now)
+    }
+}
+
 /// Lets one line for each route and cause into the operator's log in 10 s, however many requests meet it: anybody can send
 /// requests while a store is away.
 #[derive(Debug, Default)]

@@ -72,7 +72,7 @@ pub(super) struct Routes(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    descriptions: [Desc; 6],
+    descriptions: [Desc; 7],
     /// Those of routes that a reload removed stay.
     series: Mutex<HashMap<Arc<str>, Arc<Series>>>,
 }
@@ -99,6 +99,8 @@ struct Series {
     upstream_durations: Durations,
     /// Exchanges without an answer.
     upstream_none: AtomicU64,
+    /// Answers that broke off.
+    upstream_broken: AtomicU64,
     /// Answers by their status: a row for each of 1xx to 9xx.
     upstream_answers: [OnceLock<Box<[AtomicU64; 100]>>; 9],
 }
@@ -139,7 +141,7 @@ impl Routes {
             ),
             describe(
                 "hookward_verification_key_used_total",
-                "Requests that a key proved. A key that stays at zero can be retired.",
+                "Requests that a key proved. One that has not risen for longer than the provider retries can be retired.",
                 &["route", "key_id"],
             ),
             describe(
@@ -155,6 +157,11 @@ impl Routes {
             describe(
                 "hookward_upstream_request_duration_seconds",
                 "From the call of an upstream to the head of its answer, or to giving up.",
+                &["route"],
+            ),
+            describe(
+                "hookward_upstream_answers_broken_total",
+                "Answers of upstreams that broke off after their head.",
                 &["route"],
             ),
         ];
@@ -190,15 +197,27 @@ impl Collector for Routes {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let known: Vec<_> = locked(&self.0.series).values().cloned().collect();
-        let [requests, durations, keys, accepted, answers, upstream] = &self.0.descriptions;
+        let [
+            requests,
+            durations,
+            keys,
+            accepted,
+            answers,
+            upstream,
+            broken,
+        ] = &self.0.descriptions;
         let each = |of: fn(&Series) -> Vec<Metric>| known.iter().flat_map(|it| of(it)).collect();
+        // Besides us and the map, those of a configuration have it. A route that is gone does not fall silent.
+        let served = known.iter().filter(|it| Arc::strong_count(it) > 2);
+        let served = served.flat_map(|it| it.accepted()).collect();
         vec![
             family(requests, MetricType::COUNTER, each(Series::requests)),
             family(durations, MetricType::HISTOGRAM, each(Series::durations)),
             family(keys, MetricType::COUNTER, each(Series::used_keys)),
-            family(accepted, MetricType::GAUGE, each(Series::accepted)),
+            family(accepted, MetricType::GAUGE, served),
             family(answers, MetricType::COUNTER, each(Series::answers)),
             family(upstream, MetricType::HISTOGRAM, each(Series::exchanges)),
+            family(broken, MetricType::COUNTER, each(Series::broken)),
         ]
     }
 }
@@ -238,6 +257,11 @@ impl RouteMetrics {
         self.series.answered(status);
         self.series.upstream_durations.observe(duration);
     }
+
+    /// Counts an answer that the upstream broke off after its head.
+    pub fn answer_broken(&self) {
+        add_one(&self.series.upstream_broken);
+    }
 }
 
 impl Series {
@@ -250,6 +274,7 @@ impl Series {
             keys_other: AtomicU64::default(),
             upstream_durations: Durations::default(),
             upstream_none: AtomicU64::default(),
+            upstream_broken: AtomicU64::default(),
             upstream_answers: Default::default(),
         }
     }
@@ -367,6 +392,13 @@ impl Series {
         }
         metrics.push(show(StatusCode::OK.as_str(), answered_ok));
         metrics
+    }
+
+    fn broken(&self) -> Vec<Metric> {
+        vec![counter(
+            &[("route", &self.route)],
+            read(&self.upstream_broken),
+        )]
     }
 
     fn exchanges(&self) -> Vec<Metric> {

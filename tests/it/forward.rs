@@ -546,6 +546,13 @@ fn several_servers_share_the_work_and_a_dead_one_is_passed_over() {
         gateway.forwarded(&gateway.post("/limping", &[], b"x"), 200);
     }
     assert_eq!(apps[0].count(), 11);
+    let up = |upstream: &str, server: &str| {
+        let labels = [("upstream", upstream), ("server", server)];
+        gateway.metric("hookward_upstream_server_up", &labels)
+    };
+    assert_eq!(up("pair", &apps[0].url()), Some(1));
+    assert_eq!(up("limping", &apps[0].url()), Some(1));
+    assert_eq!(up("limping", &format!("http://{dead}")), Some(0));
     let passed_over = "server cannot be reached: others are asked before it";
     super::support::eventually("a word in the log", || {
         gateway.stderr().contains(passed_over).then_some(())

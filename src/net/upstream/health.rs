@@ -1,10 +1,11 @@
 //! What is known of a server: what its health check found, and when a request last got no answer from it.
 
 use std::fmt::Display;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+use prometheus::IntGauge;
 
 use crate::clock;
 use crate::telemetry::Seldom;
@@ -25,7 +26,10 @@ pub(super) struct Health {
     lost_trials: AtomicU32,
     /// Whether a request got no answer, and nothing was said since of one that did.
     has_failed: AtomicBool,
+    /// Held by whoever changes what `shown` shows.
     said: Mutex<Said>,
+    /// Whether requests get answers, on the metrics page.
+    shown: OnceLock<IntGauge>,
 }
 
 /// What the operator was told last.
@@ -43,19 +47,22 @@ impl Default for Health {
             lost_trials: AtomicU32::new(0),
             has_failed: AtomicBool::new(false),
             said: Mutex::default(),
+            shown: OnceLock::new(),
         }
     }
 }
 
 impl Clone for Health {
+    /// The same, shown by nobody yet.
     fn clone(&self) -> Self {
-        let said = *self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = *self.lock();
         Self {
             is_healthy: AtomicBool::new(self.is_healthy()),
             down_until_ms: AtomicU64::new(self.down_until_ms()),
             lost_trials: AtomicU32::new(self.lost_trials()),
             has_failed: AtomicBool::new(self.has_failed.load(Ordering::Relaxed)),
             said: Mutex::new(said),
+            shown: OnceLock::new(),
         }
     }
 }
@@ -88,9 +95,12 @@ impl Health {
         found: anyhow::Result<()>,
     ) {
         let is_healthy = found.is_ok();
+        let said = self.lock();
         if self.is_healthy.swap(is_healthy, Ordering::Relaxed) == is_healthy {
             return;
         }
+        self.show();
+        drop(said);
         match found {
             Ok(()) => {
                 self.forgive(self.down_until_ms());
@@ -105,29 +115,60 @@ impl Health {
 
     /// A request got its answer. Said after one that got none, at most once in 10 s: a server may come and go.
     pub(super) fn note_answer(&self, upstream: &str, server: &dyn Display) {
-        if self.has_failed.load(Ordering::Relaxed) && self.is_news(|said| &mut said.answers) {
-            self.has_failed.store(false, Ordering::Relaxed);
+        if !self.has_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut said = self.lock();
+        if said.answers.is_due(clock::now()) && self.has_failed.swap(false, Ordering::Relaxed) {
+            self.show();
+            drop(said);
             tracing::info!(upstream, %server, "server answers again");
         }
     }
 
     /// A request got no answer, and its sender is told so.
     pub(super) fn note_failure(&self) {
-        self.has_failed.store(true, Ordering::Relaxed);
+        if !self.has_failed.load(Ordering::Relaxed) {
+            let said = self.lock();
+            self.has_failed.store(true, Ordering::Relaxed);
+            self.show();
+            drop(said);
+        }
     }
 
     /// A request goes to another server instead. Said where the last one had got its answer.
     pub(super) fn note_passed_over(&self, upstream: &str, server: &dyn Display, why: &str) {
-        let had_failed = self.has_failed.swap(true, Ordering::Relaxed);
-        if !had_failed && self.is_news(|said| &mut said.passed_over) {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut said = self.lock();
+        let is_first = !self.has_failed.swap(true, Ordering::Relaxed);
+        self.show();
+        let is_news = is_first && said.passed_over.is_due(clock::now());
+        drop(said);
+        if is_news {
             let message = "server cannot be reached: others are asked before it";
             tracing::warn!(upstream, %server, error = why, message);
         }
     }
 
-    fn is_news(&self, of: impl FnOnce(&mut Said) -> &mut Seldom) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        of(&mut said).is_due(clock::now())
+    /// Shows on `gauge`, from now on, whether requests get answers.
+    pub(super) fn show_on(&self, gauge: IntGauge) {
+        let said = self.lock();
+        self.shown.get_or_init(|| gauge);
+        self.show();
+        drop(said);
+    }
+
+    fn show(&self) {
+        if let Some(gauge) = self.shown.get() {
+            let is_up = self.is_healthy() && !self.has_failed.load(Ordering::Relaxed);
+            gauge.set(is_up.into());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::gateway::forward::{Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
 use crate::gateway::outgoing::Outgoing;
 use crate::settings::{HealthCheck, ServerAddress, UpstreamSettings};
+use crate::telemetry::metrics::Metrics;
 
 mod answer;
 mod head;
@@ -59,7 +60,7 @@ pub struct Cluster {
 #[derive(Debug)]
 struct Server {
     id: u64,
-    address: ServerAddress,
+    address: Arc<ServerAddress>,
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     keeps_connections: bool,
     health: Health,
@@ -84,7 +85,7 @@ impl Cluster {
     pub fn new(settings: UpstreamSettings, before: Option<&Self>) -> anyhow::Result<Self> {
         let before = before.filter(|before| before.settings.health == settings.health);
         let known =
-            |address: &ServerAddress| before?.servers.iter().find(|old| old.address == *address);
+            |address: &ServerAddress| before?.servers.iter().find(|old| *old.address == *address);
         let tls = LazyTls::default();
         let server = |address| Server::new(address, &settings, &tls, known(address));
         let servers = settings.servers.iter().map(server);
@@ -101,6 +102,17 @@ impl Cluster {
     /// What it was built from; a reload keeps a cluster whose settings did not change.
     pub fn settings(&self) -> &UpstreamSettings {
         &self.settings
+    }
+
+    /// Shows from now on on the metrics page whether its servers answer.
+    pub fn show_on(&self, metrics: &Metrics) {
+        for Server {
+            address, health, ..
+        } in &self.servers
+        {
+            let gauge = metrics.upstream_server(&self.settings.name, &address.to_string());
+            health.show_on(gauge);
+        }
     }
 
     /// Checks the health of the servers until `closed`. Returns at once when no check is configured.
@@ -304,7 +316,7 @@ async fn send(
             if !is_sent {
                 head.extensions_mut().insert(Unread);
             }
-            let body = pool::body(server.id, rest, wait);
+            let body = pool::body(server.id, &server.address, rest, wait);
             Ok(Ok(head.map(|()| body)))
         }
         Err(Failure::NotTaken) => Ok(Err(Unanswered::NotTaken)),
@@ -341,7 +353,7 @@ impl Server {
         };
         Ok(Self {
             id: NEXT_SERVER_ID.fetch_add(1, Ordering::Relaxed),
-            address: address.clone(),
+            address: Arc::new(address.clone()),
             tls,
             keeps_connections: settings.keepalive,
             health: known.map(|known| known.health.clone()).unwrap_or_default(),
@@ -354,7 +366,7 @@ impl Server {
     /// A new connection within `limit`; the error says what took longer.
     async fn connect(&self, limit: Duration) -> anyhow::Result<Connection> {
         let deadline = clock::now() + limit;
-        let found = match &self.address {
+        let found = match &*self.address {
             ServerAddress::Unix(_) => Vec::new(),
             ServerAddress::Http { host, port } | ServerAddress::Https { host, port } => {
                 let patience = resolve::PATIENCE.min(limit / 2);
@@ -370,7 +382,7 @@ impl Server {
     }
 
     async fn connect_to(&self, addresses: &[SocketAddr]) -> anyhow::Result<Connection> {
-        let stream = match &self.address {
+        let stream = match &*self.address {
             ServerAddress::Unix(path) => Stream::Unix(connect_unix(path).await?),
             ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
                 let stream = connect_any(addresses).await?;

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use super::answer::Rest;
 use super::wire::Connection;
 use crate::clock;
 use crate::gateway::forward::{BoxError, UpstreamBody, UpstreamError};
+use crate::settings::ServerAddress;
 
 /// How long a connection may be idle. Shorter than the shortest keep-alive in use (gunicorn closes after 2 s),
 /// because a request could meet a connection that the app is just closing (SECURITY U-09).
@@ -44,7 +46,12 @@ struct Idle {
 
 /// The body of an answer. Read to its end, it gives its connection back; else the connection is closed, so that no
 /// answer can be taken for another's (SECURITY U-07, U-14).
-pub(super) fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody {
+pub(super) fn body(
+    server: u64,
+    address: &Arc<ServerAddress>,
+    mut rest: Rest,
+    wait: Duration,
+) -> UpstreamBody {
     match rest.take_whole() {
         Some(bytes) => {
             give_back(server, rest);
@@ -52,6 +59,7 @@ pub(super) fn body(server: u64, mut rest: Rest, wait: Duration) -> UpstreamBody 
         }
         None => UpstreamBody::Streamed(UnsyncBoxBody::new(Paced {
             server,
+            address: Arc::clone(address),
             rest: Some(rest),
             wait,
             timer: None,
@@ -118,6 +126,7 @@ async fn sweep() {
 /// The body of an answer, each of whose parts must come within `wait`. Trailers are not passed on.
 struct Paced {
     server: u64,
+    address: Arc<ServerAddress>,
     /// `None` once it has ended.
     rest: Option<Rest>,
     wait: Duration,
@@ -156,7 +165,7 @@ impl Body for Paced {
             }
             Some(Err(error)) => {
                 this.rest = None;
-                Poll::Ready(Some(Err(error.into())))
+                Poll::Ready(Some(Err(error.of(&this.address).into())))
             }
             None => {
                 this.end();
