@@ -154,7 +154,10 @@ async fn exchange(
             response
         }
         Err(error) => {
-            record.upstream(None, took);
+            // What was never asked did not fail.
+            if !matches!(error, UpstreamError::Exhausted(_)) {
+                record.upstream(None, took);
+            }
             failed(&error, state, record)
         }
     }

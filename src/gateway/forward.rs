@@ -63,6 +63,9 @@ pub enum UpstreamError {
     /// No answer in time.
     #[error("the upstream did not answer in time: {0}")]
     Timeout(String),
+    /// No connection, because descriptors or memory have run out on this side.
+    #[error("the gateway has nothing left to connect with: {0}")]
+    Exhausted(String),
     /// No connection.
     #[error("no server of the upstream can be reached: {0}")]
     Unreachable(String),
@@ -75,6 +78,7 @@ impl UpstreamError {
         let about = |why: &str| format!("{server}: {why}");
         match self {
             Self::Aborted(why) => Self::Aborted(about(&why)),
+            Self::Exhausted(why) => Self::Exhausted(about(&why)),
             Self::Invalid(why) => Self::Invalid(about(&why)),
             Self::Timeout(why) => Self::Timeout(about(&why)),
             Self::Unreachable(why) => Self::Unreachable(about(&why)),
@@ -85,6 +89,7 @@ impl UpstreamError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Aborted(_) => Reason::UpstreamAborted,
+            Self::Exhausted(_) => Reason::Overloaded,
             Self::Invalid(_) => Reason::UpstreamInvalid,
             Self::Timeout(_) => Reason::UpstreamTimeout,
             Self::Unreachable(_) => Reason::UpstreamUnreachable,

@@ -14,6 +14,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::reason::Reason;
+
 /// Length of the preface before a client's first frame (RFC 9113 3.4).
 const PREFACE_BYTES: usize = 24;
 /// Length of a frame's head (RFC 9113 4.1).
@@ -29,6 +31,10 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const STREAM_MAX: u32 = u32::MAX >> 1;
+
+/// Longest header block that is nothing but a status (RFC 7541 6.2). hyper's answers have a date: only h2's own, a 431,
+/// is one.
+const STATUS_BYTES_MAX: u32 = 5;
 
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;
@@ -186,8 +192,11 @@ pub(super) struct Tally {
     is_over: AtomicBool,
     /// Whether the connection ended because of an error of the client, not yet told.
     is_at_fault: AtomicBool,
-    /// Refusals that were told already.
+    /// Heads that h2 itself has answered with 431.
+    too_large: AtomicU64,
+    /// Refusals that were told already, and how many of them were of heads that are too large.
     told: AtomicU64,
+    told_too_large: AtomicU64,
 }
 
 impl Tally {
@@ -196,19 +205,33 @@ impl Tally {
         self.is_over.load(Relaxed)
     }
 
-    /// How many requests h2 has refused since the last call, of which `begun` have become requests. h2 must have read
-    /// all that it was given.
-    pub(super) fn refusals(&self, begun: u64) -> u64 {
+    /// Why h2 has refused requests since the last call; `begun` have become requests. h2 must have read all that it was
+    /// given.
+    pub(super) fn refusals(&self, begun: u64) -> impl Iterator<Item = Reason> {
+        let (refused, too_large) = self.refused(begun);
+        let reasons = move |index| {
+            if index < too_large {
+                Reason::HeaderTooLarge
+            } else {
+                Reason::MalformedRequest
+            }
+        };
+        (0..refused).map(reasons)
+    }
+
+    /// How many since the last call, and how many of them because of their size.
+    fn refused(&self, begun: u64) -> (u64, u64) {
         if self.is_over.load(Relaxed) {
             // The connection, with all that was in it, counts as one.
-            return u64::from(self.is_at_fault.swap(false, Relaxed));
+            return (u64::from(self.is_at_fault.swap(false, Relaxed)), 0);
         }
         if self.is_within.load(Relaxed) {
-            return 0;
+            return (0, 0);
         }
+        let since = |all: u64, told: &AtomicU64| all.saturating_sub(told.swap(all, Relaxed));
         let refused = self.heads.load(Relaxed).saturating_sub(begun);
-        let told = self.told.swap(refused, Relaxed);
-        refused.saturating_sub(told)
+        let too_large = since(self.too_large.load(Relaxed), &self.told_too_large);
+        (since(refused, &self.told), too_large)
     }
 
     fn end(&self, is_at_fault: bool) {
@@ -290,6 +313,9 @@ impl Traffic {
             (DATA, _) if frame.length > 0 => credit.earned += CREDIT_PER_ANSWER_FRAME,
             (RST_STREAM, [REFUSED_STREAM, _]) => {
                 tally.heads.fetch_sub(1, Relaxed);
+            }
+            (HEADERS, _) if frame.flags & END_STREAM != 0 && frame.length <= STATUS_BYTES_MAX => {
+                tally.too_large.fetch_add(1, Relaxed);
             }
             // A GOAWAY with the highest possible stream only announces the shutdown.
             (GOAWAY, [STREAM_MAX, NO_ERROR]) => {}
@@ -531,16 +557,16 @@ mod tests {
         let head = |flags, stream| frame(HEADERS, flags, stream, &[0; 20]);
         assert!(traffic.receive(&[head(4, 1), head(4, 3), head(4, 5)].concat()));
         traffic.send(&frame(RST_STREAM, 0, 5, &REFUSED_STREAM.to_be_bytes()));
-        assert_eq!((tally.refusals(1), tally.refusals(1)), (1, 0));
+        assert_eq!((tally.refused(1), tally.refused(1)), ((1, 0), (0, 0)));
         // Not before its head is complete: frame by frame, byte by byte.
         let block = [head(0, 7), frame(CONTINUATION, 4, 7, &[0; 20])].concat();
         let (most, last) = block.split_at(block.len() - 1);
         for byte in most {
             assert!(traffic.receive(&[*byte]));
-            assert_eq!(tally.refusals(1), 0);
+            assert_eq!(tally.refused(1), (0, 0));
         }
         assert!(traffic.receive(last));
-        assert_eq!((tally.refusals(2), tally.refusals(2)), (0, 0));
+        assert_eq!((tally.refused(2), tally.refused(2)), ((0, 0), (0, 0)));
         // The end of a connection counts for all that was in it.
         assert!(traffic.receive(&head(4, 9)));
         let goaway = |last: u32, code: u32| {
@@ -550,7 +576,23 @@ mod tests {
         traffic.send(&goaway(STREAM_MAX, NO_ERROR));
         traffic.send(&goaway(9, 1));
         traffic.send(&goaway(9, 1));
-        assert_eq!((tally.refusals(2), tally.refusals(2)), (1, 0));
+        assert_eq!((tally.refused(2), tally.refused(2)), ((1, 0), (0, 0)));
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_told_as_such() {
+        // SECURITY H2-10
+        let mut traffic = traffic();
+        let tally = Arc::clone(&traffic.tally);
+        let head = |stream| frame(HEADERS, 4, stream, &[0; 20]);
+        assert!(traffic.receive(&[head(1), head(3), head(5)].concat()));
+        // An answer of ours, which has more than a status, and h2's own.
+        traffic.send(&frame(HEADERS, 5, 1, &[0x88; 40]));
+        traffic.send(&frame(HEADERS, 5, 3, b"\x48\x03431"));
+        traffic.send(&frame(RST_STREAM, 0, 5, &1_u32.to_be_bytes()));
+        let reasons: Vec<_> = tally.refusals(1).collect();
+        assert_eq!(reasons, [Reason::HeaderTooLarge, Reason::MalformedRequest]);
+        assert_eq!(tally.refusals(1).count(), 0);
     }
 
     #[test]
@@ -558,7 +600,7 @@ mod tests {
         let mut traffic = traffic();
         traffic.send(&frame(GOAWAY, 0, 0, &[0; 8]));
         assert!(traffic.receive(&frame(HEADERS, 4, 1, &[0; 20])));
-        assert_eq!(traffic.tally.refusals(0), 0);
+        assert_eq!(traffic.tally.refused(0), (0, 0));
     }
 
     #[tokio::test]
@@ -577,6 +619,6 @@ mod tests {
         sink.clear();
         client.read_to_end(&mut sink).await.unwrap();
         assert_eq!(sink, frame(GOAWAY, 0, 0, b"\0\0\0\x07\0\0\0\x0b"));
-        assert_eq!((tally.refusals(0), tally.refusals(0)), (1, 0));
+        assert_eq!((tally.refused(0), tally.refused(0)), ((1, 0), (0, 0)));
     }
 }

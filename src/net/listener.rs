@@ -1,9 +1,9 @@
 //! Listening sockets and the accept loops of one worker.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -20,14 +20,15 @@ use tokio_util::task::TaskTracker;
 use super::acme::Challenges;
 use super::connections::{Connections, Place};
 use super::http::{Serving, Shutdown, serve_http1, serve_http2};
-use super::proxy_protocol;
+use super::proxy_protocol::{self, ProxyError};
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
 use crate::gateway::connection::{Connection, TlsFacts};
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
 use crate::tasks::keep;
-use crate::telemetry::Seldom;
+use crate::telemetry::SharedSeldom;
+use crate::telemetry::metrics::ConnectionLimit;
 
 /// Connections that the kernel may complete before we accept them.
 const BACKLOG: i32 = 1024;
@@ -58,8 +59,10 @@ pub struct Endpoint {
     /// The shutdown of its connections: that of the program, or its own where a reload removes it. HTTP/1.1
     /// connections take only `announced` from here: they outlive their listener.
     pub shutdown: Shutdown,
-    /// Keeps the log from being filled where nothing can be accepted.
-    pub accept_error_throttle: Mutex<Seldom>,
+    /// When the log last said that nothing can be accepted.
+    pub said_stuck: SharedSeldom,
+    /// When the log last said that a connection was refused, by [`ConnectionLimit`].
+    pub said_full: [SharedSeldom; 2],
 }
 
 impl Endpoint {
@@ -68,6 +71,17 @@ impl Endpoint {
         self.closed.cancel();
         self.shutdown.announced.cancel();
         self.shutdown.begun.cancel();
+    }
+
+    /// Says once in 10 s that a connection was refused.
+    fn is_full(&self, limit: ConnectionLimit, client: IpAddr) {
+        let said = self.said_full.get(limit as usize);
+        if said.is_some_and(|said| said.is_due(Instant::now())) {
+            let (listener, limit) = (&*self.name, limit.code());
+            let message =
+                "a connection was refused (said once in 10 s for each listener and limit)";
+            tracing::warn!(listener, limit, %client, message);
+        }
     }
 }
 
@@ -178,6 +192,7 @@ async fn accept_all(listener: &TcpListener, endpoint: &Arc<Endpoint>, worker: &W
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
+                worker.gateway.telemetry().metrics.accept_failures.inc();
                 let wait = trouble(endpoint, &error, pause);
                 pause = Some(wait);
                 sleep(wait).await;
@@ -191,7 +206,8 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     let metrics = &worker.gateway.telemetry().metrics;
     let limit = worker.gateway.snapshot().limits.connections;
     let Some(place) = worker.connections.enter(limit) else {
-        metrics.connections_refused.inc();
+        metrics.connection_refused(ConnectionLimit::All);
+        endpoint.is_full(ConnectionLimit::All, peer.ip());
         return;
     };
     let open = Open::count(Arc::clone(&worker.gateway));
@@ -232,11 +248,7 @@ impl Drop for Open {
 /// Descriptors or memory have run out: logs it now and then, and returns how long to wait, twice as long each time
 /// (SECURITY DS-09).
 fn trouble(endpoint: &Endpoint, error: &io::Error, before: Option<Duration>) -> Duration {
-    let mut throttle = endpoint
-        .accept_error_throttle
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
-    if throttle.is_due(Instant::now()) {
+    if endpoint.said_stuck.is_due(Instant::now()) {
         tracing::error!(listener = &*endpoint.name, %error, "cannot accept connections");
     }
     before.map_or(PAUSE_MIN, |before| before * 2).min(PAUSE_MAX)
@@ -305,7 +317,9 @@ impl Accepted {
                 }
                 Err(error) => {
                     tracing::debug!(peer = %self.peer, %error, "no PROXY header");
-                    metrics.proxy_protocol_failures.inc();
+                    if !matches!(error.downcast_ref(), Some(ProxyError::Silent)) {
+                        metrics.proxy_protocol_failures.inc();
+                    }
                     return false;
                 }
             }
@@ -315,7 +329,8 @@ impl Accepted {
         if is_proxy || self.place.belongs_to(address, limit) {
             return true;
         }
-        metrics.connections_refused.inc();
+        metrics.connection_refused(ConnectionLimit::PerAddress);
+        self.endpoint.is_full(ConnectionLimit::PerAddress, address);
         false
     }
 
@@ -425,7 +440,7 @@ fn shutdown_http1(endpoint: &Endpoint, worker: &Worker) -> Shutdown {
     }
 }
 
-/// A TLS handshake; `None` for that of an ACME authority, which only wants to see a certificate.
+/// A TLS handshake; `None` for that of an ACME authority, which only wants to see a certificate, and where there is none.
 ///
 /// The expensive part begins when the whole `ClientHello` is there. One handshake of this worker computes at a time,
 /// and all other tasks have a turn after each, so that a flood of handshakes slows down handshakes, not requests
@@ -435,6 +450,10 @@ async fn shake_hands(
     acceptor: &TlsAcceptor,
     worker: &Worker,
 ) -> io::Result<Option<Box<TlsStream<TcpStream>>>> {
+    if stream.peek(&mut [0]).await? == 0 {
+        // A probe of the port: no handshake has begun.
+        return Ok(None);
+    }
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
     let proof = worker.challenges.tls(&hello.client_hello());
     let is_proof = proof.is_some();

@@ -24,6 +24,9 @@ const FIXED: usize = 16;
 /// Why a connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
+    /// The stream ended before its first byte: a probe of the port.
+    #[error("closed before its first byte")]
+    Silent,
     /// The stream ended or broke.
     #[error("the PROXY header is cut short: {0}")]
     Cut(#[from] std::io::Error),
@@ -45,7 +48,11 @@ where
 {
     // The shortest header of either version is longer than this.
     let mut start = [0; SIGNATURE.len()];
-    io.read_exact(&mut start).await?;
+    let (first, more) = start.split_at_mut(1);
+    if io.read(first).await? == 0 {
+        return Err(ProxyError::Silent);
+    }
+    io.read_exact(more).await?;
     if start == SIGNATURE {
         let mut fixed = [0; FIXED - SIGNATURE.len()];
         io.read_exact(&mut fixed).await?;

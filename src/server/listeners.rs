@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwapOption;
@@ -16,6 +16,7 @@ use crate::net::listener::{Endpoint, bind, nobody_listens};
 use crate::net::tls::{Certificate, Expiry, Origin, TlsAcceptor};
 use crate::settings::{CertificateSource, ListenerSettings, TlsSettings, Transport};
 use crate::tasks::keep;
+use crate::telemetry::SharedSeldom;
 
 /// A listener at work.
 pub(super) struct Running {
@@ -215,7 +216,8 @@ impl Server {
             is_kept_by_manager: self.manager.holds(&settings.name, settings.address),
             closed: CancellationToken::new(),
             shutdown: self.shutdown.child(),
-            accept_error_throttle: Mutex::default(),
+            said_stuck: SharedSeldom::default(),
+            said_full: Default::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
             // This fails only when the program ends.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use super::process::Process;
 use super::routes::{RouteMetrics, Routes};
 use crate::units::UnixTime;
 
@@ -31,8 +32,9 @@ pub struct Metrics {
     upstream_servers: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
-    /// Connections closed at once because of `limits.connections` or `connections_per_address`.
-    pub connections_refused: IntCounter,
+    connections_refused: [IntCounter; ConnectionLimit::ALL.len()],
+    /// Times that the system gave no connection that had come: descriptors or memory had run out.
+    pub accept_failures: IntCounter,
     /// Background tasks that were begun anew after a panic.
     pub task_restarts: IntCounter,
     /// Requests between their head and the end of their answer.
@@ -43,8 +45,32 @@ pub struct Metrics {
     pub tls_handshake_failures: IntCounter,
     /// Connections closed because the head of a request did not come in time.
     pub header_timeouts: IntCounter,
+    /// Connections closed because their client did not read in time.
+    pub write_timeouts: IntCounter,
     /// The store of replay claims and rates.
     pub state: StateMetrics,
+}
+
+/// What a connection is refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ConnectionLimit {
+    /// `limits.connections`.
+    All,
+    /// `limits.connections_per_address`.
+    PerAddress,
+}
+
+impl ConnectionLimit {
+    const ALL: [Self; 2] = [Self::All, Self::PerAddress];
+
+    /// Its key below `limits`: log field and metric label.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::All => "connections",
+            Self::PerAddress => "connections_per_address",
+        }
+    }
 }
 
 /// What a shared store of state is doing.
@@ -203,6 +229,7 @@ impl Metrics {
     pub fn new(version: &str) -> Self {
         let registry = Registry::new();
         let routes = Routes::new(&registry);
+        Process::register(&registry);
         let [key_fetch_success, key_fetch_failure] = results(
             &registry,
             "hookward_key_fetches_total",
@@ -232,22 +259,14 @@ impl Metrics {
             acme_order_failure,
             acme_order_due: acme_order_due(&registry),
             certificates: Certificates::new(&registry),
-            upstream_servers: gauges(
-                &registry,
-                "hookward_upstream_server_up",
-                "1 where a server answers, 0 where its last health check failed or a request got no answer since one did.",
-                &["upstream", "server"],
-            ),
+            upstream_servers: upstream_servers(&registry),
             connections: gauge(
                 &registry,
                 "hookward_connections",
                 "Open connections of all data listeners.",
             ),
-            connections_refused: counter(
-                &registry,
-                "hookward_connections_refused_total",
-                "Connections closed at once because limits.connections or limits.connections_per_address was reached.",
-            ),
+            connections_refused: connections_refused(&registry),
+            accept_failures: accept_failures(&registry),
             task_restarts: task_restarts(&registry),
             requests_in_flight: gauge(
                 &registry,
@@ -264,10 +283,15 @@ impl Metrics {
                 "hookward_header_timeouts_total",
                 "Connections closed because the head of a request took longer than limits.header_timeout.",
             ),
+            write_timeouts: counter(
+                &registry,
+                "hookward_write_timeouts_total",
+                "Connections closed because the client read nothing of an answer for limits.write_timeout.",
+            ),
             tls_handshake_failures: counter(
                 &registry,
                 "hookward_tls_handshake_failures_total",
-                "TLS handshakes that failed or took too long.",
+                "TLS handshakes that had begun and failed, or took too long.",
             ),
             state: StateMetrics::new(&registry),
             registry,
@@ -283,6 +307,13 @@ impl Metrics {
     /// The counters of requests that no route took.
     pub fn unrouted(&self) -> &Arc<RouteMetrics> {
         &self.unrouted
+    }
+
+    /// Counts a connection that was closed at once.
+    pub fn connection_refused(&self, limit: ConnectionLimit) {
+        if let Some(counter) = self.connections_refused.get(limit as usize) {
+            counter.inc();
+        }
     }
 
     /// Counts an attempt to load the configuration again.
@@ -386,12 +417,39 @@ fn acme_order_due(registry: &Registry) -> IntGaugeVec {
     )
 }
 
+fn accept_failures(registry: &Registry) -> IntCounter {
+    counter(
+        registry,
+        "hookward_accept_failures_total",
+        "Connections that the system could not hand over, because descriptors or memory had run out.",
+    )
+}
+
+fn upstream_servers(registry: &Registry) -> IntGaugeVec {
+    gauges(
+        registry,
+        "hookward_upstream_server_up",
+        "1 where a server answers, 0 where its last health check failed or a request got no answer since one did.",
+        &["upstream", "server"],
+    )
+}
+
 fn task_restarts(registry: &Registry) -> IntCounter {
     counter(
         registry,
         "hookward_task_restarts_total",
         "Background tasks that were begun anew after a panic: a bug.",
     )
+}
+
+fn connections_refused(registry: &Registry) -> [IntCounter; ConnectionLimit::ALL.len()] {
+    let refused = counters(
+        registry,
+        "hookward_connections_refused_total",
+        "Connections closed at once, by the key of limits that says so.",
+        &["limit"],
+    );
+    ConnectionLimit::ALL.map(|limit| refused.with_label_values(&[limit.code()]))
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
@@ -477,7 +535,10 @@ mod tests {
             UnixTime::from_secs(1_790_000_000),
         );
         insta::with_settings!({ snapshot_path => "../../tests/snapshots", prepend_module_to_snapshot => false }, {
-            insta::assert_snapshot!("metrics_page", metrics.render());
+            let page = metrics.render();
+            // What is the system's differs from run to run.
+            let own: Vec<_> = page.lines().filter(|line| !line.contains("process_")).collect();
+            insta::assert_snapshot!("metrics_page", own.join("\n"));
         });
     }
 

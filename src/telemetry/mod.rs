@@ -15,7 +15,9 @@ mod line;
 pub mod log;
 pub mod lossy;
 pub mod metrics;
+mod process;
 pub mod routes;
+mod series;
 
 use log::AccessLog;
 use metrics::Metrics;

@@ -12,12 +12,11 @@ use std::time::Duration;
 use http::StatusCode;
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily, MetricType};
 
 use super::Outcome;
 use super::metrics::fixed;
+use super::series::{self, family, metric, number};
 use crate::reason::Reason;
 use crate::units::UnixTime;
 
@@ -369,11 +368,8 @@ impl Series {
     }
 
     fn accepted(&self) -> Vec<Metric> {
-        let mut gauge = Gauge::default();
-        gauge.set_value(number(read(&self.last_accepted)));
-        vec![metric(&[("route", &self.route)], |metric| {
-            metric.set_gauge(gauge);
-        })]
+        let value = number(read(&self.last_accepted));
+        vec![series::gauge(&[("route", &self.route)], value)]
     }
 
     fn answers(&self) -> Vec<Metric> {
@@ -454,40 +450,8 @@ impl Durations {
     }
 }
 
-fn family(description: &Desc, kind: MetricType, metrics: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(description.fq_name.clone());
-    family.set_help(description.help.clone());
-    family.set_field_type(kind);
-    family.set_metric(metrics);
-    family
-}
-
 fn counter(labels: &[(&str, &str)], count: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(number(count));
-    metric(labels, |metric| metric.set_counter(counter))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact up to 2^53, and Prometheus has no integers"
-)]
-fn number(count: u64) -> f64 {
-    count as f64
-}
-
-/// `labels` by their names, as the page has them.
-fn metric(labels: &[(&str, &str)], set: impl FnOnce(&mut Metric)) -> Metric {
-    let pairs = labels.iter().map(|(name, value)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).into());
-        pair.set_value((*value).into());
-        pair
-    });
-    let mut metric = Metric::from_label(pairs.collect());
-    set(&mut metric);
-    metric
+    series::counter(labels, number(count))
 }
 
 fn add_one(counter: &AtomicU64) {

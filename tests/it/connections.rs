@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use super::support::h2::END_STREAM;
 use super::support::{
-    App, Gateway, Reply, Wire, config, config_with, eventually, open_route, pause,
+    App, Gateway, RawH2, Reply, StreamEnd, Wire, config, config_with, eventually, open_route, pause,
 };
 
 /// A connection from this address of the loopback.
@@ -46,7 +47,14 @@ fn an_address_has_no_more_than_its_share() {
         assert_eq!(ask(stream), "HTTP/1.1 200");
     }
     assert_eq!(ask(&mut from([127, 0, 0, 2], address)), "");
-    gateway.wait_for_metric("hookward_connections_refused_total", 1);
+    let of_address = [("limit", "connections_per_address")];
+    gateway.wait_for_series("hookward_connections_refused_total", &of_address, 1);
+    eventually("a word in the log", || {
+        let said = gateway.stderr();
+        said.lines()
+            .any(|line| line.contains("connections_per_address") && line.contains("127.0.0.2"))
+            .then_some(())
+    });
     assert_eq!(ask(&mut from([127, 0, 0, 3], address)), "HTTP/1.1 200");
     held.pop();
     eventually("the place is free again", || {
@@ -176,6 +184,7 @@ fn who_does_not_read_its_answer_is_cut_off() {
     let waited = start.elapsed().as_millis();
     assert!(waited < 12_000, "{waited} ms");
     assert!(idle.rest().len() < 32 << 20);
+    gateway.wait_for_metric("hookward_write_timeouts_total", 1);
 }
 
 #[test]
@@ -212,6 +221,7 @@ fn streams_whose_window_stays_shut_end_with_their_connection() {
         bytes.windows(5).any(|run| run == [8, 7, 0, 0, 0]),
         "{bytes:?}"
     );
+    gateway.wait_for_metric("hookward_write_timeouts_total", 1);
 }
 
 fn cpu_ticks(pid: u32) -> u64 {
@@ -231,6 +241,10 @@ fn without_descriptors_it_waits_and_comes_back() {
     let app = App::start();
     let gateway = Gateway::start_through(&["prlimit", "--nofile=64"], &config(&open_route(&app)));
     let address = gateway.address("http");
+    let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    app.script([(); 8].map(|()| Reply::AfterGate(ok.to_vec())));
+    let mut early = [(); 8].map(|()| gateway.plain());
+    gateway.wait_for_metric("hookward_connections", 8);
     let start = Instant::now();
     let held: Vec<TcpStream> = (0..120).map(|_| from([127, 0, 0, 1], address)).collect();
     let complaints = || {
@@ -238,6 +252,29 @@ fn without_descriptors_it_waits_and_comes_back() {
         said.matches("cannot accept connections").count()
     };
     eventually("the log says so", || (complaints() > 0).then_some(()));
+    let failed = gateway.metric("hookward_accept_failures_total", &[]);
+    assert!(failed > Some(0), "{failed:?}");
+    // That no connection to the app can be had is nothing that the app did.
+    for wire in &mut early {
+        wire.write("POST", "/open", &[], b"x");
+    }
+    let event = gateway.event();
+    assert_eq!(
+        (&event["status"], &event["reason"]),
+        (&503.into(), &"overloaded".into())
+    );
+    app.open_gate();
+    for wire in &mut early {
+        let answer = wire.answer().unwrap();
+        let is_told_when = answer.header("retry-after").is_some();
+        assert!(matches!(
+            (answer.status, is_told_when),
+            (200, false) | (503, true)
+        ));
+    }
+    let asked = [("route", "open"), ("code", "none")];
+    let asked = gateway.metric("hookward_upstream_requests_total", &asked);
+    assert_eq!(asked, Some(0));
     let before = cpu_ticks(gateway.pid());
     pause(Duration::from_secs(2));
     let spent = cpu_ticks(gateway.pid()) - before;
@@ -275,4 +312,50 @@ fn there_are_no_core_dumps() {
         &fs::metadata(format!("/proc/{}/environ", gateway.pid())).unwrap(),
     );
     assert_eq!(owner, 0);
+}
+
+#[test]
+fn what_is_refused_before_it_is_a_request_is_in_the_debug_log() {
+    // SECURITY L-12
+    let app = App::start();
+    let more = "limits: { header_timeout: 300ms }";
+    let gateway = Gateway::start_through(
+        &["env", "RUST_LOG=hookward=debug"],
+        &config_with(more, &open_route(&app)),
+    );
+    let address = gateway.address("http");
+    let told = |source: u8, bytes: &[u8], words: &str| {
+        let mut stream = from([127, 0, 0, source], address);
+        stream.write_all(bytes).unwrap();
+        let peer = format!("127.0.0.{source}:");
+        eventually(words, || {
+            let said = gateway.stderr();
+            said.lines()
+                .any(|line| line.contains(&peer) && line.contains(words))
+                .then_some(())
+        });
+    };
+    told(
+        2,
+        b"POST /o pen HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "malformed_request",
+    );
+    told(
+        3,
+        &[b"POST /open HTTP/1.1\r\nx: ", &vec![b'y'; 40_000]].concat(),
+        "header_too_large",
+    );
+    told(4, b"POST /open HTTP/1.1\r\nHo", "did not come in time");
+    let mut raw = RawH2::open(gateway.address("https"));
+    let no_path: [(&str, &[u8]); 3] = [
+        (":method", b"POST"),
+        (":scheme", b"https"),
+        (":authority", b"localhost"),
+    ];
+    raw.headers(1, END_STREAM, &no_path);
+    assert_eq!(raw.end_of(1), StreamEnd::Reset(1));
+    eventually("a word in the log", || {
+        gateway.stderr().contains("HTTP/2: refused").then_some(())
+    });
+    app.saw_nothing();
 }

@@ -20,7 +20,7 @@ use hookward::scheme::catalog::Catalog;
 use hookward::scheme::sign::Draft;
 use hookward::scheme::{KeyKind, Params, SenderUrl};
 use hookward::settings::Transport;
-use hookward::telemetry::Telemetry;
+use hookward::telemetry::{SharedSeldom, Telemetry};
 use hookward::units::UnixTime;
 use rustls::pki_types::TrustAnchor;
 use serde_json::{Value, json};
@@ -67,7 +67,8 @@ impl Served {
             tls: ArcSwapOption::from_pointee(TlsAcceptor::new(tls).unwrap()),
             is_kept_by_manager: false,
             shutdown: Shutdown::default(),
-            accept_error_throttle: Mutex::default(),
+            said_stuck: SharedSeldom::default(),
+            said_full: Default::default(),
             closed: CancellationToken::new(),
         });
         let worker = Worker {

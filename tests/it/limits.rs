@@ -461,7 +461,8 @@ fn connections_above_the_limit_are_closed_at_once() {
         200,
         "the admin listener has its own limits"
     );
-    gateway.wait_for_metric("hookward_connections_refused_total", 1);
+    let of_all = [("limit", "connections")];
+    gateway.wait_for_series("hookward_connections_refused_total", &of_all, 1);
     for wire in &mut held {
         assert_eq!(wire.exchange("POST", "/open", &[], b"x").status, 200);
     }

@@ -5,7 +5,9 @@
 //! what waits too long.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -107,6 +109,7 @@ where
 {
     let watch = Arc::new(Watch::new(limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
+    let peer = serving.connection.peer;
     let header_bytes = limits.header_bytes.as_usize();
     let Shutdown { announced, begun } = shutdown;
     let mut builder = http1::Builder::new();
@@ -141,8 +144,8 @@ where
                 polled
             })
             .await;
-        count_refusal(&gateway, &end);
-        count_timeout(&gateway, &end, &watch);
+        count_refusal(&gateway, peer, &end);
+        count_timeout(&gateway, peer, &end, &watch);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
         if is_refused || matches!(end, End::Finished(Ok(()))) {
             let time = watch
@@ -162,6 +165,7 @@ where
 {
     let watch = Arc::new(Watch::new(&limits, serving.connection.peer.port()));
     let gateway = Arc::clone(&serving.gateway);
+    let peer = serving.connection.peer;
     let service = service(serving, Arc::clone(&watch), None);
     let header_bytes = u32::try_from(limits.header_bytes.0).unwrap_or(u32::MAX);
     // Where memory is short, h2 takes no more than `header_bytes`.
@@ -197,13 +201,14 @@ where
             if tally.is_over() {
                 watch.end_ping();
             }
-            for _ in 0..tally.refusals(watch.begun()) {
-                gateway.refused_by_http(Reason::MalformedRequest);
+            for reason in tally.refusals(watch.begun()) {
+                tracing::debug!(%peer, reason = reason.code(), "HTTP/2: refused before it was a request");
+                gateway.refused_by_http(reason);
             }
             polled
         })
         .await;
-    count_timeout(&gateway, &end, &watch);
+    count_timeout(&gateway, peer, &end, &watch);
     if matches!(end, End::Overdue) {
         conn.as_mut().graceful_shutdown();
         let rest = poll_fn(|cx| {
@@ -296,25 +301,36 @@ impl Future for ServiceFuture {
     }
 }
 
-/// Counts a head that did not come in time.
-fn count_timeout(gateway: &Gateway, end: &End, watch: &Watch) {
-    // A client that never sent a byte, as a probe, has begun no head.
-    let has_begun = watch.has_read();
-    // Nor has one that only did not answer the shutdown ping.
-    let is_pinging = watch.is_pinging();
-    if matches!(end, End::Overdue) && has_begun && !is_pinging && watch.waits_for_head() {
-        gateway.telemetry().metrics.header_timeouts.inc();
+/// Counts what the client was waited for too long: a head, or that it reads.
+fn count_timeout(gateway: &Gateway, peer: SocketAddr, end: &End, watch: &Watch) {
+    if !matches!(end, End::Overdue) {
+        return;
+    }
+    let metrics = &gateway.telemetry().metrics;
+    // A client that never sent a byte, as a probe, has begun no head. Nor has one that only did not answer the
+    // shutdown ping.
+    if watch.is_unread() {
+        tracing::debug!(%peer, "the client did not read its answer in time");
+        metrics.write_timeouts.inc();
+    } else if watch.is_within_head() && !watch.is_pinging() {
+        tracing::debug!(%peer, "the head of a request did not come in time");
+        metrics.header_timeouts.inc();
     }
 }
 
 /// Counts what hyper refused, because it never reached the gateway.
-fn count_refusal(gateway: &Gateway, end: &End) {
+fn count_refusal(gateway: &Gateway, peer: SocketAddr, end: &End) {
     let End::Finished(Err(error)) = end else {
         return;
     };
-    if error.is_parse_too_large() {
-        gateway.refused_by_http(Reason::HeaderTooLarge);
+    let reason = if error.is_parse_too_large() {
+        Reason::HeaderTooLarge
     } else if error.is_parse() {
-        gateway.refused_by_http(Reason::MalformedRequest);
-    }
+        Reason::MalformedRequest
+    } else {
+        return;
+    };
+    let why = error.source().map(ToString::to_string);
+    tracing::debug!(%peer, reason = reason.code(), %error, why, "HTTP/1.1: refused before it was a request");
+    gateway.refused_by_http(reason);
 }

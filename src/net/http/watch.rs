@@ -171,7 +171,7 @@ impl Watch {
     }
 
     /// Whether anything of a request has ever come.
-    pub(super) fn has_read(&self) -> bool {
+    fn has_read(&self) -> bool {
         self.has_read.load(Ordering::Relaxed)
     }
 
@@ -239,6 +239,11 @@ impl Watch {
     /// Whether the beginning of a request has come, and not all of its head.
     pub(super) fn is_within_head(&self) -> bool {
         self.waits_for_head() && self.has_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client takes nothing of what is written for it.
+    pub(super) fn is_unread(&self) -> bool {
+        self.stuck.get().is_some() || !self.untaken().is_empty()
     }
 
     /// When the wait for the client ends; `None` while only we or the app are waited for.

@@ -4,6 +4,7 @@
 //! safe also when a kept connection closed without an answer.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::Response;
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
@@ -187,6 +189,7 @@ impl Cluster {
             let asked = self.ask(server, request, wait).await;
             match &asked {
                 Ok(Ok(_)) => server.health.note_answer(name, &server.address),
+                Err(UpstreamError::Exhausted(_)) => {}
                 Ok(Err(_)) | Err(_) => server.health.note_failure(),
             }
             return asked?.map_err(UpstreamError::Unreachable);
@@ -214,6 +217,7 @@ impl Cluster {
                     health.note_passed_over(name, address, why);
                     health.is_down_for(PASSIVE_DOWN, self.now_ms());
                 }
+                Err(UpstreamError::Exhausted(_)) => {}
                 Err(_) => {
                     health.note_failure();
                     if is_trial {
@@ -260,6 +264,10 @@ impl Cluster {
                 Ok(response) => return Ok(Ok(response)),
                 Err(_) => format!("{}: closed at once", server.address),
             },
+            Err(error) if is_ours(&error) => {
+                let exhausted = UpstreamError::Exhausted(format!("{error:#}"));
+                return Err(exhausted.of(&server.address));
+            }
             Err(error) => format!("{}: {error:#}", server.address),
         };
         Ok(Err(refusal))
@@ -288,6 +296,16 @@ impl Upstream for Cluster {
             .unwrap_or(self.settings.timeout)
             .saturating_add(connects)
     }
+}
+
+/// Whether this process has run out of descriptors or the system of memory: no server is at fault (SECURITY DS-09).
+fn is_ours(error: &anyhow::Error) -> bool {
+    const ALL: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref());
+    causes.any(|cause: &io::Error| {
+        let code = cause.raw_os_error();
+        code.is_some_and(|code| ALL.map(Errno::raw_os_error).contains(&code))
+    })
 }
 
 /// Why a request that got no answer may be sent again.

@@ -194,8 +194,13 @@ impl Gateway {
 
     /// Waits until the gauge or counter without labels is `value`.
     pub fn wait_for_metric(&self, name: &str, value: u64) {
+        self.wait_for_series(name, &[], value);
+    }
+
+    /// Waits until the metric of these labels has this value.
+    pub fn wait_for_series(&self, name: &str, labels: &[(&str, &str)], value: u64) {
         eventually(name, || {
-            (self.metric(name, &[]) == Some(value)).then_some(())
+            (self.metric(name, labels) == Some(value)).then_some(())
         });
     }
 
