@@ -18,10 +18,9 @@ use hookward::clock::Clock;
 use hookward::secret::Secret;
 use hookward::settings::{OnFailure, RedisSettings, StoreUrl};
 use hookward::store::memory::MemoryStore;
-use hookward::store::redis::RedisStore;
+use hookward::store::redis::{RedisStore, Unsettled};
 use hookward::store::{ReplayStore, Verdict};
 use hookward::telemetry::metrics::Metrics;
-use tokio_util::task::TaskTracker;
 
 const TIME: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(35);
@@ -166,7 +165,7 @@ impl Server {
             &settings,
             &memory,
             Arc::new(Metrics::new("bench")),
-            &TaskTracker::new(),
+            &Unsettled::default(),
         )
         .expect("a store")
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::gateway::admit::Loads;
@@ -20,7 +19,7 @@ use crate::route::{Route, UpstreamRef};
 use crate::settings::{Limits, StateSettings, UpstreamSettings};
 use crate::store::ReplayStore;
 use crate::store::memory::MemoryStore;
-use crate::store::redis::RedisStore;
+use crate::store::redis::{RedisStore, Unsettled};
 use crate::tasks::keep;
 use crate::telemetry::Telemetry;
 
@@ -33,8 +32,8 @@ pub(super) struct Kept {
     memory: MemoryStore,
     /// The store in use, and its settings.
     state: Option<(StateSettings, ReplayStore)>,
-    /// Commits that shared stores, retired ones too, do not know of yet.
-    pub(super) settling: TaskTracker,
+    /// Commits that shared stores do not know of yet.
+    pub(super) unsettled: Unsettled,
     pub(super) telemetry: Telemetry,
 }
 
@@ -49,7 +48,7 @@ impl Kept {
             limiters: Limiters::new(clock.clone(), limits.clients),
             memory: MemoryStore::new(clock.clone(), limits.deliveries),
             state: None,
-            settling: TaskTracker::new(),
+            unsettled: Unsettled::default(),
             telemetry: telemetry.clone(),
         }
     }
@@ -131,7 +130,7 @@ impl Kept {
             StateSettings::Memory => Ok(ReplayStore::Memory(self.memory.clone())),
             StateSettings::Redis(settings) => {
                 let metrics = Arc::clone(&self.telemetry.metrics);
-                let opened = RedisStore::open(settings, &self.memory, metrics, &self.settling);
+                let opened = RedisStore::open(settings, &self.memory, metrics, &self.unsettled);
                 opened.map(ReplayStore::Redis).context("state.redis")
             }
         }
@@ -142,7 +141,7 @@ impl Kept {
         if let Some(before) = before
             && store.shared().map(RedisStore::id) != Some(before.id())
         {
-            before.retire();
+            before.retire(store.shared());
         }
         if settings == StateSettings::Memory {
             let state = &self.telemetry.metrics.state;

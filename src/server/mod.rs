@@ -198,7 +198,12 @@ impl Server {
         let gateway = Gateway::new(snapshot, telemetry.clone(), clock.clone(), fetch)?;
         let gateway = Arc::new(gateway);
         let shutdown = Shutdown::default();
-        let workers = start_workers(&gateway, &keeping.challenges, &shutdown, &kept.settling)?;
+        let workers = start_workers(
+            &gateway,
+            &keeping.challenges,
+            &shutdown,
+            kept.unsettled.tasks(),
+        )?;
         let mut server = Self {
             gateway,
             kept,
@@ -300,7 +305,7 @@ impl Server {
             () = drained => tracing::info!("drained"),
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => {
-                let (unfinished, unsettled) = (self.gateway.in_flight(), self.kept.settling.len());
+                let (unfinished, unsettled) = (self.gateway.in_flight(), self.kept.unsettled.tasks().len());
                 let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
                 tracing::warn!(unfinished, unsettled, message);
             }

@@ -342,7 +342,7 @@ fn what_is_refused_before_it_is_a_request_is_in_the_debug_log() {
     );
     told(
         3,
-        &[b"POST /open HTTP/1.1\r\nx: ", &vec![b'y'; 40_000]].concat(),
+        &[&b"POST /open HTTP/1.1\r\nx: "[..], &vec![b'y'; 40_000]].concat(),
         "header_too_large",
     );
     told(4, b"POST /open HTTP/1.1\r\nHo", "did not come in time");

@@ -340,6 +340,44 @@ fn a_drain_waits_for_redis_to_learn_what_was_delivered() {
 }
 
 #[test]
+fn what_was_delivered_before_the_password_changed_is_told_with_the_new_one() {
+    // SECURITY S-03, S-04
+    let (redis, app) = (Redis::start(), App::start());
+    let mut admin = redis.connect().unwrap();
+    let mut changes_to = |password: &str| {
+        let () = ask(&mut admin, &["CONFIG", "SET", "requirepass", password]);
+        let _: i64 = ask(&mut admin, &["CLIENT", "KILL", "TYPE", "normal"]);
+        let url = format!("redis://:{password}@127.0.0.1:{}", redis.port());
+        let upstreams = format!("upstreams: {{ app: {{ servers: [\"{}\"] }} }}", app.url());
+        let above = format!("{}\n{upstreams}", state(&url, "1s", "reject"));
+        config_with(&above, &routes(&app, REPLAY))
+    };
+    let mut gateway = Gateway::start(&changes_to("old"));
+    recovers(&gateway, "at first");
+    let before = app.count();
+    let text = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    app.script([Reply::AfterGate(text.into())]);
+    let after = thread::scope(|scope| {
+        let works = scope.spawn(|| post(&gateway, b"works"));
+        app.wait_for(before + 1);
+        let after = changes_to("new");
+        app.open_gate();
+        assert_eq!(works.join().unwrap().status, 200);
+        after
+    });
+    gateway.reload(&after, "success");
+    let other = Gateway::start(&after);
+    let delivered = app.count();
+    // Long before the lease of 35 s ends.
+    eventually("it is known", || {
+        (post(&other, b"works").status == 200).then_some(())
+    });
+    assert_eq!(app.count(), delivered);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait(), 0);
+}
+
+#[test]
 fn a_key_that_cannot_be_read_costs_nobody_else_anything() {
     // SECURITY S-01: it is the call that fails, and not the server
     let (redis, app) = (Redis::start(), App::start());

@@ -6,14 +6,14 @@
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use data_encoding::BASE64URL_NOPAD;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::memory::{MemoryClaim, MemoryStore};
@@ -24,8 +24,10 @@ use crate::telemetry::metrics::{Metrics, StateOperation, StateResult};
 
 mod cluster;
 mod link;
+mod unsettled;
 
 use link::{Failure, Link, Server};
+pub use unsettled::Unsettled;
 
 /// Commits that wait for the server to come back, and as many releases; further ones are left to their lease.
 const UNSETTLED_MAX: usize = 4096;
@@ -60,13 +62,15 @@ struct Inner {
     process: Uuid,
     next_owner: AtomicU64,
     links_down: AtomicUsize,
-    /// Whether another store took its place: claims under way settle, and nobody hears of it.
-    is_retired: AtomicBool,
+    /// Another store took its place: claims under way settle, and nobody hears of it.
+    retired: CancellationToken,
+    /// That store, if it is one of this kind.
+    successor: OnceLock<RedisStore>,
     /// Places for what is settled later. A release that finds none costs a lease, a commit that finds none another delivery.
     commits: Arc<Semaphore>,
     releases: Arc<Semaphore>,
-    /// Commits, of every store of the process: when that ends, nobody else can tell the server of them.
-    settling: TaskTracker,
+    /// Commits, of every store of the process.
+    unsettled: Unsettled,
     warned: Mutex<Warned>,
 }
 
@@ -83,7 +87,7 @@ struct Warned {
 /// A claim of this store.
 pub(super) struct RedisClaim {
     store: RedisStore,
-    key: Arc<str>,
+    delivery: DeliveryKey,
     owner: Arc<str>,
     lease: Duration,
     window: Duration,
@@ -125,12 +129,12 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl RedisStore {
     /// A store that begins to connect, in a runtime. The server need not be there. `memory` is what
-    /// `on_failure: local` falls back to; `settling` has what is still to be told to the server.
+    /// `on_failure: local` falls back to; `unsettled` has what is still to be told to the server.
     pub fn open(
         settings: &RedisSettings,
         memory: &MemoryStore,
         metrics: Arc<Metrics>,
-        settling: &TaskTracker,
+        unsettled: &Unsettled,
     ) -> Result<Self, redis::RedisError> {
         let local = match settings.on_failure {
             OnFailure::Local => Some(memory.clone()),
@@ -147,10 +151,11 @@ impl RedisStore {
             process: Uuid::now_v7(),
             next_owner: AtomicU64::new(0),
             links_down: AtomicUsize::new(0),
-            is_retired: AtomicBool::new(false),
+            retired: CancellationToken::new(),
+            successor: OnceLock::new(),
             commits: Arc::new(Semaphore::new(UNSETTLED_MAX)),
             releases: Arc::new(Semaphore::new(UNSETTLED_MAX)),
-            settling: settling.clone(),
+            unsettled: unsettled.clone(),
             warned: Mutex::default(),
         }));
         // Whether the server is there shows before the first request.
@@ -169,9 +174,22 @@ impl RedisStore {
         self.0.id
     }
 
-    /// Another store takes its place: what it does from now on no longer shows.
-    pub fn retire(&self) {
-        self.0.is_retired.store(true, Ordering::Relaxed);
+    /// Another store takes its place: what it does from now on no longer shows. Commits that it could not tell its
+    /// server are told to that of `successor`, which may be the same under a new password.
+    pub fn retire(&self, successor: Option<&Self>) {
+        if let Some(successor) = successor {
+            self.0.successor.get_or_init(|| successor.clone());
+        }
+        self.0.retired.cancel();
+    }
+
+    /// This store, or the one that took its place.
+    fn present(&self) -> &Self {
+        let mut store = self;
+        while let Some(next) = store.0.successor.get() {
+            store = next;
+        }
+        store
     }
 
     /// Whether this replica goes on alone while there is no server.
@@ -185,6 +203,9 @@ impl RedisStore {
         lease: Duration,
         window: Duration,
     ) -> Result<Verdict<RedisClaim>, StoreError> {
+        if self.0.unsettled.is_known(key) {
+            return Ok(Verdict::Duplicate);
+        }
         let (local, is_full) = match &self.0.local {
             None => (None, false),
             // What this replica has delivered itself it knows, whatever becomes of the server.
@@ -265,22 +286,17 @@ impl RedisStore {
         answer.inspect_err(|failure| inner.warn(failure))
     }
 
-    async fn settle(
-        &self,
-        settlement: Settlement,
-        key: &str,
-        owner: &str,
-        window: Duration,
-    ) -> Result<(), Failure> {
+    async fn settle(&self, settlement: Settlement, claim: &RedisClaim) -> Result<(), Failure> {
+        let key = self.0.key(&claim.delivery);
         let (invocation, operation) = match settlement {
             Settlement::Commit => {
                 let mut invocation = COMMIT.key(key);
-                invocation.arg(millis(window));
+                invocation.arg(millis(claim.window));
                 (invocation, StateOperation::Commit)
             }
             Settlement::Release => {
                 let mut invocation = RELEASE.key(key);
-                invocation.arg(owner);
+                invocation.arg(&*claim.owner);
                 (invocation, StateOperation::Release)
             }
         };
@@ -289,23 +305,22 @@ impl RedisStore {
         asked.await.map(|_: i64| ())
     }
 
-    async fn settle_until_done(
-        &self,
-        settlement: Settlement,
-        key: &str,
-        owner: &str,
-        window: Duration,
-    ) {
+    async fn settle_until_done(&self, settlement: Settlement, claim: &RedisClaim) {
         let (mut pause, most) = SETTLE_PAUSES;
         let most = match settlement {
             Settlement::Commit => COMMIT_PAUSE_MAX,
             Settlement::Release => most,
         };
         loop {
-            let link = Link::of(&self.0);
-            link.until_up().await;
+            let store = self.present();
+            let link = Link::of(&store.0);
+            tokio::select! {
+                () = link.until_up() => {}
+                // The next time its successor is asked instead, if it has one.
+                () = store.0.retired.cancelled() => {}
+            }
             let turn = link.turn().await;
-            let settled = self.settle(settlement, key, owner, window).await;
+            let settled = store.settle(settlement, claim).await;
             drop(turn);
             if settled.is_ok() {
                 return;
@@ -316,33 +331,34 @@ impl RedisStore {
     }
 
     /// Settles once the server is back, until it no longer matters. Says whether there was a place for it.
-    fn settle_later(&self, settlement: Settlement, claim: &RedisClaim) -> bool {
+    fn settle_later(&self, settlement: Settlement, claim: RedisClaim) -> bool {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return false;
         };
-        let places = match settlement {
-            Settlement::Commit => &self.0.commits,
-            Settlement::Release => &self.0.releases,
+        let Inner {
+            commits,
+            releases,
+            unsettled,
+            ..
+        } = &*self.0;
+        let (places, time) = match settlement {
+            Settlement::Commit => (commits, claim.window),
+            Settlement::Release => (releases, claim.lease),
         };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             return false;
         };
-        let (key, owner) = (Arc::clone(&claim.key), Arc::clone(&claim.owner));
-        let end = Instant::now()
-            + match settlement {
-                Settlement::Commit => claim.window,
-                Settlement::Release => claim.lease,
-            };
-        let window = claim.window;
+        let known = (settlement == Settlement::Commit).then(|| unsettled.know(claim.delivery));
+        let end = Instant::now() + time;
         let store = self.clone();
         let settled = async move {
-            let _permit = permit;
-            let settled = store.settle_until_done(settlement, &key, &owner, window);
+            let (_permit, _known) = (permit, known);
+            let settled = store.settle_until_done(settlement, &claim);
             // Past its time it no longer matters: the lease has ended, or the window has.
             timeout_at(end, settled).await.ok();
         };
         match settlement {
-            Settlement::Commit => drop(self.0.settling.spawn_on(settled, &runtime)),
+            Settlement::Commit => drop(unsettled.tasks().spawn_on(settled, &runtime)),
             // Nobody need wait for it: at the latest its lease will end.
             Settlement::Release => drop(runtime.spawn(settled)),
         }
@@ -353,7 +369,7 @@ impl RedisStore {
 impl RedisClaim {
     /// Claims it, or once it is ours begins its lease anew.
     fn invocation(&self) -> ScriptInvocation<'static> {
-        let mut invocation = CLAIM.key(&*self.key);
+        let mut invocation = CLAIM.key(self.store.0.key(&self.delivery));
         invocation.arg(&*self.owner).arg(millis(self.lease));
         invocation
     }
@@ -386,7 +402,8 @@ impl RedisClaim {
         }
         if self.is_known != Known::No {
             // Without a place its lease frees it.
-            self.store.settle_later(Settlement::Release, &self);
+            let store = self.store.clone();
+            store.settle_later(Settlement::Release, self);
         }
     }
 
@@ -399,15 +416,12 @@ impl RedisClaim {
                 Ok(())
             }
         });
-        if self.is_known == Known::Yes {
-            let (store, window) = (&self.store, self.window);
-            let settled = store.settle(settlement, &self.key, &self.owner, window);
-            if settled.await.is_ok() {
-                return Ok(());
-            }
+        let store = self.store.clone();
+        if self.is_known == Known::Yes && store.settle(settlement, &self).await.is_ok() {
+            return Ok(());
         }
         let is_to_tell = settlement == Settlement::Commit || self.is_known != Known::No;
-        if !is_to_tell || self.store.settle_later(settlement, &self) {
+        if !is_to_tell || store.settle_later(settlement, self) {
             return Ok(());
         }
         here.unwrap_or(Err(StoreError::Unavailable))
@@ -464,10 +478,9 @@ impl Inner {
         local: Option<MemoryClaim>,
     ) -> RedisClaim {
         let number = self.next_owner.fetch_add(1, Ordering::Relaxed);
-        let name = BASE64URL_NOPAD.encode(key);
         RedisClaim {
             store: store.clone(),
-            key: format!("{}:claim:{name}", self.prefix).into(),
+            delivery: *key,
             owner: format!("{}:{number}", self.process.simple()).into(),
             lease: lease + QUESTIONS * self.timeout,
             window,
@@ -476,12 +489,22 @@ impl Inner {
         }
     }
 
+    /// What the server calls a delivery.
+    fn key(&self, delivery: &DeliveryKey) -> String {
+        let name = BASE64URL_NOPAD.encode(delivery);
+        format!("{}:claim:{name}", self.prefix)
+    }
+
+    fn is_retired(&self) -> bool {
+        self.retired.is_cancelled()
+    }
+
     fn probe(&self) -> ScriptInvocation<'static> {
         PROBE.key(format!("{}:since", self.prefix))
     }
 
     fn remembers_since(&self, since: i64) {
-        if !self.is_retired.load(Ordering::Relaxed) {
+        if !self.is_retired() {
             self.metrics.state.since.set(since);
         }
     }
@@ -501,7 +524,7 @@ impl Inner {
 
     /// Shows whether every link is up.
     fn note(&self) {
-        if self.is_retired.load(Ordering::Relaxed) {
+        if self.is_retired() {
             return;
         }
         let is_up = self.links_down.load(Ordering::Relaxed) == 0;
@@ -510,7 +533,7 @@ impl Inner {
 
     /// Says that the server is not there: one line in ten seconds, whatever the number of requests.
     fn warn(&self, failure: &Failure) {
-        if self.is_retired.load(Ordering::Relaxed) {
+        if self.is_retired() {
             return;
         }
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -601,7 +624,7 @@ mod tests {
         };
         let memory = MemoryStore::new(Clock::system(), 1000);
         let metrics = Arc::new(Metrics::new("test"));
-        let store = RedisStore::open(&settings, &memory, metrics, &TaskTracker::new()).unwrap();
+        let store = RedisStore::open(&settings, &memory, metrics, &Unsettled::default()).unwrap();
         (store, listener)
     }
 
@@ -633,6 +656,17 @@ mod tests {
         let (store, _listener) = hanging();
         let claim = claim(&store, Known::Yes);
         assert_eq!(claim.lease, LEASE + Duration::from_millis(40));
+    }
+
+    #[tokio::test]
+    async fn what_the_server_is_yet_to_be_told_is_known_here() {
+        // SECURITY S-03, S-04
+        let (store, _listener) = hanging();
+        let again = async |key| store.claim(&[key; 32], LEASE, WINDOW).await;
+        assert_eq!(again(1).await.err(), Some(StoreError::Unavailable));
+        claim(&store, Known::Yes).commit().await.unwrap();
+        assert!(matches!(again(1).await, Ok(Verdict::Duplicate)));
+        assert_eq!(again(2).await.err(), Some(StoreError::Unavailable));
     }
 
     #[tokio::test]
