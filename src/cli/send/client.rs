@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderName, HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -25,11 +26,12 @@ use crate::net::tls::provider;
 use crate::net::trust;
 use crate::scheme::sign::Draft;
 use crate::shares::unbracketed;
+use crate::units::ByteSize;
 
 /// How long a server may take to show that it speaks TLS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest answer that is printed.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Of a longer answer only so much is printed.
+const ANSWER_BYTES_MAX: ByteSize = ByteSize(16 << 20);
 
 /// Which certificates of a server are believed.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub(super) enum Trust {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Bytes,
+    /// How much of the body was taken, where there is more of it.
+    pub(super) cut: Option<ByteSize>,
 }
 
 /// Delivers a request to its own URL.
@@ -184,15 +188,24 @@ where
         .await
         .context("there is no answer")?;
     let status = response.status();
-    let body = match Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-        .collect()
-        .await
-    {
-        Ok(body) => body.to_bytes(),
-        Err(error) => bail!("the answer ends early: {error}"),
-    };
+    let (body, cut) = read(response.into_body()).await?;
     connection.abort();
-    Ok(Answer { status, body })
+    Ok(Answer { status, body, cut })
+}
+
+/// The body of an answer, and where it is cut if it is longer.
+async fn read(mut incoming: Incoming) -> anyhow::Result<(Bytes, Option<ByteSize>)> {
+    let most = ANSWER_BYTES_MAX.as_usize();
+    let mut body = BytesMut::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.context("the answer ends early")?;
+        body.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+        if body.len() > most {
+            body.truncate(most);
+            return Ok((body.freeze(), Some(ANSWER_BYTES_MAX)));
+        }
+    }
+    Ok((body.freeze(), None))
 }
 
 fn client_config(trust: &Trust) -> anyhow::Result<ClientConfig> {

@@ -80,12 +80,17 @@ pub(super) fn run(
         (None, true) => Trust::Anyone,
         (None, false) => Trust::System,
     };
-    let Answer { status, body } = deliver(signed, &trust, args.timeout.0)
+    let Answer { status, body, cut } = deliver(signed, &trust, args.timeout.0)
         .with_context(|| format!("cannot deliver to {}", url::shown(&args.to)))?;
     output.line(status);
     output.bytes(&body);
     if !body.is_empty() && !body.ends_with(b"\n") {
         output.bytes(b"\n");
+    }
+    if let Some(most) = cut {
+        output.note(format_args!(
+            "warning: the body of the answer is longer than {most} and is cut there"
+        ));
     }
     Ok(if status.is_success() {
         ExitStatus::Success

@@ -142,6 +142,28 @@ fn another_status_exits_1() {
 }
 
 #[test]
+fn a_body_that_is_too_long_is_cut() {
+    let app = App::start();
+    let shell = Shell::new().with("body", "x");
+    let most = 16 << 20;
+    let long = [
+        ("200 OK", 0, most),
+        ("200 OK", 0, most + 1),
+        ("500 Internal Server Error", 1, most + 1),
+    ];
+    for (status, code, length) in long {
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+        let answer = [head.into_bytes(), vec![b'a'; length]].concat();
+        app.script([Reply::RawThenClose(answer)]);
+        let ended = send(&shell, &app.url(), &[]).code(code);
+        let (first, body) = ended.stdout.split_once('\n').unwrap();
+        assert_eq!((first, body.trim_end().len()), (status, most));
+        let is_told = ended.stderr.contains("longer than 16MiB and is cut");
+        assert_eq!(is_told, length > most, "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn the_request_is_the_one_that_sign_makes() {
     let app = App::start();
     let shell = Shell::new().with("body", "{\"a\":1}");
