@@ -1,5 +1,7 @@
 //! URLs as a sender writes them. Kept to the letter: some providers sign the URL.
 
+use std::net::Ipv6Addr;
+
 use anyhow::bail;
 
 use crate::scheme::SenderUrl;
@@ -12,7 +14,7 @@ pub(super) fn parse(text: &str) -> anyhow::Result<SenderUrl> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
     if !is_http
-        || authority.is_empty()
+        || !is_of_a_host(without_user(authority))
         || text.contains(|c: char| c.is_whitespace() || c.is_control())
     {
         bail!(
@@ -37,9 +39,27 @@ pub(super) fn authority(url: &SenderUrl) -> &str {
         .origin
         .split_once("://")
         .map_or("", |(_, authority)| authority);
+    without_user(authority)
+}
+
+fn without_user(authority: &str) -> &str {
     authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host)
+}
+
+/// Whether it is a host, perhaps with a port: brackets stand around an IPv6 address, and nowhere else.
+fn is_of_a_host(authority: &str) -> bool {
+    let bracketed = authority.strip_prefix('[');
+    if let Some((address, port)) = bracketed.and_then(|rest| rest.split_once(']')) {
+        let address = address.split('%').next().unwrap_or_default();
+        let is_end = port.is_empty() || port.starts_with(':');
+        return is_end && address.parse::<Ipv6Addr>().is_ok();
+    }
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    !host.is_empty() && !authority.contains(['[', ']']) && !host.contains(':')
 }
 
 /// The `user:password` of a URL, its escapes decoded, as curl takes it for Basic Auth.
@@ -66,10 +86,7 @@ pub(super) fn shown(text: &str) -> String {
         return format!("{text}{query}");
     };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    format!("{scheme}://{host}{path}{query}")
+    format!("{scheme}://{}{path}{query}", without_user(authority))
 }
 
 /// The path and query of a URL as they stand in a request line.
@@ -105,8 +122,27 @@ mod tests {
             "https:///a",
             "https://h/a b",
             "/a",
+            "http://[::1/",
+            "http://::1/",
+            "http://[::1]8080/",
+            "http://[h.example]/",
+            "http://h]/",
+            "http://u@/",
+            "http://:80/",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn brackets_stand_around_an_address() {
+        for whole in [
+            "http://[::1]/",
+            "http://u:[p@[::1]:8080",
+            "http://[fe80::1%eth0]:80/",
+            "http://h.example:/[a]",
+        ] {
+            assert!(parse(whole).is_ok(), "{whole}");
         }
     }
 

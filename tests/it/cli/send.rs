@@ -202,6 +202,7 @@ fn what_cannot_be_delivered_exits_2() {
     send(&shell, &format!("http://{free}/"), &[]).unable("cannot connect");
     send(&shell, "http://127.0.0.1:99999/", &[]).unable("not a port");
     send(&shell, "127.0.0.1", &[]).unable("not a URL");
+    send(&shell, "http://[::1/", &[]).unable("`http://[::1/` is not a URL");
     // Before anything is connected to, and without waiting for the end of what has none.
     let to = format!("https://{free}/");
     send(&shell, &to, &["--cacert", "ca.pem"]).unable("no certificate in `ca.pem`");
