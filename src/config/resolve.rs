@@ -339,7 +339,11 @@ impl<'e> Resolver<'e> {
         let value = self.env.get(name).map(|value| value.as_bytes().to_vec());
         value.ok_or_else(|| {
             let message = format!("environment variable `{name}` is not set");
-            let hint = "set it before the gateway starts, for a running one sees no new variables; or write `file:PATH`";
+            let hint = if self.is_for_verb {
+                "set it for this command, in a shell with `export`; or write `file:PATH`"
+            } else {
+                "set it before the gateway starts, for a running one sees no new variables; or write `file:PATH`"
+            };
             Finding::new(message).hint(hint)
         })
     }
