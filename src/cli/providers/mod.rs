@@ -73,7 +73,8 @@ pub(super) fn run(args: &Args, output: &mut Output) -> anyhow::Result<ExitStatus
                 .map_err(|error| unknown(error, &catalog))?;
             let about = show::About::new(&catalog, &preset, name, scheme)?;
             match (show_args.snippet, args.format) {
-                (true, _) => output.bytes(about.snippet().as_bytes()),
+                (true, Format::Text) => output.bytes(about.snippet().as_bytes()),
+                (true, Format::Json) => output.json(&json!({ "snippet": about.snippet() }))?,
                 (false, Format::Text) => output.bytes(about.to_string().as_bytes()),
                 (false, Format::Json) => output.json(&about.to_json())?,
             }

@@ -73,6 +73,21 @@ fn what_is_known_of_one() {
 }
 
 #[test]
+fn a_snippet_alone_can_be_json() {
+    let shell = Shell::new();
+    let snippet = ["providers", "show", "stripe", "--snippet"];
+    let text = shell.run(&snippet).code(0).stdout;
+    let json = ["--format", "json"];
+    for args in [
+        [&snippet[..], &json].concat(),
+        [&snippet[..1], &json, &snippet[1..]].concat(),
+    ] {
+        let shown = shell.run(&args).code(0).json();
+        assert_eq!(shown, serde_json::json!({ "snippet": text }));
+    }
+}
+
+#[test]
 fn an_unknown_name_exits_2() {
     let shell = Shell::new();
     shell
