@@ -20,14 +20,17 @@ use crate::scheme::{KeyKind, Params, Scheme, SenderUrl};
 use crate::secret::Secret;
 use crate::units::UnixTime;
 
+/// What is called where nothing is said.
+const DEFAULT_URL: &str = "https://localhost/";
+
 /// Make the request that a provider would send
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     request: RequestArgs,
-    /// The URL that the provider would call
-    #[arg(long, value_name = "URL", default_value = "https://localhost/")]
-    url: String,
+    /// The URL that the provider would call [default: `https://localhost/`]
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// How to print it: an HTTP/1.1 message, a curl command, or JSON
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
@@ -85,7 +88,8 @@ pub(super) fn run(
     env: &Environment,
     output: &mut Output,
 ) -> anyhow::Result<ExitStatus> {
-    let signed = args.request.sign(url::parse(&args.url)?, env)?;
+    let url = args.url.as_deref().map(url::parse).transpose()?;
+    let signed = args.request.sign(url, env, output)?;
     match args.format {
         Format::Http => output.bytes(&http_message(&signed)),
         Format::Curl => output.line(curl(&signed, &[])),
@@ -172,8 +176,13 @@ pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Schem
 }
 
 impl RequestArgs {
-    /// The request as the provider would send it to `url`.
-    pub(super) fn sign(&self, url: SenderUrl, env: &Environment) -> anyhow::Result<Draft> {
+    /// The request as the provider would send it to `url`. Says where one should have been given.
+    pub(super) fn sign(
+        &self,
+        url: Option<SenderUrl>,
+        env: &Environment,
+        output: &Output,
+    ) -> anyhow::Result<Draft> {
         let catalog = catalog(&self.preset)?;
         let found = catalog.find(&self.provider);
         let selected = found.map_err(|error| unknown(error, &catalog))?;
@@ -193,11 +202,19 @@ impl RequestArgs {
             }
         };
         let key = key.map_err(|why| anyhow::anyhow!("--secret: {why}"))?;
-        let draft = self.draft(url)?;
+        let is_made_up = url.is_none() && scheme.covers_url();
+        let draft = self.draft(url.map_or_else(|| url::parse(DEFAULT_URL), Ok)?)?;
         let now = self.now.unwrap_or_else(|| Clock::system().now());
-        scheme
+        let signed = scheme
             .sign(draft, &key, now)
-            .with_context(|| format!("`{}` cannot be signed", self.provider))
+            .with_context(|| format!("`{}` cannot be signed", self.provider))?;
+        if is_made_up {
+            output.note(format_args!(
+                "warning: the signature covers the URL, and `{DEFAULT_URL}` was taken for it: give \
+                 the one that the provider calls with `--url`"
+            ));
+        }
+        Ok(signed)
     }
 
     fn draft(&self, url: SenderUrl) -> anyhow::Result<Draft> {

@@ -67,6 +67,19 @@ impl Scheme {
         parts.any(|part| part.text.covers_host())
     }
 
+    /// Whether the signature is of the URL that is called, or of a part of it other than the query.
+    pub fn covers_url(&self) -> bool {
+        match (&self.proof, &self.url.instead) {
+            (Proof::HttpSignature(own), _) => own.covers_url(),
+            (Proof::Jwt(jwt), _) => jwt.claims.iter().any(jwt::Claim::covers_url),
+            (_, Some(instead)) => instead.covers_url(),
+            (_, None) => {
+                let mut parts = self.contents.iter().flatten();
+                parts.any(|part| part.text.covers_url())
+            }
+        }
+    }
+
     /// Whether judging a body takes many times as long as hashing it, because it is decoded or its JSON is sorted.
     pub fn is_dear(&self) -> bool {
         let mut parts = self.contents.iter().flatten();

@@ -251,6 +251,11 @@ impl Claim {
         self.is_demanded() && self.equals_are(Template::covers_body)
     }
 
+    /// Whether it is made of the URL.
+    pub(super) fn covers_url(&self) -> bool {
+        self.equals_are(Template::covers_url)
+    }
+
     /// Whether there are values that it may have, and each is as `wanted`.
     fn equals_are(&self, wanted: impl Fn(&Template) -> bool) -> bool {
         let equals = self.equals.as_deref().unwrap_or_default();

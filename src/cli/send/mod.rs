@@ -51,9 +51,8 @@ pub(super) fn run(
 ) -> anyhow::Result<ExitStatus> {
     let to = url::parse(&args.to)?;
     let called = args.url.as_deref().map(url::parse).transpose()?;
-    let mut signed = args
-        .request
-        .sign(called.clone().unwrap_or_else(|| to.clone()), env)?;
+    let url = called.clone().unwrap_or_else(|| to.clone());
+    let mut signed = args.request.sign(Some(url), env, output)?;
     let user = called.as_ref().and_then(url::user_information);
     if let Some(user) = user.or_else(|| url::user_information(&to)) {
         authorize(&mut signed, &user);

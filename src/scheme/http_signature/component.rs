@@ -92,6 +92,17 @@ impl Component {
             }
     }
 
+    /// Whether it is made of the URL, its query aside.
+    pub(super) fn is_of_url(&self) -> bool {
+        match self {
+            Self::Authority | Self::Path | Self::RequestTarget | Self::Scheme | Self::TargetUri => {
+                true
+            }
+            Self::Field(name) => name == http::header::HOST,
+            Self::Method | Self::Query | Self::QueryParam(_) => false,
+        }
+    }
+
     pub(super) fn value<'m>(
         &self,
         message: &Message<'m>,

@@ -138,6 +138,11 @@ impl HttpSignature {
         self.required.contains(&Component::Field(CONTENT_DIGEST))
     }
 
+    /// Whether it covers the URL, or a part of it other than the query.
+    pub fn covers_url(&self) -> bool {
+        self.required.iter().any(Component::is_of_url)
+    }
+
     /// The header fields that must reach it unchanged.
     pub fn header_names(&self) -> Vec<HeaderName> {
         let fields = self

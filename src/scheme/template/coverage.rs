@@ -135,6 +135,17 @@ impl Template {
         self.uses(&|source| matches!(source, Source::Host | Source::Origin | Source::Url))
     }
 
+    /// Whether the URL goes in, or a part of it other than the query.
+    pub(in crate::scheme) fn covers_url(&self) -> bool {
+        let is_of_url = |source: &Source| {
+            matches!(
+                source,
+                Source::Path | Source::PathBelow(_) | Source::Scheme | Source::Target
+            )
+        };
+        self.covers_host() || self.uses(&is_of_url)
+    }
+
     /// Whether it depends on how the URL is written: on a spelling, or on whether a bare path is.
     pub(in crate::scheme) fn depends_on_spelling(&self) -> bool {
         self.uses(&|source| matches!(source, Source::Path | Source::Target | Source::Url))

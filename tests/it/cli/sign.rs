@@ -229,6 +229,44 @@ fn there_and_back(provider: &str, secret: &str) {
     );
 }
 
+/// A URL that nobody gave is in no signature without a word.
+#[test]
+fn a_url_that_is_signed_should_be_given() {
+    let shell = Shell::new().with("body", "a=1");
+    let sign = |provider: &str, more: &[&str]| {
+        let keys = [
+            "sign",
+            "--secret",
+            "value:an example secret of 32 characters",
+        ];
+        let request = ["--provider", provider, "--body", "body"];
+        shell.run(&[&keys[..], &request, more].concat()).code(0)
+    };
+    let hmac = ["--param", "alg=hmac-sha256"];
+    let fields = ["--param", "required_components=[\"@method\"]"];
+    let registered = ["--param", "registered_url=https://hooks.example.org/"];
+    for (provider, more, is_covered) in [
+        ("twilio", &[][..], true),
+        ("contentful", &[], true),
+        ("messagebird", &[], true),
+        ("plivo-v2", &[], true),
+        ("square", &[], true),
+        ("square", &registered, false),
+        ("http-message-signatures", &hmac, true),
+        ("http-message-signatures", &[hmac, fields].concat(), false),
+        ("github", &[], false),
+        ("stripe", &[], false),
+    ] {
+        let ended = sign(provider, more);
+        let is_told = ended.stderr.contains("calls with `--url`");
+        assert_eq!(is_told, is_covered, "{provider}: {ended:?}");
+        assert_eq!(ended.stderr.lines().count(), usize::from(is_told));
+        let url = ["--url", "https://localhost/"];
+        let given = sign(provider, &[more, &url].concat());
+        assert_eq!(given.stderr, "", "{provider}");
+    }
+}
+
 #[test]
 fn a_private_key_signs_and_its_public_half_verifies() {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
