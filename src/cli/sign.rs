@@ -176,7 +176,8 @@ pub(super) fn bind(selected: &Selected, params: &Params) -> anyhow::Result<Schem
 }
 
 impl RequestArgs {
-    /// The request as the provider would send it to `url`. Says where one should have been given.
+    /// The request as the provider would send it to `url`. Says where one should have been given, and which headers
+    /// were given in vain.
     pub(super) fn sign(
         &self,
         url: Option<SenderUrl>,
@@ -214,6 +215,11 @@ impl RequestArgs {
                  the one that the provider calls with `--url`"
             ));
         }
+        for (name, _) in self.headers.iter().filter(|field| !is_kept(field, &signed)) {
+            output.note(format_args!(
+                "warning: the `{name}` of `--header` is left out: signing writes its own"
+            ));
+        }
         Ok(signed)
     }
 
@@ -237,6 +243,15 @@ impl RequestArgs {
             body,
         })
     }
+}
+
+/// Whether a field that was given is in the signed request, maybe as what a list of signatures begins with.
+fn is_kept((name, value): &(String, String), signed: &Draft) -> bool {
+    let is_it = |(own, written): &(String, String)| {
+        let is_begun = !value.is_empty() && written.starts_with(value.as_str());
+        own.eq_ignore_ascii_case(name) && (written == value || is_begun)
+    };
+    signed.headers.iter().any(is_it)
 }
 
 /// The form that `verify --request` reads back.

@@ -61,6 +61,54 @@ fn what_is_given_goes_before_what_is_filled_in() {
 }
 
 #[test]
+fn a_header_that_signing_writes_itself_is_left_out_with_a_warning() {
+    let shell = Shell::new().with("body", "");
+    let sign = |provider: &str, headers: &[&str]| {
+        let args = ["sign", "--secret", "value:an example secret"];
+        let request = ["--provider", provider, "--body", "body"];
+        let headers: Vec<_> = headers.iter().flat_map(|own| ["--header", own]).collect();
+        shell.run(&[&args[..], &request, &headers].concat()).code(0)
+    };
+    for (provider, headers, left_out) in [
+        (
+            "github",
+            &["x-hub-signature-256: foo", "X-Other: foo"][..],
+            Some("x-hub-signature-256"),
+        ),
+        (
+            "github",
+            &["X-Hub-Signature-256:"],
+            Some("X-Hub-Signature-256"),
+        ),
+        (
+            "github",
+            &["X-Other: foo", "X-Empty:", "Host: h.example"],
+            None,
+        ),
+        // The body of this one is a form.
+        (
+            "mattermost",
+            &["Content-Type: text/plain"],
+            Some("Content-Type"),
+        ),
+        // What the list of a signature holds beside it is given so.
+        ("stripe", &["Stripe-Signature: t=1700000000"], None),
+        (
+            "stripe",
+            &["Stripe-Signature: t=1700000000,v1=foo"],
+            Some("Stripe-Signature"),
+        ),
+    ] {
+        let ended = sign(provider, headers);
+        let warning = left_out.map(|name| {
+            format!("warning: the `{name}` of `--header` is left out: signing writes its own\n")
+        });
+        assert_eq!(ended.stderr, warning.unwrap_or_default(), "{headers:?}");
+        assert!(!ended.stdout.contains("-256: foo"), "{ended:?}");
+    }
+}
+
+#[test]
 fn what_frames_the_body_is_not_given() {
     let shell = Shell::new().with("body", "a=b");
     for framing in ["content-length: 3", "Transfer-Encoding: chunked"] {
