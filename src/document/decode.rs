@@ -120,6 +120,18 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// A whole number. Of one that is too long to be repeated it says that it is too large.
+    fn whole<T: FromStr>(&self, expected: &str, most: impl fmt::Display) -> Result<T, DecodeError> {
+        let text = scalar_text(self.value).unwrap_or_default();
+        let text = text.trim();
+        let is_long = text.len() >= REDACT_BYTES_MIN && text.bytes().all(|b| b.is_ascii_digit());
+        if is_long && text.parse::<T>().is_err() {
+            let message = format!("expected {expected}, and this is too large: the most is {most}");
+            return Err(DecodeError(message));
+        }
+        self.parse(expected)
+    }
+
     /// The entries of a mapping. A key that is no scalar has no name; it is reported and left out.
     fn entries(&self) -> Result<Vec<(String, &'a Value)>, DecodeError> {
         let Value::Mapping(map) = self.value else {
@@ -157,6 +169,14 @@ fn shown(text: &str, value: &Value) -> String {
     }
 }
 
+macro_rules! deserialize_whole {
+    ($($method:ident $visit:ident $ty:ty, $expected:literal;)+) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+            visitor.$visit(self.whole($expected, <$ty>::MAX)?)
+        })+
+    };
+}
+
 macro_rules! deserialize_parsed {
     ($($method:ident $visit:ident $ty:ty, $expected:literal;)+) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
@@ -170,6 +190,12 @@ impl<'de> Deserializer<'de> for Node<'_> {
 
     deserialize_parsed! {
         deserialize_bool visit_bool bool, "`true` or `false`";
+        deserialize_f32 visit_f32 f32, "a number";
+        deserialize_f64 visit_f64 f64, "a number";
+        deserialize_char visit_char char, "one character";
+    }
+
+    deserialize_whole! {
         deserialize_i8 visit_i8 i8, "a small whole number";
         deserialize_i16 visit_i16 i16, "a whole number";
         deserialize_i32 visit_i32 i32, "a whole number";
@@ -178,9 +204,6 @@ impl<'de> Deserializer<'de> for Node<'_> {
         deserialize_u16 visit_u16 u16, "a whole number from 0 to 65535";
         deserialize_u32 visit_u32 u32, "a whole number from 0 to 4294967295";
         deserialize_u64 visit_u64 u64, "a whole number from 0 on";
-        deserialize_f32 visit_f32 f32, "a number";
-        deserialize_f64 visit_f64 f64, "a number";
-        deserialize_char visit_char char, "one character";
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {

@@ -248,8 +248,15 @@ fn a_wrong_number_is_told_as_it_is_written() {
     for (id, told) in [
         ("-1", "from 0 to 65535, got `-1`"),
         ("1e3", "got `1e3`"),
-        ("99999999999", "got another number"),
-        ("'99999999999'", "got another text"),
+        ("99999999999", "this is too large: the most is 65535"),
+        ("'99999999999'", "this is too large: the most is 65535"),
+        (
+            "99999999999999999999",
+            "this is too large: the most is 65535",
+        ),
+        ("99999", "from 0 to 65535, got `99999`"),
+        ("-99999999999", "got another number"),
+        ("'99999999999x'", "got another text"),
     ] {
         let (_, problems) = decode(&format!("name: a\nitems: [{{ id: {id} }}]\n"));
         assert!(problems[0].message.ends_with(told), "{problems:?}");
