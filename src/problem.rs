@@ -1,5 +1,6 @@
 //! What is wrong with a file: every problem of it, each with its place and what to change.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -146,14 +147,15 @@ impl Problem {
             Severity::Warning => "warning",
         };
         let Mark { line, column } = self.mark;
-        let file = self.file(file).display();
+        let file = self.file(file).to_string_lossy();
+        let file = printable(&file);
         write!(f, "{file}:{line}:{column}: {severity}: ")?;
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write!(f, "{}: ", printable(&self.path))?;
         }
-        writeln!(f, "{}", self.message)?;
+        writeln!(f, "{}", printable(&self.message))?;
         if let Some(hint) = &self.hint {
-            writeln!(f, "  hint: {hint}")?;
+            writeln!(f, "  hint: {}", printable(hint))?;
         }
         Ok(())
     }
@@ -178,6 +180,22 @@ impl fmt::Display for Beginning<'_> {
     }
 }
 
+/// What somebody else wrote, so that it forges no line and steers no terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// The closest of `known` to `word`, when close enough to be a slip: `did you mean ...?`.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
@@ -191,6 +209,24 @@ pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_problem_forges_a_line() {
+        let mut report = Report::new("a\nb.yaml");
+        report.push(Problem {
+            file: None,
+            mark: Mark::START,
+            path: "routes.\r\u{9b}2K".to_owned(),
+            message: "`a\nb.yaml: valid\u{1b}[2K` is not `ü`".to_owned(),
+            hint: Some("a\tb".to_owned()),
+            severity: Severity::Error,
+        });
+        let expected = "a\\nb.yaml:1:1: error: routes.\\r\\u{9b}2K: \
+                        `a\\nb.yaml: valid\\u{1b}[2K` is not `ü`\n  hint: a\\tb\n";
+        assert_eq!(report.to_string(), expected);
+        assert_eq!(report.beginning().to_string(), expected);
+        assert_eq!(report.to_json()["problems"][0]["hint"], "a\tb");
+    }
 
     #[test]
     fn a_beginning_says_what_it_leaves_out() {

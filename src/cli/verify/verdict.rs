@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::problem::printable;
 use crate::reason::Reason;
 use crate::scheme::handshake::Reply;
 use crate::scheme::hints::Hint;
@@ -137,22 +138,6 @@ fn in_words(step: Step) -> Step {
         detail: detail.to_owned(),
         ..step
     }
-}
-
-/// What comes from the request, so that it forges no line and steers no terminal.
-fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    Cow::Owned(shown)
 }
 
 impl fmt::Display for Verdict {

@@ -50,6 +50,21 @@ fn an_invalid_file_exits_1_with_every_problem() {
 }
 
 #[test]
+fn a_value_forges_no_line() {
+    let limits = "limits: { body_memory: \"1\\nhookward.yaml: valid\\e[2K\" }\n";
+    let shell = Shell::new().with("hookward.yaml", config(GOOD) + limits);
+    let ended = shell.run(&["validate"]).code(1);
+    let told = "limits.body_memory: `1\\nhookward.yaml: valid\\u{1b}[2K` is not a size";
+    assert!(ended.stderr.contains(told), "{ended:?}");
+    let ended = shell.run(&["validate", "--format", "json"]).code(1);
+    let message = "`1\nhookward.yaml: valid\u{1b}[2K` is not a size";
+    let json = ended.json();
+    let mut problems = json["problems"].as_array().unwrap().iter();
+    let is_told = problems.any(|own| own["message"].as_str().unwrap().starts_with(message));
+    assert!(is_told, "{json}");
+}
+
+#[test]
 fn a_file_that_stands_alone_is_told_how_it_is_named() {
     let shell = Shell::new();
     for verb in ["validate", "check", "run"] {
