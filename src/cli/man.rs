@@ -6,6 +6,9 @@ use clap::Command;
 use super::ExitStatus;
 use super::output::Output;
 
+/// What stands at the foot of every page.
+const SOURCE: &str = concat!("hookward ", env!("CARGO_PKG_VERSION"));
+
 /// Print the manual page, of the program or of a verb
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -29,7 +32,9 @@ pub(super) fn run(
         },
     };
     let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
+    clap_mangen::Man::new(page)
+        .source(SOURCE)
+        .render(&mut text)?;
     output.bytes(&text);
     Ok(ExitStatus::Success)
 }

@@ -156,6 +156,8 @@ fn manual_pages_and_completions_are_there() {
     let shell = Shell::new();
     let page = shell.run(&["man"]).code(0);
     assert!(page.stdout.contains(".TH hookward 1") && page.stderr.is_empty());
+    let foot = format!("\"hookward {}\"", env!("CARGO_PKG_VERSION"));
+    assert!(page.stdout.contains(&foot), "{}", page.stdout);
     for verb in VERBS {
         assert!(page.stdout.contains(&verb.replace('-', "\\-")), "{verb}");
         let page = shell.run(&["man", verb]).code(0).stdout;
@@ -163,6 +165,7 @@ fn manual_pages_and_completions_are_there() {
             page.contains(&format!(".TH hookward-{verb} 1")),
             "{verb}: {page}"
         );
+        assert!(page.contains(&foot), "{verb}: {page}");
     }
     for name in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = shell.run(&["completions", name]).code(0);
