@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep};
@@ -96,12 +96,9 @@ impl Reloader {
         }
     }
 
-    /// Begins to listen, in a runtime. From here on SIGHUP does not end the process.
-    pub fn listen(&mut self) {
-        match signal(SignalKind::hangup()) {
-            Ok(hangup) => self.sources.hangup = Some(hangup),
-            Err(error) => tracing::error!(%error, "SIGHUP cannot be received"),
-        }
+    /// Begins to listen, in a runtime. `hangup` receives SIGHUP.
+    pub fn listen(&mut self, hangup: Signal) {
+        self.sources.hangup = Some(hangup);
         if self.file.is_none() {
             return;
         }
@@ -319,6 +316,7 @@ mod tests {
     use std::fs;
     use std::process::Command;
 
+    use tokio::signal::unix::{SignalKind, signal};
     use tokio::time::timeout;
 
     use super::*;
@@ -348,7 +346,7 @@ routes:
         let loaded = config::load(&file, &env);
         fs::write(&secret, "a secret of the second version, which is longer").unwrap();
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
-        reloader.listen();
+        reloader.listen(signal(SignalKind::hangup()).unwrap());
         assert!(reloader.next().await.is_ok());
     }
 
@@ -369,7 +367,7 @@ routes:
         let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let mut reloader = Reloader::of_file(file, env, loaded.watched);
-        reloader.listen();
+        reloader.listen(signal(SignalKind::hangup()).unwrap());
         let next = make("next", "a secret of the second version, which is longer");
         fs::rename(&kept, dir.path().join("old")).unwrap();
         fs::rename(&next, &kept).unwrap();
@@ -414,7 +412,7 @@ routes:
         let loaded = config::load(&file, &env);
         let text = fs::read_to_string(&file).unwrap();
         let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
-        reloader.listen();
+        reloader.listen(signal(SignalKind::hangup()).unwrap());
         fs::remove_file(&file).unwrap();
         let made = Command::new("mkfifo").arg(&file).status().unwrap();
         assert!(made.success());
@@ -433,7 +431,7 @@ routes:
         let env = Environment::empty();
         let loaded = config::load(&file, &env);
         let mut reloader = Reloader::of_file(file.clone(), env, loaded.watched);
-        reloader.listen();
+        reloader.listen(signal(SignalKind::hangup()).unwrap());
         fs::write(&file, format!("routes: [{}]", "{ a: 1 }, ".repeat(1000))).unwrap();
         let wrong = reloader.next().await.unwrap_err().to_string();
         assert!(wrong.len() < 10_000, "{wrong}");

@@ -13,7 +13,7 @@ use crate::config::{self, Config, Environment, Loaded, Stamp};
 use crate::descriptors;
 use crate::dumps;
 use crate::reload::Reloader;
-use crate::server::{self, Bound};
+use crate::server::{self, Bound, Main};
 use crate::systemd::ServiceManager;
 use crate::telemetry::Telemetry;
 use crate::telemetry::log::{self, AccessLog, LogError};
@@ -69,6 +69,13 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
             "warning: the limit of open files cannot be raised: {error}"
         ));
     }
+    let main = match Main::new() {
+        Ok(main) => main,
+        Err(error) => {
+            output.note(format_args!("error: signals cannot be received: {error}"));
+            return ExitStatus::No;
+        }
+    };
     let ended = Source::find(args, env).and_then(|source| {
         let Loaded {
             config,
@@ -82,7 +89,7 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
         };
         note_warnings(&report, output);
         drop(report); // it may be long, and serving is longer
-        serve(args, config, source, watched, env, output)
+        serve(main, args, config, (source, watched), env, output)
     });
     // Other verbs have `Unable` for this, but to serve is all that this one is for.
     ended.unwrap_or_else(|error| {
@@ -108,14 +115,14 @@ impl Source {
 }
 
 fn serve(
+    main: Main,
     args: &Args,
     config: Config,
-    source: Source,
-    watched: Vec<(PathBuf, Stamp)>,
+    (source, watched): (Source, Vec<(PathBuf, Stamp)>),
     env: &Environment,
     output: &Output,
 ) -> anyhow::Result<ExitStatus> {
-    // First of all, because it changes the environment, which is sound only while there is one thread.
+    // Before any thread is started, because it changes the environment.
     let manager = ServiceManager::new(env.get("NOTIFY_SOCKET"), env.get("LISTEN_FDNAMES"))
         .context("what the service manager passed cannot be used")?;
     let format = args.log_format.into();
@@ -142,7 +149,7 @@ fn serve(
         Source::BuiltIn(quickstart) => (Reloader::never(env.clone()), Some(quickstart)),
         Source::File(file) => (Reloader::of_file(file, env.clone(), watched), None),
     };
-    let result = server::run(config, reloader, telemetry, manager, |bound| {
+    let result = server::run(main, config, reloader, telemetry, manager, |bound| {
         invite(quickstart.as_ref(), bound, output);
     });
     drop((log, access_guard));

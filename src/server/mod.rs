@@ -4,10 +4,13 @@
 //! rest: signals, reloads, health checks, the admin listener.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -56,23 +59,50 @@ pub struct Bound {
     pub address: SocketAddr,
 }
 
+/// The main thread's runtime, and the signals that it receives from when it is made: made before anything that takes
+/// time, so that one that comes early does not kill the process.
+#[derive(Debug)]
+pub struct Main {
+    runtime: Runtime,
+    stop: Stop,
+    hangup: Signal,
+}
+
+impl Main {
+    /// Begins to receive signals. Starts no thread.
+    pub fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let within = runtime.enter();
+        let (stop, hangup) = (Stop::listen()?, signal(SignalKind::hangup())?);
+        drop(within);
+        Ok(Self {
+            runtime,
+            stop,
+            hangup,
+        })
+    }
+}
+
 /// Serves `config` until a signal ends it. `reloader` says when to load it anew, and from where;
 /// `manager` is asked for sockets and told how it goes; `ready` is called once, when everything is
 /// bound and requests are served.
 pub fn run(
+    main: Main,
     config: Config,
     mut reloader: Reloader,
     telemetry: Telemetry,
     manager: ServiceManager,
     ready: impl FnOnce(&[Bound]),
 ) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let Main {
+        runtime,
+        mut stop,
+        hangup,
+    } = main;
     let result = runtime.block_on(async {
-        // First of all, so that a signal that comes at once does not kill the process.
-        let mut stop = Stop::listen()?;
-        reloader.listen();
+        reloader.listen(hangup);
         note_memory(&config.limits);
         note_root();
         note_observers(&observers(&config.routes));

@@ -3,6 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGTERM, SIGINT and SIGQUIT, which end the process; and SIGUSR1 and SIGUSR2, which are ignored.
+#[derive(Debug)]
 pub(super) struct Stop {
     terminate: Signal,
     interrupt: Signal,

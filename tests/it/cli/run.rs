@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use super::super::support::eventually;
 use super::{Shell, config};
 
 const OPEN: &str = "  - { name: a, match: { path: /a }, verify: none, upstream: echo }\n";
@@ -53,15 +54,14 @@ impl Running {
         self.seen.clone()
     }
 
-    fn end(mut self, signal: &str) -> Option<i32> {
+    fn kill(&self, signal: &str) {
         let id = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let killed = Command::new("kill").args([signal, &id]).status();
+        assert!(killed.unwrap().success());
+    }
+
+    fn end(mut self, signal: &str) -> Option<i32> {
+        self.kill(signal);
         self.child.wait().unwrap().code()
     }
 }
@@ -99,6 +99,30 @@ fn bound_addresses_and_ready_are_printed_whatever_the_filter() {
         );
         assert_eq!(running.end("-TERM"), Some(0));
     }
+}
+
+#[test]
+fn signals_that_come_while_the_configuration_is_read_kill_nobody() {
+    // SECURITY S-10
+    let route = |number: usize| {
+        format!(
+            "  - {{ name: r{number}, match: {{ path: /r{number} }}, verify: none, upstream: echo }}\n"
+        )
+    };
+    let routes: String = (0..3000).map(route).collect();
+    let shell = Shell::new().with("hookward.yaml", config(&routes));
+    let running = Running::start(&shell, &[]);
+    let id = running.child.id();
+    eventually("it receives SIGTERM", || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = u64::from_str_radix(caught?.trim(), 16).unwrap();
+        (caught & 1 << 14 != 0).then_some(())
+    });
+    for signal in ["-USR1", "-HUP"] {
+        running.kill(signal);
+    }
+    assert_eq!(running.end("-TERM"), Some(0));
 }
 
 #[test]
