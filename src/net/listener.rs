@@ -102,14 +102,19 @@ pub struct Worker {
     pub shutdown: Shutdown,
 }
 
-/// Binds `address` so that each worker can have a socket of its own on it.
+/// Binds `address` so that each worker can have a socket of its own on it. Until [`listen`] it gets no connections, which
+/// would be reset if it closed.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = socket_for(address)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// From here on the system gives connections to a socket of [`bind`].
+pub fn listen(socket: &std::net::TcpListener) -> io::Result<()> {
+    SockRef::from(socket).listen(BACKLOG)
 }
 
 /// Fails when a socket listens on `address`, even one of [`bind`].
@@ -480,9 +485,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_socket_that_is_only_bound_takes_no_connections_with_it() {
+        // SECURITY S-20
+        let first = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&first).unwrap();
+        let address = first.local_addr().unwrap();
+        let planned = bind(address).unwrap();
+        let connect = || std::net::TcpStream::connect(address).unwrap();
+        let _waiting: Vec<_> = (0..100).map(|_| connect()).collect();
+        drop(planned);
+        for _ in 0..100 {
+            first.accept().unwrap();
+        }
+    }
+
+    #[test]
     fn a_burst_of_connections_waits_for_its_turn() {
         // SECURITY DS-34: with the usual backlog of 128 the rest would be dropped and tried again
         let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listen(&listener).unwrap();
         let address = listener.local_addr().unwrap();
         let patience = Duration::from_millis(900); // before a lost SYN is sent again
         let connect = || std::net::TcpStream::connect_timeout(&address, patience).unwrap();

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{START, Server, cannot_listen};
 use crate::admin;
-use crate::net::listener::{bind, nobody_listens};
+use crate::net::listener::{bind, listen, nobody_listens};
 use crate::tasks::keep;
 
 /// The admin listener at work.
@@ -37,9 +37,13 @@ impl Server {
                 let context = || cannot_listen("the admin listener", address);
                 let passed = self.manager.listener("admin", address);
                 // Two processes on one address would each answer half of the probes and scrapes.
-                let alone = || match running {
-                    None => nobody_listens(address).and_then(|()| bind(address)),
-                    Some(_) => bind(address),
+                let alone = || {
+                    if running.is_none() {
+                        nobody_listens(address)?;
+                    }
+                    let socket = bind(address)?;
+                    listen(&socket)?;
+                    Ok(socket)
                 };
                 let socket = passed.unwrap_or_else(alone);
                 Ok(AdminChange::Open(address, socket.with_context(context)?))

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{START, Server, cannot_listen};
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::net::acme::Keeper;
-use crate::net::listener::{Endpoint, bind, nobody_listens};
+use crate::net::listener::{Endpoint, bind, listen, nobody_listens};
 use crate::net::tls::{Certificate, Expiry, Origin, TlsAcceptor};
 use crate::settings::{CertificateSource, ListenerSettings, TlsSettings, Transport};
 use crate::tasks::keep;
@@ -54,6 +54,24 @@ impl Server {
             own_ports.push(port);
         }
         Ok(planned)
+    }
+
+    /// Begins to listen on the new sockets, once nothing else can fail: to close one that has connections resets them.
+    pub(super) fn listen(&self, plan: &[Planned]) -> anyhow::Result<()> {
+        for Planned { settings, change } in plan {
+            let Change::Open(_, sockets) = change else {
+                continue;
+            };
+            if self.manager.holds(&settings.name, settings.address) {
+                continue;
+            }
+            for socket in sockets {
+                let context =
+                    || cannot_listen(&format!("listener `{}`", settings.name), settings.address);
+                listen(socket).with_context(context)?;
+            }
+        }
+        Ok(())
     }
 
     fn plan_one(&self, settings: ListenerSettings, own_ports: &[u16]) -> anyhow::Result<Planned> {

@@ -250,6 +250,7 @@ impl Server {
         };
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
+        server.listen(&plan)?;
         server.kept.keep_clusters(clusters);
         server.apply_admin(admin);
         server.apply(plan);
@@ -388,6 +389,7 @@ impl Server {
         let snapshot = self
             .kept
             .snapshot(routes, limits.clone(), policies, &clusters, &store)?;
+        self.listen(&plan)?;
         self.kept.keep_store(state, store);
         self.kept.keep_clusters(clusters);
         self.limits = limits;

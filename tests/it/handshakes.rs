@@ -14,7 +14,7 @@ use hookward::config::{Environment, load_text};
 use hookward::gateway::keys::{Fetch, Fetched, Fetching, HttpsUrl, Reach};
 use hookward::net::connections::Connections;
 use hookward::net::http::Shutdown;
-use hookward::net::listener::{Endpoint, Worker, accept, bind};
+use hookward::net::listener::{Endpoint, Worker, accept, bind, listen};
 use hookward::net::tls::TlsAcceptor;
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::sign::Draft;
@@ -60,6 +60,7 @@ impl Served {
         let (gateway, _) = data_path(config, world);
         let telemetry = gateway.telemetry().clone();
         let socket = bind(listener.address).unwrap();
+        listen(&socket).unwrap();
         let address = socket.local_addr().unwrap();
         let endpoint = Arc::new(Endpoint {
             name: Arc::clone(&listener.name),
