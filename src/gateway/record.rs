@@ -245,6 +245,7 @@ impl Record {
             (Path::OfRoute(_), None) | (Path::Unknown, _) => None,
         };
         self.telemetry.access.write(&AccessEvent {
+            timestamp: self.clock.now(),
             request_id: self.request_id.to_str().unwrap_or_default(),
             route: self.route_name(),
             provider: self.provider.as_deref().map(Provider::name),

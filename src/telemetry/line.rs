@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::log::AccessEvent;
+use crate::units::UnixTime;
 
 /// Longest text from outside that one field of a log takes.
 pub(super) const FIELD_BYTES_MAX: usize = 256;
@@ -19,10 +20,17 @@ pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+/// RFC 3339, to the millisecond.
+pub(super) fn moment(time: UnixTime) -> String {
+    jiff::Timestamp::from_millisecond(time.millis())
+        .map_or_else(|_beyond| time.to_string(), |time| format!("{time:.3}"))
+}
+
 /// One event on one line, without the line's end.
 pub(super) fn text(event: &AccessEvent<'_>) -> String {
     let mut line = String::with_capacity(384);
-    push_or_dash(&mut line, "", event.status);
+    line.push_str(&moment(event.timestamp));
+    push_or_dash(&mut line, " ", event.status);
     push_text(&mut line, " ", Some(event.method));
     push_text(&mut line, " ", event.path);
     push_or_dash(&mut line, " ", Some(event.outcome.code()));

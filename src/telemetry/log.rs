@@ -22,6 +22,7 @@ use tracing_subscriber::registry::LookupSpan;
 use super::lossy::{FlushGuard, LossyWriter, OutputState};
 use super::{Outcome, Seldom, line, metrics};
 use crate::reason::Reason;
+use crate::units::UnixTime;
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub enum LogFormat {
 /// Text from outside is cut at 256 bytes. Whoever fills this in has already masked tokens in `path`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct AccessEvent<'a> {
+    /// When it ended.
+    #[serde(serialize_with = "moment")]
+    pub timestamp: UnixTime,
     /// Ours, or a trusted proxy's.
     #[serde(serialize_with = "cut")]
     pub request_id: &'a str,
@@ -87,6 +91,10 @@ fn cut<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
 
 fn cut_option<S: Serializer>(text: &Option<&str>, serializer: S) -> Result<S::Ok, S::Error> {
     text.map(line::cut).serialize(serializer)
+}
+
+fn moment<S: Serializer>(time: &UnixTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&line::moment(*time))
 }
 
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -298,6 +306,7 @@ mod tests {
 
     fn event<'a>() -> AccessEvent<'a> {
         AccessEvent {
+            timestamp: UnixTime::from_millis(1_790_000_000_120),
             request_id: "0198c0de-0000-7000-8000-000000000000",
             route: "github",
             provider: Some("github"),
@@ -328,8 +337,8 @@ mod tests {
     fn every_field_is_always_there() {
         let log = AccessLog::capture();
         log.write(&event());
-        insta::assert_snapshot!(log.captured(), @r#"{"request_id":"0198c0de-0000-7000-8000-000000000000","route":"github","provider":"github","outcome":"rejected","reason":"signature_mismatch","status":401,"client_ip":"192.0.2.7","method":"POST","path":"/hooks/github","bytes_in":1234,"event_id":null,"key_id":null,"upstream_status":null,"duration_ms":12.345}"#);
-        insta::assert_snapshot!(text(&event()), @"401 POST /hooks/github rejected reason=signature_mismatch route=github provider=github key_id=- event_id=- upstream_status=- client_ip=192.0.2.7 bytes_in=1234 duration_ms=12.345 request_id=0198c0de-0000-7000-8000-000000000000");
+        insta::assert_snapshot!(log.captured(), @r#"{"timestamp":"2026-09-21T14:13:20.120Z","request_id":"0198c0de-0000-7000-8000-000000000000","route":"github","provider":"github","outcome":"rejected","reason":"signature_mismatch","status":401,"client_ip":"192.0.2.7","method":"POST","path":"/hooks/github","bytes_in":1234,"event_id":null,"key_id":null,"upstream_status":null,"duration_ms":12.345}"#);
+        insta::assert_snapshot!(text(&event()), @"2026-09-21T14:13:20.120Z 401 POST /hooks/github rejected reason=signature_mismatch route=github provider=github key_id=- event_id=- upstream_status=- client_ip=192.0.2.7 bytes_in=1234 duration_ms=12.345 request_id=0198c0de-0000-7000-8000-000000000000");
     }
 
     #[test]
