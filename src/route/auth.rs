@@ -10,6 +10,7 @@ use crate::scheme::handshake::{Answers, Handshake};
 use crate::scheme::https_url::KeyUrl;
 use crate::scheme::keys::KeySet;
 use crate::secret::Secret;
+use crate::units::UnixTime;
 
 /// The `verify` list of a route.
 #[derive(Debug)]
@@ -262,6 +263,21 @@ impl AuthPolicy {
                 Check::Signature(check) => !check.scheme.secret_query_fields().is_empty(),
                 _ => false,
             })
+    }
+
+    /// The keys that end, and when.
+    pub fn key_ends(&self) -> Vec<(Arc<str>, UnixTime)> {
+        let mut ends = Vec::new();
+        for check in self.checks() {
+            let keys = match check {
+                Check::Signature(check) => &check.keys,
+                Check::Token(check) => &check.keys,
+                Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) => continue,
+            };
+            let own = keys.all().iter();
+            ends.extend(own.filter_map(|key| Some((Arc::clone(&key.id), key.not_after?))));
+        }
+        ends
     }
 
     /// Ids of every configured key, for the metric that shows which are in use.

@@ -207,16 +207,19 @@ impl Server {
         Some(AbortOnDropHandle::new(tokio::spawn(kept)))
     }
 
-    pub(super) fn show_expiries(&self) {
+    pub(super) fn show_expiries(&mut self) {
         let metrics = &self.kept.telemetry.metrics;
         metrics.reset_certificates();
         let mut expiries = Vec::new();
         for running in self.endpoints.values() {
             expiries.extend(self.note_expiries(running));
         }
-        for first in earliest(expiries) {
+        let first = earliest(expiries);
+        for first in &first {
             metrics.certificate(&first.name, first.not_before, first.not_after);
         }
+        let ends = first.into_iter().map(|first| (first.name, first.not_after));
+        self.ends.of_certificates(ends, self.clock.now());
     }
 
     fn open(

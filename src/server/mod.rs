@@ -32,12 +32,14 @@ use crate::systemd::{ServiceManager, State};
 use crate::telemetry::Telemetry;
 
 mod admin;
+mod ends;
 mod kept;
 mod listeners;
 mod stop;
 mod workers;
 
 use admin::AdminListener;
+use ends::Ends;
 use kept::Kept;
 use listeners::{Running, policies};
 use stop::Stop;
@@ -195,6 +197,8 @@ struct Server {
     keeping: Keeping,
     issued: mpsc::UnboundedReceiver<()>,
     steps: Steps,
+    clock: Clock,
+    ends: Ends,
 }
 
 impl Server {
@@ -246,8 +250,11 @@ impl Server {
             manager,
             keeping,
             issued,
-            steps: Steps::of(clock),
+            steps: Steps::of(clock.clone()),
+            clock,
+            ends: Ends::default(),
         };
+        server.note_ends();
         let plan = server.plan(listeners)?;
         let admin = server.plan_admin(admin)?;
         server.listen(&plan)?;
@@ -305,6 +312,7 @@ impl Server {
     /// What is done every [`SWEEP_INTERVAL`].
     fn sweep(&mut self) {
         self.kept.limiters.sweep();
+        self.ends.look(self.clock.now());
         if let Some(seconds) = self.steps.last() {
             tracing::warn!(
                 seconds,
@@ -394,10 +402,19 @@ impl Server {
         self.kept.keep_clusters(clusters);
         self.limits = limits;
         self.gateway.swap(snapshot);
+        self.note_ends();
         self.apply_admin(admin);
         self.apply(plan);
         note_observers(&observers);
         Ok(())
+    }
+
+    /// Takes note of when the secrets of the routes end.
+    fn note_ends(&mut self) {
+        let snapshot = self.gateway.snapshot();
+        let metrics = &self.kept.telemetry.metrics;
+        self.ends
+            .of_routes(&snapshot.routes, metrics, self.clock.now());
     }
 
     /// Warns of sockets of the service manager that no listener takes, because their clients wait for ever.

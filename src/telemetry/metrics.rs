@@ -30,6 +30,7 @@ pub struct Metrics {
     acme_order_due: IntGaugeVec,
     certificates: Certificates,
     upstream_servers: IntGaugeVec,
+    secret_ends: IntGaugeVec,
     /// Open connections of all data listeners.
     pub connections: IntGauge,
     connections_refused: [IntCounter; ConnectionLimit::ALL.len()],
@@ -260,6 +261,7 @@ impl Metrics {
             acme_order_due: acme_order_due(&registry),
             certificates: Certificates::new(&registry),
             upstream_servers: upstream_servers(&registry),
+            secret_ends: secret_ends(&registry),
             connections: gauge(
                 &registry,
                 "hookward_connections",
@@ -364,6 +366,17 @@ impl Metrics {
         self.acme_order_due.reset();
     }
 
+    /// Says when a configured secret ends. `key_id` is its id.
+    pub fn secret(&self, route: &str, key_id: &str, not_after: UnixTime) {
+        let gauge = self.secret_ends.with_label_values(&[route, key_id]);
+        gauge.set(not_after.secs());
+    }
+
+    /// Forgets the secrets before a reload names them again.
+    pub fn reset_secrets(&self) {
+        self.secret_ends.reset();
+    }
+
     /// Whether a server of an upstream answers.
     pub fn upstream_server(&self, upstream: &str, server: &str) -> IntGauge {
         self.upstream_servers.with_label_values(&[upstream, server])
@@ -431,6 +444,15 @@ fn upstream_servers(registry: &Registry) -> IntGaugeVec {
         "hookward_upstream_server_up",
         "1 where a server answers, 0 where its last health check failed or a request got no answer since one did.",
         &["upstream", "server"],
+    )
+}
+
+fn secret_ends(registry: &Registry) -> IntGaugeVec {
+    gauges(
+        registry,
+        "hookward_secret_not_after_timestamp_seconds",
+        "When a secret ends, in Unix seconds; only of those that do.",
+        &["route", "key_id"],
     )
 }
 
@@ -523,6 +545,7 @@ mod tests {
         route.upstream(None, Duration::from_secs(10));
         route.answer_broken();
         metrics.upstream_server("app", "http://app:3000").set(1);
+        metrics.secret("github", "2026-09", UnixTime::from_secs(1_800_000_000));
         metrics
             .unrouted()
             .count(Outcome::Rejected, Some(Reason::RouteNotFound));

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use sha2::Digest as _;
 
 use super::support::{
-    App, Gateway, SECRET, config, github, github_route, hmac, hmac_base64, hmac_hex, now, stripe,
+    App, Gateway, SECRET, config, eventually, github, github_route, hmac, hmac_base64, hmac_hex,
+    now, stripe,
 };
 
 /// One route at `/in` with these checks.
@@ -256,6 +257,41 @@ fn several_secrets_each_with_its_id() {
         (Some(1), Some(1), Some(0))
     );
     assert_eq!(app.count(), 2);
+}
+
+#[test]
+fn that_a_secret_has_ended_is_said_once() {
+    // SECURITY A-13
+    let app = App::start();
+    let end = now() + 2;
+    let verify = format!(
+        "- provider: github
+        secrets:
+          - {{ id: current, from: env:SECRET }}
+          - {{ id: previous, from: env:OTHER, not_after: {end} }}
+          - {{ id: ended, from: \"value:a secret that has ended long ago\", not_after: 2020-01-01T00:00:00Z }}"
+    );
+    let gateway = start(&app, &verify);
+    let ends = |id: &str| {
+        gateway.metric(
+            "hookward_secret_not_after_timestamp_seconds",
+            &[("route", "signed"), ("key_id", id)],
+        )
+    };
+    let known = ["current", "previous", "ended"].map(ends);
+    let end = u64::try_from(end).unwrap();
+    assert_eq!(known, [None, Some(end), Some(1_577_836_800)]);
+    let said = |text: &str| {
+        let lines = gateway.stderr();
+        let mut lines = lines
+            .lines()
+            .filter(|line| line.contains("a secret has ended"));
+        lines.any(|line| line.contains(text))
+    };
+    eventually("a word in the log", || {
+        said("\"key_id\":\"previous\"").then_some(())
+    });
+    assert!(!said("\"key_id\":\"ended\""));
 }
 
 #[test]
