@@ -404,11 +404,11 @@ impl Inner {
                 published::read(wanted, &fetched.body, self.fetch.roots(), self.clock.now())
             });
         self.metrics.key_fetch(read.is_ok());
-        let host = wanted.url.host();
+        let url = format!("https://{}{}", wanted.url.authority(), wanted.url.path());
         match read {
             Ok(keys) => {
                 let ids: Vec<_> = keys.ids().collect();
-                tracing::info!(host, keys = ids.join(" "), "keys fetched");
+                tracing::info!(url, keys = ids.join(" "), "keys fetched");
                 let fresh = max_age.unwrap_or(FRESH_DEFAULT);
                 entry.state().held = Some(Held {
                     keys: Arc::new(keys),
@@ -416,7 +416,7 @@ impl Inner {
                     fresh: fresh.clamp(FRESH_MIN, FRESH_MAX),
                 });
             }
-            Err(error) => tracing::warn!(host, error, "keys not fetched"),
+            Err(error) => tracing::warn!(url, error, "keys not fetched"),
         }
     }
 
