@@ -269,6 +269,16 @@ pub struct ListenerSettings {
 }
 
 impl ListenerSettings {
+    /// Whether requests reach routes through it over TLS.
+    pub fn takes_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Whether requests reach routes through it over plain HTTP.
+    pub fn takes_plain_http(&self) -> bool {
+        matches!(self.transport, Transport::Plaintext(Plaintext::Allow))
+    }
+
     /// What is ordered for it, where its certificates come from an ACME authority.
     pub fn acme(&self) -> Option<&AcmeSettings> {
         match &self.transport {

@@ -249,6 +249,56 @@ fn a_path_that_no_target_can_have_is_an_error() {
 }
 
 #[test]
+fn a_url_that_the_signature_covers_needs_a_public_url() {
+    // SECURITY A-42
+    let twilio = "{ provider: twilio, secrets: [env:STRIPE_SECRET] }";
+    let told = |listeners: &str, host: &str| {
+        let told = report(&load(&format!(
+            "version: 1\nlisteners:\n{listeners}routes:\n  - {{ name: a, match: {{ path: /a{host} }}, \
+             verify: [{twilio}], upstream: echo }}\n"
+        )));
+        assert!(!told.contains("error"), "{told}");
+        told
+    };
+    let called = ", public_url: https://hooks.example.org";
+    let tls = |more: &str| {
+        format!("  s: {{ address: 127.0.0.1:1, tls: {{ self_signed: [a.example] }}{more} }}\n")
+    };
+    let plain = |how: &str, more: &str| {
+        format!("  p: {{ address: 127.0.0.1:2, plaintext: {how}{more} }}\n")
+    };
+    let of_host = "the request itself says with which host";
+    let of_plain = "begins with `http://` and the request's Host";
+    let allow = plain("allow", "");
+    for (listeners, any_host, one_host) in [
+        (tls(""), Some(of_host), None),
+        (tls("") + &plain("redirect", ""), Some(of_host), None),
+        (tls("") + &allow, Some(of_plain), Some(of_plain)),
+        (tls(called) + &allow, Some(of_plain), Some(of_plain)),
+        (allow, Some(of_plain), Some(of_plain)),
+        (tls(called) + &plain("redirect", ""), None, None),
+        (plain("allow", called), None, None),
+    ] {
+        for (host, part) in [("", any_host), (", host: a.example", one_host)] {
+            let told = told(&listeners, host);
+            match part {
+                Some(part) => assert!(told.contains(part), "{listeners}{host}: {told}"),
+                None => assert!(
+                    !told.contains("covers the URL"),
+                    "{listeners}{host}: {told}"
+                ),
+            }
+            let offers_host = told.contains("`match.host`");
+            assert_eq!(
+                offers_host,
+                part == Some(of_host),
+                "{listeners}{host}: {told}"
+            );
+        }
+    }
+}
+
+#[test]
 fn redis_that_nothing_uses_is_told() {
     let routes =
         with_routes("  - { name: a, match: { path: /a }, verify: none, upstream: echo }\n");

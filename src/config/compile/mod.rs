@@ -23,6 +23,7 @@ use crate::problem::{Problem, Report};
 use crate::route::matcher::RouteTable;
 use crate::scheme::Scheme;
 use crate::scheme::catalog::{Catalog, Selected};
+use crate::settings::ListenerSettings;
 use crate::units::Span;
 
 mod basic;
@@ -96,11 +97,12 @@ pub(super) fn config(
     let written = spec.listeners.get().map_or(0, |own| own.0.len());
     let asks_for_certificates =
         listeners.len() < written || listeners.iter().any(listeners::asks_for_certificates);
-    let takes_any_host = listeners.iter().any(|own| own.public_url.is_none());
+    let mut unnamed = listeners.iter().filter(|own| own.public_url.is_none());
     let world = routes::World {
         limits: &limits,
         asks_for_certificates,
-        takes_any_host,
+        takes_any_host: unnamed.clone().any(ListenerSettings::takes_tls),
+        takes_plain_urls: unnamed.any(ListenerSettings::takes_plain_http),
     };
     let routes = compiler.routes(&spec.routes, &world, &mut upstreams);
     compiler.names_of_certificates(spec, &listeners);

@@ -32,8 +32,10 @@ pub(super) struct World<'w> {
     pub(super) limits: &'w Limits,
     /// Whether any listener asks clients for a certificate.
     pub(super) asks_for_certificates: bool,
-    /// Whether any listener takes the host that a request names for its own.
+    /// Whether any listener with TLS takes the host that a request names for its own.
     pub(super) takes_any_host: bool,
+    /// Whether any without it takes URLs to be of that host and `http://`, whatever a proxy in front was called by.
+    pub(super) takes_plain_urls: bool,
 }
 
 /// What the checks of a route may refer to.
@@ -176,7 +178,9 @@ impl Compiler<'_, '_> {
             self.weaknesses(spec, auth, &sources);
             if let Some(matches) = &matches {
                 self.methods_of_presets(&auth.facts, &matches.methods);
-                if world.takes_any_host && matches.host == HostPattern::Any {
+                if world.takes_plain_urls {
+                    self.plain_urls(&auth.facts);
+                } else if world.takes_any_host && matches.host == HostPattern::Any {
                     self.hosts_of_urls(&auth.facts);
                 }
             }

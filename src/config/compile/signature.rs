@@ -483,6 +483,18 @@ impl Compiler<'_, '_> {
         }
     }
 
+    /// Warns where the URL that the signature is checked with begins with `http://`: what the sender called need not,
+    /// for a proxy may have ended its TLS.
+    pub(super) fn plain_urls(&mut self, facts: &Facts) {
+        for place in &facts.of_hosts {
+            self.warn(
+                place,
+                "the signature covers the URL, and on a listener without `tls` that begins with `http://` and the request's Host",
+                Some("set `public_url` on the listeners to what senders call"),
+            );
+        }
+    }
+
     /// Warns when a route takes none of the methods that a provider calls with.
     pub(super) fn methods_of_presets(&mut self, facts: &Facts, taken: &[Method]) {
         for (place, methods) in &facts.methods {
