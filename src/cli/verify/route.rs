@@ -28,6 +28,7 @@ use crate::scheme::SenderUrl;
 use crate::scheme::hints::{Case, Foreign};
 use crate::scheme::keys::Key;
 use crate::scheme::trace::{StepResult, Trace};
+use crate::settings::ListenerSettings;
 
 pub(super) fn judge(
     name: &str,
@@ -115,13 +116,16 @@ impl Judge<'_> {
             .question
             .client_ip
             .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        // Without a URL that says otherwise, senders are taken to call over https.
-        let tls = TlsFacts {
+        // Without a URL that says otherwise, senders are taken to call over https, unless nobody can.
+        let listeners = &self.config.listeners;
+        let is_plain = listeners.iter().any(ListenerSettings::takes_plain_http)
+            && !listeners.iter().any(ListenerSettings::takes_tls);
+        let tls = (!is_plain).then_some(TlsFacts {
             certificate: None,
             client: None,
-        };
+        });
         let peer = SocketAddr::new(peer, 0);
-        let connection = Connection::new(peer, "offline".into(), Some(tls));
+        let connection = Connection::new(peer, "offline".into(), tls);
         head::parse(parts, &connection)
     }
 

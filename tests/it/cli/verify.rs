@@ -558,6 +558,47 @@ fn hashed_passwords_and_open_routes() {
     assert_eq!(step(&json, "verify"), Some("skipped"));
 }
 
+/// A capture of a request that is signed with its URL.
+fn twilio(url: &str) -> String {
+    let hex = hmac_hex("sha1", SECRET, format!("{url}ab").as_bytes());
+    let signature = BASE64.encode(&HEXLOWER.decode(hex.as_bytes()).unwrap());
+    let headers = [
+        ("Content-Type", "application/x-www-form-urlencoded"),
+        ("X-Twilio-Signature", &*signature),
+    ];
+    request("/t", &headers, "a=b")
+}
+
+#[test]
+fn the_url_begins_as_it_does_at_the_gateway() {
+    // SECURITY A-42
+    let (https, http) = ("https://hooks.example.org/t", "http://hooks.example.org/t");
+    let called = "public_url: https://hooks.example.org";
+    let tls = "s: { address: 127.0.0.1:0, tls: { self_signed: [localhost] } }";
+    let allow = "p: { address: 127.0.0.1:0, plaintext: allow }";
+    let told = format!("p: {{ address: 127.0.0.1:0, plaintext: allow, {called} }}");
+    let redirect = "r: { address: 127.0.0.1:0, plaintext: redirect }";
+    let args = ["verify", "--route", "t", "--request", "-"];
+    for (listeners, right, wrong) in [
+        (vec![tls], https, http),
+        (vec![tls, allow], https, http),
+        (vec![tls, redirect], https, http),
+        (vec![allow], http, https),
+        (vec![allow, redirect], http, https),
+        (vec![&*told], https, http),
+    ] {
+        let config = format!(
+            "version: 1\nlisteners:\n  {}\nroutes:\n  - {{ name: t, match: {{ path: /t }}, upstream: echo, \
+             verify: [{{ provider: twilio, secrets: [env:S] }}] }}\n",
+            listeners.join("\n  ")
+        );
+        let shell = Shell::new().with("hookward.yaml", config).env("S", SECRET);
+        shell.feed(&args, twilio(right).as_bytes()).code(0);
+        let refused = shell.feed(&args, twilio(wrong).as_bytes()).code(1);
+        assert!(refused.stdout.contains(wrong), "{refused:?}");
+    }
+}
+
 const ASKED: &str = "  - name: slack
     match: { path: /slack }
     replay: { window: 10m }
