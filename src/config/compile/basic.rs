@@ -22,6 +22,8 @@ impl Compiler<'_, '_> {
             return None;
         }
         let mut users = Some(Vec::new());
+        // Each with its place, also where something else of the user is wrong.
+        let mut names = Vec::new();
         if let Some(at) = &spec.users {
             let items = values(Some(at)).unwrap_or_default();
             if items.is_empty()
@@ -32,31 +34,22 @@ impl Compiler<'_, '_> {
                 self.error(place, "there is no user, so no request could pass", None);
             }
             for (user, place) in items {
-                let user = self.user(user, &place, scope.route);
-                join(&mut users, user.map(|user| vec![(user, place)]));
+                let user = self.user(user, &place, scope.route, &mut names);
+                join(&mut users, user.map(|user| vec![user]));
             }
         }
         if let Some((file, place)) = value(spec.htpasswd.as_ref()) {
-            let read = self.htpasswd(file, &place);
-            join(
-                &mut users,
-                read.map(|read| read.into_iter().map(|user| (user, place.clone())).collect()),
-            );
+            join(&mut users, self.htpasswd(file, &place, &mut names));
         }
-        let users = users?;
         let mut seen = HashSet::new();
-        for (user, place) in &users {
-            if !seen.insert(Arc::clone(&user.name)) {
-                self.error(
-                    place,
-                    format!("the user `{}` stands here twice", user.name),
-                    None,
-                );
+        for (name, place) in &names {
+            if !seen.insert(name) {
+                self.error(place, format!("the user `{name}` stands here twice"), None);
             }
         }
         Some(BasicCheck {
             challenge: challenge("Basic", realm.unwrap_or(scope.route)),
-            users: users.into_iter().map(|(user, _)| user).collect(),
+            users: users?,
         })
     }
 
@@ -73,7 +66,13 @@ impl Compiler<'_, '_> {
         Some(realm)
     }
 
-    fn user(&mut self, spec: &UserSpec, place: &Place, route: &str) -> Option<BasicUser> {
+    fn user(
+        &mut self,
+        spec: &UserSpec,
+        place: &Place,
+        route: &str,
+        names: &mut Vec<(Arc<str>, Place)>,
+    ) -> Option<BasicUser> {
         let name = self.required(&spec.name, &place.path, "name");
         let name = name.and_then(|(name, place)| match user_name(name) {
             Ok(name) => Some(name),
@@ -82,6 +81,7 @@ impl Compiler<'_, '_> {
                 None
             }
         });
+        names.extend(name.clone().map(|name| (name, place.clone())));
         let password = match (&spec.password, &spec.password_hash) {
             (None, None) => {
                 let hint = "write `password: env:NAME`, or `password_hash`, made by `hookward hash-password`";
@@ -144,7 +144,12 @@ impl Compiler<'_, '_> {
     }
 
     /// Reads `name:hash` lines; what is wrong is named by its line in that file.
-    fn htpasswd(&mut self, file: &str, place: &Place) -> Option<Vec<BasicUser>> {
+    fn htpasswd(
+        &mut self,
+        file: &str,
+        place: &Place,
+        names: &mut Vec<(Arc<str>, Place)>,
+    ) -> Option<Vec<BasicUser>> {
         let bytes = match self.resolver.file(file) {
             Ok(bytes) => bytes,
             Err(finding) => {
@@ -163,7 +168,12 @@ impl Compiler<'_, '_> {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            match htpasswd_line(line) {
+            let user = htpasswd_line(line).and_then(|(name, hash)| {
+                names.push((Arc::clone(&name), place.clone()));
+                let password = validate_hash(hash)?;
+                Ok(BasicUser { name, password })
+            });
+            match user {
                 Ok(user) => users.push(user),
                 Err(message) => {
                     is_good = false;
@@ -186,13 +196,10 @@ impl Compiler<'_, '_> {
     }
 }
 
-/// No message repeats what follows the colon.
-fn htpasswd_line(line: &str) -> Result<BasicUser, String> {
+/// Name and hash. No message repeats what follows the colon.
+fn htpasswd_line(line: &str) -> Result<(Arc<str>, &str), String> {
     let (name, hash) = line.split_once(':').ok_or("not `name:hash`")?;
-    Ok(BasicUser {
-        name: user_name(name)?,
-        password: validate_hash(hash)?,
-    })
+    Ok((user_name(name)?, hash))
 }
 
 fn user_name(name: &str) -> Result<Arc<str>, String> {
