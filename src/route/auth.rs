@@ -287,7 +287,9 @@ impl AuthPolicy {
             match check {
                 Check::Any(_) | Check::ClientCert(_) => {}
                 Check::Basic(basic) => ids.extend(basic.users.iter().map(|u| Arc::clone(&u.name))),
-                Check::Signature(check) if check.needs_fetch() => {}
+                // What is fetched has names of its own, and what proves nothing has no key.
+                Check::Signature(check)
+                    if check.needs_fetch() || !check.scheme.proves_anything() => {}
                 Check::Signature(check) => ids.extend(check.keys.ids()),
                 Check::Token(check) => ids.extend(check.keys.ids()),
             }

@@ -358,6 +358,8 @@ fn ids_default_to_a_name_that_is_no_secret() {
         "[{ token: { bearer: true, secrets: [env:TK, file:secret.txt, 'value:an example of a secret'] } }]",
     );
     assert_eq!(ids, ["TK", "secret", "key-3"]);
+    let ids = key_ids("[{ provider: codecov }, { token: { bearer: true, secrets: [env:TK] } }]");
+    assert_eq!(ids, ["TK"]);
     let ids = key_ids("[{ token: { bearer: true, secrets: [env:PW, { id: PW, from: env:TK }] } }]");
     assert_eq!(ids, ["PW-2", "PW"]);
     let ids = key_ids("[{ basic: { htpasswd: users.htpasswd } }]");
