@@ -320,7 +320,8 @@ pub(super) enum ModeSpec {
 #[derive(Debug, Deserialize)]
 #[cfg_attr(test, derive(JsonSchema))]
 pub(super) struct QuotaSpec {
-    /// `client_ip`: each client, before the body is read; `route`: all requests, after verification.
+    /// `client_ip`: each client, before the body is read; `route`: verified deliveries of the route, without
+    /// handshakes and duplicates.
     pub(super) key: At<QuotaKeySpec>,
     /// How fast it refills: `30/s`, `100/m` or `1000/h`.
     pub(super) rate: At<Parsed<Rate>>,
