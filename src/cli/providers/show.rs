@@ -400,12 +400,28 @@ fn scheme_facts(spec: &SchemeSpec, selected: &Selected) -> Vec<Fact> {
                 Some(source.unwrap_or_else(named_by_message)),
             );
         }
+        facts.one("replay memory", Some(replay_memory(&scheme)));
         facts.many(
             "warnings",
             scheme.weaknesses().into_iter().map(str::to_owned).collect(),
         );
     }
     facts.0
+}
+
+/// Whether a route that does not say so looks for replays, and why.
+fn replay_memory(scheme: &Scheme) -> &'static str {
+    if !scheme.is_signed() {
+        "none: nothing is signed that would tell a copy from another delivery"
+    } else if scheme.is_shared_token() {
+        "off by default: several events may carry the same token"
+    } else if scheme.signed_tolerance().is_none() {
+        "off by default: no signed timestamp is judged; `replay: { window: 10m }` in the route switches it on"
+    } else if !scheme.tells_deliveries_apart() {
+        "off by default: neither the body nor an id is signed with the timestamp, so that two events may look alike"
+    } else {
+        "on by default: a timestamp is signed, with the body or an id"
+    }
 }
 
 /// Where a provider publishes its keys.

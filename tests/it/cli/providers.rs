@@ -101,6 +101,16 @@ fn an_unknown_name_exits_2() {
         .unable("absent");
 }
 
+/// Whether `show` says of the scheme of a snippet that replays are looked for.
+fn is_on_by_default(shown: &serde_json::Value, name: &str) -> bool {
+    let schemes = shown["schemes"].as_array().unwrap();
+    let id = name.split_once('/').map(|(_, id)| id);
+    let is_own = |scheme: &&serde_json::Value| id.is_none_or(|id| scheme["id"] == *id);
+    let scheme = schemes.iter().find(is_own).unwrap();
+    let said = scheme["replay_memory"].as_str().unwrap();
+    said.starts_with("on by default")
+}
+
 /// Each preset's configuration is one that `validate` takes, once its secrets are set.
 #[test]
 fn every_snippet_is_valid() {
@@ -123,6 +133,10 @@ fn every_snippet_is_valid() {
             .run(&["providers", "show", &name, "--snippet"])
             .code(0)
             .stdout;
+        let shown = Shell::new()
+            .run(&["providers", "show", &name, "--format", "json"])
+            .code(0)
+            .json();
         // Public keys cannot be made up; such a snippet is the same but for that line.
         if snippet.contains("public_keys") {
             continue;
@@ -140,8 +154,12 @@ fn every_snippet_is_valid() {
         let wrong = |secret: &str| {
             let env = Environment::from_pairs(variable.map(|name| (name, secret)));
             let loaded = config::load_text("hookward.yaml", &snippet, Path::new(""), &env);
-            let valid = loaded.config.is_some();
-            (!valid).then(|| loaded.report.to_string())
+            let Some(config) = loaded.config else {
+                return Some(loaded.report.to_string());
+            };
+            let looks_for_replays = config.routes.routes()[0].replay.is_some();
+            assert_eq!(looks_for_replays, is_on_by_default(&shown, &name), "{name}");
+            None
         };
         let reports: Vec<String> = secrets.iter().map_while(|secret| wrong(secret)).collect();
         assert!(
@@ -164,7 +182,9 @@ fn every_scheme_says_what_it_leaves_open() {
     };
     for name in hookward::scheme::catalog::Catalog::built_in().names() {
         for scheme in show(&name)["schemes"].as_array().unwrap() {
-            assert!(scheme["key"].is_string(), "{name}: {scheme}");
+            for fact in ["key", "replay_memory"] {
+                assert!(scheme[fact].is_string(), "{name}: {scheme}");
+            }
         }
     }
     let iyzico = show("iyzico/v3-subscription");
