@@ -76,6 +76,12 @@ impl<'a> Question<'a> {
         self.handshake
     }
 
+    /// Whether it needs a signature, and has none that holds.
+    pub fn lacks_signature(self, presented: Presented<'_>, body: &Content, now: UnixTime) -> bool {
+        self.handshake.needs_signature()
+            && verify::signature(self.check, &presented.message(body), presented, now).is_err()
+    }
+
     /// Judges it: its proofs, and the other checks of the route.
     pub fn judge(
         self,

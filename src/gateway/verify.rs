@@ -92,6 +92,17 @@ enum Step {
     Proven(Box<Proof>),
 }
 
+impl Progress {
+    /// Whether the head alone has proved the check that `signature` is, or the `any` that it is a choice of.
+    pub fn is_proven(&self, signature: &SignatureCheck, route: &Route) -> bool {
+        let AuthPolicy::All(checks) = &route.auth else {
+            return false;
+        };
+        let mut steps = checks.iter().zip(&self.0);
+        steps.any(|(check, step)| check.holds(signature) && matches!(step, Step::Proven(_)))
+    }
+}
+
 /// Judges what the head alone can tell.
 pub async fn from_head(
     presented: Presented<'_>,

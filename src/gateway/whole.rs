@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use super::admit;
 use super::body::Received;
 use super::connection::CertificateNames;
-use super::handshake;
+use super::handshake::{self, Question};
 use super::head::Head;
 use super::keys::{self, KeyCache, Keyring, Wanted};
 use super::promise;
@@ -110,7 +110,13 @@ fn conclude(
 ) -> Verdict {
     let Presented { head, route, .. } = presented;
     let found = could_be_handshake.then(|| handshake::find(presented, content));
-    let question = found.flatten();
+    // Where another of `any` holds, what only looks like a signed handshake is a delivery.
+    let is_delivery = |question: &Question<'_>| {
+        let progress = progress.as_ref();
+        progress.is_some_and(|progress| progress.is_proven(question.check(), route))
+            && question.lacks_signature(presented, content, now)
+    };
+    let question = found.flatten().filter(|question| !is_delivery(question));
     if could_be_handshake && question.is_none() {
         admit::method(route, &head.method)?;
         promise::body(&route.body, &head.headers, false)?;

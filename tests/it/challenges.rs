@@ -137,6 +137,42 @@ fn a_signed_question_is_answered_only_when_the_signature_holds() {
 }
 
 #[test]
+fn what_only_looks_like_a_question_is_a_delivery_of_who_has_the_token() {
+    // SECURITY A-46
+    let app = App::start();
+    let routes = format!(
+        "  - name: slack
+    match: {{ path: /slack }}
+    verify:
+      - any:
+          - {{ token: {{ header: X-Token, secrets: [\"value:{SECRET}\"] }} }}
+          - {{ provider: slack, secrets: [\"value:{SECRET}\"] }}
+    upstream: \"{}\"
+",
+        app.url()
+    );
+    let gateway = Gateway::start(&config(&routes));
+    let question = "{\"type\": \"url_verification\", \"challenge\": \"3eZbrw1aBm2rZgRNFdxV\"}";
+    let headers = [("Content-Type", "application/json"), ("X-Token", SECRET)];
+    let answer = gateway.post("/slack", &headers, question.as_bytes());
+    gateway.forwarded(&answer, 200);
+    assert_eq!(app.last().body, question.as_bytes());
+    // Signed, it is a question still, with the token or without.
+    let time = now().to_string();
+    let tag = hmac_hex("sha256", SECRET, format!("v0:{time}:{question}").as_bytes());
+    let signature = format!("v0={tag}");
+    let signed = [
+        ("X-Slack-Request-Timestamp", time.as_str()),
+        ("X-Slack-Signature", signature.as_str()),
+    ];
+    for token in [&headers[..], &headers[..1]] {
+        let answer = gateway.post("/slack", &[token, &signed].concat(), question.as_bytes());
+        answered(&gateway, &answer);
+    }
+    assert_eq!(app.count(), 1);
+}
+
+#[test]
 fn no_handshake_signs_what_a_delivery_would_be_signed_with() {
     // SECURITY A-46: the question of X is not signed, and its answer is an HMAC with the secret.
     let app = App::start();
