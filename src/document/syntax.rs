@@ -10,9 +10,16 @@ const KEY: &str = "here or in the line above: write `key: value`, with a blank a
                    that holds `: `; indent it as its neighbours, with a blank after `-`";
 const PLAIN: &str = "put a value into quotes that begins with one of `*&!%@|>[{` or a backtick, or that holds `: ` or ` #`";
 
+const QUOTED: &str = "the quoted text ends before this: quote all of the value, and within `'…'` write `''` for a `'`";
+const BRACKET: &str = "remove it, or open it before";
+
 /// Words of the parser, and what helps. The first that occur count.
-const HINTS: [(&str, &str); 11] = [
+const HINTS: [(&str, &str); 15] = [
     ("tab", TAB),
+    ("trailing content", QUOTED),
+    ("misplaced bracket", BRACKET),
+    ("document start", INDENT),
+    ("expected comment or line break", PLAIN),
     ("quoted scalar", QUOTE),
     ("block collection", INDENT),
     ("block mapping", INDENT),

@@ -282,7 +282,7 @@ fn syntax_errors_have_the_hint_of_their_cause() {
     for (text, helps) in [
         ("a:\n\tb: 1\n", "blanks instead of tabs"),
         ("a: \"one\nb: 2\n", "close the quote"),
-        ("a: 'it's'\nb: 2\n", "close the quote"),
+        ("a: 'it's'\nb: 2\n", "write `''` for a `'`"),
         ("a: \"\\d\"\n", "a backslash begins an escape"),
         (
             "a: 1\n  b: 2\n",
@@ -306,6 +306,12 @@ fn syntax_errors_have_the_hint_of_their_cause() {
             "é: { b: 1 c: 2 }\n",
             "close the `{` of line 1, column 4 with a `}`, put a comma",
         ),
+        ("a: [\"b\" \"c\"]\n", "put a comma between any two items"),
+        ("a: \"b\" c\n", "quote all of the value"),
+        ("a: [b]]\n", "remove it"),
+        (" a: 1\nb: 2\n", "begin in the same column"),
+        ("a: | b\n", "into quotes that begins with"),
+        ("a: >b\n", "into quotes that begins with"),
         ("a: *\n", "into quotes that begins with"),
         ("a: *b\n", "into quotes that begins with"),
         ("a: @b\n", "into quotes that begins with"),

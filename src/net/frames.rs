@@ -32,9 +32,9 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const STREAM_MAX: u32 = u32::MAX >> 1;
 
-/// Longest header block that is nothing but a status (RFC 7541 6.2). hyper's answers have a date: only h2's own, a 431,
-/// is one.
-const STATUS_BYTES_MAX: u32 = 5;
+/// Longest header block that is nothing but a status (RFC 7541 6.2), behind two sizes of the table. Refusals of ours have
+/// a request id: of what was refused, only h2's own 431 is one.
+const STATUS_BYTES_MAX: u32 = 13;
 
 const NO_ERROR: u32 = 0;
 const REFUSED_STREAM: u32 = 7;

@@ -455,8 +455,8 @@ async fn shake_hands(
     acceptor: &TlsAcceptor,
     worker: &Worker,
 ) -> io::Result<Option<Box<TlsStream<TcpStream>>>> {
-    if stream.peek(&mut [0]).await? == 0 {
-        // A probe of the port: no handshake has begun.
+    if !matches!(stream.peek(&mut [0]).await, Ok(1..)) {
+        // A probe of the port, which may also end by a reset: no handshake has begun.
         return Ok(None);
     }
     let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;

@@ -24,7 +24,7 @@ const FIXED: usize = 16;
 /// Why a connection is closed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// The stream ended before its first byte: a probe of the port.
+    /// The stream ended or broke before its first byte: a probe of the port.
     #[error("closed before its first byte")]
     Silent,
     /// The stream ended or broke.
@@ -49,7 +49,7 @@ where
     // The shortest header of either version is longer than this.
     let mut start = [0; SIGNATURE.len()];
     let (first, more) = start.split_at_mut(1);
-    if io.read(first).await? == 0 {
+    if !matches!(io.read(first).await, Ok(1..)) {
         return Err(ProxyError::Silent);
     }
     io.read_exact(more).await?;

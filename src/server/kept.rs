@@ -88,6 +88,14 @@ impl Kept {
                 .get(name)
                 .is_some_and(|(other, _)| Arc::ptr_eq(other, cluster))
         };
+        for (name, (cluster, closed)) in &before {
+            if !is_in(&self.clusters, name, cluster) {
+                closed.cancel();
+                // Before the next one is shown, for the two may share what they know.
+                cluster.hide();
+                self.forget_servers(name, cluster);
+            }
+        }
         for (name, (cluster, closed)) in &self.clusters {
             if !is_in(&before, name, cluster) {
                 let (cluster, closed) = (Arc::clone(cluster), closed.clone());
@@ -97,12 +105,6 @@ impl Kept {
                     let begin = || Arc::clone(&cluster).watch(closed.clone());
                     keep("health", &metrics.task_restarts, begin).await;
                 });
-            }
-        }
-        for (name, (cluster, closed)) in &before {
-            if !is_in(&self.clusters, name, cluster) {
-                closed.cancel();
-                self.forget_servers(name, cluster);
             }
         }
     }

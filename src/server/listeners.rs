@@ -56,7 +56,7 @@ impl Server {
         Ok(planned)
     }
 
-    /// Begins to listen on the new sockets, once nothing else can fail: to close one that has connections resets them.
+    /// Begins to listen on the new sockets, once all are bound: to close one that has connections resets them.
     pub(super) fn listen(&self, plan: &[Planned]) -> anyhow::Result<()> {
         for Planned { settings, change } in plan {
             let Change::Open(_, sockets) = change else {

@@ -392,12 +392,12 @@ impl Server {
         let policies = policies(&listeners);
         let plan = self.plan(listeners)?;
         let admin = self.plan_admin(admin)?;
+        self.listen(&plan)?;
         // From here on the new configuration shows in metrics, so sockets and files come before.
         let store = self.kept.next_store(&state)?;
         let snapshot = self
             .kept
             .snapshot(routes, limits.clone(), policies, &clusters, &store)?;
-        self.listen(&plan)?;
         self.kept.keep_store(state, store);
         self.kept.keep_clusters(clusters);
         self.limits = limits;

@@ -39,7 +39,7 @@ pub enum LogFormat {
 /// Text from outside is cut at 256 bytes. Whoever fills this in has already masked tokens in `path`.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct AccessEvent<'a> {
-    /// When it ended.
+    /// When its answer began.
     #[serde(serialize_with = "moment")]
     pub timestamp: UnixTime,
     /// Ours, or a trusted proxy's.

@@ -128,8 +128,9 @@ struct Output<W> {
     is_cut: bool,
     tell: Tell,
     said: Seldom,
-    /// Lines lost since it last took some, if it was told that they are.
-    lost: Option<u64>,
+    /// Lines lost since it last took some, and whether it was told that they are.
+    lost: u64,
+    is_told: bool,
 }
 
 impl<W: Write> Output<W> {
@@ -139,13 +140,15 @@ impl<W: Write> Output<W> {
             is_cut: false,
             tell: Box::new(tell),
             said: Seldom::default(),
-            lost: None,
+            lost: 0,
+            is_told: false,
         }
     }
 
     /// All was written: no line is lost.
     fn is_well(&mut self) -> u64 {
-        if let Some(lost) = self.lost.take() {
+        let lost = std::mem::take(&mut self.lost);
+        if std::mem::take(&mut self.is_told) {
             (self.tell)(OutputState::Mended { lost });
         }
         0
@@ -183,11 +186,9 @@ impl<W: Write> Output<W> {
         let lost = (memchr::memchr_iter(b'\n', rest).count() as u64).saturating_sub(mending);
         if self.said.is_due(Instant::now()) {
             (self.tell)(OutputState::Broken(&failure));
-            self.lost.get_or_insert_default();
+            self.is_told = true;
         }
-        if let Some(all) = &mut self.lost {
-            *all += lost;
-        }
+        self.lost += lost;
         lost
     }
 }

@@ -1,8 +1,8 @@
 //! The metrics of the program, with typed labels; those of its routes are in [`super::routes`].
 //!
 //! Labels come only from enums and configured names, so that no request can add a series
-//! (SECURITY DS-27), and a request costs only atomics. The series of a route that a reload removed stay
-//! until the program ends: a counter that vanishes looks like a reset, and only the operator can make new ones.
+//! (SECURITY DS-27), and a request costs only atomics. The counters of a route that a reload removed stay
+//! until the program ends: one that vanishes looks like a reset, and only the operator can make new ones.
 
 use std::sync::Arc;
 

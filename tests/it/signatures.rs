@@ -263,7 +263,7 @@ fn several_secrets_each_with_its_id() {
 fn that_a_secret_has_ended_is_said_once() {
     // SECURITY A-13
     let app = App::start();
-    let end = now() + 2;
+    let end = now() + 6;
     let verify = format!(
         "- provider: github
         secrets:

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntGauge;
@@ -24,19 +24,20 @@ pub(super) struct Health {
     down_until_ms: AtomicU64,
     /// How many trials in a row have cost a delivery.
     lost_trials: AtomicU32,
-    /// Whether a request got no answer, and nothing was said since of one that did.
+    /// Whether a request got no answer, and none has since.
     has_failed: AtomicBool,
-    /// Held by whoever changes what `shown` shows.
-    said: Mutex<Said>,
-    /// Whether requests get answers, on the metrics page.
-    shown: OnceLock<IntGauge>,
+    /// Held by whoever changes what is told.
+    told: Mutex<Told>,
 }
 
-/// What the operator was told last.
-#[derive(Clone, Copy, Debug, Default)]
-struct Said {
-    passed_over: Seldom,
-    answers: Seldom,
+/// What the operator is told.
+#[derive(Debug, Default)]
+struct Told {
+    failures: Seldom,
+    /// Whether the log said that it failed, and not yet that it answers.
+    is_failing: bool,
+    /// Whether requests get answers, on the metrics page.
+    shown: Option<IntGauge>,
 }
 
 impl Default for Health {
@@ -46,23 +47,7 @@ impl Default for Health {
             down_until_ms: AtomicU64::new(0),
             lost_trials: AtomicU32::new(0),
             has_failed: AtomicBool::new(false),
-            said: Mutex::default(),
-            shown: OnceLock::new(),
-        }
-    }
-}
-
-impl Clone for Health {
-    /// The same, shown by nobody yet.
-    fn clone(&self) -> Self {
-        let said = *self.lock();
-        Self {
-            is_healthy: AtomicBool::new(self.is_healthy()),
-            down_until_ms: AtomicU64::new(self.down_until_ms()),
-            lost_trials: AtomicU32::new(self.lost_trials()),
-            has_failed: AtomicBool::new(self.has_failed.load(Ordering::Relaxed)),
-            said: Mutex::new(said),
-            shown: OnceLock::new(),
+            told: Mutex::default(),
         }
     }
 }
@@ -95,17 +80,19 @@ impl Health {
         found: anyhow::Result<()>,
     ) {
         let is_healthy = found.is_ok();
-        let said = self.lock();
-        if self.is_healthy.swap(is_healthy, Ordering::Relaxed) == is_healthy {
-            return;
+        let was_healthy = self.is_healthy.swap(is_healthy, Ordering::Relaxed);
+        if was_healthy != is_healthy {
+            self.show(&self.lock());
         }
-        self.show();
-        drop(said);
         match found {
             Ok(()) => {
-                self.forgive(self.down_until_ms());
-                tracing::info!(upstream, %server, "server is healthy again");
+                if !was_healthy {
+                    self.forgive(self.down_until_ms());
+                    tracing::info!(upstream, %server, "server is healthy again");
+                }
+                self.note_answer(upstream, server);
             }
+            Err(_) if !was_healthy => {}
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(upstream, %server, error, "server failed its health check");
@@ -113,62 +100,63 @@ impl Health {
         }
     }
 
-    /// A request got its answer. Said after one that got none, at most once in 10 s: a server may come and go.
+    /// A request or a check got its answer. Said where it was said that one got none.
     pub(super) fn note_answer(&self, upstream: &str, server: &dyn Display) {
         if !self.has_failed.load(Ordering::Relaxed) {
             return;
         }
-        let mut said = self.lock();
-        if said.answers.is_due(clock::now()) && self.has_failed.swap(false, Ordering::Relaxed) {
-            self.show();
-            drop(said);
+        let mut told = self.lock();
+        self.has_failed.store(false, Ordering::Relaxed);
+        self.show(&told);
+        let is_news = std::mem::take(&mut told.is_failing);
+        drop(told);
+        if is_news {
             tracing::info!(upstream, %server, "server answers again");
         }
     }
 
     /// A request got no answer, and its sender is told so.
     pub(super) fn note_failure(&self) {
-        if !self.has_failed.load(Ordering::Relaxed) {
-            let said = self.lock();
-            self.has_failed.store(true, Ordering::Relaxed);
-            self.show();
-            drop(said);
-        }
+        self.fails();
     }
 
     /// A request goes to another server instead. Said where the last one had got its answer.
     pub(super) fn note_passed_over(&self, upstream: &str, server: &dyn Display, why: &str) {
-        if self.has_failed.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut said = self.lock();
-        let is_first = !self.has_failed.swap(true, Ordering::Relaxed);
-        self.show();
-        let is_news = is_first && said.passed_over.is_due(clock::now());
-        drop(said);
-        if is_news {
+        if self.fails() {
             let message = "server cannot be reached: others are asked before it";
             tracing::warn!(upstream, %server, error = why, message);
         }
     }
 
-    /// Shows on `gauge`, from now on, whether requests get answers.
-    pub(super) fn show_on(&self, gauge: IntGauge) {
-        let said = self.lock();
-        self.shown.get_or_init(|| gauge);
-        self.show();
-        drop(said);
+    /// Whether that is news: it did not before, nor in the last 10 s, for a server may come and go.
+    fn fails(&self) -> bool {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut told = self.lock();
+        let had_failed = self.has_failed.swap(true, Ordering::Relaxed);
+        self.show(&told);
+        let is_news = !had_failed && told.failures.is_due(clock::now());
+        told.is_failing |= is_news;
+        is_news
     }
 
-    fn show(&self) {
-        if let Some(gauge) = self.shown.get() {
+    /// Shows on `gauge`, from now on, whether requests get answers; nowhere without one.
+    pub(super) fn show_on(&self, gauge: Option<IntGauge>) {
+        let mut told = self.lock();
+        told.shown = gauge;
+        self.show(&told);
+    }
+
+    fn show(&self, told: &Told) {
+        if let Some(gauge) = &told.shown {
             let is_up = self.is_healthy() && !self.has_failed.load(Ordering::Relaxed);
             gauge.set(is_up.into());
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the failure at `mark`, if there was no other since. Mostly there is none: then nothing is written,
@@ -233,6 +221,33 @@ mod tests {
                 ..Self::default()
             }
         }
+    }
+
+    #[test]
+    fn what_is_shown_is_what_was_found_last() {
+        let health = Health::default();
+        let gauge = IntGauge::new("up", "Whether it answers.").unwrap();
+        health.show_on(Some(gauge.clone()));
+        let (name, server) = ("app", &"http://app");
+        // However soon one follows the other.
+        for _ in 0..3 {
+            health.note_passed_over(name, server, "refused");
+            assert_eq!(gauge.get(), 0);
+            health.note_answer(name, server);
+            assert_eq!(gauge.get(), 1);
+        }
+        health.note_failure();
+        health.note_check(name, server, Ok(()));
+        assert_eq!(gauge.get(), 1, "a check is an answer too");
+        health.note_failure();
+        health.note_check(name, server, Err(anyhow::anyhow!("it answered 503")));
+        health.note_answer(name, server);
+        assert_eq!(gauge.get(), 0, "the check counts");
+        health.note_check(name, server, Ok(()));
+        assert_eq!(gauge.get(), 1);
+        health.show_on(None);
+        health.note_failure();
+        assert_eq!(gauge.get(), 1, "another one is shown there now");
     }
 
     #[test]

@@ -65,7 +65,7 @@ struct Server {
     address: Arc<ServerAddress>,
     tls: Option<(ServerName<'static>, Arc<ClientConfig>)>,
     keeps_connections: bool,
-    health: Health,
+    health: Arc<Health>,
     /// Whether it has closed a kept connection in the place of an answer: from then on the kernel is asked before one
     /// is used again, which costs a system call that others need not pay.
     closes_kept: AtomicBool,
@@ -113,7 +113,14 @@ impl Cluster {
         } in &self.servers
         {
             let gauge = metrics.upstream_server(&self.settings.name, &address.to_string());
-            health.show_on(gauge);
+            health.show_on(Some(gauge));
+        }
+    }
+
+    /// No longer does.
+    pub fn hide(&self) {
+        for Server { health, .. } in &self.servers {
+            health.show_on(None);
         }
     }
 
@@ -127,9 +134,11 @@ impl Cluster {
             loop {
                 let begun = Instant::now();
                 let found = probe(server, &check, self.settings.connect_timeout).await;
-                server
-                    .health
-                    .note_check(&self.settings.name, &server.address, found);
+                if !found.as_ref().is_err_and(is_ours) {
+                    server
+                        .health
+                        .note_check(&self.settings.name, &server.address, found);
+                }
                 sleep_until(begun + check.interval).await;
             }
         });
@@ -374,7 +383,10 @@ impl Server {
             address: Arc::new(address.clone()),
             tls,
             keeps_connections: settings.keepalive,
-            health: known.map(|known| known.health.clone()).unwrap_or_default(),
+            // One for both: what requests that are still under way find out counts as well.
+            health: known
+                .map(|known| Arc::clone(&known.health))
+                .unwrap_or_default(),
             closes_kept: AtomicBool::new(
                 known.is_some_and(|known| known.closes_kept.load(Ordering::Relaxed)),
             ),
@@ -508,8 +520,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_of_servers_outlives_their_settings() {
         let mut before = three(1000);
-        before.servers[0].health = Health::found(false, 0);
-        before.servers[2].health = Health::found(true, 9000);
+        before.servers[0].health = Arc::new(Health::found(false, 0));
+        before.servers[2].health = Arc::new(Health::found(true, 9000));
         let mut settings = settings_of_three();
         settings.timeout *= 2;
         settings.servers.swap(0, 2);
@@ -529,9 +541,9 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_found_bad_comes_after_those_that_failed() {
         let mut cluster = three(1000);
-        cluster.servers[0].health = Health::found(true, 90_000);
-        cluster.servers[1].health = Health::found(false, 0);
-        cluster.servers[2].health = Health::found(true, 80_000);
+        cluster.servers[0].health = Arc::new(Health::found(true, 90_000));
+        cluster.servers[1].health = Arc::new(Health::found(false, 0));
+        cluster.servers[2].health = Arc::new(Health::found(true, 80_000));
         for _ in 0..3 {
             assert_eq!(order_of(&cluster), [2, 0, 1]);
         }
@@ -541,7 +553,7 @@ mod tests {
     async fn one_request_tries_a_server_whose_time_off_has_passed() {
         // SECURITY U-17
         let mut cluster = three(1000);
-        cluster.servers[1].health = Health::found(true, 500);
+        cluster.servers[1].health = Arc::new(Health::found(true, 500));
         let failed = &cluster.servers[1];
         let trial = Duration::from_secs(30);
         let tried = cluster.candidates(trial);
@@ -560,7 +572,7 @@ mod tests {
     async fn the_share_of_a_bad_server_goes_to_all_others_alike() {
         // SECURITY U-17
         let mut cluster = three(1000);
-        cluster.servers[0].health = Health::found(true, 90_000);
+        cluster.servers[0].health = Arc::new(Health::found(true, 90_000));
         let first: Vec<u64> = (0..6).map(|_| order_of(&cluster)[0]).collect();
         assert_eq!(first, [1, 2, 1, 2, 1, 2]);
     }
@@ -570,7 +582,7 @@ mod tests {
         // SECURITY U-17
         let mut cluster = three(1000);
         for server in &mut cluster.servers {
-            server.health = Health::found(true, 500);
+            server.health = Arc::new(Health::found(true, 500));
         }
         let first: Vec<u64> = (0..3).map(|_| order_of(&cluster)[0]).collect();
         assert_eq!(first, [0, 1, 2], "they share the work");

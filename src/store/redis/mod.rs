@@ -282,7 +282,9 @@ impl RedisStore {
             Err(Failure::Timeout(_)) => StateResult::Timeout,
             Err(Failure::Down | Failure::Refused(_)) => StateResult::Failure,
         };
-        inner.metrics.state.count(operation, result);
+        if !inner.is_retired() {
+            inner.metrics.state.count(operation, result);
+        }
         answer.inspect_err(|failure| inner.warn(failure))
     }
 
@@ -348,11 +350,11 @@ impl RedisStore {
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             return false;
         };
-        let known = (settlement == Settlement::Commit).then(|| unsettled.know(claim.delivery));
+        let held = (settlement == Settlement::Commit).then(|| unsettled.hold(claim.delivery));
         let end = Instant::now() + time;
         let store = self.clone();
         let settled = async move {
-            let (_permit, _known) = (permit, known);
+            let (_permit, _held) = (permit, held);
             let settled = store.settle_until_done(settlement, &claim);
             // Past its time it no longer matters: the lease has ended, or the window has.
             timeout_at(end, settled).await.ok();

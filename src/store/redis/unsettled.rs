@@ -18,7 +18,7 @@ pub struct Unsettled {
 
 /// One of them, for as long as it is held.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct Held {
     of: Unsettled,
     key: DeliveryKey,
 }
@@ -33,9 +33,9 @@ impl Unsettled {
         self.lock().contains_key(key)
     }
 
-    pub(super) fn know(&self, key: DeliveryKey) -> Known {
+    pub(super) fn hold(&self, key: DeliveryKey) -> Held {
         *self.lock().entry(key).or_default() += 1;
-        Known {
+        Held {
             of: self.clone(),
             key,
         }
@@ -46,7 +46,7 @@ impl Unsettled {
     }
 }
 
-impl Drop for Known {
+impl Drop for Held {
     fn drop(&mut self) {
         let mut known = self.of.lock();
         if let Some(count) = known.get_mut(&self.key) {
