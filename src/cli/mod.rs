@@ -9,6 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Environment;
+use crate::problem::printable;
 
 mod completions;
 mod config_file;
@@ -94,7 +95,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => {
             let ended = cli.verb.run(&Environment::from_process(), &mut output);
             ended.unwrap_or_else(|error| {
-                output.note(format_args!("error: {error:#}"));
+                let error = format!("{error:#}");
+                output.note(format_args!("error: {}", printable(&error)));
                 ExitStatus::Unable
             })
         }

@@ -77,7 +77,7 @@ impl Asked {
         } else {
             let url = url::parse(text)?;
             let authority = url::authority(&url).to_owned();
-            (Some(authority), url::target(&url).to_owned())
+            (Some(authority), url::target(&url).into_owned())
         };
         let host = authority.as_deref().map(host_of).unwrap_or_default();
         let target = target.split('#').next().unwrap_or("/").to_owned();

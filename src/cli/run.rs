@@ -12,6 +12,7 @@ use super::quickstart::Quickstart;
 use crate::config::{self, Config, Environment, Loaded, Stamp};
 use crate::descriptors;
 use crate::dumps;
+use crate::problem::printable;
 use crate::reload::Reloader;
 use crate::server::{self, Bound, Main};
 use crate::systemd::ServiceManager;
@@ -93,7 +94,8 @@ pub(super) fn run(args: &Args, env: &Environment, output: &Output) -> ExitStatus
     });
     // Other verbs have `Unable` for this, but to serve is all that this one is for.
     ended.unwrap_or_else(|error| {
-        output.note(format_args!("error: {error:#}"));
+        let error = format!("{error:#}");
+        output.note(format_args!("error: {}", printable(&error)));
         ExitStatus::No
     })
 }

@@ -248,7 +248,10 @@ impl RequestArgs {
 /// Whether a field that was given is in the signed request, maybe as what a list of signatures begins with.
 fn is_kept((name, value): &(String, String), signed: &Draft) -> bool {
     let is_it = |(own, written): &(String, String)| {
-        let is_begun = !value.is_empty() && written.starts_with(value.as_str());
+        let rest = written
+            .strip_prefix(value.as_str())
+            .filter(|_| !value.is_empty());
+        let is_begun = rest.is_some_and(|rest| rest.starts_with([',', ';', ' ']));
         own.eq_ignore_ascii_case(name) && (written == value || is_begun)
     };
     signed.headers.iter().any(is_it)

@@ -1,5 +1,6 @@
 //! URLs as a sender writes them. Kept to the letter: some providers sign the URL.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 use anyhow::bail;
@@ -51,15 +52,13 @@ fn without_user(authority: &str) -> &str {
 /// Whether it is a host, perhaps with a port: brackets stand around an IPv6 address, and nowhere else.
 fn is_of_a_host(authority: &str) -> bool {
     let bracketed = authority.strip_prefix('[');
-    if let Some((address, port)) = bracketed.and_then(|rest| rest.split_once(']')) {
+    if let Some((address, end)) = bracketed.and_then(|rest| rest.split_once(']')) {
         let address = address.split('%').next().unwrap_or_default();
-        let is_end = port.is_empty() || port.starts_with(':');
+        let is_end = end.is_empty() || end.starts_with(':');
         return is_end && address.parse::<Ipv6Addr>().is_ok();
     }
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    !host.is_empty() && !authority.contains(['[', ']']) && !host.contains(':')
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, ""));
+    !host.is_empty() && !host.contains([':', '[', ']']) && !port.contains(['[', ']'])
 }
 
 /// The `user:password` of a URL, its escapes decoded, as curl takes it for Basic Auth.
@@ -89,12 +88,12 @@ pub(super) fn shown(text: &str) -> String {
     format!("{scheme}://{}{path}{query}", without_user(authority))
 }
 
-/// The path and query of a URL as they stand in a request line.
-pub(super) fn target(url: &SenderUrl) -> &str {
-    if url.target.is_empty() {
-        "/"
+/// The path and query of a URL as they stand in a request line. A scheme may add a query to a URL without a path.
+pub(super) fn target(url: &SenderUrl) -> Cow<'_, str> {
+    if url.target.starts_with('/') {
+        Cow::Borrowed(&url.target)
     } else {
-        &url.target
+        Cow::Owned(format!("/{}", url.target))
     }
 }
 
@@ -135,11 +134,23 @@ mod tests {
     }
 
     #[test]
+    fn a_request_line_has_a_path() {
+        for (written, sent) in [("", "/"), ("/a?b", "/a?b"), ("?b=1", "/?b=1")] {
+            let url = SenderUrl {
+                origin: "https://h".into(),
+                target: written.into(),
+            };
+            assert_eq!(target(&url), sent);
+        }
+    }
+
+    #[test]
     fn brackets_stand_around_an_address() {
         for whole in [
             "http://[::1]/",
             "http://u:[p@[::1]:8080",
             "http://[fe80::1%eth0]:80/",
+            "http://[::1]:",
             "http://h.example:/[a]",
         ] {
             assert!(parse(whole).is_ok(), "{whole}");

@@ -136,6 +136,7 @@ fn tls_trouble(error: std::io::Error) -> anyhow::Error {
 /// The host without brackets, and the port.
 fn host_and_port(authority: &str, default: u16) -> anyhow::Result<(&str, u16)> {
     let (host, port) = match authority.rsplit_once(':') {
+        Some((host, "")) => (host, default),
         Some((host, port)) if !port.contains(']') => {
             let port = port
                 .parse()
@@ -151,7 +152,7 @@ fn request(signed: &Draft) -> anyhow::Result<Request<Full<Bytes>>> {
     let body = Full::new(Bytes::copy_from_slice(&signed.body));
     let mut request = Request::builder()
         .method(signed.method.clone())
-        .uri(url::target(&signed.url))
+        .uri(&*url::target(&signed.url))
         .body(body)
         .context("the request cannot be sent")?;
     let headers = request.headers_mut();

@@ -64,7 +64,8 @@ pub(super) fn run(
             .target
             .find('?')
             .and_then(|mark| signed.url.target.get(mark..));
-        let path = url::target(&to).split('?').next().unwrap_or("/");
+        let target = url::target(&to);
+        let path = target.split('?').next().unwrap_or("/");
         let target = format!("{path}{}", query.unwrap_or_default());
         let mut names = signed.headers.iter().map(|(name, _)| name);
         if !names.any(|name| name.eq_ignore_ascii_case("host")) {

@@ -77,6 +77,11 @@ fn a_header_that_signing_writes_itself_is_left_out_with_a_warning() {
         ),
         (
             "github",
+            &["X-Hub-Signature-256: sha256="],
+            Some("X-Hub-Signature-256"),
+        ),
+        (
+            "github",
             &["X-Hub-Signature-256:"],
             Some("X-Hub-Signature-256"),
         ),
