@@ -1,5 +1,6 @@
 //! The access event as a line for people, and what both formats do with text from outside.
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::time::Duration;
 
@@ -20,10 +21,27 @@ pub(super) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
+thread_local! {
+    /// The second that was written last: most events share theirs with the one before, and calendars are dear.
+    static SECOND: RefCell<(UnixTime, String)> = const { RefCell::new((UnixTime::from_secs(0), String::new())) };
+}
+
 /// RFC 3339, to the millisecond.
 pub(super) fn moment(time: UnixTime) -> String {
-    jiff::Timestamp::from_millisecond(time.millis())
-        .map_or_else(|_beyond| time.to_string(), |time| format!("{time:.3}"))
+    let second = UnixTime::from_secs(time.secs());
+    let mut text = String::with_capacity(24);
+    SECOND.with_borrow_mut(|(last, written)| {
+        if *last != second || written.is_empty() {
+            *last = second;
+            *written = second.to_string();
+        }
+        text.push_str(written.trim_end_matches('Z'));
+    });
+    let millis = u32::try_from(time.millis_since(second)).unwrap_or_default();
+    text.push('.');
+    text.extend([100, 10, 1].map(|place| char::from_digit(millis / place % 10, 10).unwrap_or('0')));
+    text.push('Z');
+    text
 }
 
 /// One event on one line, without the line's end.
@@ -70,5 +88,24 @@ fn push_text(line: &mut String, label: &str, value: Option<&str>) {
         line.push('"');
         line.extend(value.escape_debug());
         line.push('"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_told_to_the_millisecond() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (7, "1970-01-01T00:00:00.007Z"),
+            (1_790_000_000_120, "2026-09-21T14:13:20.120Z"),
+            (1_790_000_000_999, "2026-09-21T14:13:20.999Z"),
+            (1_790_000_001_000, "2026-09-21T14:13:21.000Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(moment(UnixTime::from_millis(millis)), text);
+        }
     }
 }
