@@ -74,7 +74,7 @@ impl Endpoint {
     }
 
     /// Says once in 10 s that a connection was refused.
-    fn is_full(&self, limit: ConnectionLimit, client: IpAddr) {
+    fn note_refusal(&self, limit: ConnectionLimit, client: IpAddr) {
         let said = self.said_full.get(limit as usize);
         if said.is_some_and(|said| said.is_due(Instant::now())) {
             let (listener, limit) = (&*self.name, limit.code());
@@ -212,7 +212,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     let limit = worker.gateway.snapshot().limits.connections;
     let Some(place) = worker.connections.enter(limit) else {
         metrics.connection_refused(ConnectionLimit::All);
-        endpoint.is_full(ConnectionLimit::All, peer.ip());
+        endpoint.note_refusal(ConnectionLimit::All, peer.ip());
         return;
     };
     let open = Open::count(Arc::clone(&worker.gateway));
@@ -335,7 +335,8 @@ impl Accepted {
             return true;
         }
         metrics.connection_refused(ConnectionLimit::PerAddress);
-        self.endpoint.is_full(ConnectionLimit::PerAddress, address);
+        self.endpoint
+            .note_refusal(ConnectionLimit::PerAddress, address);
         false
     }
 

@@ -146,7 +146,7 @@ impl<W: Write> Output<W> {
     }
 
     /// All was written: no line is lost.
-    fn is_well(&mut self) -> u64 {
+    fn all_written(&mut self) -> u64 {
         let lost = std::mem::take(&mut self.lost);
         if std::mem::take(&mut self.is_told) {
             (self.tell)(OutputState::Mended { lost });
@@ -172,7 +172,7 @@ impl<W: Write> Output<W> {
             if rest.is_empty() {
                 self.is_cut = false;
                 match self.to.flush() {
-                    Ok(()) => return self.is_well(),
+                    Ok(()) => return self.all_written(),
                     Err(error) => break error,
                 }
             }
