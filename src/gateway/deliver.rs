@@ -44,7 +44,7 @@ impl Gateway {
     pub(super) async fn deliver(
         &self,
         delivery: Box<Delivery>,
-        record: Record,
+        record: Box<Record>,
     ) -> Response<Answer> {
         let request_id = record.request_id.clone();
         let finished = Finished {
@@ -98,7 +98,7 @@ impl Drop for Finished<'_> {
 /// One exchange with the app; commits the claim when the app took the delivery, else releases it.
 async fn exchange(
     delivery: Box<Delivery>,
-    mut record: Record,
+    mut record: Box<Record>,
     cutoff: CancellationToken,
 ) -> Response<Answer> {
     let Delivery {
@@ -164,7 +164,7 @@ async fn exchange(
 }
 
 /// The answer where the app gave none.
-fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Record) -> Response<Answer> {
+fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Box<Record>) -> Response<Answer> {
     let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
     let rejection = Rejection::new(error.reason(), "the delivery failed");
     let reason = rejection.reason.code();

@@ -175,59 +175,64 @@ impl Gateway {
     }
 
     /// Opens the record of a request that has come, whether or not anybody gets to answer it.
-    pub fn open<B>(&self, connection: &Connection, request: &Request<B>) -> Record {
+    pub fn open<B>(&self, connection: &Connection, request: &Request<B>) -> Box<Record> {
         let (client, method) = (connection.peer.ip(), request.method().clone());
         Record::open(&self.telemetry, &self.clock, client, method)
     }
 
     /// Answers the request of `record`.
-    pub async fn answer<B>(
-        &self,
-        connection: &Connection,
+    pub fn answer<'a, B>(
+        &'a self,
+        connection: &'a Connection,
         request: Request<B>,
-        mut record: Record,
-    ) -> Response<Answer>
+        mut record: Box<Record>,
+    ) -> impl Future<Output = Response<Answer>> + use<'a, B>
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
+        // Before the future, which would keep room for the whole as well as for its parts.
         let (parts, mut body) = request.into_parts();
         let framing = Framing::of(&parts);
         let is_head = parts.method == Method::HEAD;
-        let mut spare = HeaderMap::new();
-        let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
-        let judged = AssertUnwindSafe(judged)
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| Err(Rejection::new(Reason::Internal, "a stage panicked").into()));
-        let mut refused = None;
-        let mut response = match judged {
-            Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
-            Ok(Ready::Acknowledge(state, fields)) => {
-                let answers = &state.route.answers;
-                let response = respond::acknowledgement(answers, &record.request_id);
-                let response = respond::with_fields(response, fields);
-                record.duplicate(response.status().as_u16());
-                response
+        async move {
+            let mut spare = HeaderMap::new();
+            let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
+            let judged = AssertUnwindSafe(judged)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Rejection::new(Reason::Internal, "a stage panicked").into())
+                });
+            let mut refused = None;
+            let mut response = match judged {
+                Ok(Ready::Forward(delivery)) => self.deliver(delivery, record).await,
+                Ok(Ready::Acknowledge(state, fields)) => {
+                    let answers = &state.route.answers;
+                    let response = respond::acknowledgement(answers, &record.request_id);
+                    let response = respond::with_fields(response, fields);
+                    record.duplicate(response.status().as_u16());
+                    response
+                }
+                Ok(Ready::Reply(reply)) => self.reply(*reply, record),
+                Ok(Ready::Redirect(location)) => {
+                    let response = respond::redirect(location, &record.request_id);
+                    let rejection = Rejection::new(Reason::HttpsRequired, "redirected to https");
+                    record.refuse(&rejection, 308);
+                    response
+                }
+                Err(refusal) => {
+                    refused = Some(refusal.rejection.reason);
+                    refuse(refusal, record, spare)
+                }
+            };
+            if !framing.leaves_usable(body, refused).await {
+                respond::close_connection(response.headers_mut());
             }
-            Ok(Ready::Reply(reply)) => self.reply(*reply, record),
-            Ok(Ready::Redirect(location)) => {
-                let response = respond::redirect(location, &record.request_id);
-                let rejection = Rejection::new(Reason::HttpsRequired, "redirected to https");
-                record.refuse(&rejection, 308);
-                response
+            if is_head {
+                *response.body_mut() = Answer::default();
             }
-            Err(refusal) => {
-                refused = Some(refusal.rejection.reason);
-                refuse(refusal, record, spare)
-            }
-        };
-        if !framing.leaves_usable(body, refused).await {
-            respond::close_connection(response.headers_mut());
+            response
         }
-        if is_head {
-            *response.body_mut() = Answer::default();
-        }
-        response
     }
 
     /// The stages: everything that a request must pass before it goes anywhere. What is left of its head becomes that
@@ -248,12 +253,7 @@ impl Gateway {
         let present = snapshot.listener(&connection.listener, connection.address);
         let listener = present.or(connection.policy.as_ref());
         let listener = listener.map_or(&fallback, |listener| &**listener);
-        record.client_ip = connection.client_ip(listener, &parts.headers);
-        if connection.is_trusted(listener) {
-            record.keep_request_id(&parts.headers);
-        }
-        let head = head::admit_size(&parts, snapshot.limits.header_bytes)
-            .and_then(|()| head::parse(parts, connection))?;
+        let head = read_head(&snapshot, listener, connection, parts, record)?;
         // A connection outlives its listener: plain HTTP passes only where that is written out now.
         match present.and_then(|listener| listener.plaintext) {
             _ if connection.tls.is_some() => {}
@@ -296,7 +296,7 @@ impl Gateway {
     }
 
     /// Answers a handshake.
-    fn reply(&self, mut reply: Reply, record: Record) -> Response<Answer> {
+    fn reply(&self, mut reply: Reply, record: Box<Record>) -> Response<Answer> {
         match reply
             .fetch
             .take()
@@ -325,6 +325,22 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
             keys.prepare(url);
         }
     }
+}
+
+/// What the head says, of its sender too. A future that did this would keep room for `parts`.
+fn read_head(
+    snapshot: &Snapshot,
+    listener: &ListenerPolicy,
+    connection: &Connection,
+    parts: http::request::Parts,
+    record: &mut Record,
+) -> Result<Head, Rejection> {
+    record.client_ip = connection.client_ip(listener, &parts.headers);
+    if connection.is_trusted(listener) {
+        record.keep_request_id(&parts.headers);
+    }
+    head::admit_size(&parts, snapshot.limits.header_bytes)?;
+    head::parse(parts, connection)
 }
 
 /// The same target over https, on the host that the operator named, else the one asked for.

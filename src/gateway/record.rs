@@ -66,14 +66,14 @@ enum Path {
 }
 
 impl Record {
-    /// Opens the record of a request from `client_ip`.
+    /// Opens the record of a request from `client_ip`. In a box, because it goes through many hands.
     pub fn open(
         telemetry: &Arc<Telemetry>,
         clock: &Clock,
         client_ip: IpAddr,
         method: Method,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             telemetry: Arc::clone(telemetry),
             clock: clock.clone(),
             started: clock.monotonic(),
@@ -88,7 +88,7 @@ impl Record {
             provider: None,
             event_id: None,
             key_id: None,
-        }
+        })
     }
 
     /// Keeps the id that a trusted proxy gave, when it is one.
@@ -159,7 +159,7 @@ impl Record {
 
     /// Closes with the app's answer, in the turn that it came in; `doubt` is what an observing route held against
     /// the request.
-    pub fn forwarded(mut self, doubt: Option<Reason>, status: u16) {
+    pub fn forwarded(mut self: Box<Self>, doubt: Option<Reason>, status: u16) {
         let outcome = if doubt.is_some() {
             Outcome::Observed
         } else {
@@ -170,20 +170,20 @@ impl Record {
     }
 
     /// Closes as a duplicate, acknowledged.
-    pub fn duplicate(mut self, status: u16) {
+    pub fn duplicate(mut self: Box<Self>, status: u16) {
         clock::look_again();
         self.metrics().accepted(self.clock.now());
         self.write(Outcome::Duplicate, None, Some(status));
     }
 
     /// Closes as a handshake, answered.
-    pub fn handshake(mut self, status: u16) {
+    pub fn handshake(mut self: Box<Self>, status: u16) {
         clock::look_again();
         self.write(Outcome::Handshake, None, Some(status));
     }
 
     /// Closes as refused, and says in the operator's log what only an operator can mend.
-    pub fn refuse(mut self, rejection: &Rejection, status: u16) {
+    pub fn refuse(mut self: Box<Self>, rejection: &Rejection, status: u16) {
         clock::look_again();
         let route = self.route_name();
         let request_id = self.request_id.to_str().unwrap_or_default();

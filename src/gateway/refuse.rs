@@ -36,7 +36,7 @@ impl From<Rejection> for Refusal {
 }
 
 /// Answers a request that goes nowhere: by the route that it would have gone to, where it has one.
-pub(super) fn refuse(refusal: Refusal, record: Record, spare: HeaderMap) -> Response<Answer> {
+pub(super) fn refuse(refusal: Refusal, record: Box<Record>, spare: HeaderMap) -> Response<Answer> {
     let Refusal {
         mut rejection,
         state,

@@ -77,12 +77,11 @@ impl Routed<'_> {
             first: None,
         };
         let permit = self.admit(record.client_ip, &mut doubts).await?;
-        let judged = self.verify(head, body, record, &mut doubts).await?;
         let Judged {
             received,
             proof,
             reply,
-        } = judged;
+        } = self.verify(head, body, record, &mut doubts).await?;
         if let Some(proof) = &proof {
             record.verified(proof);
         }

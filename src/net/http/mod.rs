@@ -239,14 +239,16 @@ fn service(
         // hyper drops the future below when the connection breaks in the same turn.
         let next = match challenge {
             Some(answer) => Err(respond::challenge(answer)),
-            None => Ok((serving.gateway.open(&serving.connection, &request), request)),
+            None => Ok((
+                serving.gateway.open(&serving.connection, &request),
+                request.map(|body| RequestBody::new(body, !is_http1)),
+            )),
         };
         ServiceFuture(Box::pin(async move {
             let (serving, announced) = &*shared;
             let mut response = match next {
                 Err(challenge) => challenge,
                 Ok((record, request)) => {
-                    let request = request.map(|body| RequestBody::new(body, !is_http1));
                     let (gateway, connection) = (&serving.gateway, &serving.connection);
                     gateway.answer(connection, request, record).await
                 }
