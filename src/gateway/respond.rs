@@ -167,10 +167,9 @@ const FIELDS_OF_REFUSAL: usize = 6;
 fn problem(status: StatusCode, request_id: &HeaderValue) -> String {
     let id = request_id.to_str().unwrap_or_default();
     // Only a trusted proxy can give one that needs it.
-    let or_needs = |odd, byte| odd | (byte == b'"') | (byte == b'\\');
     let escaped = id
         .bytes()
-        .fold(false, or_needs)
+        .any(|byte| matches!(byte, b'"' | b'\\'))
         .then(|| serde_json::Value::from(id).to_string());
     let unquoted = |text: &str| Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned());
     let escaped = escaped.and_then(|own| unquoted(&own));
