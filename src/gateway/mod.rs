@@ -190,7 +190,7 @@ impl Gateway {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        // Before the future, which would keep room for the whole as well as for its parts.
+        // Taken apart here and not in the future, which would keep room for the request as well as for its parts.
         let (parts, mut body) = request.into_parts();
         let framing = Framing::of(&parts);
         let is_head = parts.method == Method::HEAD;
@@ -327,7 +327,8 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
     }
 }
 
-/// What the head says, of its sender too. A future that did this would keep room for `parts`.
+/// Parses the head, and notes in `record` whose address the request has and which id a trusted proxy gave it. No part
+/// of the future that calls it, which would keep room for `parts` twice.
 fn read_head(
     snapshot: &Snapshot,
     listener: &ListenerPolicy,

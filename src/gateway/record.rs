@@ -66,7 +66,8 @@ enum Path {
 }
 
 impl Record {
-    /// Opens the record of a request from `client_ip`. In a box, because it goes through many hands.
+    /// Opens the record of a request from `client_ip`. In a box, because each
+    /// future that it is moved into would keep room for it.
     pub fn open(
         telemetry: &Arc<Telemetry>,
         clock: &Clock,

@@ -236,7 +236,8 @@ fn service(
         let challenges = serving.challenges.as_ref();
         let challenge = challenges.and_then(|challenges| challenges.http(&request));
         // An ACME authority that checks a name is not a sender and gets no record. All others get theirs now, because
-        // hyper drops the future below when the connection breaks in the same turn.
+        // hyper drops the future below when the connection breaks in the same turn. Their body is wrapped here too: the
+        // future would keep room for both requests.
         let next = match challenge {
             Some(answer) => Err(respond::challenge(answer)),
             None => Ok((
