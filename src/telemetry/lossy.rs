@@ -5,14 +5,16 @@
 //! ones. `tracing-appender` bounds lines instead, does not count what the system refused to take, and
 //! prints to standard output (which may block for ever) when it is dropped while the reader is stuck.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus::IntCounter;
 use tokio::time::Instant;
 
-use super::Seldom;
+use super::SharedSeldom;
 
 /// Bytes that wait for the writing thread; as many again may be in its hands.
 pub const BUFFER_BYTES_MAX: usize = 4 << 20;
@@ -42,6 +44,7 @@ struct Shared {
     filled: Condvar,
     emptied: Condvar,
     dropped: IntCounter,
+    voice: Arc<Voice>,
 }
 
 #[derive(Debug, Default)]
@@ -61,27 +64,34 @@ impl LossyWriter {
         name: &str,
         output: W,
         dropped: IntCounter,
-        tell: impl Fn(OutputState<'_>) + Send + 'static,
+        tell: impl Fn(OutputState<'_>) + Send + Sync + 'static,
     ) -> io::Result<(Self, FlushGuard)> {
+        let voice = Arc::new(Voice::new(tell));
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
             dropped,
+            voice: Arc::clone(&voice),
         });
         let worker = Arc::clone(&shared);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || worker.drain(Output::new(output, tell)))?;
+            .spawn(move || worker.drain(Output::new(output, voice)))?;
         Ok((Self(Arc::clone(&shared)), FlushGuard(shared)))
     }
 
     /// Hands over one whole line, or drops and counts it.
     pub fn line(&self, line: &[u8]) {
         let mut state = self.0.lock();
-        if state.closed || state.bytes.len().saturating_add(line.len()) > BUFFER_BYTES_MAX {
+        let is_closed = state.closed;
+        if is_closed || state.bytes.len().saturating_add(line.len()) > BUFFER_BYTES_MAX {
             drop(state);
             self.0.dropped.inc();
+            if !is_closed {
+                let too_slow = || io::Error::other("what reads it is too slow, or stuck");
+                self.0.voice.lines_lost(1, too_slow);
+            }
             return;
         }
         let before = state.bytes.len();
@@ -119,39 +129,64 @@ pub enum OutputState<'a> {
     },
 }
 
-type Tell = Box<dyn Fn(OutputState<'_>) + Send>;
+/// Tells the owner of an output, for the thread that writes and for all that find the buffer full.
+struct Voice {
+    tell: Box<dyn Fn(OutputState<'_>) + Send + Sync>,
+    said: SharedSeldom,
+    /// Lines lost since the output last took all that it was given, and whether it was told that they are.
+    lost: AtomicU64,
+    is_told: AtomicBool,
+}
+
+impl Voice {
+    fn new(tell: impl Fn(OutputState<'_>) + Send + Sync + 'static) -> Self {
+        Self {
+            tell: Box::new(tell),
+            said: SharedSeldom::default(),
+            lost: AtomicU64::new(0),
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    fn lines_lost(&self, lines: u64, why: impl FnOnce() -> io::Error) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+        if self.said.is_due(Instant::now()) {
+            (self.tell)(OutputState::Broken(&why()));
+            self.is_told.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The output has taken all that it was given.
+    fn all_written(&self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if self.is_told.swap(false, Ordering::Relaxed) {
+            (self.tell)(OutputState::Mended { lost });
+        }
+    }
+}
+
+impl fmt::Debug for Voice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Voice");
+        fields.field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
 
 /// An output, and in what state it was left.
 struct Output<W> {
     to: W,
     /// Whether it ends in the middle of a line.
     is_cut: bool,
-    tell: Tell,
-    said: Seldom,
-    /// Lines lost since it last took some, and whether it was told that they are.
-    lost: u64,
-    is_told: bool,
+    voice: Arc<Voice>,
 }
 
 impl<W: Write> Output<W> {
-    fn new(to: W, tell: impl Fn(OutputState<'_>) + Send + 'static) -> Self {
+    fn new(to: W, voice: Arc<Voice>) -> Self {
         Self {
             to,
             is_cut: false,
-            tell: Box::new(tell),
-            said: Seldom::default(),
-            lost: 0,
-            is_told: false,
+            voice,
         }
-    }
-
-    /// All was written: no line is lost.
-    fn all_written(&mut self) -> u64 {
-        let lost = std::mem::take(&mut self.lost);
-        if std::mem::take(&mut self.is_told) {
-            (self.tell)(OutputState::Mended { lost });
-        }
-        0
     }
 
     /// Writes whole lines, and says how many of them were lost.
@@ -172,7 +207,10 @@ impl<W: Write> Output<W> {
             if rest.is_empty() {
                 self.is_cut = false;
                 match self.to.flush() {
-                    Ok(()) => return self.all_written(),
+                    Ok(()) => {
+                        self.voice.all_written();
+                        return 0;
+                    }
                     Err(error) => break error,
                 }
             }
@@ -184,11 +222,7 @@ impl<W: Write> Output<W> {
         };
         let mending = u64::from(is_mended && written == 0);
         let lost = (memchr::memchr_iter(b'\n', rest).count() as u64).saturating_sub(mending);
-        if self.said.is_due(Instant::now()) {
-            (self.tell)(OutputState::Broken(&failure));
-            self.is_told = true;
-        }
-        self.lost += lost;
+        self.voice.lines_lost(lost, || failure);
         lost
     }
 }
@@ -362,7 +396,7 @@ mod tests {
             (4, "a\nb\nc\nd\n", [0, 0]),
         ] {
             let disk = Arc::new(Mutex::new((room, Vec::new())));
-            let mut output = Output::new(Full(Arc::clone(&disk)), |_| {});
+            let mut output = Output::new(Full(Arc::clone(&disk)), Arc::new(Voice::new(|_| {})));
             let first = output.put(&mut b"a\nb\n".to_vec());
             let still_full = output.put(&mut Vec::new());
             disk.lock().unwrap().0 = 100;
@@ -376,18 +410,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_is_wrong_is_told_and_that_it_is_over() {
-        // SECURITY DS-26
-        let disk = Arc::new(Mutex::new((2, Vec::new())));
-        let told = Arc::new(Mutex::new(Vec::new()));
+    type Words = Arc<Mutex<Vec<String>>>;
+
+    /// Keeps what is told.
+    fn words() -> (impl Fn(OutputState<'_>) + Send + Sync, Words) {
+        let told = Words::default();
         let words = Arc::clone(&told);
-        let mut output = Output::new(Full(Arc::clone(&disk)), move |state| {
+        let tell = move |state: OutputState<'_>| {
             words.lock().unwrap().push(match state {
                 OutputState::Broken(error) => error.to_string(),
                 OutputState::Mended { lost } => format!("{lost} lost"),
             });
-        });
+        };
+        (tell, told)
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_and_that_it_is_over() {
+        // SECURITY DS-26
+        let disk = Arc::new(Mutex::new((2, Vec::new())));
+        let (tell, told) = words();
+        let mut output = Output::new(Full(Arc::clone(&disk)), Arc::new(Voice::new(tell)));
         let mut put = |room: usize, lines: &str| {
             disk.lock().unwrap().0 = room;
             output.put(&mut lines.as_bytes().to_vec());
@@ -407,7 +450,10 @@ mod tests {
     fn a_stuck_reader_costs_lines_never_time_or_memory() {
         // SECURITY DS-25
         let (release, stuck) = mpsc::channel();
-        let (writer, guard, dropped) = start(Stuck(stuck));
+        let (tell, told) = words();
+        let dropped = IntCounter::new("dropped", "Lines.").unwrap();
+        let started = LossyWriter::start("test", Stuck(stuck), dropped.clone(), tell);
+        let (writer, guard) = started.unwrap();
         let line = vec![b'x'; 1 << 16];
         for _ in 0..1_000 {
             writer.line(&line);
@@ -415,7 +461,11 @@ mod tests {
         assert!(writer.0.lock().bytes.len() <= BUFFER_BYTES_MAX);
         let most = 1_000 - (BUFFER_BYTES_MAX >> 16) as u64;
         assert!((most - 64..=most).contains(&dropped.get()));
+        let stuck = "what reads it is too slow, or stuck";
+        assert_eq!(*told.lock().unwrap(), [stuck]);
         drop(release);
         drop(guard);
+        let lost = format!("{} lost", dropped.get());
+        assert_eq!(*told.lock().unwrap(), [stuck, &lost]);
     }
 }
