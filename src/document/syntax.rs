@@ -11,10 +11,12 @@ const KEY: &str = "here or in the line above: write `key: value`, with a blank a
 const PLAIN: &str = "put a value into quotes that begins with one of `*&!%@|>[{` or a backtick, or that holds `: ` or ` #`";
 
 const QUOTED: &str = "the quoted text ends before this: quote all of the value, and within `'…'` write `''` for a `'`";
+const ANCHOR: &str = "`*NAME` stands for what `&NAME` marked before it: define that one, or quote a text that begins with `*`";
 const BRACKET: &str = "remove it, or open it before";
 
 /// Words of the parser, and what helps. The first that occur count.
-const HINTS: [(&str, &str); 15] = [
+const HINTS: [(&str, &str); 16] = [
+    ("unknown anchor", ANCHOR),
     ("tab", TAB),
     ("trailing content", QUOTED),
     ("misplaced bracket", BRACKET),
@@ -49,7 +51,9 @@ pub(super) fn bracket(text: &str, mut begun: impl Iterator<Item = Mark>) -> Opti
 pub(super) fn hint(told: &str, within: Option<Bracket>) -> String {
     let known = HINTS.iter().find(|(words, _)| told.contains(words));
     match (within, known) {
-        (_, Some((_, hint @ (TAB | QUOTE)))) | (None, Some((_, hint))) => (*hint).to_owned(),
+        (_, Some((_, hint @ (TAB | QUOTE | ANCHOR)))) | (None, Some((_, hint))) => {
+            (*hint).to_owned()
+        }
         (Some((bracket, Mark { line, column })), _) => {
             let end = if bracket == '[' { ']' } else { '}' };
             format!(

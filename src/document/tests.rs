@@ -313,7 +313,8 @@ fn syntax_errors_have_the_hint_of_their_cause() {
         ("a: | b\n", "into quotes that begins with"),
         ("a: >b\n", "into quotes that begins with"),
         ("a: *\n", "into quotes that begins with"),
-        ("a: *b\n", "into quotes that begins with"),
+        ("a: *b\n", "define that one"),
+        ("a: { b: *c }\n", "define that one"),
         ("a: @b\n", "into quotes that begins with"),
         ("a: `b`\n", "into quotes that begins with"),
     ] {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::bail;
 
@@ -16,7 +17,7 @@ use crate::config::Environment;
 use crate::reason::Reason;
 use crate::scheme::hints::{self, Case, Hint};
 use crate::scheme::keys::KeySet;
-use crate::scheme::{Content, SenderUrl, SignatureError};
+use crate::scheme::{Content, Message, SenderUrl, SignatureError};
 use crate::units::UnixTime;
 
 mod provider;
@@ -147,8 +148,16 @@ fn print(verdict: &Verdict, format: Format, output: &mut Output) -> anyhow::Resu
     }
 }
 
-/// What explains a refusal: by the engine, by the forms of `secrets`, and by the unit of `--now`.
-fn explain<'s>(case: &Case<'_>, secrets: impl Iterator<Item = &'s [u8]>) -> Vec<Hint> {
+/// What explains a refusal: by the engine, by the forms of `secrets`, by the unit of `--now`, and by a `--url` without
+/// the query that was called.
+fn explain<'s>(
+    case: &Case<'_>,
+    question: &Question<'_>,
+    secrets: impl Iterator<Item = &'s [u8]>,
+) -> Vec<Hint> {
+    if let Some(hint) = query_meant(case, question) {
+        return vec![hint];
+    }
     if let Some((meant, hint)) = moment_meant(case) {
         let meant = Case {
             now: meant,
@@ -180,6 +189,34 @@ fn moment_meant(case: &Case<'_>) -> Option<(UnixTime, Hint)> {
         );
         let code = "now_unit";
         (meant, Hint { code, message })
+    })
+}
+
+/// The query of the captured request, where the signature is right for `--url` with it.
+fn query_meant(case: &Case<'_>, question: &Question<'_>) -> Option<Hint> {
+    let given = question.url.as_ref()?;
+    let (_, query) = question.request.target.split_once('?')?;
+    if given.target.contains('?') {
+        return None;
+    }
+    let url = SenderUrl {
+        origin: Arc::clone(&given.origin),
+        target: format!("{}?{query}", given.target).into(),
+    };
+    let message = Message {
+        url: &url,
+        ..case.message
+    };
+    let keys = KeySet::new(case.keys.to_vec())?;
+    let is_right = match case.scheme.verify(&message, &keys, case.now) {
+        Ok(_) => true,
+        Err(error) => is_untimely(&error),
+    };
+    is_right.then(|| Hint {
+        code: "url_form",
+        message: "the signature matches for `--url` with the query of the captured request; give it as the sender \
+                  called it, query and all"
+            .to_owned(),
     })
 }
 

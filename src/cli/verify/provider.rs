@@ -71,7 +71,7 @@ pub(super) fn judge(
                 now: question.now,
             };
             let secrets = written.secrets.iter().map(Secret::expose);
-            verdict.hints = explain(&case, secrets);
+            verdict.hints = explain(&case, question, secrets);
         }
     }
     Ok(verdict)

@@ -384,7 +384,7 @@ impl Judge<'_> {
                     now,
                 };
                 let secrets = check.keys.all().iter().filter_map(Key::secret_bytes);
-                verdict.hints.extend(explain(&case, secrets));
+                verdict.hints.extend(explain(&case, self.question, secrets));
                 Err(error.into())
             }
         }

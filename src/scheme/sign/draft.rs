@@ -10,7 +10,7 @@ use crate::scheme::template::form_encode;
 use crate::scheme::{Content, SenderUrl};
 
 /// Media type of a form.
-const FORM_TYPE: &str = "application/x-www-form-urlencoded";
+pub(super) const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// A request to sign, and the signed one.
 #[derive(Clone, Debug)]

@@ -17,6 +17,7 @@ mod draft;
 mod token;
 
 pub use draft::Draft;
+use draft::FORM_TYPE;
 
 /// Why a request cannot be signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -142,6 +143,18 @@ impl Signing<'_> {
         Ok(self.draft)
     }
 
+    /// What to do about a value that is signed and is not there.
+    fn lacks(&self, name: &str) -> SignError {
+        let is_hidden = name.contains("form field") && !self.draft.is_form();
+        SignError(if is_hidden && !self.draft.body.is_empty() {
+            format!(
+                "the signature covers {name}, and nothing says that the body is a form: give `Content-Type: {FORM_TYPE}`"
+            )
+        } else {
+            format!("the signature covers {name}; give it")
+        })
+    }
+
     /// The place among `places` that a request of this kind has: a form field only in a form.
     fn fitting(&self, places: &[Location]) -> Result<Location, SignError> {
         let fits = |place: &&Location| match place {
@@ -194,7 +207,7 @@ impl Signing<'_> {
             let lacking = || parts.iter().find_map(|part| part.text.lacks(&scope));
             let signed = self.scheme.signature_over(parts, &scope, self.key);
             signed.map_err(|error| match lacking() {
-                Some(name) => SignError(format!("the signature covers {name}; give it")),
+                Some(name) => self.lacks(&name),
                 None => failed(error),
             })
         })?;

@@ -408,9 +408,10 @@ impl Source {
             Self::Place(Location::Form(name)) => format!("the form field `{name}`"),
             Self::Place(Location::Header(name)) => format!("the header `{name}`"),
             Self::Place(Location::Query(name)) => format!("the query field `{name}`"),
-            Self::Json(..) | Self::Place(Location::Json(_)) => {
-                "a value of the JSON body".to_owned()
+            Self::Place(Location::Json(pointer)) => {
+                format!("the value `{pointer}` of the JSON body")
             }
+            Self::Json(..) => "a value of the JSON body".to_owned(),
             Self::Place(Location::Xml(_)) => "an element of the XML body".to_owned(),
             _ => "a value that is not there".to_owned(),
         }

@@ -500,7 +500,7 @@ fn the_secret_of_another_time_or_route() {
 #[test]
 fn urls_in_another_form() {
     let secret = "an-example-auth-token-of-twilio-1";
-    let judge = |signed: &str, url: &str| {
+    let judge = |target: &str, signed: &str, url: &str| {
         let hex = hmac_hex("sha1", secret, format!("{signed}ab").as_bytes());
         let signature =
             data_encoding::BASE64.encode(&data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap());
@@ -522,12 +522,9 @@ fn urls_in_another_form() {
             "--format",
             "json",
         ];
-        hints(
-            &Shell::new()
-                .feed(&args, &message(&headers, b"a=b"))
-                .code(1)
-                .json(),
-        )
+        let request = String::from_utf8(message(&headers, b"a=b")).unwrap();
+        let request = request.replacen("/hooks ", &format!("{target} "), 1);
+        hints(&Shell::new().feed(&args, request.as_bytes()).code(1).json())
     };
     for (signed, url) in [
         ("https://h.example/hooks", "http://h.example/hooks"),
@@ -545,8 +542,13 @@ fn urls_in_another_form() {
             "https://public.example/hooks",
         ),
     ] {
-        assert_hint(&judge(signed, url), "url_form", &format!("`{signed}`"));
+        let hints = judge("/hooks", signed, url);
+        assert_hint(&hints, "url_form", &format!("`{signed}`"));
     }
+    // A console shows the URL without the query that is called.
+    let url = "https://h.example/hooks";
+    let hints = judge("/hooks?k=1", "https://h.example/hooks?k=1", url);
+    assert_hint(&hints, "url_form", "the query of the captured request");
 }
 
 #[test]
