@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile;
+use super::compile::{self, Around};
 use super::handshake::{self, Answers, Handshake};
 use super::spec::{ParamSpec, ParamValue, PresetSpec, SchemeSpec};
 use super::template::NO_VALUE;
@@ -162,7 +162,7 @@ impl Preset {
             let examples = preset.example_params();
             for (_, spec) in preset.schemes() {
                 problems.extend(
-                    compile::compile(spec, &examples, None)
+                    compile::compile(spec, &examples, None, Around::default())
                         .err()
                         .unwrap_or_default(),
                 );
@@ -426,6 +426,11 @@ impl Selected {
             .map(|(_, spec)| spec)
     }
 
+    /// Whether a param says which scheme it is.
+    pub fn is_chosen_by_param(&self) -> bool {
+        self.scheme.is_none() && self.preset.spec.scheme_from.is_some()
+    }
+
     /// Compiles the scheme with the operator's `params`; `tolerance` replaces the preset's. Each
     /// message is one thing that is wrong with what the operator gave.
     pub fn bind(
@@ -439,7 +444,7 @@ impl Selected {
             .schemes()
             .nth(self.index(&params))
             .ok_or_else(|| vec!["the preset has no scheme".to_owned()])?;
-        let scheme = compile::compile(spec, &params, tolerance);
+        let scheme = compile::compile(spec, &params, tolerance, Around::default());
         let mut scheme =
             scheme.map_err(|problems| self.preset.explained(messages(problems), &params))?;
         let handshakes = self.preset.handshakes(&params).map_err(messages)?;

@@ -70,6 +70,7 @@ pub mod x5c;
 
 use aws_sns::AwsSns;
 use charset::Charset;
+pub use compile::Around;
 use coverage::Loose;
 pub use delivery::DeliveryNames;
 use delivery::Identity;
@@ -293,9 +294,13 @@ impl Tolerance {
 }
 
 impl Scheme {
-    /// Compiles a scheme that an operator wrote into a configuration.
-    pub fn compile(spec: &SchemeSpec, tolerance: Option<Duration>) -> Result<Self, Vec<Problem>> {
-        compile::compile(spec, &Params::new(), tolerance)
+    /// Compiles a scheme that an operator wrote into a configuration, where `around` says.
+    pub fn compile(
+        spec: &SchemeSpec,
+        tolerance: Option<Duration>,
+        around: Around<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        compile::compile(spec, &Params::new(), tolerance, around)
     }
 
     /// The tolerance of its timestamp, when it has one and the signature covers it.

@@ -21,12 +21,15 @@ use crate::scheme::handshake::{Answers, Handshake};
 use crate::scheme::https_url::{HttpsUrl, KeyUrl};
 use crate::scheme::keys::{Key, KeySet};
 use crate::scheme::spec::{Ordered, SchemeSpec};
-use crate::scheme::{KeyKind, Params, Scheme};
+use crate::scheme::{Around, KeyKind, Params, Scheme};
 use crate::secret::Secret;
 use crate::units::{ByteSize, Span, UnixTime};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
 const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
+
+/// How messages name the key that says how old a delivery may be.
+const TOLERANCE: &str = "`tolerance`";
 
 /// What the signatures of a route mean for the rest of it.
 #[derive(Debug, Default)]
@@ -61,6 +64,17 @@ pub(super) struct Ready {
     pub(super) scheme: Arc<Scheme>,
     pub(super) extras: HandshakesAndAnswers,
     place: Place,
+    /// Whether it is as it was written. If not, which has been reported, it is what comes near, to find what else
+    /// is wrong with the check.
+    is_sound: bool,
+}
+
+/// What a preset becomes with the operator's `params` and tolerance.
+struct Bound {
+    scheme: Arc<Scheme>,
+    extras: HandshakesAndAnswers,
+    /// As [`Ready::is_sound`].
+    is_sound: bool,
 }
 
 impl Compiler<'_, '_> {
@@ -79,7 +93,7 @@ impl Compiler<'_, '_> {
         let public_keys = public_keys.map(|at| self.written(at, Kind::Public, scope.route));
         let jwks_url = spec.jwks_url.as_ref().map(|at| self.jwks_url(at));
         let ready = self.ready(spec, facts)?;
-        let handshakes = self.handshakes(spec, place, &ready);
+        let handshakes = ready.is_sound.then(|| self.handshakes(spec, place, &ready));
         let is_enrolling = ready
             .extras
             .handshakes
@@ -142,7 +156,7 @@ impl Compiler<'_, '_> {
             scheme: ready.scheme,
             keys,
             published,
-            handshakes: handshakes?,
+            handshakes: handshakes??,
             answers: ready.extras.answers,
         })
     }
@@ -155,8 +169,8 @@ impl Compiler<'_, '_> {
             (None, None) => None,
         };
         match &ready {
-            Some(ready) => facts.note(&ready.scheme, &ready.place),
-            None => facts.miss(),
+            Some(ready) if ready.is_sound => facts.note(&ready.scheme, &ready.place),
+            Some(_) | None => facts.miss(),
         }
         ready
     }
@@ -214,6 +228,10 @@ impl Compiler<'_, '_> {
     }
 
     fn keys(&mut self, ready: &Ready, kind: KeyKind, list: WrittenList) -> Option<KeySet> {
+        if !ready.is_sound {
+            // What a key has to look like may depend on what is wrong.
+            return None;
+        }
         if kind == KeyKind::Secret {
             self.credentials(ready, &list);
         }
@@ -277,7 +295,11 @@ impl Compiler<'_, '_> {
         if !methods.is_empty() {
             facts.methods.push((place.clone(), methods));
         }
-        let (scheme, extras) = self.bind(reference, &selected, spec, &place)?;
+        let Bound {
+            scheme,
+            extras,
+            is_sound,
+        } = self.bind(reference, &selected, spec, &place)?;
         if preset.answers.is_some() {
             facts
                 .answers
@@ -291,6 +313,7 @@ impl Compiler<'_, '_> {
             scheme,
             extras,
             place,
+            is_sound,
         })
     }
 
@@ -336,35 +359,48 @@ impl Compiler<'_, '_> {
         selected: &Selected,
         spec: &CheckSpec,
         place: &Place,
-    ) -> Option<(Arc<Scheme>, HandshakesAndAnswers)> {
+    ) -> Option<Bound> {
         let tolerance =
             value(spec.tolerance.as_ref()).map(|(Parsed(Span(tolerance)), _)| *tolerance);
         let is_plain = tolerance.is_none() && spec.params.is_none();
+        let whole = |(scheme, extras)| Bound {
+            scheme,
+            extras,
+            is_sound: true,
+        };
         if is_plain && let Some(bound) = self.bound.get(reference) {
-            return Some(bound.clone());
+            return Some(whole(bound.clone()));
         }
         self.params_in_doubt(spec);
         let params = params(spec.params.as_ref());
-        let bound = selected.bind(&params, tolerance).and_then(|scheme| {
-            let extras = HandshakesAndAnswers {
-                handshakes: selected.handshakes(&params)?.into(),
-                answers: Arc::new(selected.answers(&params)?),
-            };
-            Ok((Arc::new(scheme), extras))
-        });
-        match bound {
+        match bound(selected, &params, tolerance) {
             Ok(bound) => {
                 if is_plain {
                     self.bound.insert(reference.to_owned(), bound.clone());
                 }
-                Some(bound)
+                Some(whole(bound))
             }
-            Err(messages) => {
+            Err(mut messages) => {
+                let none = Params::new();
+                if !params.is_empty() && !selected.is_chosen_by_param() {
+                    // Where a param is wrong, nothing was said of the tolerance yet.
+                    let more = bound(selected, &none, tolerance).err().unwrap_or_default();
+                    messages.extend(more.into_iter().filter(|told| told.contains(TOLERANCE)));
+                    messages.dedup();
+                }
                 for message in messages {
                     let place = self.culprit(spec, place, &message);
                     self.error(&place, message, None);
                 }
-                None
+                let near = match bound(selected, &params, None) {
+                    Err(_) if !selected.is_chosen_by_param() => bound(selected, &none, None),
+                    near => near,
+                };
+                let near = near.ok().map(whole);
+                near.map(|near| Bound {
+                    is_sound: false,
+                    ..near
+                })
             }
         }
     }
@@ -387,7 +423,7 @@ impl Compiler<'_, '_> {
     fn culprit(&self, spec: &CheckSpec, preset: &Place, message: &str) -> Place {
         let is_about = |name: &str| message.contains(&format!("`{name}`"));
         if let Some((_, place)) = value(spec.tolerance.as_ref())
-            && is_about("tolerance")
+            && message.contains(TOLERANCE)
         {
             return place;
         }
@@ -429,22 +465,28 @@ impl Compiler<'_, '_> {
         }
         let tolerance = value(spec.tolerance.as_ref());
         let tolerance = tolerance.map(|(Parsed(Span(tolerance)), _)| *tolerance);
-        match Scheme::compile(scheme, tolerance) {
-            Ok(scheme) => Some(Ready {
-                provider: None,
-                preset: None,
-                params: Params::new(),
-                scheme: Arc::new(scheme),
-                extras: HandshakesAndAnswers::default(),
-                place: key,
-            }),
-            Err(mut problems) => {
-                // A missing algorithm has been reported, at its place.
-                problems.retain(|problem| has_algorithm || !problem.path.is_empty());
-                self.problems.extend(problems);
-                None
-            }
-        }
+        let at_tolerance = spec.tolerance.as_ref().and_then(At::place);
+        let around = Around {
+            scheme: Some(&key),
+            tolerance: at_tolerance,
+        };
+        let mut is_sound = true;
+        let scheme = Scheme::compile(scheme, tolerance, around).or_else(|mut problems| {
+            // A missing algorithm has been reported, at its place.
+            problems.retain(|problem| has_algorithm || !problem.path.is_empty());
+            self.problems.extend(problems);
+            is_sound = false;
+            Scheme::compile(scheme, None, around)
+        });
+        Some(Ready {
+            provider: None,
+            preset: None,
+            params: Params::new(),
+            scheme: Arc::new(scheme.ok()?),
+            extras: HandshakesAndAnswers::default(),
+            place: key,
+            is_sound,
+        })
     }
 
     // === weaknesses ===
@@ -509,6 +551,20 @@ impl Compiler<'_, '_> {
             }
         }
     }
+}
+
+/// What a scheme is with `params` and `tolerance`, and what comes with it; else what is wrong with them.
+fn bound(
+    selected: &Selected,
+    params: &Params,
+    tolerance: Option<Duration>,
+) -> Result<(Arc<Scheme>, HandshakesAndAnswers), Vec<String>> {
+    let scheme = selected.bind(params, tolerance)?;
+    let extras = HandshakesAndAnswers {
+        handshakes: selected.handshakes(params)?.into(),
+        answers: Arc::new(selected.answers(params)?),
+    };
+    Ok((Arc::new(scheme), extras))
 }
 
 /// Whether the provider proves itself by a token when it asks whether the URL is ours.

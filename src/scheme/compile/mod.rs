@@ -32,14 +32,27 @@ pub(super) fn compile(
     spec: &SchemeSpec,
     params: &Params,
     tolerance: Option<Duration>,
+    around: Around<'_>,
 ) -> Result<Scheme, Vec<Problem>> {
-    let mut compiler = Compiler::new(params);
+    let mut compiler = Compiler {
+        around,
+        ..Compiler::new(params)
+    };
     let scheme = compiler.scheme(spec, tolerance);
     match scheme {
         Some(scheme) if compiler.problems.is_empty() => Ok(scheme),
         _ if compiler.problems.is_empty() => Err(vec![problem(None, "the scheme is incomplete")]),
         _ => Err(compiler.problems),
     }
+}
+
+/// Where stands what a scheme is a part of: nowhere, for one of a preset.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Around<'a> {
+    /// The scheme as a whole, which lacks what is missing.
+    pub scheme: Option<&'a Place>,
+    /// The tolerance that the check has.
+    pub tolerance: Option<&'a Place>,
 }
 
 /// A problem at a place, or at the start of the file where there is none.
@@ -60,6 +73,7 @@ fn problem(place: Option<&Place>, message: impl Into<String>) -> Problem {
 /// Gathers problems while it compiles.
 pub(super) struct Compiler<'a> {
     params: &'a Params,
+    around: Around<'a>,
     texts: HashMap<String, Arc<Template>>,
     fields: HashMap<String, Arc<Fields>>,
     pub(super) problems: Vec<Problem>,
@@ -92,6 +106,7 @@ impl<'a> Compiler<'a> {
     pub(super) fn new(params: &'a Params) -> Self {
         Self {
             params,
+            around: Around::default(),
             texts: HashMap::new(),
             fields: HashMap::new(),
             problems: Vec::new(),
@@ -178,7 +193,7 @@ impl<'a> Compiler<'a> {
         scheme.loose = scheme.loose();
         if timestamp_spec.is_none() && tolerance.is_some() && algorithm != Algorithm::Jwt {
             self.problems.push(problem(
-                spec.algorithm.place(),
+                self.around.tolerance.or(spec.algorithm.place()),
                 "this scheme has no timestamp, so it can have no `tolerance`",
             ));
         }
@@ -188,12 +203,27 @@ impl<'a> Compiler<'a> {
 
     /// What one key alone cannot tell: what belongs together.
     fn consistent(&mut self, spec: &SchemeSpec, algorithm: Algorithm, scheme: &Scheme) {
-        let place = spec.algorithm.place();
-        let mut need = |holds: bool, message: &str| {
+        // What lacks a key: the scheme itself.
+        let whole = self.around.scheme.or(spec.algorithm.place());
+        let mut need_at = |place: Option<&Place>, holds: bool, message: &str| {
             if !holds {
-                self.problems.push(problem(place, message));
+                self.problems.push(problem(place.or(whole), message));
             }
         };
+        let at_signed = spec.signed.as_ref().and_then(At::place);
+        let at_key_url = spec.key_url.as_ref().and_then(At::place);
+        need_at(
+            at_key_url,
+            scheme.key_source.is_none() || scheme.key_kind() == KeyKind::Public,
+            "`key_url` is for public keys; this algorithm wants a secret",
+        );
+        need_at(
+            at_signed,
+            !matches!(scheme.proof, Proof::Digest(_))
+                || scheme.always_signs(Template::covers_secret),
+            "a plain hash proves nothing unless `{secret}` is in all of `signed` and `signed_or`, on no condition",
+        );
+        let mut need = |holds: bool, message: &str| need_at(None, holds, message);
         let is_code = matches!(
             algorithm,
             Algorithm::AwsSns | Algorithm::HttpMessageSignature
@@ -219,21 +249,12 @@ impl<'a> Compiler<'a> {
                 .any(|part| wanted(&part.text))
         };
         need(
-            !matches!(scheme.proof, Proof::Digest(_))
-                || scheme.always_signs(Template::covers_secret),
-            "a plain hash proves nothing unless `{secret}` is in all of `signed` and `signed_or`, on no condition",
-        );
-        need(
             !covers(&Template::covers_id) || spec.id.is_some(),
             "`{id}` needs `id`: where it stands",
         );
         need(
             !covers(&Template::covers_timestamp) || spec.timestamp.is_some(),
             "`{timestamp}` needs `timestamp`: where it stands",
-        );
-        need(
-            scheme.key_source.is_none() || scheme.key_kind() == KeyKind::Public,
-            "`key_url` is for public keys; this algorithm wants a secret",
         );
         need(
             algorithm != Algorithm::Jwt || spec.jwt.is_some(),
