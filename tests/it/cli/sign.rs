@@ -424,6 +424,7 @@ fn a_body_that_cannot_be_signed_is_told_from_one_that_can() {
     let shell = Shell::new()
         .with("json", "{\"a\":1}")
         .with("form", "a=1&b=%26")
+        .with("payload", "payload=%7B%7D")
         .with("xml", organization);
     let sign = |provider: &str, secret: &str, body: &str| {
         let secret = format!("value:{secret}");
@@ -444,6 +445,10 @@ fn a_body_that_cannot_be_signed_is_told_from_one_that_can() {
             .feed(&[&verify[..], &secret].concat(), request.as_bytes())
             .code(0);
     }
+    // A field that is there, of what nothing says that it is a form; and a value that lacks.
+    let unsaid = "give `Content-Type: application/x-www-form-urlencoded`";
+    sign("gitea/form", "token", "payload").unable(unsaid);
+    sign("lever", "token", "json").unable("the signature covers the value `/");
     let items = "give one that has some at `/notificationItems/*/NotificationRequestItem`";
     for body in ["json", "xml"] {
         sign("adyen/standard", key, body).unable(items);
