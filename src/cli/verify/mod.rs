@@ -178,12 +178,11 @@ fn explain<'s>(
 fn moment_meant(case: &Case<'_>) -> Option<(UnixTime, Hint)> {
     let written = case.now.secs();
     let meant = UnixTime::from_millis(written);
-    let keys = KeySet::new(case.keys.to_vec()).filter(|_| written >= MILLIS_MIN)?;
-    let is_right = match case.scheme.verify(&case.message, &keys, meant) {
-        Ok(_) => true,
-        Err(error) => is_untimely(&error),
+    let then = Case {
+        now: meant,
+        ..*case
     };
-    is_right.then(|| {
+    (written >= MILLIS_MIN && is_right(&then)).then(|| {
         let message = format!(
             "`--now {written}` is in milliseconds, where it has seconds: it was meant to be {meant}"
         );
@@ -207,12 +206,8 @@ fn query_meant(case: &Case<'_>, question: &Question<'_>) -> Option<Hint> {
         url: &url,
         ..case.message
     };
-    let keys = KeySet::new(case.keys.to_vec())?;
-    let is_right = match case.scheme.verify(&message, &keys, case.now) {
-        Ok(_) => true,
-        Err(error) => is_untimely(&error),
-    };
-    is_right.then(|| Hint {
+    let meant = Case { message, ..*case };
+    is_right(&meant).then(|| Hint {
         code: "url_form",
         message: "the signature matches for `--url` with the query of the captured request; give it as the sender \
                   called it, query and all"
@@ -222,6 +217,14 @@ fn query_meant(case: &Case<'_>, question: &Question<'_>) -> Option<Hint> {
 
 /// A number from here on is no time in seconds that anybody means: it is past the year 5000.
 const MILLIS_MIN: i64 = 100_000_000_000;
+
+/// Whether the signature of a case is right, whatever its time.
+fn is_right(case: &Case<'_>) -> bool {
+    KeySet::new(case.keys.to_vec()).is_some_and(|keys| {
+        let judged = case.scheme.verify(&case.message, &keys, case.now);
+        judged.err().is_none_or(|error| is_untimely(&error))
+    })
+}
 
 /// Whether a signature is right, and only its time is not.
 fn is_untimely(error: &SignatureError) -> bool {

@@ -384,9 +384,9 @@ impl Compiler<'_, '_> {
                 let none = Params::new();
                 if !params.is_empty() && !selected.is_chosen_by_param() {
                     // Where a param is wrong, nothing was said of the tolerance yet.
-                    let more = bound(selected, &none, tolerance).err().unwrap_or_default();
-                    messages.extend(more.into_iter().filter(|told| told.contains(TOLERANCE)));
-                    messages.dedup();
+                    let mut more = bound(selected, &none, tolerance).err().unwrap_or_default();
+                    more.retain(|told| told.contains(TOLERANCE) && !messages.contains(told));
+                    messages.append(&mut more);
                 }
                 for message in messages {
                     let place = self.culprit(spec, place, &message);
