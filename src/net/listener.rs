@@ -378,7 +378,13 @@ impl Accepted {
         };
         Established {
             place: self.place,
-            served: Box::pin(serve_http1(self.stream, service, limits, shutdown)),
+            served: Box::pin(serve_http1(
+                self.stream,
+                service,
+                limits,
+                shutdown,
+                Some(cut),
+            )),
         }
     }
 
@@ -428,13 +434,20 @@ impl Accepted {
             Box::pin(serve_http2(stream, service, limits.clone(), shutdown))
         } else {
             let shutdown = shutdown_http1(&self.endpoint, &self.worker);
-            Box::pin(serve_http1(stream, service, limits, shutdown))
+            // Without a `close_notify`, its end says that something is missing (RFC 8446 6.1).
+            Box::pin(serve_http1(stream, service, limits, shutdown, None))
         };
         Some(Established {
             place: self.place,
             served,
         })
     }
+}
+
+/// A reset is the only end of a plaintext connection that says that something is missing.
+fn cut(stream: &TcpStream) {
+    // This fails when the peer has gone.
+    stream.set_zero_linger().ok();
 }
 
 /// The shutdown of HTTP/1.1 connections. A reload that removes their listener only announces it: they close with

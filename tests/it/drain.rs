@@ -342,7 +342,8 @@ fn open(gateway: &Arc<DataPath>) -> (DuplexStream, Shutdown, JoinHandle<()>) {
         gateway: Arc::clone(gateway),
         challenges: None,
     };
-    let served = serve_http1(server, serving, &Limits::default(), shutdown.clone());
+    let limits = Limits::default();
+    let served = serve_http1(server, serving, &limits, shutdown.clone(), None);
     (client, shutdown, tokio::spawn(served))
 }
 

@@ -1,6 +1,6 @@
 //! Apps that fail: in every way they do.
 
-use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
@@ -204,6 +204,36 @@ fn a_cut_answer_never_looks_whole() {
         told[0].contains(&ids[0]) && told[0].contains(&app.url()),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_cut_answer_that_only_the_end_of_the_connection_ends_is_reset() {
+    // SECURITY U-04: HTTP/1.0 has no chunks
+    let app = App::start();
+    let gateway = start(&app);
+    let read = |reply| {
+        app.script([reply]);
+        let mut stream = TcpStream::connect(gateway.address("http")).unwrap();
+        let request = b"POST /open HTTP/1.0\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx";
+        stream.write_all(request).unwrap();
+        let mut answer = Vec::new();
+        let end = stream
+            .read_to_end(&mut answer)
+            .map_err(|error| error.kind());
+        (end.err(), String::from_utf8(answer).unwrap())
+    };
+    let begun = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegun\r\n";
+    let (end, answer) = read(Reply::raw(&format!("{begun}0\r\n\r\n")));
+    assert!(answer.ends_with("\r\n\r\nbegun"), "{answer}");
+    assert_eq!(end, None, "whole");
+    for cut in [
+        Reply::RawThenClose,
+        Reply::RawThenReset,
+        Reply::RawThenSilence,
+    ] {
+        let (end, _) = read(cut(begun.as_bytes().to_vec()));
+        assert_eq!(end, Some(ErrorKind::ConnectionReset));
+    }
 }
 
 #[test]

@@ -97,12 +97,15 @@ impl Shutdown {
     }
 }
 
-/// Serves HTTP/1.1 on `io` until one side ends it.
+/// Serves HTTP/1.1 on `io` until one side ends it. An answer that only the end of the connection ends, as HTTP/1.0 has
+/// them, must not look whole when it is cut: then `cut` is called before `io` is dropped. There is none where the end
+/// of `io` tells by itself.
 pub fn serve_http1<I>(
     io: I,
     serving: Serving,
     limits: &Limits,
     shutdown: Shutdown,
+    cut: Option<fn(&I)>,
 ) -> impl Future<Output = ()> + Send + use<I>
 where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -147,7 +150,13 @@ where
         count_refusal(&gateway, peer, &end);
         count_timeout(&gateway, peer, &end, &watch);
         let is_refused = matches!(&end, End::Finished(Err(error)) if error.is_parse());
-        if is_refused || matches!(end, End::Finished(Ok(()))) {
+        let is_whole = matches!(end, End::Finished(Ok(())));
+        if watch.is_open_ended() && !is_whole {
+            // SECURITY U-04
+            if let Some((cut, io)) = cut.zip(conn.into_io()) {
+                cut(&io.into_inner());
+            }
+        } else if is_refused || is_whole {
             let time = watch
                 .linger_time()
                 .or(is_refused.then_some(LingerTime::SHORT));
@@ -268,7 +277,7 @@ fn service(
                 respond::close_connection(response.headers_mut());
             }
             if version == Version::HTTP_10 {
-                answer_as_http10(&mut response);
+                answer_as_http10(&mut response, &served);
             }
             // HTTP/2 answers leave at the same time: once one of them may be long, the connection stays marked.
             let is_own = response.body().is_own();
@@ -282,8 +291,9 @@ fn service(
 
 /// For HTTP/1.0 clients: says `close` when the body has no length, and answers as HTTP/1.0, because hyper would add
 /// the client's `keep-alive` to an HTTP/1.1 answer.
-fn answer_as_http10(response: &mut Response<Answer>) {
+fn answer_as_http10(response: &mut Response<Answer>, served: &ServedRequest) {
     if response.body().size_hint().exact().is_none() {
+        served.ends_with_its_connection();
         respond::close_connection(response.headers_mut());
     }
     if response.headers().contains_key(header::CONNECTION) {

@@ -54,6 +54,8 @@ pub(super) struct Watch {
     stuck: Since,
     /// Whether the last answer was the app's, which may be long; over HTTP/2, whether any was.
     is_passed_back: AtomicBool,
+    /// Whether the end of the connection is that of its last answer, which has no other.
+    is_open_ended: AtomicBool,
     /// Whether everything was sent, and only the client's end is waited for.
     is_lingering: AtomicBool,
     /// When the shutdown ping was sent to an HTTP/2 client; none before, and once it has answered.
@@ -124,6 +126,7 @@ impl Watch {
             untaken: Mutex::default(),
             stuck: Since::default(),
             is_passed_back: AtomicBool::new(false),
+            is_open_ended: AtomicBool::new(false),
             is_lingering: AtomicBool::new(false),
             pinged: Since::default(),
             flushed_ms: AtomicU64::new(0),
@@ -239,6 +242,11 @@ impl Watch {
     /// Whether the beginning of a request has come, and not all of its head.
     pub(super) fn is_within_head(&self) -> bool {
         self.waits_for_head() && self.has_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the end of the connection is that of its last answer.
+    pub(super) fn is_open_ended(&self) -> bool {
+        self.is_open_ended.load(Ordering::Relaxed)
     }
 
     /// Whether the client takes nothing of what is written for it.
@@ -400,6 +408,11 @@ impl ServedRequest {
     pub(super) fn is_passed_back(&self, is_passed_back: bool) {
         let own = &self.watch.is_passed_back;
         own.store(is_passed_back, Ordering::Relaxed);
+    }
+
+    /// Only the end of the connection will end the answer.
+    pub(super) fn ends_with_its_connection(&self) {
+        self.watch.is_open_ended.store(true, Ordering::Relaxed);
     }
 
     /// A part of the answer is handed to hyper: from here on the client is waited for.

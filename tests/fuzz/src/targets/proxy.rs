@@ -183,7 +183,7 @@ impl Stage {
                 if is_h2 {
                     serve_http2(server, serving, limits, Shutdown::default()).await;
                 } else {
-                    serve_http1(server, serving, &limits, Shutdown::default()).await;
+                    serve_http1(server, serving, &limits, Shutdown::default(), None).await;
                 }
             });
             let request = sent.request(chunks);
