@@ -6,7 +6,7 @@
 //! a URL at a time, one in [`RETRY_AFTER`] at most, [`UNASKED_MAX`] a minute for URLs that requests
 //! name, of which one client spends [`UNASKED_BY_ONE_MAX`] (SECURITY DS-31). Keys that grow old are served while new ones come (SECURITY A-54).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::future::Future;
 use std::net::IpAddr;
@@ -79,7 +79,7 @@ const STALE_MAX: Duration = Duration::from_hours(24);
 pub const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// How long a request waits for keys.
 pub const WAIT_MAX: Duration = Duration::from_secs(4);
-/// URLs that are remembered.
+/// URLs that are remembered of those that requests name.
 const ENTRIES_MAX: usize = 256;
 /// Fetches at a time.
 const FETCHES_MAX: usize = 8;
@@ -247,11 +247,11 @@ impl KeyCache {
             Next::Take(keys) => return Ok(keys),
             Next::TakeAndRefresh(keys) => {
                 // What is held still serves.
-                self.start(&entry, Some(client)).ok();
+                self.start(&entry, client).ok();
                 return Ok(keys);
             }
             Next::GiveUp => return Err(unavailable("the keys could not be fetched just now")),
-            Next::Wait(ended, before) => match self.start(&entry, Some(client)) {
+            Next::Wait(ended, before) => match self.start(&entry, client) {
                 Ok(()) => (ended, before),
                 Err(why) => return before.ok_or(unavailable(why)),
             },
@@ -296,19 +296,29 @@ impl KeyCache {
         }
     }
 
-    /// Fetches the operator's own URLs ahead of the first request, and those of a new configuration.
-    pub fn prepare(&self, wanted: &KeyUrl) {
-        let Some(entry) = self.entry(wanted) else {
-            return;
-        };
-        if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None) {
-            // The first request that wants them asks again.
-            self.start(&entry, None).ok();
+    /// Fetches the URLs of a new configuration, which are the operator's own, ahead of the first request: so many at a
+    /// time. Forgets those of the one before.
+    pub fn prepare(&self, all: &HashSet<&KeyUrl>) {
+        lock(&self.0.entries).retain(|url, entry| !entry.is_of_operator() || all.contains(url));
+        for wanted in all {
+            let Some(entry) = self.entry(wanted) else {
+                continue;
+            };
+            if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None)
+                && let Some(running) = Running::begin(&entry, self.0.clock.monotonic())
+            {
+                let inner = Arc::clone(&self.0);
+                tokio::spawn(async move {
+                    // The semaphore is never closed.
+                    let _permit = inner.running.acquire().await;
+                    inner.fetch(&running.0).await;
+                });
+            }
         }
     }
 
     /// The entry of a URL. When all places are taken, the one that was not asked for the longest
-    /// makes room: one without keys first, and never one that the operator wrote.
+    /// makes room: one without keys first. The operator's own need no place: the configuration says how many they are.
     fn entry(&self, wanted: &KeyUrl) -> Option<Arc<Entry>> {
         let inner = &self.0;
         let last_use = inner.uses.fetch_add(1, Ordering::Relaxed);
@@ -317,7 +327,9 @@ impl KeyCache {
             entry.last_use.store(last_use, Ordering::Relaxed);
             return Some(Arc::clone(entry));
         }
-        if entries.len() >= ENTRIES_MAX {
+        let of_requests = |entry: &&Arc<Entry>| !entry.is_of_operator();
+        if wanted.reach != Reach::Any && entries.values().filter(of_requests).count() >= ENTRIES_MAX
+        {
             let movable = entries.values().filter(|entry| entry.is_movable());
             let oldest = movable.min_by_key(|entry| {
                 (
@@ -367,7 +379,7 @@ impl KeyCache {
     }
 
     /// Starts a fetch in a task of its own, unless one is under way or has just ended, or says why it may not be.
-    fn start(&self, entry: &Arc<Entry>, client: Option<IpAddr>) -> Result<(), &'static str> {
+    fn start(&self, entry: &Arc<Entry>, client: IpAddr) -> Result<(), &'static str> {
         let inner = Arc::clone(&self.0);
         let now = inner.clock.monotonic();
         let mut state = entry.state();
@@ -377,14 +389,11 @@ impl KeyCache {
         let permit = Arc::clone(&inner.running)
             .try_acquire_owned()
             .map_err(|_none| "too many keys are being fetched at once")?;
-        if let Some(client) = client.filter(|_| entry.wanted.reach != Reach::Any)
-            && !inner.may_fetch_unasked(entry.wanted.url.host(), client, now)
+        if !entry.is_of_operator() && !inner.may_fetch_unasked(entry.wanted.url.host(), client, now)
         {
             return Err("too many key URLs of requests have been fetched just now");
         }
-        state.is_running = true;
-        state.last_fetch = Some(now);
-        let running = Running(Arc::clone(entry));
+        let running = Running::of(entry, &mut state, now);
         tokio::spawn(async move {
             inner.fetch(&running.0).await;
             drop((running, permit));
@@ -457,6 +466,21 @@ impl State {
 /// A fetch under way; its end is told also when the task is dropped half-way.
 struct Running(Arc<Entry>);
 
+impl Running {
+    fn of(entry: &Arc<Entry>, state: &mut State, now: Duration) -> Self {
+        state.is_running = true;
+        state.last_fetch = Some(now);
+        Self(Arc::clone(entry))
+    }
+
+    /// `None` when one is under way or has just ended.
+    fn begin(entry: &Arc<Entry>, now: Duration) -> Option<Self> {
+        let mut state = entry.state();
+        let may_begin = !state.is_running && state.may_fetch(now);
+        may_begin.then(|| Self::of(entry, &mut state, now))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.state().is_running = false;
@@ -469,8 +493,13 @@ impl Entry {
         lock(&self.state)
     }
 
+    /// Whether the operator wrote its URL.
+    fn is_of_operator(&self) -> bool {
+        self.wanted.reach == Reach::Any
+    }
+
     fn is_movable(&self) -> bool {
-        self.wanted.reach == Reach::Public && !self.state().is_running
+        !self.is_of_operator() && !self.state().is_running
     }
 }
 
@@ -763,7 +792,7 @@ mod tests {
             assert_eq!(ids(keys).as_deref(), UNAVAILABLE);
         }
         assert_eq!(bench.web.fetches(), 1 + UNASKED_MAX);
-        assert_eq!(lock(&bench.cache.0.entries).len(), ENTRIES_MAX);
+        assert_eq!(lock(&bench.cache.0.entries).len(), 1 + ENTRIES_MAX);
         // What is known stays known, and the operator's own URLs are fetched all the same.
         for wanted in [&own, &good] {
             assert_eq!(bench.keys(wanted, None).await.as_deref(), Ok("a"));
@@ -816,12 +845,32 @@ mod tests {
         let bench = bench(Web::default());
         let wanted = at("a", Reach::Any);
         bench.web.answer(&wanted, Ok(jwks("a", None)));
-        bench.cache.prepare(&wanted);
-        bench.cache.prepare(&wanted);
+        bench.cache.prepare(&HashSet::from([&wanted]));
+        bench.cache.prepare(&HashSet::from([&wanted]));
         settle().await;
         bench.web.answer(&wanted, Err(FetchError::Reach));
         assert_eq!(bench.keys(&wanted, None).await.as_deref(), Ok("a"));
         assert_eq!(bench.web.fetches(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_urls_of_a_configuration_are_all_fetched_and_forgotten_with_it() {
+        let bench = bench(Web::default());
+        let urls: Vec<_> = (0..ENTRIES_MAX + FETCHES_MAX)
+            .map(|n| at(&format!("own/{n}"), Reach::Any))
+            .collect();
+        for url in &urls {
+            bench.web.answer(url, Ok(jwks("a", None)));
+        }
+        bench.cache.prepare(&urls.iter().collect());
+        settle().await;
+        assert_eq!(bench.web.fetches(), urls.len());
+        for url in &urls {
+            assert_eq!(bench.keys(url, None).await.as_deref(), Ok("a"));
+        }
+        bench.cache.prepare(&HashSet::from([&urls[0]]));
+        assert_eq!(lock(&bench.cache.0.entries).len(), 1);
+        assert_eq!(bench.web.fetches(), urls.len());
     }
 
     #[test]
@@ -839,7 +888,7 @@ mod tests {
         };
         let first = runtime();
         first.block_on(async {
-            bench.cache.prepare(&wanted);
+            bench.cache.prepare(&HashSet::from([&wanted]));
             settle().await;
         });
         drop(first);

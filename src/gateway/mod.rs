@@ -136,7 +136,7 @@ impl Gateway {
         &self.telemetry
     }
 
-    /// Requests between their head and the end of their answer.
+    /// Requests that were let in, until the end of the app's answer or their refusal.
     pub fn in_flight(&self) -> usize {
         self.in_flight.count()
     }
@@ -176,7 +176,8 @@ impl Gateway {
 
     /// Opens the record of a request that has come, whether or not anybody gets to answer it.
     pub fn open<B>(&self, connection: &Connection, request: &Request<B>) -> Box<Record> {
-        let (client, method) = (connection.peer.ip(), request.method().clone());
+        let client = connection.peer.ip().to_canonical();
+        let method = request.method().clone();
         Record::open(&self.telemetry, &self.clock, client, method)
     }
 
@@ -320,11 +321,12 @@ impl Gateway {
 
 /// Fetches the keys that requests will want, so that the first of them need not wait.
 fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
-    for state in snapshot.states() {
-        for url in state.route.auth.key_urls() {
-            keys.prepare(url);
-        }
-    }
+    let states = snapshot.states();
+    keys.prepare(
+        &states
+            .flat_map(|state| state.route.auth.key_urls())
+            .collect(),
+    );
 }
 
 /// Parses the head, and notes in `record` whose address the request has and which id a trusted proxy gave it. No part

@@ -208,7 +208,8 @@ impl Record {
     /// Says that the store will not learn how a claim ended.
     pub fn unsettled(&self, error: StoreError, is_taken: bool) {
         let (route, faults) = (self.route_name(), &self.telemetry.unsettled);
-        if !faults.is_news(route, (Reason::StateUnavailable, ""), clock::now()) {
+        let which = if is_taken { "taken" } else { "not taken" };
+        if !faults.is_news(route, (Reason::StateUnavailable, which), clock::now()) {
             return;
         }
         let request_id = self.request_id.to_str().unwrap_or_default();
