@@ -253,22 +253,32 @@ async fn any_from_head(
     now: UnixTime,
 ) -> Result<Step, Rejection> {
     let mut needs_body = false;
-    let mut handshake_only = None;
+    let mut is_handshake_only = false;
     let mut refusals = Vec::new();
     for choice in choices {
         match one_from_head(choice, presented, passwords, now).await {
             Ok(Step::Proven(proof)) => return Ok(Step::Proven(proof)),
             Ok(Step::NeedsBody) => needs_body = true,
-            Ok(Step::HandshakeOnly(refusal)) => handshake_only = Some(refusal),
+            Ok(Step::HandshakeOnly(refusal)) => {
+                is_handshake_only = true;
+                refusals.push(Err(refusal));
+            }
             Err(refusal) => refusals.push(Err(refusal)),
         }
     }
-    match handshake_only {
-        _ if needs_body => Ok(Step::NeedsBody),
-        Some(refusal) => Ok(Step::HandshakeOnly(refusal)),
-        None => first_that_holds(refusals)
-            .map(|proof| Step::Proven(Box::new(proof)))
-            .map_err(|refusal| offering(choices, refusal)),
+    if needs_body {
+        return Ok(Step::NeedsBody);
+    }
+    match first_that_holds(refusals) {
+        Ok(proof) => Ok(Step::Proven(Box::new(proof))),
+        Err(refusal) => {
+            let refusal = offering(choices, refusal);
+            if is_handshake_only {
+                Ok(Step::HandshakeOnly(refusal))
+            } else {
+                Err(refusal)
+            }
+        }
     }
 }
 

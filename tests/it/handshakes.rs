@@ -526,6 +526,24 @@ fn a_verify_token_of_its_own_replaces_the_secrets() {
 }
 
 #[test]
+fn of_several_ways_in_the_refusal_that_says_most_is_told() {
+    let monday = "{ provider: monday, secrets: [env:SECRET], params: { audience: \"https://localhost/in\" } }";
+    let token = "{ token: { header: X-Token, secrets: [env:VERIFY] } }";
+    for ways in [format!("{token}, {monday}"), format!("{monday}, {token}")] {
+        let (gateway, app) = guarded(&format!("{{ any: [{ways}] }}"), "");
+        let fields = [("Content-Type", "application/json"), ("X-Token", "wrong")];
+        let answer = ask(&gateway, "POST", "/in", &fields, r#"{"event":1}"#);
+        assert_eq!(answer.status, 401);
+        assert_eq!(gateway.event()["reason"], "credential_invalid");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, Some("Bearer realm=\"hooks\""), "of both");
+        let answer = ask(&gateway, "POST", "/in", &fields, r#"{"challenge":"abc"}"#);
+        answered(&gateway, &answer, 200);
+        app.saw_nothing();
+    }
+}
+
+#[test]
 fn other_checks_of_the_route_hold() {
     let (gateway, app) = guarded(
         &format!(
