@@ -54,7 +54,7 @@ pub fn method(route: &Route, method: &Method) -> Result<(), Rejection> {
     }
 }
 
-/// Counts requests between their head and the end of their answer.
+/// Counts requests that have a route and may use it, until the end of the app's answer, or until they are refused.
 #[derive(Debug)]
 pub struct InFlight {
     count: AtomicUsize,
@@ -81,23 +81,62 @@ impl Load {
 pub struct Loads(HashMap<ServerAddress, Arc<Load>>);
 
 impl Loads {
-    /// That of an upstream with these servers: of another one with a server in common it is the same.
-    pub fn of(&mut self, servers: &[ServerAddress]) -> Arc<Load> {
-        let known = servers.iter().find_map(|server| self.0.get(server));
-        let load = known.cloned().unwrap_or_default();
-        for server in servers {
-            let own = self.0.entry(server.clone());
-            own.or_insert_with(|| Arc::clone(&load));
+    /// Those of a configuration with these upstreams: two that have a server in common have one load, and so have
+    /// those that a third one joins. What is in flight still counts; servers that are gone are forgotten with their
+    /// last request.
+    pub fn group<'a>(&mut self, upstreams: impl Iterator<Item = &'a [ServerAddress]>) {
+        let mut before = std::mem::take(&mut self.0);
+        let mut taken = HashSet::new();
+        for servers in groups(upstreams) {
+            let known = servers.iter().filter_map(|server| before.remove(server));
+            // A group that was one with another before leaves the load to it.
+            let is_free = |load: &Arc<Load>| !taken.contains(&Arc::as_ptr(load));
+            let busiest = known
+                .filter(is_free)
+                .max_by_key(|load| load.requests.load(Ordering::Relaxed));
+            let load = busiest.unwrap_or_default();
+            taken.insert(Arc::as_ptr(&load));
+            let servers = servers.into_iter().cloned();
+            self.0
+                .extend(servers.map(|server| (server, Arc::clone(&load))));
         }
-        load
+        before.retain(|_, load| !load.is_idle());
+        self.0.extend(before);
     }
 
-    /// Forgets all servers but these, and those for which something is still in flight: it counts if they come back.
-    pub fn keep<'a>(&mut self, servers: impl Iterator<Item = &'a ServerAddress>) {
-        let in_use: HashSet<_> = servers.collect();
-        self.0
-            .retain(|server, load| in_use.contains(server) || !load.is_idle());
+    /// That of an upstream with these servers.
+    pub fn of(&self, servers: &[ServerAddress]) -> Arc<Load> {
+        let known = servers.iter().find_map(|server| self.0.get(server));
+        known.cloned().unwrap_or_default()
     }
+}
+
+/// The servers of upstreams that have one in common, directly or by way of others.
+fn groups<'a>(
+    upstreams: impl Iterator<Item = &'a [ServerAddress]>,
+) -> impl Iterator<Item = Vec<&'a ServerAddress>> {
+    let mut groups: Vec<Vec<&ServerAddress>> = Vec::new();
+    let mut group_of: HashMap<&ServerAddress, usize> = HashMap::new();
+    for servers in upstreams {
+        let own = groups.len();
+        let mut group = Vec::new();
+        for server in servers {
+            match group_of.insert(server, own) {
+                None => group.push(server),
+                // Whoever it was with comes along.
+                Some(other) if other != own => {
+                    let others = groups.get_mut(other).map(std::mem::take);
+                    for other in others.into_iter().flatten() {
+                        group_of.insert(other, own);
+                        group.push(other);
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        groups.push(group);
+    }
+    groups.into_iter().filter(|group| !group.is_empty())
 }
 
 /// One request's place; given back when dropped.
@@ -184,21 +223,34 @@ mod tests {
             host: "app".to_owned(),
             port,
         };
+        let (a, b, c) = ([server(1)], [server(2)], [server(3)]);
+        let (ab, of_d) = ([server(1), server(2)], [server(4)]);
         let mut loads = Loads::default();
-        let first = loads.of(&[server(1), server(2)]);
-        assert!(Arc::ptr_eq(&first, &loads.of(&[server(3), server(2)])));
-        assert!(Arc::ptr_eq(&first, &loads.of(&[server(3)])));
-        let other = loads.of(&[server(4)]);
-        assert!(!Arc::ptr_eq(&first, &other));
-        // A server that is gone is forgotten when its last request is.
+        // In whatever order they are written.
+        for joined in [[&a[..], &b, &ab], [&ab, &a, &b], [&b, &ab, &a]] {
+            loads.group(joined.into_iter().chain([&c[..], &of_d]));
+            assert!(Arc::ptr_eq(&loads.of(&a), &loads.of(&b)));
+            assert!(Arc::ptr_eq(&loads.of(&a), &loads.of(&ab)));
+            assert!(!Arc::ptr_eq(&loads.of(&a), &loads.of(&c)));
+        }
         let in_flight = Arc::new(InFlight::new(Arc::new(Metrics::new("test"))));
-        let permit = in_flight.admit(9, Some(&other), 9).unwrap();
-        loads.keep([server(1)].iter());
-        assert!(Arc::ptr_eq(&other, &loads.of(&[server(4)])));
+        let busy = loads.of(&ab);
+        let permit = in_flight.admit(9, Some(&busy), 9).unwrap();
+        // Once nothing joins them, one of them keeps what is in flight.
+        loads.group([&a[..], &b].into_iter());
+        let both = [loads.of(&a), loads.of(&b)];
+        let keeps = both.iter().filter(|load| Arc::ptr_eq(load, &busy));
+        assert_eq!(keeps.count(), 1);
+        // A server that is gone is forgotten when its last request is.
+        loads.group([&of_d[..]].into_iter());
+        let is_known = |loads: &Loads| {
+            [&a, &b]
+                .iter()
+                .any(|one| Arc::ptr_eq(&loads.of(*one), &busy))
+        };
+        assert!(is_known(&loads));
         drop(permit);
-        loads.keep([server(1)].iter());
-        assert!(!Arc::ptr_eq(&other, &loads.of(&[server(4)])));
-        assert!(Arc::ptr_eq(&first, &loads.of(&[server(1)])));
-        assert!(!Arc::ptr_eq(&first, &loads.of(&[server(2)])));
+        loads.group([&of_d[..]].into_iter());
+        assert!(!is_known(&loads));
     }
 }

@@ -121,11 +121,6 @@ impl Limiters {
         }
     }
 
-    /// Clients remembered now, by all limiters.
-    pub fn clients(&self) -> usize {
-        self.places.taken.load(Ordering::Relaxed)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -155,11 +150,6 @@ impl Limiter {
             kind,
             shared: None,
         }
-    }
-
-    /// What this limit counts by.
-    pub fn key(&self) -> QuotaKey {
-        self.key
     }
 
     /// Takes one request of `client` (without meaning where the whole route counts).

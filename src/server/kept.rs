@@ -80,9 +80,6 @@ impl Kept {
     /// Begins the health checks of new upstreams and ends those of upstreams that are gone.
     pub(super) fn keep_clusters(&mut self, next: Clusters) {
         let before = std::mem::replace(&mut self.clusters, next);
-        let clusters = self.clusters.values();
-        let servers = clusters.flat_map(|(cluster, _)| &cluster.settings().servers);
-        self.loads.keep(servers);
         let is_in = |clusters: &Clusters, name: &Arc<str>, cluster: &Arc<Cluster>| {
             clusters
                 .get(name)
@@ -161,6 +158,9 @@ impl Kept {
         clusters: &Clusters,
         store: &ReplayStore,
     ) -> anyhow::Result<Snapshot> {
+        let upstreams = clusters.values();
+        let servers = upstreams.map(|(cluster, _)| &*cluster.settings().servers);
+        self.loads.group(servers);
         let states = routes
             .routes()
             .iter()
