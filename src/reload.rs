@@ -33,8 +33,8 @@ pub struct Reloader {
     /// Every file that the configuration was made from, as it was before it was read.
     seen: Vec<(PathBuf, Stamp)>,
     news: News,
-    /// What was wrong with it the last time: until that is mended, it is read again at every poll, for the reason may be
-    /// one that passes and leaves no trace in a file, such as too many open ones.
+    /// Why it is not in force: until that is mended, it is read again at every poll, for the reason may be one that passes
+    /// and leaves no trace in a file, such as too many open ones, or a port that another process still has.
     wrong: Option<String>,
     /// Whether it is read again for that alone.
     is_retry: bool,
@@ -108,7 +108,8 @@ impl Reloader {
         self.watch();
     }
 
-    /// Waits for a change and loads. An error is all that is wrong with the new configuration.
+    /// Waits for a change and loads. An error is all that is wrong with the new configuration. How it ended is to be
+    /// [told](Self::ended).
     ///
     /// Cancel safe: what has been noticed is remembered, and a load that was begun goes on.
     pub async fn next(&mut self) -> anyhow::Result<Config> {
@@ -120,13 +121,24 @@ impl Reloader {
                 self.until_changed().await;
             }
             let loaded = self.load(&file).await;
-            let wrong = loaded.as_ref().err().map(ToString::to_string);
-            let before = std::mem::replace(&mut self.wrong, wrong);
-            // The same once more has been told.
-            if loaded.is_ok() || !self.is_retry || self.wrong != before {
+            if !loaded.as_ref().is_err_and(|error| self.is_known(error)) {
                 return loaded;
             }
         }
+    }
+
+    /// Takes note of whether the configuration is in force now; `false` when there is nothing to say of it: what stood in
+    /// its way still does.
+    pub fn ended(&mut self, result: &anyhow::Result<()>) -> bool {
+        let error = result.as_ref().err();
+        let is_known = error.is_some_and(|error| self.is_known(error));
+        self.wrong = error.map(shown_error);
+        !is_known
+    }
+
+    /// Whether it was read once more, and the same is wrong.
+    fn is_known(&self, error: &anyhow::Error) -> bool {
+        self.is_retry && self.wrong.as_ref() == Some(&shown_error(error))
     }
 
     async fn load(&mut self, file: &Path) -> anyhow::Result<Config> {
@@ -146,7 +158,7 @@ impl Reloader {
         self.follow(watched);
         match config {
             Some(config) => {
-                if !report.problems().is_empty() {
+                if !report.problems().is_empty() && !self.is_retry {
                     tracing::warn!(
                         "the configuration is doubtful:\n{}",
                         report.beginning().to_string().trim_end()
@@ -286,6 +298,10 @@ fn watcher<'f>(
     Ok((watcher, events))
 }
 
+fn shown_error(error: &anyhow::Error) -> String {
+    format!("{error:#}")
+}
+
 /// The first few of them, for a log.
 fn shown(polled: &[(&PathBuf, notify::Error)]) -> String {
     let first = polled.iter().take(FOLDERS_SHOWN);
@@ -391,7 +407,8 @@ routes:
         reloader.sources.poll = Some(poll);
         let away = dir.path().join("away");
         fs::rename(&file, &away).unwrap();
-        assert!(reloader.next().await.is_err());
+        let wrong = reloader.next().await.map(drop);
+        assert!(wrong.is_err() && reloader.ended(&wrong));
         // The same is wrong for an hour, and nobody hears of it again.
         let hour = Duration::from_secs(3610);
         let again = timeout(hour, reloader.next()).await;
@@ -399,7 +416,14 @@ routes:
         // What stood in the way leaves no trace: as far as the stamps tell, nothing has changed.
         fs::rename(&away, &file).unwrap();
         reloader.seen = vec![(file.clone(), Stamp::of(&file))];
+        // Nor do those who cannot put it into force, which is tried again for as long.
+        for (error, is_news) in [("a port is taken", true), ("a port is taken", false)] {
+            assert!(reloader.next().await.is_ok());
+            let result = Err(anyhow::anyhow!(error));
+            assert_eq!(reloader.ended(&result), is_news);
+        }
         assert!(reloader.next().await.is_ok());
+        assert!(reloader.ended(&Ok(())));
         let again = timeout(hour, reloader.next()).await;
         assert!(again.is_err());
     }

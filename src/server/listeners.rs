@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::workers::Order;
 use super::{START, Server, cannot_listen};
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::net::acme::Keeper;
@@ -241,8 +242,9 @@ impl Server {
             said_full: Default::default(),
         });
         for (worker, socket) in self.workers.iter().zip(sockets) {
+            let order = Order::Listen(socket, Arc::clone(&endpoint));
             // This fails only when the program ends.
-            drop(worker.listen.send((socket, Arc::clone(&endpoint))));
+            drop(worker.tell.send(order));
         }
         tracing::info!(target: START, listener = &*settings.name, %address, "listening");
         endpoint

@@ -43,7 +43,7 @@ use ends::Ends;
 use kept::Kept;
 use listeners::{Running, policies};
 use stop::Stop;
-use workers::{WorkerHandle, start_workers};
+use workers::{Order, WorkerHandle, start_workers};
 
 /// How often expired entries of maps are removed.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -290,6 +290,9 @@ impl Server {
                     self.manager.tell(State::Reloading);
                     let result = config.and_then(|config| self.reload(config));
                     self.manager.tell(State::Ready);
+                    if !reloader.ended(&result) {
+                        continue;
+                    }
                     self.kept.telemetry.metrics.config_reload(result.is_ok());
                     match result {
                         Ok(()) => tracing::info!("configuration reloaded"),
@@ -398,6 +401,12 @@ impl Server {
         let snapshot = self
             .kept
             .snapshot(routes, limits.clone(), policies, &clusters, &store)?;
+        if let Some(store) = store.shared() {
+            for worker in &self.workers {
+                // This fails when the worker has panicked.
+                drop(worker.tell.send(Order::Connect(store.clone())));
+            }
+        }
         self.kept.keep_store(state, store);
         self.kept.keep_clusters(clusters);
         self.limits = limits;
@@ -405,6 +414,7 @@ impl Server {
         self.note_ends();
         self.apply_admin(admin);
         self.apply(plan);
+        self.note_unclaimed();
         note_observers(&observers);
         Ok(())
     }

@@ -13,11 +13,20 @@ use crate::net::acme::Challenges;
 use crate::net::connections::Connections;
 use crate::net::http::Shutdown;
 use crate::net::listener::{Endpoint, Worker, accept};
+use crate::store::redis::RedisStore;
 
 /// A thread that serves requests.
 pub(super) struct WorkerHandle {
-    pub(super) listen: mpsc::UnboundedSender<(std::net::TcpListener, Arc<Endpoint>)>,
+    pub(super) tell: mpsc::UnboundedSender<Order>,
     pub(super) finished: oneshot::Receiver<()>,
+}
+
+/// What a worker is told to do.
+pub(super) enum Order {
+    /// Serve the connections of a socket.
+    Listen(std::net::TcpListener, Arc<Endpoint>),
+    /// Begin its connection to a shared store, so that no request waits for it.
+    Connect(RedisStore),
 }
 
 /// Starts one thread for each core that the process may use.
@@ -52,8 +61,7 @@ fn start_worker(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let (listen, mut listeners) =
-        mpsc::unbounded_channel::<(std::net::TcpListener, Arc<Endpoint>)>();
+    let (tell, mut orders) = mpsc::unbounded_channel();
     let (done, finished) = oneshot::channel();
     let serve = async move {
         if let Some(store) = worker.gateway.snapshot().replay.shared() {
@@ -62,9 +70,10 @@ fn start_worker(
         loop {
             tokio::select! {
                 () = worker.shutdown.begun.cancelled() => break,
-                next = listeners.recv() => match next {
+                next = orders.recv() => match next {
                     None => break,
-                    Some((socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
+                    Some(Order::Connect(store)) => store.connect(),
+                    Some(Order::Listen(socket, endpoint)) => match tokio::net::TcpListener::from_std(socket) {
                         Ok(listener) => {
                             worker.tasks.spawn(accept(listener, endpoint, worker.clone()));
                         }
@@ -85,5 +94,5 @@ fn start_worker(
         .name(format!("worker-{index}"))
         .spawn(move || runtime.block_on(serve))
         .context("cannot start a worker thread")?;
-    Ok(WorkerHandle { listen, finished })
+    Ok(WorkerHandle { tell, finished })
 }

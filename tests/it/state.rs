@@ -669,6 +669,11 @@ fn a_reload_changes_where_state_is_kept() {
     };
     assert_eq!(clients(), 0);
     gateway.reload(&all(&patient(&redis), REPLAY), "success");
+    // Every worker has its connection before a request needs it, and so has the main thread.
+    let workers = thread::available_parallelism().unwrap().get();
+    eventually("all are connected", || {
+        (clients() == workers + 1).then_some(())
+    });
     available(&gateway, 1);
     // Another store, which has not seen it.
     gateway.forwarded(&post(&gateway, b"x"), 200);

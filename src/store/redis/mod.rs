@@ -160,6 +160,7 @@ impl RedisStore {
         }));
         // Whether the server is there shows before the first request.
         store.0.metrics.state.available.set(0);
+        store.0.metrics.state.since.set(0);
         store.connect();
         Ok(store)
     }
@@ -426,7 +427,8 @@ impl RedisClaim {
         if !is_to_tell || store.settle_later(settlement, self) {
             return Ok(());
         }
-        here.unwrap_or(Err(StoreError::Unavailable))
+        // That it is known here keeps no other replica from it.
+        here.unwrap_or(Ok(())).and(Err(StoreError::Unavailable))
     }
 }
 
@@ -514,7 +516,7 @@ impl Inner {
     fn link_up(&self) {
         if self.links_down.fetch_sub(1, Ordering::Relaxed) == 1 {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
-            if std::mem::take(&mut warned.is_told) {
+            if std::mem::take(&mut warned.is_told) && !self.is_retired() {
                 tracing::info!("the shared state is available again");
             }
         }
@@ -684,6 +686,16 @@ mod tests {
         let _committed = store.0.commits.acquire_many(most - 1).await.unwrap();
         let lost = claim(&store, Known::Yes).commit().await;
         assert_eq!(lost, Err(StoreError::Unavailable));
+        // Nor do other replicas, where this one remembers it.
+        let memory = MemoryStore::new(Clock::system(), 1000);
+        let Ok(Verdict::New(here)) = memory.claim([1; 32], LEASE, WINDOW) else {
+            panic!("nobody else has it");
+        };
+        let lost = RedisClaim {
+            local: Some(here),
+            ..claim(&store, Known::No)
+        };
+        assert_eq!(lost.commit().await, Err(StoreError::Unavailable));
     }
 
     #[test]
