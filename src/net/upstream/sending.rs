@@ -125,16 +125,17 @@ mod tests {
         ];
         for step in 1..=10 {
             let mut sending = Sending::new(b"HEAD", &frames);
-            let mut rounds = 0;
-            while !sending.head.is_empty() || !sending.frames.is_empty() {
-                let head = sending.head.len();
-                let body: usize = sending.frames.iter().map(Bytes::len).sum();
-                let left = head + body - sending.offset;
-                sending.advance(step.min(left));
-                rounds += 1;
-                assert!(rounds < 20);
+            let all = b"HEADabcdefg";
+            let mut sent = 0;
+            while sent < all.len() {
+                let next = step.min(all.len() - sent);
+                sending.advance(next);
+                sent += next;
+                let left: Vec<Bytes> = sending.left().into();
+                assert_eq!(left.concat(), all[sent..], "after {sent}, by {step}");
+                assert_eq!(sending.taken, sent);
             }
-            assert_eq!(sending.offset, 0);
+            assert!(sending.head.is_empty() && sending.frames.is_empty());
         }
     }
 }
