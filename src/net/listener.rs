@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::acme::Challenges;
 use super::connections::{Connections, Place};
 use super::http::{Serving, Shutdown, serve_http1, serve_http2};
+use super::limit_unsent;
 use super::proxy_protocol::{self, ProxyError};
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
@@ -293,6 +294,7 @@ impl Accepted {
     async fn establish(mut self) -> Option<Established> {
         // This fails when the peer has gone.
         self.stream.set_nodelay(true).ok()?;
+        limit_unsent(&self.stream);
         let snapshot = self.worker.gateway.snapshot();
         let limits = &snapshot.limits;
         // A reload may just have removed the listener.

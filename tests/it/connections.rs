@@ -188,6 +188,33 @@ fn who_does_not_read_its_answer_is_cut_off() {
 }
 
 #[test]
+fn who_reads_its_answer_slowly_gets_all_of_it() {
+    // SECURITY DS-03: a system that takes megabytes for a client lets it seem to read nothing for long
+    let app = App::start();
+    let gateway = Gateway::start(&config_with(
+        "limits: { write_timeout: 1s }",
+        &open_route(&app),
+    ));
+    let length = 16 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+    let large = [head.as_bytes(), &vec![b'x'; length]].concat();
+    app.script([Reply::Raw(large)]);
+    let mut slow = gateway.plain();
+    slow.write("POST", "/open", &[], b"x");
+    slow.head().unwrap();
+    let piece = 64 << 10;
+    for _ in 0..20 {
+        assert!(slow.take(piece).is_some());
+        pause(Duration::from_millis(200));
+    }
+    assert!(slow.take(length - 20 * piece).is_some());
+    assert_eq!(
+        gateway.metric("hookward_write_timeouts_total", &[]),
+        Some(0)
+    );
+}
+
+#[test]
 fn streams_whose_window_stays_shut_end_with_their_connection() {
     // SECURITY H2-13
     let app = App::start();

@@ -15,11 +15,11 @@ use http::Response;
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::SockRef;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::connect::{connect_any, connect_unix};
+use super::limit_unsent;
 use super::resolve;
 use crate::clock;
 use crate::gateway::forward::{Exchange, Unread, Upstream, UpstreamBody, UpstreamError};
@@ -43,9 +43,6 @@ use stream::Stream;
 use tls::{LazyTls, tls_trouble};
 use wire::{Answered, Connection, Failure};
 
-/// Bytes that the system keeps for an app beyond what is on its way. With the usual megabytes, a slow app would seem
-/// to stand still until it has read a third of them.
-const UNSENT_BYTES: u32 = 128 << 10;
 /// Bytes of the answer to a health check that are read.
 const PROBE_BODY_MAX: usize = 64 << 10;
 
@@ -417,10 +414,7 @@ impl Server {
             ServerAddress::Http { .. } | ServerAddress::Https { .. } => {
                 let stream = connect_any(addresses).await?;
                 stream.set_nodelay(true)?;
-                // A system without this option is no error: the app then seems to take more than it does.
-                SockRef::from(&stream)
-                    .set_tcp_notsent_lowat(UNSENT_BYTES)
-                    .ok();
+                limit_unsent(&stream);
                 match &self.tls {
                     None => Stream::Tcp(stream),
                     Some((name, config)) => {
