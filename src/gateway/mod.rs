@@ -343,7 +343,12 @@ fn read_head(
         record.keep_request_id(&parts.headers);
     }
     head::admit_size(&parts, snapshot.limits.header_bytes)?;
-    head::parse(parts, connection)
+    let target = parts.uri.path_and_query().cloned();
+    head::parse(parts, connection).inspect_err(|_refused| {
+        if let Some(target) = target {
+            record.path_only(snapshot, target.path());
+        }
+    })
 }
 
 /// The same target over https, on the host that the operator named, else the one asked for.

@@ -124,6 +124,11 @@ impl Record {
         self.path = Path::Masked(path);
     }
 
+    /// The request is refused by its head, before a route is looked for.
+    pub fn path_only(&mut self, snapshot: &Snapshot, path: &str) {
+        self.path = Path::Masked(snapshot.routes.mask_unmatched(path));
+    }
+
     /// Name of the route, as logs and metrics have it.
     pub fn route_name(&self) -> &str {
         let route = self.route.as_ref();

@@ -24,6 +24,35 @@ const FIELDS: [&str; 14] = [
 ];
 
 #[test]
+fn what_is_refused_by_its_head_is_found_by_its_path() {
+    let app = App::start();
+    let token = "  - name: token
+    match: { path: /in }
+    verify: [{ token: { query: tk, secrets: [\"value:token-0123456789abc\"] } }]
+    upstream: echo
+";
+    for (routes, shown) in [
+        (two_routes(&app), "/open/a"),
+        (two_routes(&app) + token, "/open/***"),
+    ] {
+        let gateway = Gateway::start(&config(&routes));
+        for head in ["X_Request_Id: a", "Host: other.example"] {
+            let request = format!("GET /open/a?tk=b HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n");
+            let answer = gateway.tls().last_answer(request.as_bytes()).unwrap();
+            let event = gateway.refused(&answer, 400, "malformed_request");
+            assert_eq!(event["path"], shown, "{head}");
+        }
+        let long = format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "a".repeat(9000)
+        );
+        let answer = gateway.tls().last_answer(long.as_bytes()).unwrap();
+        let event = gateway.refused(&answer, 414, "uri_too_long");
+        assert_eq!(event["path"], Value::Null);
+    }
+}
+
+#[test]
 fn known_series_start_at_zero() {
     let app = App::start();
     let gateway = Gateway::start(&config(&two_routes(&app)));
@@ -277,8 +306,8 @@ fn every_event_has_every_field() {
     let event = gateway.refused(&malformed, 400, "malformed_request");
     check(&event);
     assert_eq!(
-        (event["route"].as_str(), &event["path"]),
-        (Some("_none"), &Value::Null)
+        (event["route"].as_str(), event["path"].as_str()),
+        (Some("_none"), Some("/open"))
     );
 }
 
