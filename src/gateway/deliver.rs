@@ -95,6 +95,22 @@ impl Drop for Finished<'_> {
     }
 }
 
+/// Says that the app has not read what it took for delivered: once in 10 s for each route.
+fn note_unread(state: &RouteState, record: &Record) {
+    let detail = "answered 2xx before all was read";
+    if !record.is_news(&Rejection::new(Reason::UpstreamAborted, detail)) {
+        return;
+    }
+    let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
+    if state.route.replay.is_some() {
+        let message = "the app answered 2xx before it had read all of a delivery: another attempt will be forwarded";
+        tracing::warn!(route, request_id, message);
+    } else {
+        let message = "the app answered 2xx before it had read all of a delivery";
+        tracing::warn!(route, request_id, message);
+    }
+}
+
 /// One exchange with the app; commits the claim when the app took the delivery, else releases it.
 async fn exchange(
     delivery: Box<Delivery>,
@@ -137,9 +153,7 @@ async fn exchange(
         .as_ref()
         .is_ok_and(|answer| answer.status().is_success());
     if said_yes && is_unread {
-        let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
-        let message = "the app said yes before it had read all of a delivery: another attempt will be forwarded";
-        tracing::warn!(route, request_id, message);
+        note_unread(&state, &record);
     }
     replay::settle(claims, said_yes && !is_unread, &record).await;
     match answer {
