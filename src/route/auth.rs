@@ -274,8 +274,8 @@ impl AuthPolicy {
                 Check::Token(check) => &check.keys,
                 Check::Any(_) | Check::Basic(_) | Check::ClientCert(_) => continue,
             };
-            let own = keys.all().iter();
-            ends.extend(own.filter_map(|key| Some((Arc::clone(&key.id), key.not_after?))));
+            let given = keys.given();
+            ends.extend(given.filter_map(|key| Some((Arc::clone(&key.id), key.not_after?))));
         }
         ends
     }

@@ -29,6 +29,8 @@ pub enum Material {
     Public(PublicKey),
     /// Both halves: only `sign` and `send` have such a key.
     Private(PrivateKey),
+    /// Nothing: the scheme looks at no key, or the provider is yet to send one.
+    None,
 }
 
 /// The keys of one check, in the order of the file. Never empty.
@@ -42,6 +44,16 @@ impl Key {
             id,
             material: Material::Secret(secret),
             not_after,
+            mac: None,
+        }
+    }
+
+    /// A key that never counts, where a check has none.
+    pub fn none() -> Self {
+        Self {
+            id: "none".into(),
+            material: Material::None,
+            not_after: Some(UnixTime::from_secs(0)),
             mac: None,
         }
     }
@@ -70,7 +82,7 @@ impl Key {
     pub fn secret_bytes(&self) -> Option<&[u8]> {
         match &self.material {
             Material::Secret(secret) => Some(secret.expose()),
-            Material::Public(_) | Material::Private(_) => None,
+            Material::Public(_) | Material::Private(_) | Material::None => None,
         }
     }
 
@@ -100,7 +112,7 @@ impl Key {
     /// The half that verifies, where it is a key of two halves.
     pub fn public_key(&self) -> Option<&PublicKey> {
         match &self.material {
-            Material::Secret(_) => None,
+            Material::Secret(_) | Material::None => None,
             Material::Public(key) => Some(key),
             Material::Private(key) => Some(key.public()),
         }
@@ -109,7 +121,7 @@ impl Key {
     /// The half that signs, where it is here.
     pub fn private_key(&self) -> Option<&PrivateKey> {
         match &self.material {
-            Material::Secret(_) | Material::Public(_) => None,
+            Material::Secret(_) | Material::Public(_) | Material::None => None,
             Material::Private(key) => Some(key),
         }
     }
@@ -152,9 +164,15 @@ impl KeySet {
         self.usable(now).filter(is).last()
     }
 
-    /// Ids of all keys.
+    /// The keys that were given: all but [`Key::none`].
+    pub fn given(&self) -> impl Iterator<Item = &Key> {
+        let is_given = |key: &&Key| !matches!(key.material, Material::None);
+        self.0.iter().filter(is_given)
+    }
+
+    /// Ids of the keys that were given.
     pub fn ids(&self) -> impl Iterator<Item = Arc<str>> {
-        self.0.iter().map(|key| Arc::clone(&key.id))
+        self.given().map(|key| Arc::clone(&key.id))
     }
 }
 

@@ -339,7 +339,7 @@ impl Compiler<'_, '_> {
         match *status {
             200..=299 => {
                 let message = "senders will take this for success and not try again";
-                self.warn(&place, message, "answer from 400 to 499");
+                self.warn(&place, message, "answer from 400 to 599");
             }
             400..=599 => {}
             _ => {

@@ -22,8 +22,7 @@ use crate::scheme::https_url::{HttpsUrl, KeyUrl};
 use crate::scheme::keys::{Key, KeySet};
 use crate::scheme::spec::{Ordered, SchemeSpec};
 use crate::scheme::{Around, KeyKind, Params, Scheme};
-use crate::secret::Secret;
-use crate::units::{ByteSize, Span, UnixTime};
+use crate::units::{ByteSize, Span};
 
 /// Above this a captured request stays good for longer than anybody remembers it.
 const TOLERANCE_DOUBTFUL: Duration = Duration::from_hours(24);
@@ -109,9 +108,7 @@ impl Compiler<'_, '_> {
         };
         let keys = match ready.scheme.key_kind() {
             // The provider is yet to send its secret.
-            KeyKind::Secret if is_enrolling && secrets.is_none() => {
-                KeySet::new(vec![unused_key()])?
-            }
+            KeyKind::Secret if is_enrolling && secrets.is_none() => KeySet::new(vec![Key::none()])?,
             KeyKind::None => self.no_keys(spec, place, &ready, secrets)?,
             KeyKind::Secret => {
                 let kinds = ["public_keys", "jwks_url"];
@@ -136,7 +133,7 @@ impl Compiler<'_, '_> {
                 let keys = match public_keys {
                     Some(written) => self.keys(&ready, KeyKind::Public, written)?,
                     None if spec.jwks_url.is_some() || published.is_some() => {
-                        KeySet::new(vec![unused_key()])?
+                        KeySet::new(vec![Key::none()])?
                     }
                     None => {
                         let hint = "such as `public_keys: [file:key.pem]`, or `jwks_url`";
@@ -205,7 +202,7 @@ impl Compiler<'_, '_> {
         self.unwanted(spec, kinds, place, "takes no keys");
         match tokens.filter(|_| takes_token) {
             Some(tokens) => self.keys(ready, KeyKind::Secret, tokens),
-            None => KeySet::new(vec![unused_key()]),
+            None => KeySet::new(vec![Key::none()]),
         }
     }
 
@@ -571,12 +568,6 @@ fn bound(
 fn takes_verify_token(ready: &Ready) -> bool {
     let mut handshakes = ready.extras.handshakes.iter();
     handshakes.any(Handshake::takes_verify_token)
-}
-
-/// A key that never counts: for schemes that look at none, and where the provider is yet to send one.
-fn unused_key() -> Key {
-    let ended = Some(UnixTime::from_secs(0));
-    Key::secret("none".into(), Secret::new(b"unused".to_vec()), ended)
 }
 
 impl Ready {

@@ -320,8 +320,8 @@ impl<'a> Token<'a> {
             (Primitive::Signature(algorithm), Material::Public(_) | Material::Private(_)) => key
                 .public_key()
                 .is_some_and(|key| key.verify(algorithm, &content, &self.signature)),
-            (Primitive::Hmac(_), Material::Public(_) | Material::Private(_))
-            | (Primitive::Signature(_), Material::Secret(_)) => false,
+            (Primitive::Hmac(_), Material::Public(_) | Material::Private(_) | Material::None)
+            | (Primitive::Signature(_), Material::Secret(_) | Material::None) => false,
         }
     }
 }
@@ -354,10 +354,10 @@ pub fn sign(
         (Primitive::Signature(algorithm), Material::Private(key)) => {
             key.sign(algorithm, &content)?
         }
-        (Primitive::Hmac(_), Material::Public(_) | Material::Private(_)) => {
+        (Primitive::Hmac(_), Material::Public(_) | Material::Private(_) | Material::None) => {
             return Err(format!("{} signs with a secret", algorithm.name()));
         }
-        (Primitive::Signature(_), Material::Secret(_) | Material::Public(_)) => {
+        (Primitive::Signature(_), Material::Secret(_) | Material::Public(_) | Material::None) => {
             return Err(format!("{} signs with a private key", algorithm.name()));
         }
     };
