@@ -102,7 +102,8 @@ impl Report {
         (errors, self.problems.len() - errors)
     }
 
-    /// The first problems, and how many there are besides: for a log, where the same is said of each route.
+    /// The first problems, errors before warnings, and how many there are besides: for a log, where the same is said of
+    /// each route.
     pub fn beginning(&self) -> impl fmt::Display {
         Beginning(self)
     }
@@ -169,11 +170,12 @@ const BEGINNING_MAX: usize = 20;
 impl fmt::Display for Beginning<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { file, problems } = self.0;
-        let mut problems = problems.iter();
-        for problem in problems.by_ref().take(BEGINNING_MAX) {
+        let of = |severity| problems.iter().filter(move |one| one.severity == severity);
+        let by_severity = of(Severity::Error).chain(of(Severity::Warning));
+        for problem in by_severity.take(BEGINNING_MAX) {
             problem.write(file, f)?;
         }
-        match problems.len() {
+        match problems.len().saturating_sub(BEGINNING_MAX) {
             0 => Ok(()),
             left => writeln!(f, "{left} more: `hookward validate` lists all"),
         }
@@ -245,6 +247,18 @@ mod tests {
             let all = report.to_string();
             let lines: String = all.split_inclusive('\n').take(20).collect();
             assert_eq!(report.beginning().to_string(), format!("{lines}{more}"));
+            // What refuses it is never left out for what is only doubtful.
+            report.push(Problem {
+                file: None,
+                mark: Mark::START,
+                path: String::new(),
+                message: "this is wrong".to_owned(),
+                hint: None,
+                severity: Severity::Error,
+            });
+            let beginning = report.beginning().to_string();
+            let first = "hookward.yaml:1:1: error: this is wrong\n";
+            assert!(beginning.starts_with(first), "{beginning}");
         }
     }
 }

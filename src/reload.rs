@@ -160,7 +160,7 @@ impl Reloader {
             Some(config) => {
                 if !report.problems().is_empty() && !self.is_retry {
                     tracing::warn!(
-                        "the configuration is doubtful:\n{}",
+                        "the new configuration has warnings:\n{}",
                         report.beginning().to_string().trim_end()
                     );
                 }

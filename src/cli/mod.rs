@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error; exit codes are [`ExitStatus`].
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -87,6 +88,11 @@ impl From<ExitStatus> for ExitCode {
     }
 }
 
+/// An error of several lines, each of which was made [`printable`] by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Printable(String);
+
 /// Runs the verb that `args` name, the program's own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut output = Output::default();
@@ -95,8 +101,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => {
             let ended = cli.verb.run(&Environment::from_process(), &mut output);
             ended.unwrap_or_else(|error| {
-                let error = format!("{error:#}");
-                output.note(format_args!("error: {}", printable(&error)));
+                let text = format!("{error:#}");
+                let text = if error.is::<Printable>() {
+                    Cow::Borrowed(&*text)
+                } else {
+                    printable(&text)
+                };
+                output.note(format_args!("error: {text}"));
                 ExitStatus::Unable
             })
         }

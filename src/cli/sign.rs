@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::config_file::working_folder;
 use super::output::Output;
-use super::{ExitStatus, input, url};
+use super::{ExitStatus, Printable, input, url};
 use crate::clock::Clock;
 use crate::config::{self, Environment};
 use crate::scheme::catalog::{Catalog, CatalogError, Selected};
@@ -144,7 +144,8 @@ pub(super) fn catalog(args: &ProviderArgs) -> anyhow::Result<Catalog> {
 pub(super) fn catalog_of(folder: Option<&std::path::Path>) -> anyhow::Result<Catalog> {
     config::catalog(folder).map_err(|reports| {
         let reports: String = reports.iter().map(ToString::to_string).collect();
-        anyhow::anyhow!("presets cannot be used:\n{}", reports.trim_end())
+        let message = format!("presets cannot be used:\n{}", reports.trim_end());
+        Printable(message).into()
     })
 }
 

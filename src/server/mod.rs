@@ -142,7 +142,7 @@ fn note_memory(limits: &Limits) {
 fn note_root() {
     if rustix::process::geteuid().is_root() {
         tracing::warn!(
-            "it runs as root: give it a user of its own, and a port below 1024 by a socket unit or CAP_NET_BIND_SERVICE"
+            "it runs as root: give it a user of its own; where it needs a port below 1024, a socket unit or CAP_NET_BIND_SERVICE gives it that"
         );
     }
 }
@@ -348,6 +348,10 @@ impl Server {
             _ = stop.next() => tracing::warn!("second signal: stopping now"),
             () = self.cut_off_when_overdue() => {
                 let (unfinished, unsettled) = (self.gateway.in_flight(), self.kept.unsettled.tasks().len());
+                if (unfinished, unsettled) == (0, 0) {
+                    tracing::info!("drain deadline: nothing is under way, stopping with connections that clients keep open");
+                    return;
+                }
                 let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
                 tracing::warn!(unfinished, unsettled, message);
             }

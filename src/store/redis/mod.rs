@@ -51,8 +51,9 @@ pub struct RedisStore(Arc<Inner>);
 struct Inner {
     id: u64,
     server: Server,
-    /// Where it is, without user and password.
+    /// Where it is, without user and password; of a cluster, one of its nodes.
     address: String,
+    is_cluster: bool,
     prefix: Arc<str>,
     timeout: Duration,
     /// What this replica claims and counts by while there is no server; `None` where it then refuses.
@@ -144,6 +145,7 @@ impl RedisStore {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             server: Server::new(settings)?,
             address: link::address(settings)?,
+            is_cluster: settings.cluster,
             prefix: Arc::clone(&settings.prefix),
             timeout: settings.timeout,
             local,
@@ -553,18 +555,25 @@ impl Inner {
         let server = &*self.address;
         // A server that does not know a command repeats it, and the first one holds the password.
         let failure = failure.split(", with args").next().unwrap_or_default();
-        if self.local.is_some() {
-            tracing::warn!(
-                server,
-                failure,
-                "the shared state is not available: this replica claims and counts on its own"
-            );
-        } else {
-            tracing::warn!(
-                server,
-                failure,
+        let message = match (self.is_cluster, self.local.is_some()) {
+            (false, false) => {
                 "the shared state is not available: requests that need it are refused"
-            );
+            }
+            (false, true) => {
+                "the shared state is not available: this replica claims and counts on its own"
+            }
+            (true, false) => {
+                "a node or more of the shared state's cluster are not available: requests that need them are refused"
+            }
+            (true, true) => {
+                "a node or more of the shared state's cluster are not available: this replica claims and counts what is theirs on its own"
+            }
+        };
+        // Of a cluster it is the node that the configuration names, which need not be one of those.
+        if self.is_cluster {
+            tracing::warn!(cluster = server, failure, message);
+        } else {
+            tracing::warn!(server, failure, message);
         }
     }
 }
