@@ -308,6 +308,13 @@ impl<'e> Resolver<'e> {
                 origin(reference)
             )));
         }
+        if secret_form::is_hollow(&bytes) && bytes.iter().any(|byte| *byte != 0) {
+            let message = format!(
+                "{} is empty but for quotes, a byte order mark, or what cannot be seen",
+                origin(reference)
+            );
+            return Err(Finding::new(message));
+        }
         if bytes.iter().all(|byte| *byte == 0) {
             let message = format!("{} is nothing but NUL bytes", origin(reference));
             let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
@@ -458,6 +465,10 @@ mod tests {
             ("BLANK", " \t\n"),
             ("SHORT", "short"),
             ("SAMPLE", "ChangeMe"),
+            ("QUOTED", "\"\""),
+            ("QUOTED_SAMPLE", "'changeme'"),
+            ("ASSIGNED_SAMPLE", "SECRET=\"changeme\""),
+            ("NULL", "null"),
         ]);
         let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
@@ -473,6 +484,11 @@ mod tests {
         file("two", "a secret from a file\n\n");
         file("crlf", "a secret from a file\r\n");
         file("empty", "\n");
+        file("marked", "\u{feff}");
+        file("marked_crlf", "\u{feff}\r\n");
+        file("marked_sample", "\u{feff}changeme");
+        file("unseen", "\u{2003}\u{a0}\u{200b}");
+        std::fs::write(dir.path().join("utf16"), b"\xff\xfe").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
         let get = |reference: &str| secret(reference, dir.path());
         assert_eq!(
@@ -498,6 +514,15 @@ mod tests {
             "env:EMPTY",
             "env:BLANK",
             "env:SAMPLE",
+            "env:QUOTED",
+            "env:QUOTED_SAMPLE",
+            "env:ASSIGNED_SAMPLE",
+            "env:NULL",
+            "file:marked",
+            "file:marked_crlf",
+            "file:marked_sample",
+            "file:utf16",
+            "file:unseen",
             "env:",
             "env:A B",
             "file:",

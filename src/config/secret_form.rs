@@ -8,8 +8,9 @@ use super::resolve::Finding;
 pub(super) const BYTES_MIN: usize = 16;
 /// What to do about one that others know.
 pub(super) const MAKE_ONE: &str = "make one with `openssl rand -hex 32`";
-/// Secrets that stand in examples everywhere (SECURITY A-05).
+/// Secrets that stand in examples everywhere, or where a tool has found none (SECURITY A-05).
 const SAMPLES: &[&str] = &[
+    "<nil>",
     "<secret>",
     "change-me",
     "change_me",
@@ -17,9 +18,12 @@ const SAMPLES: &[&str] = &[
     "changeme",
     "development_secret",
     "insert-secret-here",
+    "none",
+    "null",
     "replace-me",
     "replace_me",
     "replaceme",
+    "undefined",
     "your-secret",
     "your-secret-here",
     "your_secret",
@@ -54,6 +58,7 @@ pub enum SecretForm {
     Utf16,
 }
 
+const QUOTES: [char; 3] = ['"', '\'', '`'];
 /// Most lines, or members, that are looked at.
 const PARTS_MAX: usize = 16;
 /// Most forms within each other: a variable in quotes in a file with a byte order mark.
@@ -62,8 +67,10 @@ const DEPTH_MAX: usize = 4;
 /// Why a text is none that only two sides know; `origin` is where it was read.
 pub(super) fn refuse(bytes: &[u8], origin: &str) -> Option<Finding> {
     let text = String::from_utf8_lossy(bytes);
-    let is_sample = |sample: &&str| text.trim().eq_ignore_ascii_case(sample);
-    if SAMPLES.iter().any(is_sample) || is_elided(text.trim()) {
+    let inner = inner(bytes);
+    let known = String::from_utf8_lossy(&inner);
+    let is_sample = |sample: &&str| known.trim().eq_ignore_ascii_case(sample);
+    if SAMPLES.iter().any(is_sample) || is_elided(known.trim()) {
         let finding = Finding::new("the secret is a well-known sample: everybody can sign with it");
         return Some(finding.hint(MAKE_ONE));
     }
@@ -72,6 +79,29 @@ pub(super) fn refuse(bytes: &[u8], origin: &str) -> Option<Finding> {
     let message = format!("{origin} holds {what}, and not a secret that both sides share: {why}");
     let hint = "write the shared secret; a key of the sender's belongs into `public_keys`, where the scheme takes such";
     Some(Finding::new(message).hint(hint))
+}
+
+/// Whether nothing is there but what stands around a secret, or cannot be seen.
+pub(super) fn is_hollow(bytes: &[u8]) -> bool {
+    let is_nothing = |c: char| {
+        let is_unseen = matches!(c, '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(c, '\u{2060}'..='\u{2069}' | '\u{feff}');
+        is_unseen || c.is_whitespace() || c.is_control() || QUOTES.contains(&c)
+    };
+    std::str::from_utf8(&inner(bytes)).is_ok_and(|text| text.chars().all(is_nothing))
+}
+
+/// The text within what stands around it.
+fn inner(bytes: &[u8]) -> Vec<u8> {
+    let mut inner = bytes.to_vec();
+    for _ in 0..DEPTH_MAX {
+        use SecretForm::{Assignment, Marked, Quoted, Utf16};
+        match outer(&inner) {
+            Some((Assignment | Marked | Quoted | Utf16, parts)) => inner = parts.concat(),
+            _ => break,
+        }
+    }
+    inner
 }
 
 /// What is doubtful about the text of a secret, the edges first.
@@ -232,7 +262,7 @@ fn utf16(bytes: &[u8]) -> Option<String> {
 
 fn unquoted(text: &str) -> Option<&str> {
     let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
-    ['"', '\'', '`'].into_iter().find_map(inner)
+    QUOTES.into_iter().find_map(inner)
 }
 
 /// The texts of a JSON object.
