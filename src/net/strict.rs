@@ -21,6 +21,8 @@ const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Ends a head whose request line is longer, so that the gateway refuses its target.
 const END_OF_HEAD: &[u8] =
     b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
+/// Most empty lines before a request. hyper passes over any number of them before the first (SECURITY SM-32).
+const BLANK_LINES_MAX: u16 = 1000;
 /// Longest line between the data of chunks, in bytes, because hyper takes any number of zeros and blanks. A size and
 /// an extension of signed chunks need a hundred.
 const CHUNK_LINE_BYTES_MAX: usize = 256;
@@ -151,6 +153,8 @@ struct Reader {
     line: Vec<u8>,
     /// Framing bytes that this body may still have.
     framing_left: usize,
+    /// Empty lines since the last request.
+    blank_lines: u16,
 }
 
 /// What comes next.
@@ -236,7 +240,8 @@ impl Reader {
         let end = memchr(b'\n', rest);
         let taken = end.map_or(rest.len(), |end| end + 1);
         let part = rest.get(..taken).unwrap_or_default();
-        let in_head = matches!(self.next, Next::RequestLine | Next::Field(_));
+        let is_before_head = matches!(self.next, Next::RequestLine);
+        let in_head = is_before_head || matches!(self.next, Next::Field(_));
         if !in_head {
             let most = match self.next {
                 Next::Trailer => TRAILER_LINE_BYTES_MAX,
@@ -269,7 +274,20 @@ impl Reader {
         if in_head && matches!(self.next, Next::ChunkSize) {
             self.framing_left = FRAMING_BYTES_FREE;
         }
+        if is_before_head && end.is_some() {
+            self.note_line_before_head()?;
+        }
         Ok(taken)
+    }
+
+    /// Counts a line that was no request line, but empty.
+    fn note_line_before_head(&mut self) -> Result<(), Doubtful> {
+        let is_blank = matches!(self.next, Next::RequestLine);
+        self.blank_lines = if is_blank { self.blank_lines + 1 } else { 0 };
+        if self.blank_lines > BLANK_LINES_MAX {
+            return Err(Doubtful);
+        }
+        Ok(())
     }
 }
 

@@ -584,6 +584,26 @@ fn line_feeds_alone_end_lines_but_do_not_reach_the_app() {
 }
 
 #[test]
+fn empty_lines_before_a_request_are_bounded() {
+    // SECURITY SM-32
+    let app = App::start();
+    let gateway = Gateway::start(&config(&open_route(&app)));
+    let request = b"POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc";
+    for line in ["\r\n", "\n"] {
+        let mut wire = gateway.plain();
+        for _ in 0..2 {
+            let some = [line.repeat(900).as_bytes(), request].concat();
+            assert_eq!(wire.send(&some).answer().unwrap().status, 200);
+        }
+        let mut wire = gateway.plain();
+        let many = [line.repeat(1001).as_bytes(), request].concat();
+        assert_eq!(wire.send(&many).answer().unwrap().status, 400);
+        assert!(wire.is_closed());
+    }
+    assert_eq!(app.count(), 4);
+}
+
+#[test]
 fn bytes_above_ascii_in_a_value_are_forwarded_as_bytes() {
     // SECURITY SM-30
     let app = App::start();
