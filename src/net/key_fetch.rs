@@ -18,6 +18,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use rustls::pki_types::{ServerName, TrustAnchor};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -42,10 +43,11 @@ const ADDRESSES_MAX: usize = 4;
 #[derive(Debug)]
 pub struct HttpsFetch {
     /// Read when the first fetch needs it: most configurations fetch nothing.
-    trust: LazyLock<Outcome, Box<dyn FnOnce() -> Outcome + Send>>,
+    trust: Arc<Late>,
     time_max: Duration,
 }
 
+type Late = LazyLock<Outcome, Box<dyn FnOnce() -> Outcome + Send>>;
 type Outcome = anyhow::Result<Trust>;
 
 #[derive(Debug)]
@@ -58,12 +60,18 @@ impl HttpsFetch {
     /// A client that trusts these authorities and no others.
     pub fn new(roots: impl FnOnce() -> RootCertStore + Send + 'static) -> Self {
         Self {
-            trust: LazyLock::new(Box::new(|| Trust::new(roots()))),
+            trust: Arc::new(LazyLock::new(Box::new(|| Trust::new(roots())))),
             time_max: TIME_MAX,
         }
     }
 
     async fn fetch(&self, url: &HttpsUrl, reach: Reach) -> Result<Fetched, FetchError> {
+        let trust = Arc::clone(&self.trust);
+        // The first time it reads files.
+        let ready = spawn_blocking(move || {
+            LazyLock::force(&trust);
+        });
+        ready.await.map_err(unreachable)?;
         let stream = self.connect(url, reach).await?;
         let (mut sender, connection) = http1::Builder::new()
             .max_header_size(HEAD_MAX)
@@ -79,6 +87,10 @@ impl HttpsFetch {
         let max_age = max_age(answer.headers());
         let body = read(answer.into_body()).await?;
         Ok(Fetched { body, max_age })
+    }
+
+    fn trust(&self) -> Result<&Trust, &anyhow::Error> {
+        LazyLock::force(&self.trust).as_ref()
     }
 
     async fn connect(
@@ -100,10 +112,8 @@ impl HttpsFetch {
         address: SocketAddr,
         host: &str,
     ) -> anyhow::Result<TlsStream<TcpStream>> {
-        let trust = self
-            .trust
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let trust = self.trust();
+        let trust = trust.map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let name = ServerName::try_from(host.to_owned())?;
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -137,7 +147,7 @@ impl Fetch for HttpsFetch {
     }
 
     fn roots(&self) -> &[TrustAnchor<'static>] {
-        self.trust.as_ref().map_or(&[], |trust| &trust.roots)
+        self.trust().map_or(&[], |trust| &trust.roots)
     }
 }
 

@@ -438,11 +438,22 @@ fn credentials(json: &str) -> Option<AccountCredentials> {
     Key::from_pkcs8_der(key).is_ok().then_some(credentials)
 }
 
+/// Whether the authority knows the account no longer, or has closed it (RFC 8555 6.7 and 7.3.6).
 fn is_unknown_account(error: &anyhow::Error) -> bool {
     let Some(instant_acme::Error::Api(problem)) = error.downcast_ref() else {
         return false;
     };
-    problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:accountDoesNotExist")
+    let kind = problem.r#type.as_deref().unwrap_or_default();
+    // The same kind is of names that the account may have no certificate for: only the text tells.
+    let is_of_account = || {
+        let detail = problem.detail.as_deref().unwrap_or_default();
+        detail.to_ascii_lowercase().contains("account")
+    };
+    match kind.strip_prefix("urn:ietf:params:acme:error:") {
+        Some("accountDoesNotExist") => true,
+        Some("unauthorized") => is_of_account(),
+        _ => false,
+    }
 }
 
 /// What the authority found, for the log.
@@ -494,6 +505,23 @@ mod tests {
         }
         assert_eq!(due_in(-1, Some(minutes(61))), Duration::ZERO);
         assert_eq!(due_in(7_200_000, Some(minutes(1))), minutes(120));
+    }
+
+    #[test]
+    fn an_account_that_is_gone_is_told_from_a_name_that_is_refused() {
+        let of = |kind: &str, detail: &str| {
+            let problem = serde_json::json!({ "type": kind, "detail": detail, "status": 403 });
+            let problem = serde_json::from_value(problem).unwrap();
+            is_unknown_account(&instant_acme::Error::Api(problem).into())
+        };
+        let unauthorized = "urn:ietf:params:acme:error:unauthorized";
+        assert!(of("urn:ietf:params:acme:error:accountDoesNotExist", "gone"));
+        // Boulder's and pebble's words.
+        let deactivated = "Account is not valid, has status \"deactivated\"";
+        assert!(of(unauthorized, deactivated));
+        assert!(of(unauthorized, "Account has been deactivated"));
+        assert!(!of(unauthorized, "the name is not for you"));
+        assert!(!of("urn:ietf:params:acme:error:rateLimited", deactivated));
     }
 
     #[test]
