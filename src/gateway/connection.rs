@@ -25,6 +25,8 @@ pub struct Connection {
     pub policy: Option<Arc<ListenerPolicy>>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
+    /// The proxy that named the peer, by the PROXY protocol.
+    pub named_by: Option<IpAddr>,
     /// Whether the PROXY protocol named nobody: the proxy does not write forwarding headers, so that those of
     /// its connections are a stranger's (SECURITY SM-42).
     pub is_anonymous: bool,
@@ -124,11 +126,18 @@ impl Connection {
             address: None,
             policy: None,
             tls,
+            named_by: None,
             is_anonymous: false,
             peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
                 .unwrap_or(HeaderValue::from_static("unknown")),
             known_host: KnownHost::default(),
         }
+    }
+
+    /// Whether a reload has taken its trust from the proxy that named the peer.
+    pub fn is_disowned(&self, listener: &ListenerPolicy) -> bool {
+        let is_named_by = |proxy| listener.proxy_protocol && listener.trusts(proxy);
+        self.named_by.is_some_and(|proxy| !is_named_by(proxy))
     }
 
     /// Whether the peer is a proxy whose forwarding headers are believed.

@@ -270,6 +270,13 @@ impl Gateway {
                 return Ok(Ready::Redirect(location));
             }
         }
+        if connection.is_disowned(listener) {
+            record.unrouted(&snapshot, &head);
+            let detail = "the proxy that named this client is trusted no longer";
+            return Err(Rejection::new(Reason::SourceDenied, detail)
+                .closing()
+                .into());
+        }
         let found = select::select(&snapshot, &head);
         match &found {
             Ok(state) | Err((_, Some(state))) => record.routed(&snapshot, state, &head),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use smallvec::{SmallVec, smallvec};
 
 use crate::reason::Reason;
@@ -38,6 +38,14 @@ pub enum Form {
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Rejection {
+    /// Ends the connection too, of HTTP/1.1.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        let close = (header::CONNECTION, HeaderValue::from_static("close"));
+        self.fields.push(Arc::new(close));
+        self
+    }
+
     /// A refusal with nothing to add.
     pub fn new(reason: Reason, detail: &'static str) -> Self {
         Self {

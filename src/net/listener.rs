@@ -220,6 +220,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     let accepted = Accepted {
         stream,
         peer,
+        named_by: None,
         is_anonymous: false,
         place,
         endpoint: Arc::clone(endpoint),
@@ -275,6 +276,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
+    /// The proxy whose PROXY header named the peer.
+    named_by: Option<IpAddr>,
     /// Whether the PROXY header named no client.
     is_anonymous: bool,
     place: Place,
@@ -319,6 +322,7 @@ impl Accepted {
             match self.proxied(is_proxy).await {
                 Ok(None) => self.is_anonymous = true,
                 Ok(Some(client)) => {
+                    self.named_by = Some(self.peer.ip());
                     self.peer = client;
                     is_proxy = false;
                 }
@@ -353,6 +357,7 @@ impl Accepted {
     fn connection(
         endpoint: &Endpoint,
         peer: SocketAddr,
+        named_by: Option<IpAddr>,
         is_anonymous: bool,
         policy: Arc<ListenerPolicy>,
         tls: Option<TlsFacts>,
@@ -360,13 +365,20 @@ impl Accepted {
         let mut connection = Connection::new(peer, Arc::clone(&endpoint.name), tls);
         connection.address = Some(endpoint.address);
         connection.policy = Some(policy);
+        connection.named_by = named_by;
         connection.is_anonymous = is_anonymous;
         connection
     }
 
     fn plaintext(self, policy: Arc<ListenerPolicy>, limits: &Limits) -> Established {
-        let connection =
-            Self::connection(&self.endpoint, self.peer, self.is_anonymous, policy, None);
+        let connection = Self::connection(
+            &self.endpoint,
+            self.peer,
+            self.named_by,
+            self.is_anonymous,
+            policy,
+            None,
+        );
         let shutdown = shutdown_http1(&self.endpoint, &self.worker);
         let Worker {
             gateway,
@@ -421,6 +433,7 @@ impl Accepted {
         let connection = Self::connection(
             &self.endpoint,
             self.peer,
+            self.named_by,
             self.is_anonymous,
             policy,
             Some(facts),

@@ -137,6 +137,27 @@ fn who_is_not_a_trusted_proxy_is_closed() {
 }
 
 #[test]
+fn trust_that_is_withdrawn_reaches_open_connections() {
+    // SECURITY S-14, RT-31
+    let app = App::start();
+    let trusting = behind("127.0.0.0/8", &app);
+    let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\n";
+    for later in [
+        behind("10.0.0.0/8", &app),
+        trusting.replace(", proxy_protocol: true", ""),
+    ] {
+        let gateway = Gateway::start(&trusting);
+        let mut wire = gateway.plain();
+        let answer = wire.send(&[&header[..], REQUEST].concat()).answer();
+        gateway.forwarded(&answer.unwrap(), 200);
+        gateway.reload(&later, "success");
+        let answer = wire.send(REQUEST).answer().unwrap();
+        gateway.refused(&answer, 403, "source_denied");
+        assert!(wire.is_closed());
+    }
+}
+
+#[test]
 fn without_the_key_a_header_is_no_header() {
     // SECURITY SM-42
     let app = App::start();
