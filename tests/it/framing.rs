@@ -706,10 +706,23 @@ fn a_chunk_larger_than_any_body_is_not_waited_for() {
         "limits: { body_timeout: 500ms }",
         &open_route(&app),
     ));
-    let declared =
-        "POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18446744073709551612\r\n\r\n";
-    let answer = gateway.plain().last_answer(declared.as_bytes()).unwrap();
-    gateway.refused(&answer, 413, "body_too_large");
+    let declare = |length: u128| {
+        let head =
+            format!("POST /open HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        gateway.plain().last_answer(head.as_bytes()).unwrap()
+    };
+    let end = 1 << 64;
+    gateway.refused(&declare(end - 3), 413, "body_too_large");
+    // hyper has these two for itself, and no number above.
+    for (length, status, reason) in [
+        (end - 2, 431, "header_too_large"),
+        (end - 1, 431, "header_too_large"),
+        (end, 400, "malformed_request"),
+    ] {
+        let before = gateway.requests("_none", "rejected", reason);
+        assert_eq!(declare(length).status, status, "{length}");
+        gateway.wait_for_requests("_none", "rejected", reason, before + 1);
+    }
     let chunk = "POST /open HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc";
     let mut wire: Wire = gateway.plain();
     let answer = wire.send(chunk.as_bytes()).answer().unwrap();

@@ -394,6 +394,15 @@ fn floods_end_the_connection_and_only_it() {
     let gateway = Gateway::start(&config(&open_route(&app)));
     let address = gateway.address("https");
 
+    // A sender that changes its mind now and then is no flood.
+    let mut few = RawH2::open(address);
+    for n in 0..15 {
+        few.headers(2 * n + 1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);
+        few.frame(RST_STREAM, 0, 2 * n + 1, &8_u32.to_be_bytes());
+    }
+    few.headers(31, END_STREAM, &[METHOD, SCHEME, AUTHORITY, PATH]);
+    assert_eq!(few.end_of(31), StreamEnd::Status(200));
+
     let mut resets = RawH2::open(address);
     for n in 0..500 {
         resets.headers(2 * n + 1, 0, &[METHOD, SCHEME, AUTHORITY, PATH]);

@@ -480,12 +480,20 @@ fn a_rejecting_plain_listener_answers_403_whatever_is_asked() {
     // SECURITY RT-37
     let app = App::start();
     let gateway = plaintext(&app, "reject");
-    for path in ["/open", "/nowhere"] {
-        let answer = gateway.plain().exchange("POST", path, &[], b"x");
+    // What a credential is worth in the open is not looked at, and it is in no log.
+    let canary = ("Authorization", "Basic Y2FuYXJ5OmNhbmFyeQ==");
+    for (path, fields) in [
+        ("/open", &[][..]),
+        ("/nowhere", &[]),
+        ("/open?auth=canary", &[canary]),
+    ] {
+        let answer = gateway.plain().exchange("POST", path, fields, b"x");
         let event = gateway.refused(&answer, 403, "https_required");
         assert_eq!(event["route"], "_none");
+        assert!(!event.to_string().contains("canary"), "{event}");
         assert_eq!(answer.header("location"), None);
     }
+    assert!(!gateway.stderr().contains("canary"));
     assert!(gateway.requests("_none", "rejected", "https_required") >= 2);
     app.saw_nothing();
 }

@@ -167,6 +167,23 @@ fn a_port_that_is_taken_exits_1() {
     );
     let ended = shell.run(&["run"]).code(1);
     assert!(ended.stderr.contains(&address), "{ended:?}");
+    // SECURITY S-20: one of two is enough, and the other serves nobody.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = free.local_addr().unwrap();
+    drop(free);
+    let both = format!("listeners:\n  other: {{ address: {other}, plaintext: allow }}\n");
+    let two = Shell::new().with(
+        "hookward.yaml",
+        config(OPEN)
+            .replace("listeners:\n", &both)
+            .replace("127.0.0.1:0", &address),
+    );
+    let ended = two.run(&["run"]).code(1);
+    assert!(
+        ended.stderr.contains(&address) && !ended.stderr.contains("\"ready\""),
+        "{ended:?}"
+    );
+    assert!(std::net::TcpStream::connect(other).is_err());
     let ended = shell
         .env("RUST_LOG", "hookward=nonsense")
         .run(&["run"])
