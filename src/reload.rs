@@ -38,6 +38,8 @@ pub struct Reloader {
     wrong: Option<String>,
     /// Whether it is read again for that alone.
     is_retry: bool,
+    /// Whether it could be loaded the last time.
+    has_loaded: bool,
     /// Until when a file that changes and changes is waited for.
     patience: Option<Instant>,
     loading: Option<JoinHandle<Loaded>>,
@@ -90,6 +92,7 @@ impl Reloader {
             news: News::None,
             wrong: None,
             is_retry: false,
+            has_loaded: false,
             patience: None,
             loading: None,
             sources: Sources::default(),
@@ -156,21 +159,14 @@ impl Reloader {
             ..
         } = loaded?;
         self.follow(watched);
-        match config {
-            Some(config) => {
-                if !report.problems().is_empty() && !self.is_retry {
-                    tracing::warn!(
-                        "the new configuration has warnings:\n{}",
-                        report.beginning().to_string().trim_end()
-                    );
-                }
-                Ok(config)
-            }
-            None => Err(anyhow::anyhow!(
-                "{}",
-                report.beginning().to_string().trim_end()
-            )),
+        let is_told = std::mem::replace(&mut self.has_loaded, config.is_some()) && self.is_retry;
+        let problems = report.beginning().to_string();
+        let problems = problems.trim_end();
+        let config = config.ok_or_else(|| anyhow::anyhow!("{problems}"))?;
+        if !problems.is_empty() && !is_told {
+            tracing::warn!("the new configuration has warnings:\n{problems}");
         }
+        Ok(config)
     }
 
     /// Waits until there is something to load.

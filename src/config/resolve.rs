@@ -308,16 +308,17 @@ impl<'e> Resolver<'e> {
                 origin(reference)
             )));
         }
-        if secret_form::is_hollow(&bytes) && bytes.iter().any(|byte| *byte != 0) {
-            let message = format!(
-                "{} is empty but for quotes, a byte order mark, or what cannot be seen",
-                origin(reference)
-            );
-            return Err(Finding::new(message));
-        }
         if bytes.iter().all(|byte| *byte == 0) {
             let message = format!("{} is nothing but NUL bytes", origin(reference));
             let hint = "a file is left so by a crash; HMAC takes it for an empty secret, under which anybody can sign";
+            return Err(Finding::new(message).hint(hint));
+        }
+        if secret_form::is_hollow(&bytes) {
+            let message = format!(
+                "{} is empty but for quotes, a name, a byte order mark, or what cannot be seen",
+                origin(reference)
+            );
+            let hint = "whoever knows that can sign with it; write the secret itself";
             return Err(Finding::new(message).hint(hint));
         }
         Ok(Resolved {
@@ -469,10 +470,53 @@ mod tests {
             ("QUOTED_SAMPLE", "'changeme'"),
             ("ASSIGNED_SAMPLE", "SECRET=\"changeme\""),
             ("NULL", "null"),
+            ("NAME_ALONE", "GITHUB_SECRET="),
+            ("NAME_EXPORTED", "export secret=''"),
+            (
+                "LIKE_A_NAME",
+                "MySecretKeyMySecretKeyMySecretKey12345678901=",
+            ),
         ]);
         let resolved = Resolver::new(&env, dir).secret(reference)?;
         let text = String::from_utf8(resolved.secret.expose().to_vec()).unwrap();
         Ok((text, resolved.warnings.len()))
+    }
+
+    #[test]
+    fn a_secret_of_which_nothing_is_left_is_none() {
+        // SECURITY
+        let dir = tempfile::tempdir().unwrap();
+        let files: [(&str, &[u8]); 5] = [
+            ("marked", b"\xef\xbb\xbf"),
+            ("marked_crlf", b"\xef\xbb\xbf\r\n"),
+            ("marked_sample", b"\xef\xbb\xbfchangeme"),
+            ("unseen", "\u{2003}\u{a0}\u{200b}".as_bytes()),
+            ("utf16", b"\xff\xfe"),
+        ];
+        for (name, bytes) in files {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+            assert!(
+                secret(&format!("file:{name}"), dir.path()).is_err(),
+                "{name}"
+            );
+        }
+        for name in [
+            "QUOTED",
+            "QUOTED_SAMPLE",
+            "ASSIGNED_SAMPLE",
+            "NULL",
+            "NAME_ALONE",
+            "NAME_EXPORTED",
+        ] {
+            assert!(
+                secret(&format!("env:{name}"), dir.path()).is_err(),
+                "{name}"
+            );
+        }
+        assert!(
+            secret("env:LIKE_A_NAME", dir.path()).is_ok(),
+            "it is base64"
+        );
     }
 
     #[test]
@@ -484,11 +528,6 @@ mod tests {
         file("two", "a secret from a file\n\n");
         file("crlf", "a secret from a file\r\n");
         file("empty", "\n");
-        file("marked", "\u{feff}");
-        file("marked_crlf", "\u{feff}\r\n");
-        file("marked_sample", "\u{feff}changeme");
-        file("unseen", "\u{2003}\u{a0}\u{200b}");
-        std::fs::write(dir.path().join("utf16"), b"\xff\xfe").unwrap();
         std::fs::create_dir(dir.path().join("folder")).unwrap();
         let get = |reference: &str| secret(reference, dir.path());
         assert_eq!(
@@ -514,15 +553,6 @@ mod tests {
             "env:EMPTY",
             "env:BLANK",
             "env:SAMPLE",
-            "env:QUOTED",
-            "env:QUOTED_SAMPLE",
-            "env:ASSIGNED_SAMPLE",
-            "env:NULL",
-            "file:marked",
-            "file:marked_crlf",
-            "file:marked_sample",
-            "file:utf16",
-            "file:unseen",
             "env:",
             "env:A B",
             "file:",

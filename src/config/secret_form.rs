@@ -290,7 +290,9 @@ fn assigned(text: &str) -> Option<&str> {
         .any(|word| lower.contains(word));
     let is_usual = name.len() > 2 && name.contains('_') && name == name.to_ascii_uppercase();
     let is_value = !value.trim_matches('=').trim().is_empty();
-    (is_name && is_value && (is_exported || is_telling || is_usual)).then_some(value)
+    // base64 without a value behind its `=` may hold a telling word, but no `_`.
+    let is_assigned = is_exported || is_usual || (is_telling && is_value);
+    (is_name && is_assigned).then_some(value)
 }
 
 /// What an example, or a tool that did nothing, left in the place of a secret.

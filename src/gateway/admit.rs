@@ -82,8 +82,8 @@ pub struct Loads(HashMap<ServerAddress, Arc<Load>>);
 
 impl Loads {
     /// Those of a configuration with these upstreams: two that have a server in common have one load, and so have
-    /// those that a third one joins. What is in flight still counts; servers that are gone are forgotten with their
-    /// last request.
+    /// those that a third one joins. What is in flight still counts, where loads become one that of the busiest;
+    /// servers that are gone are forgotten with their last request.
     pub fn group<'a>(&mut self, upstreams: impl Iterator<Item = &'a [ServerAddress]>) {
         let mut before = std::mem::take(&mut self.0);
         let mut taken = HashSet::new();
@@ -100,7 +100,7 @@ impl Loads {
             self.0
                 .extend(servers.map(|server| (server, Arc::clone(&load))));
         }
-        before.retain(|_, load| !load.is_idle());
+        before.retain(|_, load| !load.is_idle() && !taken.contains(&Arc::as_ptr(load)));
         self.0.extend(before);
     }
 
@@ -228,6 +228,7 @@ mod tests {
         let mut loads = Loads::default();
         // In whatever order they are written.
         for joined in [[&a[..], &b, &ab], [&ab, &a, &b], [&b, &ab, &a]] {
+            loads = Loads::default();
             loads.group(joined.into_iter().chain([&c[..], &of_d]));
             assert!(Arc::ptr_eq(&loads.of(&a), &loads.of(&b)));
             assert!(Arc::ptr_eq(&loads.of(&a), &loads.of(&ab)));

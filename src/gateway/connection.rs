@@ -25,8 +25,8 @@ pub struct Connection {
     pub policy: Option<Arc<ListenerPolicy>>,
     /// Facts of the TLS handshake; `None` on plaintext.
     pub tls: Option<TlsFacts>,
-    /// The proxy that named the peer, by the PROXY protocol.
-    pub named_by: Option<IpAddr>,
+    /// The proxy that introduced the connection, by the PROXY protocol.
+    pub proxy: Option<IpAddr>,
     /// Whether the PROXY protocol named nobody: the proxy does not write forwarding headers, so that those of
     /// its connections are a stranger's (SECURITY SM-42).
     pub is_anonymous: bool,
@@ -126,7 +126,7 @@ impl Connection {
             address: None,
             policy: None,
             tls,
-            named_by: None,
+            proxy: None,
             is_anonymous: false,
             peer_text: HeaderValue::from_maybe_shared(bytes::Bytes::from(text))
                 .unwrap_or(HeaderValue::from_static("unknown")),
@@ -134,10 +134,10 @@ impl Connection {
         }
     }
 
-    /// Whether a reload has taken its trust from the proxy that named the peer.
+    /// Whether a reload has taken its trust from the proxy that introduced the connection.
     pub fn is_disowned(&self, listener: &ListenerPolicy) -> bool {
-        let is_named_by = |proxy| listener.proxy_protocol && listener.trusts(proxy);
-        self.named_by.is_some_and(|proxy| !is_named_by(proxy))
+        let may_introduce = |proxy| listener.proxy_protocol && listener.trusts(proxy);
+        self.proxy.is_some_and(|proxy| !may_introduce(proxy))
     }
 
     /// Whether the peer is a proxy whose forwarding headers are believed.

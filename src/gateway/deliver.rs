@@ -97,18 +97,16 @@ impl Drop for Finished<'_> {
 
 /// Says that the app has not read what it took for delivered: once in 10 s for each route.
 fn note_unread(state: &RouteState, record: &Record) {
-    let detail = "answered 2xx before all was read";
-    if !record.is_news(&Rejection::new(Reason::UpstreamAborted, detail)) {
+    let what = "the app answered 2xx before it had read all of a delivery";
+    if !record.is_news(Reason::UpstreamAborted, what) {
         return;
     }
     let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
-    if state.route.replay.is_some() {
-        let message = "the app answered 2xx before it had read all of a delivery: another attempt will be forwarded";
-        tracing::warn!(route, request_id, message);
-    } else {
-        let message = "the app answered 2xx before it had read all of a delivery";
-        tracing::warn!(route, request_id, message);
-    }
+    let then = match state.route.replay {
+        Some(_) => ": another attempt will be forwarded",
+        None => "",
+    };
+    tracing::warn!(route, request_id, "{what}{then}");
 }
 
 /// One exchange with the app; commits the claim when the app took the delivery, else releases it.
@@ -182,7 +180,7 @@ fn failed(error: &UpstreamError, state: Arc<RouteState>, record: Box<Record>) ->
     let (route, request_id) = (&*state.route.name, record.request_id.to_str().unwrap_or(""));
     let rejection = Rejection::new(error.reason(), "the delivery failed");
     let reason = rejection.reason.code();
-    if record.is_news(&rejection) {
+    if record.is_news(rejection.reason, rejection.detail) {
         let message = "a delivery failed (said once in 10 s for each route and reason)";
         tracing::warn!(route, request_id, reason, %error, message);
     } else {

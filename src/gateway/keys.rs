@@ -81,8 +81,10 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(30);
 pub const WAIT_MAX: Duration = Duration::from_secs(4);
 /// URLs that are remembered of those that requests name.
 const ENTRIES_MAX: usize = 256;
-/// Fetches at a time.
+/// Fetches at a time that requests cause.
 const FETCHES_MAX: usize = 8;
+/// Fetches at a time ahead of requests.
+const FETCHES_AHEAD_MAX: usize = 4;
 /// Fetches a minute, at one site, of URLs that are not the operator's own.
 pub const UNASKED_MAX: usize = 30;
 /// How many of those one client can cause: whoever makes up URLs leaves some to the provider's new one.
@@ -155,6 +157,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     entries: Mutex<HashMap<KeyUrl, Arc<Entry>>>,
     running: Arc<Semaphore>,
+    ahead: Semaphore,
     /// By site: who makes requests name URLs of one keeps no fetch from another.
     unasked: Mutex<HashMap<String, Window>>,
     uses: AtomicU64,
@@ -223,6 +226,7 @@ impl KeyCache {
             metrics,
             entries: Mutex::default(),
             running: Arc::new(Semaphore::new(FETCHES_MAX)),
+            ahead: Semaphore::new(FETCHES_AHEAD_MAX),
             unasked: Mutex::default(),
             uses: AtomicU64::new(0),
         }))
@@ -296,23 +300,17 @@ impl KeyCache {
         }
     }
 
-    /// Fetches the URLs of a new configuration, which are the operator's own, ahead of the first request: so many at a
-    /// time. Forgets those of the one before.
+    /// Fetches the URLs of a new configuration, which are the operator's own, ahead of the first request:
+    /// [`FETCHES_AHEAD_MAX`] at a time, which keep none that a request waits for from being fetched. Forgets those of the
+    /// one before.
     pub fn prepare(&self, all: &HashSet<&KeyUrl>) {
         lock(&self.0.entries).retain(|url, entry| !entry.is_of_operator() || all.contains(url));
         for wanted in all {
             let Some(entry) = self.entry(wanted) else {
                 continue;
             };
-            if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None)
-                && let Some(running) = Running::begin(&entry, self.0.clock.monotonic())
-            {
-                let inner = Arc::clone(&self.0);
-                tokio::spawn(async move {
-                    // The semaphore is never closed.
-                    let _permit = inner.running.acquire().await;
-                    inner.fetch(&running.0).await;
-                });
+            if let Next::Wait(..) | Next::TakeAndRefresh(_) = self.next(&entry, None) {
+                tokio::spawn(Arc::clone(&self.0).fetch_ahead(entry));
             }
         }
     }
@@ -403,6 +401,15 @@ impl KeyCache {
 }
 
 impl Inner {
+    /// Fetches once there is a place, unless a request was first.
+    async fn fetch_ahead(self: Arc<Self>, entry: Arc<Entry>) {
+        // The semaphore is never closed.
+        let _permit = self.ahead.acquire().await;
+        if let Some(running) = Running::begin(&entry, self.clock.monotonic()) {
+            self.fetch(&running.0).await;
+        }
+    }
+
     async fn fetch(&self, entry: &Entry) {
         let wanted = &entry.wanted;
         let fetched = self.fetch.get(&wanted.url, wanted.reach).await;

@@ -271,8 +271,8 @@ impl Gateway {
             }
         }
         if connection.is_disowned(listener) {
-            record.unrouted(&snapshot, &head);
-            let detail = "the proxy that named this client is trusted no longer";
+            record.path_only(&snapshot, head.path());
+            let detail = "the proxy that introduced the connection is trusted no longer";
             return Err(Rejection::new(Reason::SourceDenied, detail)
                 .closing()
                 .into());
@@ -336,7 +336,8 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
     );
 }
 
-/// Parses the head, and notes in `record` whose address the request has and which id a trusted proxy gave it. No part
+/// Parses the head, and notes in `record` whose address the request has, which id a trusted proxy gave it, and the path
+/// of one that it refuses. No part
 /// of the future that calls it, which would keep room for `parts` twice.
 fn read_head(
     snapshot: &Snapshot,

@@ -195,11 +195,11 @@ impl Record {
         let request_id = self.request_id.to_str().unwrap_or_default();
         let Rejection { reason, detail, .. } = rejection;
         match reason.row().fault {
-            Fault::Gateway if self.is_news(rejection) => {
+            Fault::Gateway if self.is_news(*reason, detail) => {
                 tracing::error!(route, request_id, reason = reason.code(), "{detail}");
             }
             // Of what there is too little, the reason alone does not say.
-            Fault::Load if *reason == Reason::Overloaded && self.is_news(rejection) => {
+            Fault::Load if *reason == Reason::Overloaded && self.is_news(*reason, detail) => {
                 tracing::warn!(route, request_id, reason = reason.code(), "{detail}");
             }
             // Of an upstream's it is said where it is found, with the server.
@@ -228,11 +228,10 @@ impl Record {
     }
 
     /// Whether the operational log is to say why it is refused: once in 10 s for each route and cause, a bug each time.
-    pub(super) fn is_news(&self, rejection: &Rejection) -> bool {
-        let fault = (rejection.reason, rejection.detail);
-        rejection.reason == Reason::Internal || {
+    pub(super) fn is_news(&self, reason: Reason, detail: &'static str) -> bool {
+        reason == Reason::Internal || {
             let faults = &self.telemetry.faults;
-            faults.is_news(self.route_name(), fault, clock::now())
+            faults.is_news(self.route_name(), (reason, detail), clock::now())
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, header};
 
 use super::record::Record;
 use super::rejection::{Form, Rejection};
@@ -56,6 +56,12 @@ pub(super) fn refuse(refusal: Refusal, record: Box<Record>, spare: HeaderMap) ->
         .or(of_provider.filter(|_| rejection.is_unauthorized()))
         .or_else(|| StatusCode::from_u16(rejection.reason.row().status).ok())
         .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if status != StatusCode::UNAUTHORIZED {
+        // What hides a route must not name what it wants.
+        rejection
+            .fields
+            .retain(|field| field.0 != header::WWW_AUTHENTICATE);
+    }
     if let Some(route) = route.filter(|_| status == StatusCode::METHOD_NOT_ALLOWED)
         && rejection.fields.is_empty()
     {

@@ -38,14 +38,6 @@ pub enum Form {
 const RETRY_AFTER_DEFAULT: Duration = Duration::from_secs(1);
 
 impl Rejection {
-    /// Ends the connection too, of HTTP/1.1.
-    #[must_use]
-    pub fn closing(mut self) -> Self {
-        let close = (header::CONNECTION, HeaderValue::from_static("close"));
-        self.fields.push(Arc::new(close));
-        self
-    }
-
     /// A refusal with nothing to add.
     pub fn new(reason: Reason, detail: &'static str) -> Self {
         Self {
@@ -88,6 +80,14 @@ impl Rejection {
         if self.is_unauthorized() {
             self.fields = smallvec![Arc::clone(challenge)];
         }
+        self
+    }
+
+    /// Ends the connection too; one of HTTP/2 stays, for hyper drops the field there.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        let close = (header::CONNECTION, HeaderValue::from_static("close"));
+        self.fields.push(Arc::new(close));
         self
     }
 

@@ -155,12 +155,8 @@ pub fn refusal(
     if let Some(wait) = rejection.retry_after {
         fields.insert(header::RETRY_AFTER, HeaderValue::from(seconds_up(wait)));
     }
-    // A status that hides what the route wants must not name it in a challenge.
-    let is_hidden = status != StatusCode::UNAUTHORIZED;
     for (name, value) in rejection.fields.iter().map(|field| &**field) {
-        if !is_hidden || *name != header::WWW_AUTHENTICATE {
-            fields.append(name, value.clone());
-        }
+        fields.append(name, value.clone());
     }
     with_request_id(response, request_id)
 }

@@ -67,7 +67,7 @@ impl HttpsFetch {
 
     async fn fetch(&self, url: &HttpsUrl, reach: Reach) -> Result<Fetched, FetchError> {
         let trust = Arc::clone(&self.trust);
-        // The first time it reads files.
+        // The first time it reads files; later it costs a change of threads.
         let ready = spawn_blocking(move || {
             LazyLock::force(&trust);
         });

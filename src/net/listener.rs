@@ -220,7 +220,7 @@ fn take(stream: TcpStream, peer: SocketAddr, endpoint: &Arc<Endpoint>, worker: &
     let accepted = Accepted {
         stream,
         peer,
-        named_by: None,
+        proxy: None,
         is_anonymous: false,
         place,
         endpoint: Arc::clone(endpoint),
@@ -276,8 +276,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Accepted {
     stream: TcpStream,
     peer: SocketAddr,
-    /// The proxy whose PROXY header named the peer.
-    named_by: Option<IpAddr>,
+    /// The proxy whose PROXY header came first.
+    proxy: Option<IpAddr>,
     /// Whether the PROXY header named no client.
     is_anonymous: bool,
     place: Place,
@@ -319,10 +319,11 @@ impl Accepted {
         let metrics = &gateway.telemetry().metrics;
         let mut is_proxy = policy.trusts(self.peer.ip());
         if policy.proxy_protocol {
+            let proxy = Some(self.peer.ip());
             match self.proxied(is_proxy).await {
-                Ok(None) => self.is_anonymous = true,
+                Ok(None) => (self.proxy, self.is_anonymous) = (proxy, true),
                 Ok(Some(client)) => {
-                    self.named_by = Some(self.peer.ip());
+                    self.proxy = proxy;
                     self.peer = client;
                     is_proxy = false;
                 }
@@ -357,7 +358,7 @@ impl Accepted {
     fn connection(
         endpoint: &Endpoint,
         peer: SocketAddr,
-        named_by: Option<IpAddr>,
+        proxy: Option<IpAddr>,
         is_anonymous: bool,
         policy: Arc<ListenerPolicy>,
         tls: Option<TlsFacts>,
@@ -365,7 +366,7 @@ impl Accepted {
         let mut connection = Connection::new(peer, Arc::clone(&endpoint.name), tls);
         connection.address = Some(endpoint.address);
         connection.policy = Some(policy);
-        connection.named_by = named_by;
+        connection.proxy = proxy;
         connection.is_anonymous = is_anonymous;
         connection
     }
@@ -374,7 +375,7 @@ impl Accepted {
         let connection = Self::connection(
             &self.endpoint,
             self.peer,
-            self.named_by,
+            self.proxy,
             self.is_anonymous,
             policy,
             None,
@@ -433,7 +434,7 @@ impl Accepted {
         let connection = Self::connection(
             &self.endpoint,
             self.peer,
-            self.named_by,
+            self.proxy,
             self.is_anonymous,
             policy,
             Some(facts),

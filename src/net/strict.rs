@@ -21,7 +21,8 @@ const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Ends a head whose request line is longer, so that the gateway refuses its target.
 const END_OF_HEAD: &[u8] =
     b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
-/// Most empty lines before a request. hyper passes over any number of them before the first (SECURITY SM-32).
+/// Most empty lines before a request. hyper passes over any number of them before the first
+/// request of a connection (SECURITY SM-32).
 const BLANK_LINES_MAX: u16 = 1000;
 /// Longest line between the data of chunks, in bytes, because hyper takes any number of zeros and blanks. A size and
 /// an extension of signed chunks need a hundred.
@@ -275,13 +276,13 @@ impl Reader {
             self.framing_left = FRAMING_BYTES_FREE;
         }
         if is_before_head && end.is_some() {
-            self.note_line_before_head()?;
+            self.count_blank_line()?;
         }
         Ok(taken)
     }
 
-    /// Counts a line that was no request line, but empty.
-    fn note_line_before_head(&mut self) -> Result<(), Doubtful> {
+    /// Counts the line before, where it was empty and no request line; too many are in doubt.
+    fn count_blank_line(&mut self) -> Result<(), Doubtful> {
         let is_blank = matches!(self.next, Next::RequestLine);
         self.blank_lines = if is_blank { self.blank_lines + 1 } else { 0 };
         if self.blank_lines > BLANK_LINES_MAX {

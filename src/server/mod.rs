@@ -349,11 +349,11 @@ impl Server {
             () = self.cut_off_when_overdue() => {
                 let (unfinished, unsettled) = (self.gateway.in_flight(), self.kept.unsettled.tasks().len());
                 if (unfinished, unsettled) == (0, 0) {
-                    tracing::info!("drain deadline: nothing is under way, stopping with connections that clients keep open");
-                    return;
+                    tracing::info!("drain deadline: no request is under way; connections that clients keep open, or still read from, are closed");
+                } else {
+                    let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
+                    tracing::warn!(unfinished, unsettled, message);
                 }
-                let message = "drain deadline: stopping now; answers under way are cut off, and the replay store does not learn of what is not settled";
-                tracing::warn!(unfinished, unsettled, message);
             }
         }
     }

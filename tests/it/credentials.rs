@@ -574,12 +574,19 @@ fn the_status_of_a_401_can_be_set() {
         &verify,
         "    on_reject: { status: 403 }\n    body: { max_size: 10 }\n",
     );
-    gateway.refused(&gateway.post("/in", &[], b"x"), 403, "credential_missing");
+    let answer = gateway.post("/in", &[], b"x");
+    gateway.refused(&answer, 403, "credential_missing");
+    // What another status hides, no challenge names.
+    assert_eq!(answer.header("www-authenticate"), None);
     gateway.refused(
         &gateway.post("/in", &[("X-Token", "no")], b"x"),
         403,
         "credential_invalid",
     );
+    let as_method = start(&app, &verify, "    on_reject: { status: 405 }\n");
+    let answer = as_method.post("/in", &[], b"x");
+    as_method.refused(&answer, 405, "credential_missing");
+    assert_eq!(answer.header("allow"), Some("POST"));
     // Only the 401 reasons are covered.
     gateway.refused(
         &gateway.post("/in", &[("X-Token", TOKEN)], b"0123456789x"),

@@ -141,14 +141,17 @@ fn trust_that_is_withdrawn_reaches_open_connections() {
     // SECURITY S-14, RT-31
     let app = App::start();
     let trusting = behind("127.0.0.0/8", &app);
-    let header = b"PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\n";
-    for later in [
-        behind("10.0.0.0/8", &app),
-        trusting.replace(", proxy_protocol: true", ""),
+    let named = &b"PROXY TCP4 192.0.2.7 127.0.0.1 5 443\r\n"[..];
+    let unnamed = &b"PROXY UNKNOWN\r\n"[..];
+    let without = trusting.replace(", proxy_protocol: true", "");
+    for (header, later) in [
+        (named, behind("10.0.0.0/8", &app)),
+        (named, without),
+        (unnamed, behind("10.0.0.0/8", &app)),
     ] {
         let gateway = Gateway::start(&trusting);
         let mut wire = gateway.plain();
-        let answer = wire.send(&[&header[..], REQUEST].concat()).answer();
+        let answer = wire.send(&[header, REQUEST].concat()).answer();
         gateway.forwarded(&answer.unwrap(), 200);
         gateway.reload(&later, "success");
         let answer = wire.send(REQUEST).answer().unwrap();

@@ -652,7 +652,10 @@ fn a_yes_to_half_of_a_delivery_swallows_no_other_attempt() {
         assert_eq!(gateway.event()["outcome"], "forwarded");
         counts.recv().unwrap();
     }
-    assert!(gateway.stderr().contains("had read all of a delivery"));
+    // Once in 10 s.
+    let told = gateway.stderr();
+    let told: Vec<_> = told.matches("had read all of a delivery").collect();
+    assert_eq!(told.len(), 1);
 }
 
 #[test]

@@ -277,7 +277,7 @@ impl Keeper {
         }
         let account = self.account().await?;
         let ordered = self.order(&account).await;
-        if ordered.as_ref().is_err_and(is_unknown_account) {
+        if ordered.as_ref().is_err_and(is_account_gone) {
             // The authority has lost it, or closed it: the next order is that of a new one.
             self.account = None;
             self.cache.forget_account(account.id())?;
@@ -439,7 +439,7 @@ fn credentials(json: &str) -> Option<AccountCredentials> {
 }
 
 /// Whether the authority knows the account no longer, or has closed it (RFC 8555 6.7 and 7.3.6).
-fn is_unknown_account(error: &anyhow::Error) -> bool {
+fn is_account_gone(error: &anyhow::Error) -> bool {
     let Some(instant_acme::Error::Api(problem)) = error.downcast_ref() else {
         return false;
     };
@@ -447,7 +447,9 @@ fn is_unknown_account(error: &anyhow::Error) -> bool {
     // The same kind is of names that the account may have no certificate for: only the text tells.
     let is_of_account = || {
         let detail = problem.detail.as_deref().unwrap_or_default();
-        detail.to_ascii_lowercase().contains("account")
+        let detail = detail.to_ascii_lowercase();
+        let ends = ["deactivated", "revoked", "not valid", "not active"];
+        detail.contains("account") && ends.iter().any(|end| detail.contains(end))
     };
     match kind.strip_prefix("urn:ietf:params:acme:error:") {
         Some("accountDoesNotExist") => true,
@@ -512,7 +514,7 @@ mod tests {
         let of = |kind: &str, detail: &str| {
             let problem = serde_json::json!({ "type": kind, "detail": detail, "status": 403 });
             let problem = serde_json::from_value(problem).unwrap();
-            is_unknown_account(&instant_acme::Error::Api(problem).into())
+            is_account_gone(&instant_acme::Error::Api(problem).into())
         };
         let unauthorized = "urn:ietf:params:acme:error:unauthorized";
         assert!(of("urn:ietf:params:acme:error:accountDoesNotExist", "gone"));
@@ -520,7 +522,7 @@ mod tests {
         let deactivated = "Account is not valid, has status \"deactivated\"";
         assert!(of(unauthorized, deactivated));
         assert!(of(unauthorized, "Account has been deactivated"));
-        assert!(!of(unauthorized, "the name is not for you"));
+        assert!(!of(unauthorized, "the account may not have this name"));
         assert!(!of("urn:ietf:params:acme:error:rateLimited", deactivated));
     }
 

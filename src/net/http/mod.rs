@@ -98,8 +98,8 @@ impl Shutdown {
 }
 
 /// Serves HTTP/1.1 on `io` until one side ends it. An answer that only the end of the connection ends, as HTTP/1.0 has
-/// them, must not look whole when it is cut: then `cut` is called before `io` is dropped. There is none where the end
-/// of `io` tells by itself.
+/// them, must not look whole when it is cut: then `cut` is called before `io` is dropped, unless the program ends.
+/// There is none where the end of `io` tells by itself.
 pub fn serve_http1<I>(
     io: I,
     serving: Serving,

@@ -237,5 +237,5 @@ schemes:
     let broken = Shell::new().with("acme-widgets.yaml", preset.replace("hmac-sha256", "rot13"));
     broken
         .run(&["providers", "--providers-dir", "."])
-        .unable("acme-widgets.yaml:9:");
+        .unable("error: presets cannot be used:\n./acme-widgets.yaml:9:");
 }
