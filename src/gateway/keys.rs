@@ -300,9 +300,8 @@ impl KeyCache {
         }
     }
 
-    /// Fetches the URLs of a new configuration, which are the operator's own, ahead of the first request:
-    /// [`FETCHES_AHEAD_MAX`] at a time, which keep none that a request waits for from being fetched. Forgets those of the
-    /// one before.
+    /// Fetches the URLs of a new configuration, the operator's own and those that presets fix, ahead of the first
+    /// request: [`FETCHES_AHEAD_MAX`] at a time, by places that no request needs. Forgets the operator's of the one before.
     pub fn prepare(&self, all: &HashSet<&KeyUrl>) {
         lock(&self.0.entries).retain(|url, entry| !entry.is_of_operator() || all.contains(url));
         for wanted in all {
@@ -878,6 +877,28 @@ mod tests {
         bench.cache.prepare(&HashSet::from([&urls[0]]));
         assert_eq!(lock(&bench.cache.0.entries).len(), 1);
         assert_eq!(bench.web.fetches(), urls.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fetches_ahead_take_no_place_from_those_of_requests() {
+        let bench = bench(Web {
+            gate: Some(Notify::new()),
+            ..Web::default()
+        });
+        let urls: Vec<_> = (0..100)
+            .map(|n| at(&format!("own/{n}"), Reach::Any))
+            .collect();
+        bench.cache.prepare(&urls.iter().collect());
+        settle().await;
+        assert_eq!(bench.web.fetches(), FETCHES_AHEAD_MAX);
+        // Nobody answers: whoever asks for one that waits for its turn has it fetched at once.
+        for (asked, url) in [&urls[98], &urls[99], &at("named", Reach::Public)]
+            .iter()
+            .enumerate()
+        {
+            assert_eq!(bench.keys(url, None).await.as_deref(), UNAVAILABLE);
+            assert!(bench.web.fetches() > FETCHES_AHEAD_MAX + asked);
+        }
     }
 
     #[test]

@@ -337,8 +337,7 @@ fn prepare_keys(keys: &keys::KeyCache, snapshot: &Snapshot) {
 }
 
 /// Parses the head, and notes in `record` whose address the request has, which id a trusted proxy gave it, and the path
-/// of one that it refuses. No part
-/// of the future that calls it, which would keep room for `parts` twice.
+/// of one that it refuses. No part of the future that calls it, which would keep room for `parts` twice.
 fn read_head(
     snapshot: &Snapshot,
     listener: &ListenerPolicy,

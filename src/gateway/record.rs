@@ -227,7 +227,7 @@ impl Record {
         }
     }
 
-    /// Whether the operational log is to say why it is refused: once in 10 s for each route and cause, a bug each time.
+    /// Whether the operational log is to say this of it: once in 10 s for each route and cause, a bug each time.
     pub(super) fn is_news(&self, reason: Reason, detail: &'static str) -> bool {
         reason == Reason::Internal || {
             let faults = &self.telemetry.faults;

@@ -24,7 +24,7 @@ use super::limit_unsent;
 use super::proxy_protocol::{self, ProxyError};
 use super::tls::TlsAcceptor;
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Connection, TlsFacts};
+use crate::gateway::connection::Connection;
 use crate::gateway::snapshot::ListenerPolicy;
 use crate::settings::Limits;
 use crate::tasks::keep;
@@ -354,32 +354,18 @@ impl Accepted {
         Ok(timeout(PROXY_HEADER_TIME, header).await??)
     }
 
-    /// What is known of the connection once it is established.
-    fn connection(
-        endpoint: &Endpoint,
-        peer: SocketAddr,
-        proxy: Option<IpAddr>,
-        is_anonymous: bool,
-        policy: Arc<ListenerPolicy>,
-        tls: Option<TlsFacts>,
-    ) -> Connection {
-        let mut connection = Connection::new(peer, Arc::clone(&endpoint.name), tls);
-        connection.address = Some(endpoint.address);
+    /// What is known of the connection before TLS.
+    fn connection(&self, policy: Arc<ListenerPolicy>) -> Connection {
+        let mut connection = Connection::new(self.peer, Arc::clone(&self.endpoint.name), None);
+        connection.address = Some(self.endpoint.address);
         connection.policy = Some(policy);
-        connection.proxy = proxy;
-        connection.is_anonymous = is_anonymous;
+        connection.proxy = self.proxy;
+        connection.is_anonymous = self.is_anonymous;
         connection
     }
 
     fn plaintext(self, policy: Arc<ListenerPolicy>, limits: &Limits) -> Established {
-        let connection = Self::connection(
-            &self.endpoint,
-            self.peer,
-            self.proxy,
-            self.is_anonymous,
-            policy,
-            None,
-        );
+        let connection = self.connection(policy);
         let shutdown = shutdown_http1(&self.endpoint, &self.worker);
         let Worker {
             gateway,
@@ -409,6 +395,7 @@ impl Accepted {
         policy: Arc<ListenerPolicy>,
         limits: &Limits,
     ) -> Option<Established> {
+        let mut connection = self.connection(policy);
         let handshake = Box::pin(shake_hands(self.stream, acceptor, &self.worker));
         let handshake = timeout(limits.tls_handshake_timeout, handshake).await;
         let gateway = Arc::clone(&self.worker.gateway);
@@ -430,15 +417,7 @@ impl Accepted {
         };
         let (_, session) = stream.get_ref();
         let is_h2 = session.alpn_protocol() == Some(b"h2");
-        let facts = acceptor.facts(session);
-        let connection = Self::connection(
-            &self.endpoint,
-            self.peer,
-            self.proxy,
-            self.is_anonymous,
-            policy,
-            Some(facts),
-        );
+        connection.tls = Some(acceptor.facts(session));
         let service = Serving {
             connection,
             gateway,

@@ -407,7 +407,7 @@ impl Server {
             .snapshot(routes, limits.clone(), policies, &clusters, &store)?;
         if let Some(store) = store.shared() {
             for worker in &self.workers {
-                // This fails when the worker has panicked.
+                // Where the store is the same, it has a connection. This fails when the worker has panicked.
                 drop(worker.tell.send(Order::Connect(store.clone())));
             }
         }

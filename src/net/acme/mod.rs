@@ -518,7 +518,7 @@ mod tests {
         };
         let unauthorized = "urn:ietf:params:acme:error:unauthorized";
         assert!(of("urn:ietf:params:acme:error:accountDoesNotExist", "gone"));
-        // Boulder's and pebble's words.
+        // Boulder's words, and what others may say.
         let deactivated = "Account is not valid, has status \"deactivated\"";
         assert!(of(unauthorized, deactivated));
         assert!(of(unauthorized, "Account has been deactivated"));
