@@ -48,7 +48,12 @@ pub(super) struct Rest {
 
 /// A chunk's size line without its line end: hexadecimal digits, then perhaps extensions.
 fn chunk_size(line: &[u8]) -> Option<u64> {
-    let size = line.split(|byte| *byte == b';').next()?.trim_ascii_end();
+    let size = line.split(|byte| *byte == b';').next()?;
+    let blanks = size
+        .iter()
+        .rev()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'));
+    let size = size.get(..size.len() - blanks.count())?;
     if !(1..=16).contains(&size.len()) || !size.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
@@ -273,6 +278,7 @@ mod tests {
             "4\r\nWikix\r\n0\r\n\r\n",
             "g\r\n",
             "-1\r\n",
+            "4\x0c\r\nWiki\r\n0\r\n\r\n",
             "\r\n",
             "11111111111111111\r\n",
         ] {
