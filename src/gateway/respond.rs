@@ -1,8 +1,9 @@
 //! Stage: every answer that is not the app's own. Cannot fail, and tells a sender nothing that
 //! helps to guess.
 
+use std::borrow::Cow;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
+use memchr::memchr2;
 
 use super::admit::Permit;
 use super::body::Hold;
@@ -167,25 +169,30 @@ const FIELDS_OF_REFUSAL: usize = 6;
 fn problem(status: StatusCode, request_id: &HeaderValue) -> String {
     let id = request_id.to_str().unwrap_or_default();
     // Only a trusted proxy can give one that needs it.
-    let escaped = id
-        .bytes()
-        .any(|byte| matches!(byte, b'"' | b'\\'))
-        .then(|| serde_json::Value::from(id).to_string());
+    let needs_escapes = memchr2(b'"', b'\\', id.as_bytes()).is_some();
+    let escaped = needs_escapes.then(|| serde_json::Value::from(id).to_string());
     let unquoted = |text: &str| Some(text.strip_prefix('"')?.strip_suffix('"')?.to_owned());
     let escaped = escaped.and_then(|own| unquoted(&own));
     let id = escaped.as_deref().unwrap_or(id);
-    let title = status.canonical_reason().unwrap_or("Refused");
     // By hand: a flood of refusals must cost no more than it has to.
-    [
-        r#"{"type":"about:blank","title":""#,
-        title,
-        r#"","status":"#,
-        status.as_str(),
-        r#","request_id":""#,
-        id,
-        r#""}"#,
-    ]
-    .concat()
+    let known = BEGINNINGS.get(usize::from(status.as_u16()));
+    let known = known.map(|known| &**known.get_or_init(|| beginning(status)));
+    let beginning = known.map_or_else(|| beginning(status).into(), Cow::Borrowed);
+    let end = r#""}"#;
+    let mut text = String::with_capacity(beginning.len() + id.len() + end.len());
+    text.push_str(&beginning);
+    text.push_str(id);
+    text.push_str(end);
+    text
+}
+
+/// Problem details up to the id of the request, by status.
+static BEGINNINGS: [OnceLock<String>; 600] = [const { OnceLock::new() }; 600];
+
+fn beginning(status: StatusCode) -> String {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let status = status.as_str();
+    format!(r#"{{"type":"about:blank","title":"{title}","status":{status},"request_id":""#)
 }
 
 /// Whole seconds, rounded up, at least one.
