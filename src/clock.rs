@@ -72,8 +72,8 @@ pub fn now() -> Instant {
     })
 }
 
-/// Wall-clock time of this moment.
-fn wall() -> UnixTime {
+/// Wall-clock time of this moment, for what only tells it; what judges by it takes a [`Clock`].
+pub fn wall() -> UnixTime {
     let turn = TURN.get();
     turn.wall.unwrap_or_else(|| {
         #[expect(clippy::disallowed_methods, reason = "this is the door")]

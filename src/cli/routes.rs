@@ -103,7 +103,7 @@ fn judge(asked: &Asked) -> Result<(), (&'static str, &'static str)> {
     }
     let malformed = (Reason::MalformedRequest.code(), "the target is not a URI");
     let uri = asked.target.parse::<Uri>().map_err(|_bad| malformed)?;
-    head::target(uri).map(drop).map_err(said)
+    head::target(&uri).map(drop).map_err(said)
 }
 
 /// As routes compare it: without port.

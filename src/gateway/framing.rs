@@ -21,33 +21,30 @@ pub(super) struct Framing {
 
 impl Framing {
     pub(super) fn of(head: &http::request::Parts) -> Self {
-        let has_length = head.headers.contains_key(header::CONTENT_LENGTH);
+        let has_length = || head.headers.contains_key(header::CONTENT_LENGTH);
         Self {
             version: head.version,
             expects: head.headers.contains_key(header::EXPECT),
-            is_unframed: head.version == Version::HTTP_10 && !has_length,
+            is_unframed: head.version == Version::HTTP_10 && !has_length(),
             is_foreign: !head::may_deliver(&head.method, &head.uri),
         }
     }
 
     /// Reads what is left of a body that is not too long, and says whether another request may follow it.
-    pub(super) async fn leaves_usable<B>(self, mut body: B, refused: Option<Reason>) -> bool
+    pub(super) async fn leaves_usable<B>(self, body: &mut B, refused: Option<Reason>) -> bool
     where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B: Body<Data = Bytes> + Send + Unpin,
     {
-        let is_read = body.is_end_stream();
+        // Over HTTP/2 each has a stream of its own.
         if self.version == Version::HTTP_2 {
-            // A reset of the stream would take the answer from senders that still send (SECURITY SM-17).
-            if !is_read {
-                tokio::spawn(body::linger(body));
-            }
             return true;
         }
+        let is_read = body.is_end_stream();
         let is_hopeless =
             refused.is_some_and(|reason| self.is_foreign || reason.leaves_framing_in_doubt());
         if is_hopeless || self.is_unframed {
             return false;
         }
-        is_read || (!self.expects && body::is_discardable(&body) && body::discard(&mut body).await)
+        is_read || (!self.expects && body::is_discardable(body) && body::discard(body).await)
     }
 }

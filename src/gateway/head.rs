@@ -1,6 +1,6 @@
 //! Stage: request line and headers become a [`Head`], or the request is malformed.
 //!
-//! hyper reads the bytes; what it lets through and a gateway must not (rows SM and RT of
+//! `net/http` reads the bytes; what HTTP lets through and a gateway must not (rows SM and RT of
 //! `docs/threats.md`) ends here.
 //! Nothing is decoded, folded or repaired: what passes is forwarded as it came.
 
@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 
@@ -74,7 +75,7 @@ impl Head {
     }
 }
 
-/// Longest target, in bytes: hyper's own limit is far above what any provider sends.
+/// Longest target, in bytes: far above what any provider sends.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 /// Longest method, in bytes.
 const METHOD_BYTES_MAX: usize = 32;
@@ -97,19 +98,20 @@ pub fn may_deliver(method: &Method, uri: &Uri) -> bool {
     known.contains(method) && uri.path() != "*"
 }
 
-/// Judges the head of a request.
-pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<Head, Rejection> {
-    let http::request::Parts {
+/// Judges the head of a request, and takes it out of `request`; leaves it as it is when it refuses it.
+pub fn parse(request: &mut Parts, connection: &Connection) -> Result<Head, Rejection> {
+    let Parts {
         method,
         uri,
         version,
         headers,
         ..
     } = request;
+    let version = *version;
     if method.as_str().len() > METHOD_BYTES_MAX {
         return Err(malformed("the method is longer than 32 bytes"));
     }
-    if method == Method::CONNECT || (method == Method::OPTIONS && uri.path() == "*") {
+    if *method == Method::CONNECT || (*method == Method::OPTIONS && uri.path() == "*") {
         return Err(not_allowed());
     }
     // Most requests have none of the fields that frame: to look for each of them costs more than this.
@@ -126,13 +128,13 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
         is_framed |= frames;
     }
     if is_framed {
-        framing(&headers)?;
+        framing(headers)?;
     }
     if has_odd_names {
-        twin_names(&headers)?;
+        twin_names(headers)?;
     }
     if version == Version::HTTP_2 {
-        untrimmed_values(&headers)?;
+        untrimmed_values(headers)?;
         if headers
             .get_all(header::CONTENT_LENGTH)
             .iter()
@@ -146,7 +148,7 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
     if version == Version::HTTP_2 && says_plain && connection.tls.is_some() {
         return Err(malformed("over TLS the scheme is `https`"));
     }
-    let host = host(&uri, version, &headers, connection)?;
+    let host = host(uri, version, headers, connection)?;
     let target = target(uri)?;
     if !host.is_covered {
         tracing::debug!(host = &*host.name, "outside the certificate that SNI chose");
@@ -154,22 +156,22 @@ pub fn parse(request: http::request::Parts, connection: &Connection) -> Result<H
         return Err(Rejection::new(Reason::HostMismatch, detail));
     }
     Ok(Head {
-        method,
+        method: std::mem::take(method),
         target,
         host,
-        headers,
+        headers: std::mem::take(headers),
         version,
     })
 }
 
 /// The target, and a header list as RFC 9113 6.5.2 counts it. h2 refuses too large ones as well, but tells nobody: its
-/// own limit stands above this one. Over HTTP/1.1 hyper has counted already.
-pub fn admit_size(parts: &http::request::Parts, max: ByteSize) -> Result<(), Rejection> {
+/// own limit stands above this one. Over HTTP/1.1 `net/http/http1` has counted already.
+pub fn admit_size(parts: &Parts, max: ByteSize) -> Result<(), Rejection> {
     let target = parts
         .uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
-    // Before anything is made of the rest: of a line without end there is none (`net/strict.rs`).
+    // Before anything is made of the rest: of a line without end there is none (`net/http/http1/head.rs`).
     admit_target(target)?;
     if parts.version != Version::HTTP_2 {
         return Ok(());
@@ -277,15 +279,15 @@ fn parse_authority(bytes: &[u8]) -> Result<Authority, Rejection> {
 }
 
 /// Origin form, or absolute form over http or https; a path that means the same to everyone.
-pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
-    let parts = uri.into_parts();
-    if let Some(scheme) = &parts.scheme
-        && !matches!(scheme.as_str(), "http" | "https")
+pub fn target(uri: &Uri) -> Result<PathAndQuery, Rejection> {
+    if uri
+        .scheme_str()
+        .is_some_and(|scheme| !matches!(scheme, "http" | "https"))
     {
         return Err(malformed("the target's scheme is neither http nor https"));
     }
-    let target = parts
-        .path_and_query
+    let target = uri
+        .path_and_query()
         .filter(|target| target.as_str().starts_with('/'));
     let target = target.ok_or_else(|| malformed("the target is neither a path nor a URL"))?;
     if !target.as_str().is_ascii() {
@@ -305,7 +307,7 @@ pub fn target(uri: Uri) -> Result<PathAndQuery, Rejection> {
             segment_is_plain(segment.as_bytes())?;
         }
     }
-    Ok(target)
+    Ok(target.clone())
 }
 
 /// Refuses what is read differently: dot segments in any spelling, controls, backslashes, bad escapes.
@@ -472,8 +474,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
-        parse(parts, &connection()).map_err(|rejection| rejection.reason)
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        parse(&mut parts, &connection()).map_err(|rejection| rejection.reason)
     }
 
     const HOST: (&str, &str) = ("host", "hooks.example.org");
@@ -604,7 +606,7 @@ mod tests {
         let connection = connection_with_certificate();
         let judge = |host: &str| {
             let request = Request::post("/").header("host", host).body(()).unwrap();
-            let head = parse(request.into_parts().0, &connection);
+            let head = parse(&mut request.into_parts().0, &connection);
             head.map(|head| (head.host.name.clone(), head.host.origin.to_string()))
                 .map_err(|rejection| rejection.reason)
         };
@@ -626,13 +628,15 @@ mod tests {
             ("a.example.org", Ok(())),
             ("b.example.org", Err(Reason::HostMismatch)),
         ] {
-            let (parts, ()) = Request::post("/")
+            let (mut parts, ()) = Request::post("/")
                 .header("host", host)
                 .body(())
                 .unwrap()
                 .into_parts();
             assert_eq!(
-                parse(parts, &connection).map(drop).map_err(|r| r.reason),
+                parse(&mut parts, &connection)
+                    .map(drop)
+                    .map_err(|r| r.reason),
                 expected
             );
         }

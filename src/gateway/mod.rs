@@ -153,7 +153,7 @@ impl Gateway {
         self.aside.close();
     }
 
-    /// Counts a request that the HTTP library refused before it was one.
+    /// Counts what was refused before it was a request.
     pub fn refused_by_http(&self, reason: Reason) {
         self.telemetry
             .metrics
@@ -170,34 +170,34 @@ impl Gateway {
     where
         B: Body<Data = Bytes> + Send + Unpin + 'static,
     {
-        let record = self.open(connection, &request);
-        self.answer(connection, request, record)
+        let (parts, mut body) = request.into_parts();
+        let record = self.open(connection, &parts);
+        async move { self.answer(connection, parts, &mut body, record).await }
     }
 
     /// Opens the record of a request that has come, whether or not anybody gets to answer it.
-    pub fn open<B>(&self, connection: &Connection, request: &Request<B>) -> Box<Record> {
+    pub fn open(&self, connection: &Connection, request: &http::request::Parts) -> Box<Record> {
         let client = connection.peer.ip().to_canonical();
-        let method = request.method().clone();
+        let method = request.method.clone();
         Record::open(&self.telemetry, &self.clock, client, method)
     }
 
-    /// Answers the request of `record`.
+    /// Answers the request of `record`. What is left of its body then is the caller's to read, or to give up.
     pub fn answer<'a, B>(
         &'a self,
         connection: &'a Connection,
-        request: Request<B>,
+        parts: http::request::Parts,
+        body: &'a mut B,
         mut record: Box<Record>,
     ) -> impl Future<Output = Response<Answer>> + use<'a, B>
     where
-        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B: Body<Data = Bytes> + Send + Unpin,
     {
-        // Taken apart here and not in the future, which would keep room for the request as well as for its parts.
-        let (parts, mut body) = request.into_parts();
         let framing = Framing::of(&parts);
         let is_head = parts.method == Method::HEAD;
         async move {
             let mut spare = HeaderMap::new();
-            let judged = self.judge(connection, parts, &mut body, &mut record, &mut spare);
+            let judged = self.judge(connection, parts, body, &mut record, &mut spare);
             let judged = AssertUnwindSafe(judged)
                 .catch_unwind()
                 .await
@@ -342,7 +342,7 @@ fn read_head(
     snapshot: &Snapshot,
     listener: &ListenerPolicy,
     connection: &Connection,
-    parts: http::request::Parts,
+    mut parts: http::request::Parts,
     record: &mut Record,
 ) -> Result<Head, Rejection> {
     record.client_ip = connection.client_ip(listener, &parts.headers);
@@ -350,9 +350,8 @@ fn read_head(
         record.keep_request_id(&parts.headers);
     }
     head::admit_size(&parts, snapshot.limits.header_bytes)?;
-    let target = parts.uri.path_and_query().cloned();
-    head::parse(parts, connection).inspect_err(|_refused| {
-        if let Some(target) = target {
+    head::parse(&mut parts, connection).inspect_err(|_refused| {
+        if let Some(target) = parts.uri.path_and_query() {
             record.path_only(snapshot, target.path());
         }
     })

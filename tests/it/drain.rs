@@ -353,7 +353,7 @@ async fn what_has_come_when_a_connection_is_to_end_is_answered() {
     let route = "  - { name: open, match: { path: /open }, verify: none, upstream: echo }\n";
     let config = loaded(&config(route), &Environment::empty());
     let gateway = Arc::new(data_path(config, World::default()).0);
-    // How long the connection waits between its requests: hyper has it, or it rests; and how much of the next one is there.
+    // How long the connection waits between its requests: it speaks, or it rests; and how much of the next one is there.
     for (pause, there) in [
         (1, HEAD.len()),
         (1, 20),

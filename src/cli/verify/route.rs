@@ -126,7 +126,7 @@ impl Judge<'_> {
         });
         let peer = SocketAddr::new(peer, 0);
         let connection = Connection::new(peer, "offline".into(), tls);
-        head::parse(parts, &connection)
+        head::parse(&mut parts, &connection)
     }
 
     /// Whether the route is the one that takes the request.

@@ -1,4 +1,4 @@
-//! Bodies on their way through hyper: of requests, and of answers.
+//! Bodies of requests on their way to the gateway.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -7,107 +7,73 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::watch::ServedRequest;
 use crate::gateway::forward::BoxError;
-use crate::gateway::respond::Answer;
 
-/// A request body that is complete only if the client ended it. hyper takes a stream reset with `NO_ERROR` for a
-/// normal end; only servers may do that (RFC 9113 8.1), so here it is a truncated body.
-pub(super) struct RequestBody {
-    body: Incoming,
-    is_http2: bool,
-    /// Kept here because hyper does not say it of a chunked body.
-    has_ended: bool,
+/// The body of a request.
+pub(super) enum RequestBody<'c> {
+    /// What an HTTP/1.1 connection has behind the head.
+    Http1(&'c mut dyn Source),
+    Http2(Stream),
 }
 
-impl RequestBody {
-    pub(super) fn new(body: Incoming, is_http2: bool) -> Self {
-        Self {
-            body,
-            is_http2,
-            has_ended: false,
-        }
+/// Bytes behind a head.
+pub(super) trait Source: Send {
+    /// The next part; `None` at the end.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BoxError>>>;
+
+    /// Whether there is nothing more.
+    fn has_ended(&self) -> bool;
+
+    /// How many bytes are left, where that is known.
+    fn length(&self) -> Option<u64>;
+}
+
+/// The body of an HTTP/2 stream, which is complete only if the client ended it. hyper takes a stream reset with
+/// `NO_ERROR` for a normal end; only servers may do that (RFC 9113 8.1), so here it is a truncated body.
+pub(super) struct Stream(Incoming);
+
+impl RequestBody<'_> {
+    pub(super) fn of_stream(body: Incoming) -> Self {
+        Self::Http2(Stream(body))
     }
 }
 
-impl Body for RequestBody {
+impl Body for RequestBody<'_> {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            None if self.is_http2 && !self.body.is_end_stream() => {
-                Poll::Ready(Some(Err("the stream was reset".into())))
+        match self.get_mut() {
+            Self::Http1(source) => {
+                let data = ready!(source.poll_data(cx));
+                Poll::Ready(data.map(|data| data.map(Frame::data)))
             }
-            frame => {
-                self.has_ended |= frame.is_none();
-                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-            }
+            Self::Http2(Stream(body)) => match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                None if !body.is_end_stream() => {
+                    Poll::Ready(Some(Err("the stream was reset".into())))
+                }
+                frame => Poll::Ready(frame.map(|frame| frame.map_err(Into::into))),
+            },
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.has_ended || self.body.is_end_stream()
+        match self {
+            Self::Http1(source) => source.has_ended(),
+            Self::Http2(Stream(body)) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// The body of an answer. It tells the watch when hyper asks for more, which means that the client has read, and when
-/// it ends.
-#[derive(Debug)]
-pub(super) struct AnswerBody {
-    body: Answer,
-    served: ServedRequest,
-    /// The error of the app's body, held back for one turn: hyper would drop the head that it has not written yet.
-    broken: Option<BoxError>,
-}
-
-impl AnswerBody {
-    pub(super) fn new(body: Answer, served: ServedRequest) -> Self {
-        served.hands_over();
-        Self {
-            body,
-            served,
-            broken: None,
+        match self {
+            Self::Http1(source) => source
+                .length()
+                .map(SizeHint::with_exact)
+                .unwrap_or_default(),
+            Self::Http2(Stream(body)) => body.size_hint(),
         }
-    }
-}
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Ready(Some(Ok(_))) => self.served.hands_over(),
-            Poll::Ready(None | Some(Err(_))) | Poll::Pending => self.served.is_taken(),
-        }
-        if let Poll::Ready(Some(Err(error))) = polled {
-            self.broken = Some(error);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -24,12 +24,12 @@ const FRESH_TIME: Duration = Duration::from_secs(2);
 /// How long a draining HTTP/2 connection waits for the client to answer the shutdown ping. After that it closes as
 /// soon as no request is under way.
 const PING_ANSWER_TIME: Duration = Duration::from_secs(5);
-/// How long hyper keeps a connection that waits for its next request.
+/// How long a connection that waits for its next request keeps its buffers.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// How serving a connection ended.
-pub(super) enum End {
-    Finished(hyper::Result<()>),
+pub(super) enum End<T> {
+    Finished(T),
     Overdue,
 }
 
@@ -47,8 +47,8 @@ pub(super) struct Watch {
     since_ms: AtomicU64,
     requests: AtomicUsize,
     next_id: AtomicU64,
-    /// Since when the client has not taken the next part of an answer, by request: at most one for each stream
-    /// (SECURITY DS-03, H2-13).
+    /// Since when the client has not taken the next part of an answer, by HTTP/2 stream: at most one for each
+    /// (SECURITY DS-03, H2-13). Over HTTP/1.1 [`Self::stuck`] says it.
     untaken: Mutex<Vec<(u64, Instant)>>,
     /// Since when the client takes nothing of what is written; none while it does.
     stuck: Since,
@@ -56,15 +56,17 @@ pub(super) struct Watch {
     is_passed_back: AtomicBool,
     /// Whether the end of the connection is that of its last answer, which has no other.
     is_open_ended: AtomicBool,
+    /// Whether the connection ends after the request under way, or at once where there is none.
+    is_leaving: AtomicBool,
     /// Whether everything was sent, and only the client's end is waited for.
     is_lingering: AtomicBool,
     /// When the shutdown ping was sent to an HTTP/2 client; none before, and once it has answered.
     pinged: Since,
-    /// When all that was written had been passed to the system, in milliseconds after `started`.
+    /// When all that was written between two requests had been passed to the system, in milliseconds after `started`.
     flushed_ms: AtomicU64,
     /// Whether anything of a request has ever come.
     has_read: AtomicBool,
-    /// Whether all that hyper has written was passed to the system.
+    /// Whether all that was written was passed to the system.
     is_flushed: AtomicBool,
     /// How often the connection had its turn.
     turns: AtomicU64,
@@ -127,6 +129,7 @@ impl Watch {
             stuck: Since::default(),
             is_passed_back: AtomicBool::new(false),
             is_open_ended: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             is_lingering: AtomicBool::new(false),
             pinged: Since::default(),
             flushed_ms: AtomicU64::new(0),
@@ -191,7 +194,8 @@ impl Watch {
     /// A flush was tried; `is_flushed` is whether it is complete.
     pub(super) fn note_flush(&self, is_flushed: bool) {
         let was_flushed = self.is_flushed.swap(is_flushed, Ordering::Relaxed);
-        if is_flushed && !was_flushed {
+        // A request under way ends later.
+        if is_flushed && !was_flushed && self.requests.load(Ordering::Relaxed) == 0 {
             self.flushed_ms.store(self.now_ms(), Ordering::Relaxed);
         }
     }
@@ -229,9 +233,41 @@ impl Watch {
         }
     }
 
-    /// Whether no request is under way and no answer is left to write.
-    pub(super) fn is_done(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) == 0 && self.is_flushed.load(Ordering::Relaxed)
+    /// The connection ends after the request under way.
+    pub(super) fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection has waited for long enough to give its buffers back.
+    pub(super) fn is_resting(&self) -> bool {
+        self.phase() == Phase::Rest
+    }
+
+    /// A head has come whole; returns a number of its own for the request.
+    pub(super) fn begin_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A request was answered.
+    pub(super) fn end_request(&self) {
+        if self.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.enter(Phase::Idle);
+        }
+    }
+
+    /// Whether the last answer is the app's.
+    pub(super) fn passes_back(&self, is_passed_back: bool) {
+        self.is_passed_back.store(is_passed_back, Ordering::Relaxed);
+    }
+
+    /// Only the end of the connection will end the answer.
+    pub(super) fn ends_with_its_connection(&self) {
+        self.is_open_ended.store(true, Ordering::Relaxed);
     }
 
     /// Whether a head is due: the first one of the connection, or one that has begun.
@@ -303,7 +339,7 @@ impl Watch {
         }
     }
 
-    /// Whether hyper's buffers are empty and giving them back is worth it.
+    /// Whether there is nothing left to write, and giving the buffers back is worth it.
     fn may_rest(&self) -> bool {
         self.is_flushed.load(Ordering::Relaxed) && self.idle_timeout > REST_AFTER
     }
@@ -312,13 +348,13 @@ impl Watch {
         self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drives a connection until it ends or has waited too long. `poll` is told once to drain, and to rest after each
-    /// request that no other follows at once.
-    pub(super) async fn guard(
+    /// Drives a connection until it ends or has waited too long. `poll` is told once to drain, and called again when
+    /// [`Self::is_resting`] begins.
+    pub(super) async fn guard<T>(
         &self,
         drain: &CancellationToken,
-        mut poll: impl FnMut(&mut Context<'_>, Call) -> Poll<hyper::Result<()>>,
-    ) -> End {
+        mut poll: impl FnMut(&mut Context<'_>, Call) -> Poll<T>,
+    ) -> End<T> {
         let mut drained = pin!(async {
             drain.cancelled().await;
             sleep_until(self.started + FRESH_TIME).await;
@@ -363,7 +399,7 @@ impl Watch {
                     return Poll::Ready(End::Overdue);
                 }
                 self.set_phase(Phase::Rest);
-                call = Call::Rest;
+                call = Call::Go;
             }
         })
         .await
@@ -376,8 +412,6 @@ pub(super) enum Call {
     Go,
     /// Finish the request under way, then end.
     Drain,
-    /// Nothing has come for a while.
-    Rest,
 }
 
 /// When a wait ends.
@@ -391,28 +425,16 @@ struct Deadline {
 /// A request being served, until the body of its answer is dropped.
 #[derive(Debug)]
 pub(super) struct ServedRequest {
-    watch: Arc<Watch>,
+    pub(super) watch: Arc<Watch>,
     id: u64,
 }
 
 impl ServedRequest {
     pub(super) fn begin(watch: &Arc<Watch>) -> Self {
-        watch.requests.fetch_add(1, Ordering::Relaxed);
         Self {
             watch: Arc::clone(watch),
-            id: watch.next_id.fetch_add(1, Ordering::Relaxed),
+            id: watch.begin_request(),
         }
-    }
-
-    /// Whether the answer is the app's.
-    pub(super) fn is_passed_back(&self, is_passed_back: bool) {
-        let own = &self.watch.is_passed_back;
-        own.store(is_passed_back, Ordering::Relaxed);
-    }
-
-    /// Only the end of the connection will end the answer.
-    pub(super) fn ends_with_its_connection(&self) {
-        self.watch.is_open_ended.store(true, Ordering::Relaxed);
     }
 
     /// A part of the answer is handed to hyper: from here on the client is waited for.
@@ -434,9 +456,7 @@ impl ServedRequest {
 impl Drop for ServedRequest {
     fn drop(&mut self) {
         self.is_taken();
-        if self.watch.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.watch.enter(Phase::Idle);
-        }
+        self.watch.end_request();
     }
 }
 
@@ -450,7 +470,7 @@ mod tests {
         let never = CancellationToken::new();
         let end = watch.guard(&never, |_, call| {
             drained.fetch_or(call == Call::Drain, Ordering::Relaxed);
-            Poll::Pending
+            Poll::<()>::Pending
         });
         assert!(matches!(end.await, End::Overdue));
         (watch.started.elapsed(), drained.into_inner())
@@ -476,12 +496,12 @@ mod tests {
         drain.cancel();
         let end = watch.guard(&drain, |_, call| {
             if call == Call::Drain {
-                Poll::Ready(Ok(()))
+                Poll::Ready(())
             } else {
                 Poll::Pending
             }
         });
-        assert!(matches!(end.await, End::Finished(Ok(()))));
+        assert!(matches!(end.await, End::Finished(())));
         assert_eq!(watch.started.elapsed(), FRESH_TIME);
     }
 
