@@ -1,7 +1,7 @@
 //! The hot pieces of the gateway, each ready to be run any number of times: `hot` measures how long they
 //! take, `instructions` counts what they execute.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,20 +20,23 @@ use hookward::config::{self, Config, Environment};
 use hookward::gateway::Gateway;
 use hookward::gateway::connection::{Connection, TlsFacts};
 use hookward::gateway::quota::Limiter;
+use hookward::net::http::{Serving, Shutdown, serve_http1};
 use hookward::route::policy::{Quota, QuotaKey};
 use hookward::scheme::catalog::Catalog;
 use hookward::scheme::keys::{Key, KeySet};
 use hookward::scheme::{Content, Message, Params, Scheme, SenderUrl};
 use hookward::server;
+use hookward::settings::Limits;
 use hookward::store::{ReplayStore, Verdict};
 use hookward::telemetry::Telemetry;
 use hookward::telemetry::log::AccessLog;
 use hookward::telemetry::metrics::Metrics;
 use hookward::units::{Rate, UnixTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use serde::Deserialize;
 use sha2::Sha256;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 
 /// Presets that stand for all: each algorithm, each way to write a signature, each protocol of its own.
@@ -58,6 +61,8 @@ const SCHEMES: &[&str] = &[
 
 const SECRET: &str = "bench-secret";
 const BODY_BYTES: usize = 2048;
+/// Bytes that may be on their way over a connection.
+const CONNECTION_BYTES: usize = 16 * 1024;
 const CLAIMS: usize = 32;
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -106,6 +111,7 @@ pub(crate) fn all(tables: &[usize]) -> Vec<Piece> {
     pieces.push(replay_claim());
     pieces.extend([QuotaKey::ClientIp, QuotaKey::Route].map(limiter));
     pieces.extend([Delivery::Good, Delivery::Bad, Delivery::Unsigned].map(request));
+    pieces.extend([Delivery::Good, Delivery::Unsigned].map(over_http1));
     pieces
 }
 
@@ -258,6 +264,19 @@ impl Delivery {
         request.body(Full::from(body)).expect("a request")
     }
 
+    /// The same as it comes over HTTP/1.1.
+    fn bytes(self, number: u64) -> Vec<u8> {
+        let (head, body) = self.request(number).into_parts();
+        let mut bytes = format!("{} {} HTTP/1.1\r\n", head.method, head.uri).into_bytes();
+        for (name, value) in &head.headers {
+            bytes.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        bytes.extend(b"\r\n");
+        let body = body.collect().now_or_never().expect("a whole body");
+        bytes.extend(body.expect("no error").to_bytes());
+        bytes
+    }
+
     const fn status(self) -> u16 {
         match self {
             Self::Good => 200,
@@ -266,24 +285,16 @@ impl Delivery {
     }
 }
 
-/// A whole request as it is between the HTTP library on one side and the other: no sockets, no TLS.
+/// A whole request as it is between HTTP on one side and the other: no sockets, no TLS.
 fn request(delivery: Delivery) -> Piece {
     let name = match delivery {
         Delivery::Good => "request/accepted",
         Delivery::Bad => "request/bad-signature",
         Delivery::Unsigned => "request/no-signature",
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = runtime();
     let gateway = runtime.block_on(async { gateway() });
-    let tls = TlsFacts {
-        certificate: None,
-        client: None,
-    };
-    let peer = SocketAddr::new(CLIENT, 40_000);
-    let connection = Connection::new(peer, "https".into(), Some(tls));
+    let connection = connection();
     let handle = move |request| handle(&runtime, &gateway, &connection, request);
     let status = handle(delivery.request(0));
     assert_eq!(status, delivery.status(), "{name}");
@@ -293,6 +304,63 @@ fn request(delivery: Delivery) -> Piece {
         delivery.request(number.get())
     };
     Piece::new(name, input, handle)
+}
+
+/// A request from its first byte to the last of its answer, on a connection that has had others.
+fn over_http1(delivery: Delivery) -> Piece {
+    let name = match delivery {
+        Delivery::Good => "http1/accepted",
+        Delivery::Bad => "http1/bad-signature",
+        Delivery::Unsigned => "http1/no-signature",
+    };
+    let runtime = runtime();
+    let (mut client, io) = tokio::io::duplex(CONNECTION_BYTES);
+    let serving = Serving {
+        connection: connection(),
+        gateway: Arc::new(runtime.block_on(async { gateway() })),
+        challenges: None,
+    };
+    let shutdown = Shutdown::default();
+    // The pieces before it take their time.
+    let limits = Limits {
+        idle_timeout: Duration::from_hours(1),
+        ..Limits::default()
+    };
+    runtime.spawn(serve_http1(io, serving, &limits, shutdown, None));
+    let mut answer = vec![0; CONNECTION_BYTES];
+    let mut exchange = move |request: Vec<u8>| {
+        runtime.block_on(async {
+            client.write_all(&request).await.expect("it is taken");
+            let size = client.read(&mut answer).await.expect("an answer");
+            let status = answer.get(9..12).filter(|_| size > 12);
+            status.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok())
+        })
+    };
+    let status: Option<u16> = exchange(delivery.bytes(0));
+    assert_eq!(status, Some(delivery.status()), "{name}");
+    let number = Cell::new(0);
+    let input = move || {
+        number.set(number.get() + 1);
+        delivery.bytes(number.get())
+    };
+    let exchange = RefCell::new(exchange);
+    Piece::new(name, input, move |request| (exchange.borrow_mut())(request))
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+fn connection() -> Connection {
+    let tls = TlsFacts {
+        certificate: None,
+        client: None,
+    };
+    let peer = SocketAddr::new(CLIENT, 40_000);
+    Connection::new(peer, "https".into(), Some(tls))
 }
 
 fn handle(
