@@ -18,8 +18,9 @@ use crate::net::http::watch::Watch;
 
 /// Bytes that a read has room for, for a head and a body of the usual size.
 const READ_BYTES: usize = 8 * 1024;
-/// Bytes that a read of a body has room for: those of a TLS record.
-const BODY_READ_BYTES: u64 = 16 * 1024;
+/// Most bytes that a read of a body makes room for: three TLS records, because pieces of 16 KiB leave holes in the
+/// heap that nothing closes. A piece is used up before the next is made.
+const BODY_READ_BYTES: u64 = 48 * 1024;
 /// Bytes of a first read after a rest. Most connections of a gateway wait, and must not keep buffers meanwhile.
 const WAKING_BYTES: usize = 64;
 /// Room below which a buffer is not worth a read.
