@@ -277,6 +277,14 @@ impl Delivery {
         bytes
     }
 
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Good => "accepted",
+            Self::Bad => "bad-signature",
+            Self::Unsigned => "no-signature",
+        }
+    }
+
     const fn status(self) -> u16 {
         match self {
             Self::Good => 200,
@@ -287,11 +295,7 @@ impl Delivery {
 
 /// A whole request as it is between HTTP on one side and the other: no sockets, no TLS.
 fn request(delivery: Delivery) -> Piece {
-    let name = match delivery {
-        Delivery::Good => "request/accepted",
-        Delivery::Bad => "request/bad-signature",
-        Delivery::Unsigned => "request/no-signature",
-    };
+    let name = format!("request/{}", delivery.name());
     let runtime = runtime();
     let gateway = runtime.block_on(async { gateway() });
     let connection = connection();
@@ -308,11 +312,7 @@ fn request(delivery: Delivery) -> Piece {
 
 /// A request from its first byte to the last of its answer, on a connection that has had others.
 fn over_http1(delivery: Delivery) -> Piece {
-    let name = match delivery {
-        Delivery::Good => "http1/accepted",
-        Delivery::Bad => "http1/bad-signature",
-        Delivery::Unsigned => "http1/no-signature",
-    };
+    let name = format!("http1/{}", delivery.name());
     let runtime = runtime();
     let (mut client, io) = tokio::io::duplex(CONNECTION_BYTES);
     let serving = Serving {

@@ -1,8 +1,9 @@
 //! The bytes behind a head, until the next one: how long they are, and nothing else (RFC 9112 6 and 7).
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderName, HeaderValue};
 use memchr::memchr;
+
+use super::head::is_field;
 
 /// Longest line between the data of chunks, in bytes: others take any number of zeros and blanks. A size and an
 /// extension of signed chunks need a hundred.
@@ -152,6 +153,7 @@ fn after(next: Next, line: &[u8]) -> Result<Next, Doubtful> {
         Next::Size => after_size(line),
         Next::ChunkEnd if line.is_empty() => Ok(Next::Size),
         Next::Trailer(_) if line.is_empty() => Ok(Next::Nothing),
+        // Trailers are dropped (SECURITY SM-24), but must be fields.
         Next::Trailer(left @ 1..) if is_field(line) => Ok(Next::Trailer(left - 1)),
         _ => Err(Doubtful),
     }
@@ -175,14 +177,4 @@ fn after_size(line: &[u8]) -> Result<Next, Doubtful> {
         Ok(size) => Ok(Next::Chunk(size)),
         Err(_empty_or_too_large) => Err(Doubtful),
     }
-}
-
-/// Whether it could be a field of a head. Trailers are dropped (SECURITY SM-24).
-fn is_field(line: &[u8]) -> bool {
-    let colon = line.iter().position(|byte| *byte == b':');
-    colon
-        .and_then(|colon| Some((line.get(..colon)?, line.get(colon + 1..)?)))
-        .is_some_and(|(name, value)| {
-            HeaderName::from_bytes(name).is_ok() && HeaderValue::from_bytes(value).is_ok()
-        })
 }

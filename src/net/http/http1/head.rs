@@ -22,7 +22,8 @@ const REQUEST_LINE_BYTES_MAX: usize = 16 * 1024;
 /// Ends a head whose request line is longer, so that the gateway refuses its target (SECURITY DS-10).
 const END_OF_HEAD: &[u8] =
     b" HTTP/1.1\r\nHost: target-too-long.invalid\r\nConnection: close\r\n\r\n";
-/// Most names that a connection keeps between two heads, and longest of them in bytes.
+/// Most names that a connection keeps between two heads, and the longest, in bytes: what a client sends is not kept
+/// without a bound.
 const NAMES_KEPT_MAX: usize = 32;
 const NAME_BYTES_KEPT_MAX: usize = 64;
 /// Most empty lines before a request (SECURITY SM-32).
@@ -280,6 +281,11 @@ fn may_begin_request(part: &[u8]) -> bool {
     method.is_none_or(|method| method.is_empty() && target.is_none() || is_method(method))
         && target.is_none_or(is_target)
         && version.is_none_or(is_version)
+}
+
+/// Whether this is a whole field, as those of a trailer section are.
+pub(super) fn is_field(line: &[u8]) -> bool {
+    line.contains(&b':') && may_begin_field(line)
 }
 
 /// Whether a field can begin so.

@@ -37,9 +37,9 @@ pub(super) struct Wire<I> {
     input: BytesMut,
     /// The lines of the next head.
     lines: Lines,
-    names: Names,
     /// Empty lines before it.
     blank_lines: u16,
+    names: Names,
     /// What is left of the body of the request under way.
     pub(super) body: Incoming,
     /// Whether its sender waits for a 100 before it sends the body.
